@@ -1,0 +1,111 @@
+"""The broker port: all that Plenary asks of RabbitMQ, small enough that memory can stand in for it.
+
+Two adapters, `amqp` (RabbitMQ) and `memory` (the all-in-one process), pass one conformance suite.
+
+Topology
+    `rooms`   direct exchange; one durable queue `rooms.<p>` per partition with a single active consumer
+    `notify`  topic exchange; one exclusive queue per gateway connection, bound once with `<gateway>.#`
+    `media`   direct exchange; one exclusive queue per media node (its id) and per room worker (its id)
+
+All messages are transient: what must survive is in Redis, and whoever published a message publishes it
+again until it is reported applied (ARCHITECTURE.md, "Guarantees").
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeAlias
+
+Exchange: TypeAlias = Literal["rooms", "notify", "media"]
+
+
+class BrokerError(Exception):
+    """A publish that is not known to have been taken."""
+
+
+class BrokerGone(BrokerError):
+    """The connection is down or went down before the confirm: the message may or may not have arrived."""
+
+
+class Unroutable(BrokerError):
+    """A mandatory message found no queue: nobody will ever get it."""
+
+
+class Refused(BrokerError):
+    """The broker nacked the message (full, or in trouble). Publish it again, in order."""
+
+
+class Delivery(Protocol):
+    """One message taken from a partition's queue."""
+
+    body: bytes
+    redelivered: bool
+
+    def ack(self) -> None:
+        """Tells the broker that this message is done with. Without effect once its channel is closed."""
+        ...
+
+
+class Subscription(Protocol):
+    async def close(self) -> None:
+        """Gives the queue up by closing its channel (never `basic.cancel`): what is not acked goes to the next."""
+        ...
+
+
+Receive: TypeAlias = Callable[[Delivery], None]
+ReceiveOwn: TypeAlias = Callable[[bytes], None]
+Notice: TypeAlias = Callable[[], None]
+
+
+class Broker(Protocol):
+    """One process's link to the broker.
+
+    `connect` returns when the link is up (it keeps trying, with growing pauses, and says so in the log).
+    Later losses are healed in the background: queues and subscriptions come back by themselves.
+    Callbacks run on the event loop, must not block, and must not raise.
+    """
+
+    async def connect(self) -> None: ...
+
+    async def close(self) -> None:
+        """Gives everything up. Pending publishes fail with `BrokerGone`."""
+        ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def publish(
+        self,
+        exchange: Exchange,
+        key: str,
+        body: bytes,
+        *,
+        mandatory: bool = False,
+        ttl: float | None = None,
+    ) -> None:
+        """Returns when the broker has confirmed. Messages published one after another (without awaiting the
+        confirm between) arrive in that order. `ttl` in seconds.
+
+        Raises `Unroutable` (only if `mandatory`), `Refused`, `BrokerGone`.
+        """
+        ...
+
+    async def subscribe_partition(
+        self, partition: int, receive: Receive, *, prefetch: int, on_lost: Notice
+    ) -> Subscription:
+        """Waits in line for a partition's queue; deliveries come while this is its active consumer.
+
+        `on_lost` is called whenever the channel was lost: whatever it delivered and is not acked belongs to
+        the next active consumer (which may be this one again, on a new channel, without further calls).
+        """
+        ...
+
+    async def subscribe_own(
+        self, exchange: Exchange, binding: str, receive: ReceiveOwn, *, on_lost: Notice, on_restored: Notice
+    ) -> Subscription:
+        """An exclusive queue of one's own, bound with `binding`, gone with its connection. Deliveries need no
+        ack. After a loss a *new* queue is made and bound (`on_restored`); what the old one held is lost.
+        """
+        ...
+
+
+def partition_queue(partition: int) -> str:
+    return f"rooms.{partition}"

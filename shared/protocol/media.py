@@ -1,0 +1,294 @@
+"""Room worker ⇄ media node: commands, their results, and the engine's events.
+
+Everything here speaks protocol v2's terms (kind, profile, muxId); only the engine adapter in `medianode`
+knows the engine's. Ids are engine ids: UUID strings that the room core derives, so that a repeated command
+finds the same object.
+
+*Requests* (`Request`) precede a commit and have a result; asked twice, a node answers from its memory
+until the object is closed. *Orders* (`Order`) follow a commit and have none; each carries the room's commit
+number `v`, and a node ignores an order that is not newer than the last one for the same object, so that a
+room worker that wakes up late cannot undo its successor's work. A close is final: a request or order for a
+closed object has no effect (a request answers an error).
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from shared.protocol.rtp import (
+    DtlsParameters,
+    EffectiveProfile,
+    IceCandidate,
+    IceParameters,
+    Kind,
+    PayloadTypeMapping,
+    Profile,
+    RtpParameters,
+    Wire,
+)
+
+EngineId: TypeAlias = str
+ObjectKind: TypeAlias = Literal["router", "transport", "producer", "consumer"]
+
+
+class RouterRef(Wire, frozen=True):
+    """The router a room has on its node: created by the first request that names it.
+
+    `partition`, `room`, `incarnation` and `epoch` are where its events go and how the room knows that they
+    are meant for its present placement.
+    """
+
+    id: EngineId
+    partition: int
+    room: str
+    incarnation: str
+    epoch: int
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+class Request(Wire, frozen=True, tag_field="do", tag=lambda name: name[0].lower() + name[1:]):
+    router: RouterRef
+
+
+class CreateTransport(Request, frozen=True):
+    """→ `TransportCreated`. With the remote's `dtls_parameters` it is connected as well (§createTransport)."""
+
+    transport: EngineId
+    udp: bool = True
+    tcp: bool = True
+    prefer_udp: bool = False
+    prefer_tcp: bool = False
+    dtls_parameters: DtlsParameters | None = None
+
+
+class ConnectTransport(Request, frozen=True):
+    """→ `TransportConnected` (§updateTransport)."""
+
+    transport: EngineId
+    dtls_parameters: DtlsParameters
+
+
+class RestartIce(Request, frozen=True):
+    """→ `IceRestarted` (§restartTransport). Every request makes new parameters unless `generation` was seen."""
+
+    transport: EngineId
+    generation: int
+
+
+class Produce(Request, frozen=True):
+    """→ `Produced` (§createProducer).
+
+    `rtp_parameters` are the client's own with `encodings` sorted low to high; `mapped_ssrcs` has one SSRC
+    per encoding, `payload_types` the room's payload type of each codec.
+    """
+
+    transport: EngineId
+    producer: EngineId
+    kind: Kind
+    rtp_parameters: RtpParameters
+    payload_types: list[PayloadTypeMapping]
+    mapped_ssrcs: list[int]
+    paused: bool = False
+
+
+class Consume(Request, frozen=True):
+    """→ `Consumed` (§enableConsumer).
+
+    `rtp_parameters` are those the receiving client was told, `producer_ssrcs` the producer's `mapped_ssrcs`.
+    """
+
+    transport: EngineId
+    consumer: EngineId
+    producer: EngineId
+    kind: Kind
+    rtp_parameters: RtpParameters
+    producer_ssrcs: list[int]
+    paused: bool = False
+    preferred_profile: Profile = "default"
+
+
+class GetStats(Request, frozen=True):
+    """→ `Stats`, in protocol v2's form with the ids given here (§transportStats, §producerStats, §consumerStats)."""
+
+    kind: Literal["transport", "producer", "consumer"]
+    object: EngineId
+    id: int
+    transport_id: int | UnsetType = UNSET
+
+
+AnyRequest: TypeAlias = CreateTransport | ConnectTransport | RestartIce | Produce | Consume | GetStats
+
+
+# --- results ------------------------------------------------------------------------------------------------
+
+
+class Result(Wire, frozen=True, tag_field="is", tag=lambda name: name[0].lower() + name[1:]):
+    pass
+
+
+class TransportCreated(Result, frozen=True):
+    """`dtls_parameters.role` is `auto` until connected; sha-256 stands last among the fingerprints."""
+
+    ice_parameters: IceParameters
+    ice_candidates: list[IceCandidate]
+    dtls_parameters: DtlsParameters
+
+
+class TransportConnected(Result, frozen=True):
+    role: Literal["client", "server"]
+
+
+class IceRestarted(Result, frozen=True):
+    ice_parameters: IceParameters
+
+
+class Produced(Result, frozen=True):
+    pass
+
+
+class Consumed(Result, frozen=True):
+    """`effective_profile` is what is sent at first, before any `ProfileChanged`."""
+
+    effective_profile: EffectiveProfile
+
+
+class Stats(Result, frozen=True):
+    stats: list[dict[str, Any]]
+
+
+class Failed(Result, frozen=True):
+    """`code` is one of `shared.errors`; `reason` is for people."""
+
+    code: int
+    reason: str
+
+
+AnyResult: TypeAlias = (
+    TransportCreated | TransportConnected | IceRestarted | Produced | Consumed | Stats | Failed
+)
+
+
+# --- orders -------------------------------------------------------------------------------------------------
+
+
+class Order(Wire, frozen=True, tag_field="do", tag=lambda name: name[0].lower() + name[1:]):
+    """`object` is the engine id it is for, `v` the room's commit number that decided it."""
+
+    object: EngineId
+    v: int
+
+
+class Close(Order, frozen=True):
+    """Closes the object and all that lives on it (a transport's producers and consumers, a producer's consumers).
+
+    A node remembers the ids it closed, so that a late request cannot bring one back.
+    """
+
+    kind: ObjectKind
+
+
+class Pause(Order, frozen=True):
+    kind: Literal["producer", "consumer"]
+
+
+class Resume(Order, frozen=True):
+    kind: Literal["producer", "consumer"]
+
+
+class SetPreferredProfile(Order, frozen=True):
+    """For consumers. `default` is the highest layer."""
+
+    profile: Profile
+
+
+class RequestKeyFrame(Order, frozen=True):
+    """For consumers."""
+
+
+class SetMaxIncomingBitrate(Order, frozen=True):
+    """For transports; bits per second, 0 is no limit."""
+
+    bitrate: Annotated[int, Meta(ge=0)]
+
+
+AnyOrder: TypeAlias = Close | Pause | Resume | SetPreferredProfile | RequestKeyFrame | SetMaxIncomingBitrate
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+class Command(Struct, frozen=True, array_like=True):
+    """One request or order; a request's `n` is the number its result will carry, an order's is 0."""
+
+    n: int
+    body: AnyRequest | AnyOrder
+
+
+class Commands(Struct, frozen=True):
+    """To a node: exchange `media`, routing key its id. Carried out in the order listed.
+
+    `reply_to` is the routing key of the commanding worker's private queue, on the same exchange.
+    """
+
+    reply_to: str
+    commands: list[Command]
+
+
+class Answer(Struct, frozen=True, array_like=True):
+    n: int
+    result: AnyResult
+
+
+class Results(Struct, frozen=True):
+    """To a room worker: exchange `media`, routing key the command's `reply_to`."""
+
+    node: str
+    answers: list[Answer]
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+class Event(Wire, frozen=True, tag_field="event", tag=lambda name: name[0].lower() + name[1:]):
+    """What the engine reports by itself; travels inside `bus.MediaEvent`. `object` is an engine id."""
+
+    object: EngineId
+
+
+class ProfileChanged(Event, frozen=True):
+    """A consumer's effective profile (§consumerEffectiveProfileChanged)."""
+
+    profile: EffectiveProfile
+
+
+class IceStateChanged(Event, frozen=True):
+    state: str
+
+
+class DtlsStateChanged(Event, frozen=True):
+    state: str
+
+
+class Score(Event, frozen=True):
+    """A producer's or consumer's score as the engine gives it."""
+
+    score: Any = None
+
+
+class RouterClosed(Event, frozen=True):
+    """The engine that carried this router has died or was closed: nothing of it exists any more."""
+
+    reason: str
+
+
+AnyEvent: TypeAlias = ProfileChanged | IceStateChanged | DtlsStateChanged | Score | RouterClosed
+
+encode = msgspec.json.Encoder().encode
+decode_commands = msgspec.json.Decoder(Commands).decode
+decode_results = msgspec.json.Decoder(Results).decode
+decode_event = msgspec.json.Decoder(AnyEvent).decode
+encode_event = encode
+

@@ -1,0 +1,84 @@
+"""Who is alive: gateways, room workers and media nodes, each with a changing heartbeat in Redis.
+
+Keys `plenary:gateways`, `plenary:workers`, `plenary:nodes`: a hash each, process id → JSON `{"beat": n, …}`.
+No TTL: a process is dead only when one observer has *read* the same beat for `DEAD_AFTER` seconds of its own
+clock (DELIVERY T2), so that a Redis outage kills nobody. Ids contain a random boot id and are never reused.
+"""
+
+from collections.abc import Awaitable, Mapping
+from typing import Any, Literal, TypeAlias, cast
+
+import orjson
+from redis.asyncio import Redis
+
+Role: TypeAlias = Literal["gateways", "workers", "nodes"]
+Info: TypeAlias = Mapping[str, Any]
+
+BEAT_EVERY = 1.0
+DEAD_AFTER = 5.0
+
+
+def key(role: Role) -> str:
+    return f"plenary:{role}"
+
+
+class Membership:
+    """This process's own entry. `info` is what others may know of it (load, addresses); replaced at will."""
+
+    def __init__(self, redis: "Redis[bytes]", role: Role, member: str, info: Info) -> None:
+        self._redis = redis
+        self._role: Role = role
+        self.member = member
+        self.info = info
+        self._beat = 0
+
+    async def beat(self) -> None:
+        """Announces this process once more. Call it every `BEAT_EVERY` seconds. Raises `redis.RedisError`."""
+        self._beat += 1
+        value = orjson.dumps({**self.info, "beat": self._beat})
+        await cast(Awaitable[int], self._redis.hset(key(self._role), self.member, value))  # type: ignore[arg-type]
+
+    async def leave(self) -> None:
+        """Takes the entry away: others need not wait for `DEAD_AFTER`."""
+        await cast(Awaitable[int], self._redis.hdel(key(self._role), self.member))
+
+
+class Observer:
+    """Reads one role's members and judges, by its own clock, which are alive."""
+
+    def __init__(self, redis: "Redis[bytes]", role: Role) -> None:
+        self._redis = redis
+        self._role: Role = role
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._last_read: float | None = None
+        self.alive: dict[str, dict[str, Any]] = {}
+        self.dead: set[str] = set()
+
+    async def read(self, now: float) -> None:
+        """Looks once; `now` is this process's monotonic clock, seconds. Raises `redis.RedisError`.
+
+        `alive` and `dead` are then the members listed in Redis by our judgement; who is not listed left.
+        """
+        entries = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key(self._role)))
+        self.update({name.decode(): orjson.loads(value) for name, value in entries.items()}, now)
+
+    def failed(self) -> None:
+        """A read failed: time that passed unobserved proves nothing, so every count starts again."""
+        self._last_read = None
+
+    def update(self, members: Mapping[str, dict[str, Any]], now: float) -> None:
+        restart = self._last_read is None or now - self._last_read > DEAD_AFTER
+        self._last_read = now
+        seen: dict[str, tuple[int, float]] = {}
+        for name, info in members.items():
+            beat = int(info.get("beat", 0))
+            known = self._seen.get(name)
+            unchanged_since = known[1] if known and known[0] == beat and not restart else now
+            seen[name] = (beat, unchanged_since)
+        self._seen = seen
+        self.dead = {name for name, (_, since) in seen.items() if now - since >= DEAD_AFTER}
+        self.alive = {name: info for name, info in members.items() if name not in self.dead}
+
+    async def bury(self, member: str) -> bool:
+        """Removes a dead member's entry; false if another observer did."""
+        return bool(await cast(Awaitable[int], self._redis.hdel(key(self._role), member)))
