@@ -18,9 +18,7 @@ def _hide_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structl
 def configure(level: str = "info", fmt: str = "auto", **bound: Any) -> None:
     """Sets logging up for this process; `bound` (role, name) is in every line."""
     as_text = fmt == "text" or (fmt == "auto" and sys.stderr.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
-    )
+    renderer: Any = structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

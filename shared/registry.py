@@ -5,8 +5,8 @@ No TTL: a process is dead only when one observer has *read* the same beat for `D
 clock (DELIVERY T2), so that a Redis outage kills nobody. Ids contain a random boot id and are never reused.
 """
 
-from collections.abc import Awaitable, Mapping
-from typing import Any, Literal, TypeAlias, cast
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import orjson
 from redis.asyncio import Redis
@@ -25,7 +25,7 @@ def key(role: Role) -> str:
 class Membership:
     """This process's own entry. `info` is what others may know of it (load, addresses); replaced at will."""
 
-    def __init__(self, redis: "Redis[bytes]", role: Role, member: str, info: Info) -> None:
+    def __init__(self, redis: Redis, role: Role, member: str, info: Info) -> None:
         self._redis = redis
         self._role: Role = role
         self.member = member
@@ -36,17 +36,17 @@ class Membership:
         """Announces this process once more. Call it every `BEAT_EVERY` seconds. Raises `redis.RedisError`."""
         self._beat += 1
         value = orjson.dumps({**self.info, "beat": self._beat})
-        await cast(Awaitable[int], self._redis.hset(key(self._role), self.member, value))  # type: ignore[arg-type]
+        await self._redis.hset(key(self._role), self.member, value)
 
     async def leave(self) -> None:
         """Takes the entry away: others need not wait for `DEAD_AFTER`."""
-        await cast(Awaitable[int], self._redis.hdel(key(self._role), self.member))
+        await self._redis.hdel(key(self._role), self.member)
 
 
 class Observer:
     """Reads one role's members and judges, by its own clock, which are alive."""
 
-    def __init__(self, redis: "Redis[bytes]", role: Role) -> None:
+    def __init__(self, redis: Redis, role: Role) -> None:
         self._redis = redis
         self._role: Role = role
         self._seen: dict[str, tuple[int, float]] = {}
@@ -59,7 +59,7 @@ class Observer:
 
         `alive` and `dead` are then the members listed in Redis by our judgement; who is not listed left.
         """
-        entries = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key(self._role)))
+        entries = await self._redis.hgetall(key(self._role))
         self.update({name.decode(): orjson.loads(value) for name, value in entries.items()}, now)
 
     def failed(self) -> None:
@@ -81,4 +81,4 @@ class Observer:
 
     async def bury(self, member: str) -> bool:
         """Removes a dead member's entry; false if another observer did."""
-        return bool(await cast(Awaitable[int], self._redis.hdel(key(self._role), member)))
+        return bool(await self._redis.hdel(key(self._role), member))

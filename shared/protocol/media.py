@@ -166,9 +166,7 @@ class Failed(Result, frozen=True):
     reason: str
 
 
-AnyResult: TypeAlias = (
-    TransportCreated | TransportConnected | IceRestarted | Produced | Consumed | Stats | Failed
-)
+AnyResult: TypeAlias = TransportCreated | TransportConnected | IceRestarted | Produced | Consumed | Stats | Failed
 
 
 # --- orders -------------------------------------------------------------------------------------------------
@@ -291,4 +289,3 @@ decode_commands = msgspec.json.Decoder(Commands).decode
 decode_results = msgspec.json.Decoder(Results).decode
 decode_event = msgspec.json.Decoder(AnyEvent).decode
 encode_event = encode
-
