@@ -6,7 +6,7 @@ clock (DELIVERY T2), so that a Redis outage kills nobody. Ids contain a random b
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import orjson
 from redis.asyncio import Redis
@@ -59,7 +59,7 @@ class Observer:
 
         `alive` and `dead` are then the members listed in Redis by our judgement; who is not listed left.
         """
-        entries = await self._redis.hgetall(key(self._role))
+        entries = cast(dict[bytes, bytes], await self._redis.hgetall(key(self._role)))
         self.update({name.decode(): orjson.loads(value) for name, value in entries.items()}, now)
 
     def failed(self) -> None:
