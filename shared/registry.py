@@ -59,7 +59,7 @@ class Observer:
 
         `alive` and `dead` are then the members listed in Redis by our judgement; who is not listed left.
         """
-        entries = cast(dict[bytes, bytes], await self._redis.hgetall(key(self._role)))
+        entries = cast("dict[bytes, bytes]", await self._redis.hgetall(key(self._role)))
         self.update({name.decode(): orjson.loads(value) for name, value in entries.items()}, now)
 
     def failed(self) -> None:

@@ -1,0 +1,203 @@
+"""Gateway ⇄ room worker.
+
+Towards the worker: exchange `rooms`, routing key the room's partition. A body is a *batch*: the origin's id,
+then items, each length-prefixed and encoded by itself so that a bad one fails alone (DELIVERY I3) and so that
+a gateway encodes an item once and can publish it again.
+
+Towards the gateway: exchange `notify`, routing key `<gateway>.<connection>` of the first recipient; one
+`ToGateway` names all recipients inside.
+
+Numbers. A session's inputs are counted from 0 (its `Connect`) without gaps, its `Disconnect` included; a
+session's outputs from 1. Who sends keeps what it sent until the other end reports it applied or written, and
+sends again from there (go-back-N), so that loss, repetition and reordering in between are harmless.
+"""
+
+from collections.abc import Iterable, Iterator
+from struct import Struct as Packing
+from typing import TypeAlias
+from zlib import crc32
+
+import msgspec
+
+_LENGTH = Packing("!I")
+
+
+def partition_of(room: str, partitions: int) -> int:
+    """The partition that a room lives in, for ever."""
+    return crc32(room.encode()) % partitions
+
+
+# --- towards the room worker ----------------------------------------------------------------------------------
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class Connect(Item, frozen=True, tag="connect"):
+    """Input 0 of a new session: a socket was accepted for `peer` at `accepted` (ms since the epoch).
+
+    Of two connections of one peer the one accepted later stays (DELIVERY I7). `token` is the hash of the
+    resume token, empty for a session that cannot be resumed.
+    """
+
+    room: str
+    session: str
+    connection: int
+    peer: str
+    accepted: int
+    token: str = ""
+
+
+class Input(Item, frozen=True, tag="input"):
+    """One protoo request (`id` is its number) or notification (`id` is None) of a client, as it came.
+
+    `data` is the raw JSON of the frame's `data`: valid JSON in valid UTF-8, at most 64 levels deep.
+    """
+
+    room: str
+    session: str
+    connection: int
+    n: int
+    method: str
+    id: int | None
+    data: bytes
+
+
+class Refused(Item, frozen=True, tag="refused"):
+    """A numbered frame that the gateway did not let through: answered with the error, in its turn (I2)."""
+
+    room: str
+    session: str
+    connection: int
+    n: int
+    id: int | None
+    code: int
+    reason: str
+
+
+class Disconnect(Item, frozen=True, tag="disconnect"):
+    """The last input: the socket of `connection` has closed."""
+
+    room: str
+    session: str
+    connection: int
+    n: int
+
+
+class Replay(Item, frozen=True, tag="replay"):
+    """Asks for the session's outputs after number `after` once more (O2). Not numbered."""
+
+    room: str
+    session: str
+    connection: int
+    after: int
+
+
+class MediaEvent(Item, frozen=True, tag="media"):
+    """An engine event (`media.AnyEvent` as JSON), the `n`-th that `node` has published."""
+
+    room: str
+    incarnation: str
+    epoch: int
+    node: str
+    n: int
+    event: bytes
+
+
+class Tick(Item, frozen=True, tag="tick"):
+    """The time, for everything in the partition: `now` is ms since the epoch, `n` counts up."""
+
+    n: int
+    now: int
+
+
+AnyItem: TypeAlias = Connect | Input | Refused | Disconnect | Replay | MediaEvent | Tick
+SessionItem: TypeAlias = Connect | Input | Refused | Disconnect
+
+encode_item = msgspec.msgpack.Encoder().encode
+decode_item = msgspec.msgpack.Decoder(AnyItem).decode
+
+
+def batch(origin: str, items: Iterable[bytes]) -> bytes:
+    """A body from `encode_item`ed items; `origin` is the gateway's, node's or worker's id."""
+    parts: list[bytes] = []
+    pack = _LENGTH.pack
+    name = origin.encode()
+    parts.append(pack(len(name)))
+    parts.append(name)
+    for item in items:
+        parts.append(pack(len(item)))
+        parts.append(item)
+    return b"".join(parts)
+
+
+def split(body: bytes) -> tuple[str, Iterator[bytes]]:
+    """The origin of a batch and its items, still encoded. Raises ValueError for a truncated body."""
+    parts = _parts(body)
+    try:
+        origin = next(parts).decode()
+    except StopIteration:
+        raise ValueError("empty batch") from None
+    return origin, parts
+
+
+def _parts(body: bytes) -> Iterator[bytes]:
+    at, end = 0, len(body)
+    while at < end:
+        start = at + 4
+        if start > end:
+            raise ValueError(f"batch: truncated length at byte {at}")
+        (length,) = _LENGTH.unpack_from(body, at)
+        at = start + length
+        if at > end:
+            raise ValueError(f"batch: truncated item at byte {start}")
+        yield body[start:at]
+
+
+# --- towards the gateway --------------------------------------------------------------------------------------
+
+
+class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`out` is the message's number in that session; 0: not numbered, to be carried out at once."""
+
+    connection: int
+    session: str
+    out: int
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One frame for some connections of one gateway: `body` is a whole protoo frame, a JSON object.
+
+    With `close` (a close code) the socket is closed instead, and `body` is the reason's text.
+    """
+
+    body: bytes
+    to: list[Recipient]
+    close: int = 0
+
+
+class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The session's inputs up to `n` are committed, and its outputs up to `out` exist.
+
+    A gateway that has not written `out` yet and has nothing more coming asks for a `Replay`. `again`: the worker
+    saw a gap, the gateway sends what it keeps from `n`+1 on again. `n` -1: the worker knows no such session;
+    with its `Connect` no longer kept, the gateway closes the socket (`errors.GONE`).
+    """
+
+    connection: int
+    session: str
+    n: int
+    out: int
+    again: bool = False
+
+
+class ToGateway(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`messages` first, then `applied`: whoever carries this out in order never sees a false gap."""
+
+    messages: list[Message]
+    applied: list[Applied]
+
+
+encode_to_gateway = msgspec.msgpack.Encoder().encode
+decode_to_gateway = msgspec.msgpack.Decoder(ToGateway).decode

@@ -1,0 +1,448 @@
+"""Browser ⇄ server: protoo frames, and inside them the messages of the specification.
+
+Decoders take raw JSON and raise `errors.BadPayload` whose reason names the field. Unknown fields are
+ignored; `target` is not looked at (some messages of the specification lack it): the method decides.
+`appData` is any JSON value and is never parsed: absent is `UNSET`.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from shared.errors import BadPayload, PlenaryError
+from shared.protocol.rtp import (
+    DtlsParameters,
+    EffectiveProfile,
+    IceCandidate,
+    IceParameters,
+    Kind,
+    Profile,
+    RtpCapabilities,
+    RtpParameters,
+    Wire,
+)
+
+REQUEST: Final = "mediasoup-request"
+NOTIFICATION: Final = "mediasoup-notification"
+
+ObjectId = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+AppData: TypeAlias = Raw | UnsetType
+
+
+# --- from client to server ------------------------------------------------------------------------------------
+
+
+class FromClient(Wire, frozen=True, tag_field="method", tag=lambda name: name[0].lower() + name[1:]):
+    pass
+
+
+class QueryRoom(FromClient, frozen=True):
+    pass
+
+
+class Join(FromClient, frozen=True):
+    peer_name: Name
+    rtp_capabilities: RtpCapabilities
+    app_data: AppData = UNSET
+
+
+class Leave(FromClient, frozen=True):
+    app_data: AppData = UNSET
+
+
+class TransportOptions(Wire, frozen=True):
+    udp: bool = True
+    tcp: bool = True
+    prefer_udp: bool = False
+    prefer_tcp: bool = False
+
+
+class CreateTransport(FromClient, frozen=True):
+    id: ObjectId
+    direction: Literal["send", "recv"]
+    options: TransportOptions | None = None
+    dtls_parameters: DtlsParameters | None = None
+    app_data: AppData = UNSET
+
+
+class UpdateTransport(FromClient, frozen=True):
+    id: ObjectId
+    dtls_parameters: DtlsParameters | None = None
+
+
+class RestartTransport(FromClient, frozen=True):
+    id: ObjectId
+
+
+class CloseTransport(FromClient, frozen=True):
+    id: ObjectId
+    app_data: AppData = UNSET
+
+
+class EnableTransportStats(FromClient, frozen=True):
+    id: ObjectId
+    interval: float = 1000
+
+
+class DisableTransportStats(FromClient, frozen=True):
+    id: ObjectId
+
+
+class CreateProducer(FromClient, frozen=True):
+    id: ObjectId
+    kind: Kind
+    transport_id: ObjectId
+    rtp_parameters: RtpParameters
+    paused: bool = False
+    app_data: AppData = UNSET
+
+
+class UpdateProducer(FromClient, frozen=True):
+    id: ObjectId
+    rtp_parameters: RtpParameters
+
+
+class PauseProducer(FromClient, frozen=True):
+    id: ObjectId
+    app_data: AppData = UNSET
+
+
+class ResumeProducer(FromClient, frozen=True):
+    id: ObjectId
+    app_data: AppData = UNSET
+
+
+class CloseProducer(FromClient, frozen=True):
+    id: ObjectId
+    app_data: AppData = UNSET
+
+
+class EnableProducerStats(FromClient, frozen=True):
+    id: ObjectId
+    interval: float = 1000
+
+
+class DisableProducerStats(FromClient, frozen=True):
+    id: ObjectId
+
+
+class EnableConsumer(FromClient, frozen=True):
+    id: ObjectId
+    transport_id: ObjectId
+    paused: bool = False
+    preferred_profile: Profile | None = None
+
+
+class PauseConsumer(FromClient, frozen=True):
+    id: ObjectId
+    app_data: AppData = UNSET
+
+
+class ResumeConsumer(FromClient, frozen=True):
+    id: ObjectId
+    app_data: AppData = UNSET
+
+
+class SetConsumerPreferredProfile(FromClient, frozen=True):
+    id: ObjectId
+    profile: Profile
+
+
+class EnableConsumerStats(FromClient, frozen=True):
+    id: ObjectId
+    interval: float = 1000
+
+
+class DisableConsumerStats(FromClient, frozen=True):
+    id: ObjectId
+
+
+Request: TypeAlias = QueryRoom | Join | CreateTransport | RestartTransport | CreateProducer | EnableConsumer
+Notification: TypeAlias = (
+    Leave
+    | UpdateTransport
+    | CloseTransport
+    | EnableTransportStats
+    | DisableTransportStats
+    | UpdateProducer
+    | PauseProducer
+    | ResumeProducer
+    | CloseProducer
+    | EnableProducerStats
+    | DisableProducerStats
+    | PauseConsumer
+    | ResumeConsumer
+    | SetConsumerPreferredProfile
+    | EnableConsumerStats
+    | DisableConsumerStats
+)
+
+T = TypeVar("T")
+
+_request_decoder = msgspec.json.Decoder(Request)
+_notification_decoder = msgspec.json.Decoder(Notification)
+
+
+def decode_request(data: bytes) -> Request:
+    decoded: Request = _decode(_request_decoder.decode, data)
+    return decoded
+
+
+def decode_notification(data: bytes) -> Notification:
+    decoded: Notification = _decode(_notification_decoder.decode, data)
+    return decoded
+
+
+def _decode(decode: Callable[[bytes], T], data: bytes) -> T:
+    try:
+        return decode(data)
+    except msgspec.ValidationError as invalid:
+        raise BadPayload(explain(invalid)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise BadPayload(f"data: not valid JSON ({broken})") from None
+
+
+_VALIDATION = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+
+
+def explain(invalid: msgspec.ValidationError) -> str:
+    """`id: expected int, got str` from msgspec's wording."""
+    match = _VALIDATION.match(str(invalid))
+    assert match is not None
+    what, path = match["what"].replace("`", ""), match["path"] or ""
+    what = what.removeprefix("Object ")
+    if missing := _MISSING.search(str(invalid)):
+        return f"{path + '.' if path else ''}{missing['field']}: missing"
+    if path == "method" and what.startswith("Invalid value"):
+        return f"method: unknown method {what.removeprefix('Invalid value ')}"
+    return f"{path or 'data'}: {what[:1].lower()}{what[1:]}"
+
+
+# --- from server to client ------------------------------------------------------------------------------------
+
+
+class ToClient(Wire, frozen=True, kw_only=True, tag_field="method", tag=lambda name: name[0].lower() + name[1:]):
+    """A notification; `target` and `notification` are the specification's."""
+
+
+class ConsumerInfo(Wire, frozen=True, omit_defaults=False):
+    """A consumer as `join`, `newPeer` and `newConsumer` describe it. `effective_profile` null: none yet."""
+
+    id: int
+    kind: Kind
+    rtp_parameters: RtpParameters
+    paused: bool
+    peer_name: str
+    preferred_profile: Profile = "default"
+    effective_profile: EffectiveProfile | None = None
+    app_data: AppData = UNSET
+
+
+class PeerInfo(Wire, frozen=True, omit_defaults=False):
+    name: str
+    consumers: list[ConsumerInfo]
+    app_data: AppData = UNSET
+
+
+class Closed(ToClient, frozen=True):
+    app_data: AppData = UNSET
+
+
+class TransportClosed(ToClient, frozen=True):
+    id: int
+    app_data: AppData = UNSET
+
+
+class TransportStats(ToClient, frozen=True):
+    id: int
+    stats: list[dict[str, Any]]
+
+
+class ProducerPaused(ToClient, frozen=True):
+    id: int
+    app_data: AppData = UNSET
+
+
+class ProducerResumed(ToClient, frozen=True):
+    id: int
+    app_data: AppData = UNSET
+
+
+class ProducerClosed(ToClient, frozen=True):
+    id: int
+    app_data: AppData = UNSET
+
+
+class ProducerStats(ToClient, frozen=True):
+    id: int
+    stats: list[dict[str, Any]]
+
+
+class NewPeer(ToClient, frozen=True, omit_defaults=False):
+    name: str
+    consumers: list[ConsumerInfo] = []
+    app_data: AppData = UNSET
+
+
+class PeerClosed(ToClient, frozen=True):
+    name: str
+    app_data: AppData = UNSET
+
+
+class NewConsumer(ToClient, frozen=True, omit_defaults=False):
+    id: int
+    kind: Kind
+    peer_name: str
+    rtp_parameters: RtpParameters
+    paused: bool
+    preferred_profile: Profile
+    effective_profile: EffectiveProfile | None
+    app_data: AppData = UNSET
+
+
+class ConsumerClosed(ToClient, frozen=True):
+    id: int
+    peer_name: str
+
+
+class ConsumerPaused(ToClient, frozen=True):
+    id: int
+    peer_name: str
+    app_data: AppData = UNSET
+
+
+class ConsumerResumed(ToClient, frozen=True):
+    id: int
+    peer_name: str
+    app_data: AppData = UNSET
+
+
+class ConsumerPreferredProfileSet(ToClient, frozen=True):
+    id: int
+    peer_name: str
+    profile: Profile
+
+
+class ConsumerEffectiveProfileChanged(ToClient, frozen=True):
+    id: int
+    peer_name: str
+    profile: EffectiveProfile
+
+
+class ConsumerStats(ToClient, frozen=True):
+    id: int
+    peer_name: str
+    stats: list[dict[str, Any]]
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+class RoomInfo(Wire, frozen=True, omit_defaults=False):
+    """§queryRoom"""
+
+    rtp_capabilities: RtpCapabilities
+    mandatory_codec_payload_types: list[int] = []
+
+
+class Joined(Wire, frozen=True, omit_defaults=False):
+    """§join"""
+
+    peers: list[PeerInfo]
+
+
+class TransportInfo(Wire, frozen=True, omit_defaults=False):
+    """§createTransport"""
+
+    ice_parameters: IceParameters
+    ice_candidates: list[IceCandidate]
+    dtls_parameters: DtlsParameters
+
+
+class TransportRestarted(Wire, frozen=True):
+    """§restartTransport"""
+
+    ice_parameters: IceParameters
+
+
+class ConsumerEnabled(Wire, frozen=True, omit_defaults=False):
+    """§enableConsumer"""
+
+    paused: bool
+    preferred_profile: Profile
+    effective_profile: EffectiveProfile | None
+
+
+class Nothing(Wire, frozen=True):
+    """An empty response."""
+
+
+AnyAnswer: TypeAlias = RoomInfo | Joined | TransportInfo | TransportRestarted | ConsumerEnabled | Nothing
+
+# --- protoo frames --------------------------------------------------------------------------------------------
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """A frame from a client, its data untouched. Exactly one of the three flags is set in a valid frame."""
+
+    request: bool = False
+    response: bool = False
+    notification: bool = False
+    id: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
+    method: str = ""
+    data: Raw = Raw(b"{}")
+    cseq: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    response: bool
+    id: int
+    ok: bool
+    data: Any
+
+
+class _Error(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    response: bool
+    id: int
+    error_code: int
+    error_reason: str
+
+
+class _Notification(msgspec.Struct, frozen=True, gc=False):
+    notification: bool
+    method: str
+    data: Any
+
+
+_encode = msgspec.json.Encoder().encode
+_NOTIFICATION_HEAD: Final = b'{"notification":true,"method":"mediasoup-notification","data":'
+
+
+def answer_frame(id_: int, answer: AnyAnswer) -> bytes:
+    return _encode(_Answer(response=True, id=id_, ok=True, data=answer))
+
+
+def error_frame(id_: int, failure: PlenaryError) -> bytes:
+    return _encode(_Error(response=True, id=id_, error_code=failure.code, error_reason=failure.reason))
+
+
+def notification_frame(notification: ToClient) -> bytes:
+    """A mediasoup notification as a protoo frame, with the specification's `target` and `notification`."""
+    body = _encode(notification)
+    head, comma, rest = body.partition(b",")
+    if not comma:  # a notification without fields: {"method":"closed"}
+        head, rest = body[:-1], b"}"
+    else:
+        rest = b"," + rest
+    return b"".join((_NOTIFICATION_HEAD, head, b',"target":"peer","notification":true', rest, b"}"))
+
+
+def complaint_frame(failure: PlenaryError) -> bytes:
+    """For a frame so broken that it has no id to answer to: the protoo notification `error`."""
+    data = {"errorCode": failure.code, "errorReason": failure.reason}
+    return _encode(_Notification(notification=True, method="error", data=data))
