@@ -1,0 +1,76 @@
+"""Fixtures for all tests: real Redis and RabbitMQ, started once a session, clean for each test."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from tests.support import servers
+
+CLEAN_PARTITIONS = 64
+"""Partition queues that are removed before each test."""
+
+
+def _running(make: Callable[[], servers.Server]) -> Iterator[servers.Server]:
+    try:
+        server = make()
+    except servers.Unavailable as why:
+        pytest.skip(str(why))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[servers.Server]:
+    """The session's Redis. Tests that need it clean take `redis_url`."""
+    yield from _running(servers.redis)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[servers.Server]:
+    """The session's RabbitMQ. Tests that need it clean take `amqp_url`."""
+    yield from _running(servers.rabbitmq)
+
+
+@pytest.fixture
+def redis_url(redis_server: servers.Server) -> str:
+    """An empty Redis database."""
+    with redis.Redis.from_url(redis_server.url, socket_timeout=5) as client:
+        client.flushdb()
+    return redis_server.url
+
+
+@pytest.fixture
+def amqp_url(rabbitmq_server: servers.Server) -> str:
+    """A RabbitMQ without partition queues of an earlier test, whatever their type was."""
+    connection = servers.amqp_connection(rabbitmq_server.url)
+    try:
+        channel = connection.channel()
+        for partition in range(CLEAN_PARTITIONS):
+            channel.queue_delete(f"rooms.{partition}")
+    finally:
+        connection.close()
+    return rabbitmq_server.url
+
+
+def _killable(server: servers.Server, answers: Callable[[str], bool]) -> Iterator[servers.Server]:
+    if not server.killable:
+        pytest.skip("this server was given by its address and must not be killed")
+    yield server
+    if not answers(server.url):
+        server.restart()
+
+
+@pytest.fixture
+def killable_redis(redis_server: servers.Server, redis_url: str) -> Iterator[servers.Server]:
+    """A clean Redis that the test may kill, pause and restart; it runs again afterwards."""
+    yield from _killable(redis_server, servers.redis_answers)
+
+
+@pytest.fixture
+def killable_rabbitmq(rabbitmq_server: servers.Server, amqp_url: str) -> Iterator[servers.Server]:
+    """A clean RabbitMQ that the test may kill, pause and restart; it runs again afterwards."""
+    yield from _killable(rabbitmq_server, servers.rabbitmq_answers)
