@@ -1,0 +1,118 @@
+"""The engine's channel as bytes: no I/O here.
+
+A frame is a uint32 in the machine's byte order, then that many bytes. We send requests, as text
+`id:method:handlerId:json`. The engine sends JSON objects (responses and notifications) and log lines, told
+apart by their first byte.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct as Packing
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+MAX_PAYLOAD = 4_194_304
+
+_LENGTH = Packing("=I")
+_LOG_LEVELS = {ord("D"): "debug", ord("W"): "warning", ord("E"): "error", ord("X"): "info"}
+_OPENING_BRACE = ord("{")
+_encode_json = msgspec.json.Encoder().encode
+
+
+class ChannelError(Exception):
+    """Bytes that are no frame of the channel, or a request that cannot be one."""
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """The answer to request `id`: `data` if `error` is empty, else the kind of error and its reason."""
+
+    id: int
+    data: Any = None
+    error: str = ""
+    reason: str = ""
+
+
+class Notification(msgspec.Struct, frozen=True, gc=False):
+    """`target` is an engine id; the first notification, `running`, has the engine's pid instead."""
+
+    target: str
+    event: str
+    data: Any = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    level: str
+    text: str
+
+
+Incoming: TypeAlias = Response | Notification | LogLine
+
+
+class _Object(msgspec.Struct, rename="camel", gc=False):
+    id: int | UnsetType = UNSET
+    data: Any = None
+    error: str = ""
+    reason: str = ""
+    target_id: str | int = ""
+    event: str = ""
+
+
+_decode_object = msgspec.json.Decoder(_Object).decode
+
+
+def encode_request(number: int, method: str, handler: str = "", data: object = None) -> bytes:
+    """One request as a frame. Raises `ChannelError` if it is too long or not JSON."""
+    try:
+        body = b"undefined" if data is None else _encode_json(data)
+    except (UnicodeEncodeError, RecursionError, TypeError) as error:
+        raise ChannelError(f"not sendable as JSON: {error}") from error
+    head = f"{number}:{method}:{handler or 'undefined'}:".encode()
+    length = len(head) + len(body)
+    if length > MAX_PAYLOAD:
+        raise ChannelError(f"a request of {length} bytes is too long for the engine")
+    return _LENGTH.pack(length) + head + body
+
+
+class Decoder:
+    """Cuts what the engine sends into messages, however its bytes arrive."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Incoming]:
+        """The messages that `data` completes. Raises `ChannelError` at the first that is none: no frame after it
+        can be trusted."""
+        self._buffer += data
+        at = 0
+        try:
+            while len(self._buffer) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(self._buffer, at)
+                if length > MAX_PAYLOAD:
+                    raise ChannelError(f"a frame of {length} bytes is longer than the engine can send")
+                end = at + _LENGTH.size + length
+                if end > len(self._buffer):
+                    break
+                payload = bytes(self._buffer[at + _LENGTH.size : end])
+                at = end
+                yield decode(payload)
+        finally:
+            del self._buffer[:at]
+
+
+def decode(payload: bytes) -> Incoming:
+    """One frame's payload. Raises `ChannelError`."""
+    first = payload[0] if payload else 0
+    if first in _LOG_LEVELS:
+        return LogLine(_LOG_LEVELS[first], payload[1:].decode(errors="replace"))
+    if first != _OPENING_BRACE:
+        raise ChannelError(f"neither a message nor a log line: {payload[:80]!r}")
+    try:
+        message = _decode_object(payload)
+    except msgspec.MsgspecError as error:
+        raise ChannelError(f"{error}: {payload[:80]!r}") from error
+    if message.id is not UNSET:
+        return Response(message.id, message.data, message.error, message.reason)
+    return Notification(str(message.target_id), message.event, message.data)

@@ -1,0 +1,277 @@
+"""Protocol v2's dictionaries ⇄ the engine's. Pure functions; the engine's side is plain dicts, sent as JSON.
+
+Simulcast layers: v2's profiles low, medium, high are the engine's spatial layers 0, 1, 2, the order in which a
+producer's encodings are listed.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from msgspec import UNSET
+
+from shared.protocol import media
+from shared.protocol.rtp import (
+    DtlsParameters,
+    EffectiveProfile,
+    Encoding,
+    HeaderExtension,
+    IceCandidate,
+    IceParameters,
+    Kind,
+    Profile,
+    RtcpFeedback,
+    RtpCodec,
+    RtpParameters,
+)
+
+Dict: TypeAlias = dict[str, Any]
+
+LAYERS: Final[tuple[EffectiveProfile, ...]] = ("low", "medium", "high")
+# More than any producer has: the engine takes it for the highest.
+_HIGHEST = 15
+# The engine would estimate the bandwidth with these, but a room offers no transport-wide-cc: it would log an
+# error a second and stay at its first estimate.
+_ESTIMATION_FEEDBACK = frozenset({"goog-remb", "transport-cc"})
+# Codecs that carry no media; the engine ends itself when it looks for the media codec of one other than rtx.
+_UNSUPPORTED_FEATURES = frozenset({"red", "ulpfec", "x-ulpfecuc", "flexfec"})
+# The engine relies on the temporal layers that browsers put into simulcast; without them video drops to 5 fps.
+_SIMULCAST_STREAM = "S1T3"
+
+
+def _simulcast_consumer(layers: int) -> str:
+    return f"L{layers}T3"
+
+
+# --- transports -----------------------------------------------------------------------------------------------
+
+
+def create_transport(request: media.CreateTransport, server: str, initial_bitrate: int) -> Dict:
+    return {
+        "transportId": request.transport,
+        "webRtcServerId": server,
+        "enableUdp": request.udp,
+        "enableTcp": request.tcp,
+        "preferUdp": request.prefer_udp,
+        "preferTcp": request.prefer_tcp,
+        "initialAvailableOutgoingBitrate": initial_bitrate,
+        "enableSctp": False,
+        "isDataChannel": True,
+    }
+
+
+def dtls_to_engine(parameters: DtlsParameters) -> Dict:
+    return {
+        "role": parameters.role,
+        "fingerprints": [{"algorithm": f.algorithm, "value": f.value} for f in parameters.fingerprints],
+    }
+
+
+def transport_created(answer: Dict, role: str | None) -> media.TransportCreated:
+    """`role` is the engine's own if it was connected at once. Of the fingerprints clients use the last."""
+    dtls = answer["dtlsParameters"]
+    fingerprints = sorted(dtls["fingerprints"], key=lambda f: bool(f["algorithm"] == "sha-256"))
+    return media.TransportCreated(
+        ice_parameters=ice_parameters(answer["iceParameters"]),
+        ice_candidates=msgspec.convert(answer["iceCandidates"], list[IceCandidate]),
+        dtls_parameters=msgspec.convert({"role": role or dtls["role"], "fingerprints": fingerprints}, DtlsParameters),
+    )
+
+
+def ice_parameters(answer: Dict) -> IceParameters:
+    return msgspec.convert({**answer, "iceLite": True}, IceParameters)
+
+
+# --- RTP ------------------------------------------------------------------------------------------------------
+
+
+def produce(request: media.Produce) -> Dict:
+    """Raises ValueError if the engine could not take it: these parameters are a client's."""
+    parameters = request.rtp_parameters
+    simulcast = len(parameters.encodings) > 1
+    mapped = [
+        {**_stream(encoding, simulcast), "mappedSsrc": ssrc}
+        for encoding, ssrc in zip(parameters.encodings, request.mapped_ssrcs, strict=True)
+    ]
+    return {
+        "producerId": request.producer,
+        "kind": request.kind,
+        "rtpParameters": _rtp_parameters(
+            parameters, request.kind, [_encoding(e, simulcast=simulcast) for e in parameters.encodings]
+        ),
+        "rtpMapping": {
+            "codecs": [
+                {"payloadType": p.payload_type, "mappedPayloadType": p.mapped_payload_type}
+                for p in request.payload_types
+            ],
+            "encodings": mapped,
+        },
+        "paused": request.paused,
+    }
+
+
+def consume(request: media.Consume) -> Dict:
+    layers = len(request.producer_ssrcs)
+    parameters = request.rtp_parameters
+    encodings = [_encoding(e) for e in parameters.encodings]
+    consumable: list[Dict] = [{"ssrc": ssrc} for ssrc in request.producer_ssrcs]
+    if layers > 1:
+        encodings = [{**e, "scalabilityMode": _simulcast_consumer(layers)} for e in encodings]
+        consumable = [{**e, "scalabilityMode": _SIMULCAST_STREAM} for e in consumable]
+    data: Dict = {
+        "consumerId": request.consumer,
+        "producerId": request.producer,
+        "kind": request.kind,
+        "type": "simulcast" if layers > 1 else "simple",
+        "rtpParameters": _rtp_parameters(parameters, request.kind, encodings, drop_feedback=_ESTIMATION_FEEDBACK),
+        "consumableRtpEncodings": consumable,
+        "paused": request.paused,
+        "ignoreDtx": False,
+    }
+    if layers > 1:
+        data["preferredLayers"] = preferred_layers(request.preferred_profile)
+    return data
+
+
+def consumed(request: media.Consume) -> media.Consumed:
+    """A simulcast consumer sends nothing until the engine has chosen a layer, and then says so."""
+    return media.Consumed(effective_profile="none" if len(request.producer_ssrcs) > 1 else "default")
+
+
+def _rtp_parameters(
+    parameters: RtpParameters, kind: Kind, encodings: list[Dict], drop_feedback: frozenset[str] = frozenset()
+) -> Dict:
+    data: Dict = {
+        "codecs": [_codec(codec, kind, drop_feedback) for codec in parameters.codecs],
+        "headerExtensions": [_header_extension(e) for e in parameters.header_extensions],
+        "encodings": encodings,
+        "rtcp": _present(cname=parameters.rtcp.cname, reducedSize=parameters.rtcp.reduced_size),
+    }
+    if parameters.mux_id:
+        data["mid"] = parameters.mux_id
+    return data
+
+
+def _codec(codec: RtpCodec, kind: Kind, drop_feedback: frozenset[str]) -> Dict:
+    mime_type = codec.mime_type or f"{kind}/{codec.name}"
+    main, _, subtype = mime_type.lower().partition("/")
+    if main != kind or subtype in _UNSUPPORTED_FEATURES:
+        raise ValueError(f"codecs: {mime_type} is not supported for {kind}")
+    data: Dict = {
+        "mimeType": mime_type,
+        "payloadType": codec.payload_type,
+        "clockRate": codec.clock_rate,
+        "parameters": codec.parameters,
+        "rtcpFeedback": _feedback(codec.rtcp_feedback, drop_feedback),
+    }
+    if kind == "audio" and codec.channels:
+        data["channels"] = codec.channels
+    return data
+
+
+def _feedback(feedback: Iterable[RtcpFeedback], drop: frozenset[str]) -> list[Dict]:
+    return [{"type": f.type, "parameter": f.parameter or ""} for f in feedback if f.type not in drop]
+
+
+def _header_extension(extension: HeaderExtension) -> Dict:
+    return {
+        "uri": extension.uri,
+        "id": extension.id,
+        "encrypt": extension.encrypt is True,
+        "parameters": extension.parameters or {},
+    }
+
+
+def _encoding(encoding: Encoding, *, simulcast: bool = False) -> Dict:
+    data = _stream(encoding, simulcast)
+    if encoding.rtx and "ssrc" in data:
+        data["rtx"] = {"ssrc": encoding.rtx.ssrc}
+    return data
+
+
+def _stream(encoding: Encoding, simulcast: bool) -> Dict:
+    """How the engine knows the stream's packets: by RID or by SSRC, never both. It ends itself when packets of
+    one encoding come once with its RID and once with its SSRC."""
+    data = {"rid": encoding.encoding_id} if encoding.encoding_id else _present(ssrc=encoding.ssrc)
+    if simulcast:
+        data["scalabilityMode"] = _SIMULCAST_STREAM
+    return data
+
+
+def _present(**fields: object) -> Dict:
+    return {name: value for name, value in fields.items() if value is not UNSET and value is not None}
+
+
+# --- layers ---------------------------------------------------------------------------------------------------
+
+
+def preferred_layers(profile: Profile) -> Dict:
+    layer = _HIGHEST if profile == "default" else LAYERS.index(profile)
+    return {"spatialLayer": layer, "temporalLayer": _HIGHEST}
+
+
+def effective_profile(layers: Dict | None) -> EffectiveProfile:
+    """From a `layerschange`; null (or no layer) means that nothing is sent."""
+    spatial = (layers or {}).get("spatialLayer")
+    return "none" if spatial is None else LAYERS[min(spatial, len(LAYERS) - 1)]
+
+
+# --- notifications --------------------------------------------------------------------------------------------
+
+
+def event(target: str, name: str, data: Any) -> media.AnyEvent | None:
+    """The event that a notification of the engine means; None if it is nobody's concern.
+
+    A consumer's score is left out: it changes all the time, for every receiver, and v2 tells nobody.
+    """
+    match name:
+        case "layerschange":
+            return media.ProfileChanged(target, effective_profile(data))
+        case "icestatechange":
+            return media.IceStateChanged(target, data["iceState"])
+        case "dtlsstatechange":
+            return media.DtlsStateChanged(target, data["dtlsState"])
+        case "score" if isinstance(data, list):
+            return media.Score(target, data)
+        case _:
+            return None
+
+
+# --- stats ----------------------------------------------------------------------------------------------------
+
+
+def stats(request: media.GetStats, answer: Sequence[Dict]) -> media.Stats:
+    match request.kind:
+        case "transport":
+            return media.Stats([_transport_stats(request, entry) for entry in answer])
+        case "producer":
+            return media.Stats([{**_rtp_stats(request, entry), **_transport_id(request)} for entry in answer])
+        case "consumer":
+            return media.Stats(_consumer_stats(request, answer))
+
+
+def _transport_stats(request: media.GetStats, entry: Dict) -> Dict:
+    known = {key: value for key, value in entry.items() if key not in {"transportId", "iceState", "iceRole"}}
+    result = {**known, "type": "transport", "id": request.id, "iceConnectionState": entry.get("iceState", "new")}
+    if selected := entry.get("iceSelectedTuple"):
+        names = {"localIp": "localIP", "remoteIp": "remoteIP"}
+        result["iceSelectedTuple"] = {names.get(key, key): value for key, value in selected.items()}
+    return result
+
+
+def _rtp_stats(request: media.GetStats, entry: Dict) -> Dict:
+    """`id` tells one stream of an object from its others, and stays the same from one report to the next."""
+    return {**entry, "id": f"{request.kind}-{request.id}-{entry['type']}-{entry['ssrc']}", "mediaType": entry["kind"]}
+
+
+def _transport_id(request: media.GetStats) -> Dict:
+    return _present(transportId=request.transport_id)
+
+
+def _consumer_stats(request: media.GetStats, answer: Sequence[Dict]) -> list[Dict]:
+    """v2 lists what comes in from the producer before what goes out, the engine the other way round."""
+    inbound = [_rtp_stats(request, e) for e in answer if e["type"] == "inbound-rtp"]
+    outbound = [{**_rtp_stats(request, e), **_transport_id(request)} for e in answer if e["type"] == "outbound-rtp"]
+    if inbound:
+        outbound = [{**e, "inboundRtpId": inbound[0]["id"]} for e in outbound]
+    return inbound + outbound
