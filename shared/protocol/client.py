@@ -33,6 +33,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=128)]
 AppData: TypeAlias = Raw | UnsetType
 
 
+def kept(app_data: AppData) -> AppData:
+    """A copy that may outlive the frame it came in (a `Raw` holds on to all of its frame)."""
+    return app_data.copy() if isinstance(app_data, Raw) else app_data
+
+
 # --- from client to server ------------------------------------------------------------------------------------
 
 

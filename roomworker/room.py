@@ -1,0 +1,277 @@
+"""A room: its peers, and the journal of what a commit has to carry.
+
+State changes only through `save`, `forget`, `notify`, `send`, `order` and the methods built on them, so that
+`take` has all of it: fields to store, messages to send, orders for the media node.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import NAMESPACE_OID, uuid5
+
+import msgspec
+
+from roomworker.consumer import Consumer
+from roomworker.ortc import DEFAULT_ROOM_CAPABILITIES
+from roomworker.peer import Peer
+from roomworker.producer import Producer
+from roomworker.record import Record
+from roomworker.session import Gone, Session
+from roomworker.steps import Place, Placed, Steps, expect
+from shared.errors import NotFound, Unavailable
+from shared.protocol import client, media
+from shared.protocol.rtp import RtpCapabilities, RtpParameters, Wire
+
+META: Final = "meta"
+GONE_KEPT: Final = 1000
+
+
+class Placement(Wire, frozen=True):
+    """The media node a room is on. `epoch` counts placements: what belongs to another is not ours."""
+
+    node: str
+    epoch: int
+
+
+class Meta(Record):
+    """Stored as `meta`. `numbers` is the last number given to a peer or producer, `epochs` the last placement's.
+
+    `events` is the number of the last event taken from the placement's node (DELIVERY I6).
+    """
+
+    name: str
+    numbers: int = 0
+    epochs: int = 0
+    placement: Placement | None = None
+    events: int = 0
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A committed message: a frame, or with `close` the reason for closing the socket with that code."""
+
+    body: bytes
+    to: list[tuple[Session, int]]
+    close: int = 0
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one commit carries. `fields`: name → JSON, None deletes. `gone`: closed sessions (None: forget it).
+
+    `applied` has the sessions whose inputs or outputs moved, with the numbers that this commit makes true.
+    """
+
+    n: int
+    fields: dict[str, bytes | None] = field(default_factory=dict)
+    messages: list[Outgoing] = field(default_factory=list)
+    orders: list[tuple[str, media.AnyOrder]] = field(default_factory=list)
+    gone: "dict[str, Gone | None]" = field(default_factory=dict)
+    applied: list[tuple[Session, int, int]] = field(default_factory=list)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Room:
+    def __init__(self, name: str, partition: int, incarnation: str, n: int = 0) -> None:
+        self.name = name
+        self.partition = partition
+        self.incarnation = incarnation
+        self.n = n
+        self.meta = Meta(name=name)
+        self.rtp_capabilities: RtpCapabilities = DEFAULT_ROOM_CAPABILITIES
+        self.sessions: dict[str, Session] = {}
+        self.session_of: dict[str, Session] = {}
+        self.peers: dict[str, Peer] = {}
+        self.gone: dict[str, Gone] = {}
+        # derived, never stored
+        self.sources: dict[int, tuple[Peer, Producer]] = {}
+        self.consumers_by_engine: dict[str, tuple[Peer, Consumer]] = {}
+        self.derived: dict[tuple[int, str], RtpParameters] = {}
+        # the journal
+        self._dirty: dict[str, Record | None] = {}
+        self._messages: list[Outgoing] = []
+        self._orders: list[tuple[str, media.AnyOrder]] = []
+        self._gone: dict[str, Gone | None] = {}
+        self._moved: dict[str, Session] = {}
+
+    # --- the journal ------------------------------------------------------------------------------------------
+
+    def save(self, name: str, record: Record) -> None:
+        self._dirty[name] = record
+
+    def forget(self, name: str) -> None:
+        self._dirty[name] = None
+
+    def save_meta(self) -> None:
+        self.save(META, self.meta)
+
+    def forget_meta(self) -> None:
+        self.forget(META)
+
+    def touch(self, session: Session) -> None:
+        """The session's numbers moved."""
+        self._moved[session.id] = session
+        if self.sessions.get(session.id) is session:
+            self._dirty[session.field] = session
+
+    def send(self, session: Session, body: bytes, close: int = 0) -> None:
+        """A frame (or a close) for one session."""
+        session.n_out += 1
+        self.touch(session)
+        self._messages.append(Outgoing(body, [(session, session.n_out)], close))
+
+    def notify(self, to: Iterable[Peer], notification: client.ToClient) -> None:
+        """One notification for several peers, encoded once (DELIVERY O4)."""
+        recipients: list[tuple[Session, int]] = []
+        for peer in to:
+            session = peer.session
+            session.n_out += 1
+            self.touch(session)
+            recipients.append((session, session.n_out))
+        if recipients:
+            self._messages.append(Outgoing(client.notification_frame(notification), recipients))
+
+    def order(self, order: media.AnyOrder) -> None:
+        """For the room's media node, sent once this is committed; `order.v` is `next_n`."""
+        if self.meta.placement is not None:
+            self._orders.append((self.meta.placement.node, order))
+
+    def bury(self, session: Session) -> None:
+        """Remembers a closed session, so that what is still under way from it is no new arrival (DELIVERY I5)."""
+        self.gone[session.id] = self._gone[session.id] = Gone(session.n_in, session.n_out)
+        self._moved[session.id] = session
+        if len(self.gone) > GONE_KEPT:
+            oldest = next(iter(self.gone))
+            del self.gone[oldest]
+            self._gone[oldest] = None
+
+    @property
+    def next_n(self) -> int:
+        """The number of the commit that will carry what is being changed now."""
+        return self.n + 1
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._dirty or self._messages or self._orders or self._gone or self._moved)
+
+    @property
+    def empty(self) -> bool:
+        return not self.sessions
+
+    def take(self) -> Changes:
+        """Everything since the last `take`, for one commit; the journal starts anew."""
+        self.n += 1
+        changes = Changes(
+            self.n,
+            {name: None if record is None else _encode(record) for name, record in self._dirty.items()},
+            self._messages,
+            self._orders,
+            self._gone,
+            [(session, session.n_in, session.n_out) for session in self._moved.values()],
+        )
+        self._dirty, self._messages, self._orders, self._gone, self._moved = {}, [], [], {}, {}
+        return changes
+
+    # --- numbers and names ------------------------------------------------------------------------------------
+
+    def take_number(self) -> int:
+        self.meta.numbers += 1
+        self.save_meta()
+        return self.meta.numbers
+
+    def engine_id(self, peer: Peer, kind: media.ObjectKind, object_id: int) -> media.EngineId:
+        """The same for a message that is done again, never the same for another object (DELIVERY T3)."""
+        name = (
+            f"{self.incarnation}/{peer.session.id}/{peer.session.joins}/{kind}/{object_id}"
+            f"/{self.meta.epochs}/{peer.data.generation}"
+        )
+        return str(uuid5(NAMESPACE_OID, name))
+
+    def forget_derived(self, producer: Producer) -> None:
+        for key in [key for key in self.derived if key[0] == producer.number]:
+            del self.derived[key]
+
+    # --- the media node ---------------------------------------------------------------------------------------
+
+    def place(self) -> Steps[None]:
+        """Makes sure that the room is on a media node. Raises `Unavailable`: there is none."""
+        if self.meta.placement is not None:
+            return
+        placed = expect((yield Place()), Placed)
+        if self.meta.placement is None:  # another peer's message may have been faster
+            self.meta.epochs += 1
+            self.meta.placement = Placement(placed.node, self.meta.epochs)
+            self.meta.events = 0
+            self.save_meta()
+
+    @property
+    def router(self) -> media.RouterRef:
+        """Raises `Unavailable` when the room is on no node."""
+        placement = self.meta.placement
+        if placement is None:
+            raise Unavailable("the room lost its media node: create the transport again")
+        return media.RouterRef(
+            id=self._router_id(placement),
+            partition=self.partition,
+            room=self.name,
+            incarnation=self.incarnation,
+            epoch=placement.epoch,
+        )
+
+    def _router_id(self, placement: Placement) -> media.EngineId:
+        return str(uuid5(NAMESPACE_OID, f"{self.incarnation}/router/{placement.epoch}"))
+
+    def unplace(self) -> None:
+        """Nobody is here any more: the router is closed."""
+        placement = self.meta.placement
+        if placement is not None:
+            self.order(media.Close(object=self._router_id(placement), v=self.next_n, kind="router"))
+            self.meta.placement = None
+            self.save_meta()
+
+    def here(self, peer: Peer) -> "Here":
+        return Here(self, peer, self.meta.epochs)
+
+    @contextmanager
+    def releasing(self, peer: Peer, kind: media.ObjectKind, engine: media.EngineId) -> Iterator["Here"]:
+        """While the engine makes `engine`: should the handler not come to its end, the engine is told to close it."""
+        here = self.here(peer)
+        try:
+            yield here
+        except BaseException:
+            if here.placed:
+                self.release(peer, kind, engine)
+            raise
+
+    def release(self, peer: Peer, kind: media.ObjectKind, engine: media.EngineId) -> None:
+        self.order(media.Close(object=engine, v=self.next_n, kind=kind))
+        peer.data.generation += 1
+        if self.peers.get(peer.name) is peer:
+            self.save(peer.field, peer.data)
+
+
+class Here:
+    """Where a handler stood before it yielded: its peer and the room's placement may be gone afterwards."""
+
+    __slots__ = ("_epoch", "_peer", "_room")
+
+    def __init__(self, room: Room, peer: Peer, epoch: int) -> None:
+        self._room, self._peer, self._epoch = room, peer, epoch
+
+    @property
+    def placed(self) -> bool:
+        return self._room.meta.placement is not None and self._room.meta.epochs == self._epoch
+
+    def check(self) -> None:
+        """Raises `NotFound` or `Unavailable` if what the handler relied on is gone."""
+        if self._room.peers.get(self._peer.name) is not self._peer:
+            raise NotFound("peer: has left")
+        if not self.placed:
+            raise Unavailable("the room lost its media node: try again")
+
+
+def query(room: Room, message: client.QueryRoom) -> client.RoomInfo:
+    return client.RoomInfo(rtp_capabilities=room.rtp_capabilities)

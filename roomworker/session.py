@@ -1,0 +1,80 @@
+"""A session: one client's connection to a room, with the numbers that make delivery exact (DELIVERY I1, O2)."""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from roomworker import peer as peers
+from roomworker.record import Record
+from shared.errors import REPLACED, CloseKind
+from shared.protocol import bus
+
+if TYPE_CHECKING:
+    from roomworker.room import Room
+
+FIRST: Final = 0  # the number of a session's `Connect`
+
+
+class Session(Record):
+    """Stored as `session|<peer>`. `n_in` is the last input applied, `n_out` the last output that exists.
+
+    `joins` counts how often its peer has joined: it tells apart the media objects of one join and the next.
+    """
+
+    id: str
+    peer: str
+    gateway: str
+    connection: int
+    accepted: int
+    token: str = ""
+    n_in: int = FIRST
+    n_out: int = 0
+    joins: int = 0
+
+    @property
+    def field(self) -> str:
+        return f"session|{self.peer}"
+
+
+class Gone(NamedTuple):
+    """The last numbers of a closed session."""
+
+    n_in: int
+    n_out: int
+
+
+def connect(room: "Room", gateway: str, item: bus.Connect) -> Session:
+    """A new session. Of two connections of one peer the one accepted later stays, whichever is heard of first."""
+    session = Session(
+        id=item.session,
+        peer=item.peer,
+        gateway=gateway,
+        connection=item.connection,
+        accepted=item.accepted,
+        token=item.token,
+    )
+    current = room.session_of.get(item.peer)
+    if current is not None and (current.accepted, current.id) > (session.accepted, session.id):
+        room.send(session, REPLACED.reason.encode(), REPLACED.code)
+        room.bury(session)
+        return session
+    if current is not None:
+        end(room, current, REPLACED)
+    room.sessions[session.id] = session
+    room.session_of[session.peer] = session
+    room.save_meta()
+    room.touch(session)
+    return session
+
+
+def end(room: "Room", session: Session, why: CloseKind | None = None) -> None:
+    """The session is over, and with it its peer; with `why` its socket is closed, too."""
+    if why is not None:
+        room.send(session, why.reason.encode(), why.code)
+    peer = room.peers.get(session.peer)
+    if peer is not None and peer.session is session:
+        peers.close(room, peer)
+    del room.sessions[session.id]
+    del room.session_of[session.peer]
+    room.forget(session.field)
+    room.bury(session)
+    if room.empty:
+        room.forget_meta()
