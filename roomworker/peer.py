@@ -6,7 +6,6 @@ from msgspec import UNSET
 
 from roomworker import consumer, ortc, producer, transport
 from roomworker.record import Record
-from roomworker.session import Session
 from shared.errors import Conflict, Forbidden
 from shared.protocol import client
 from shared.protocol.rtp import RtpCapabilities
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from roomworker.consumer import Consumer
     from roomworker.producer import Producer
     from roomworker.room import Room
+    from roomworker.session import Session
     from roomworker.transport import Transport
 
 
@@ -35,7 +35,7 @@ class PeerData(Record):
 class Peer:
     __slots__ = ("_capability_key", "consumers", "data", "name", "producers", "session", "transports")
 
-    def __init__(self, data: PeerData, session: Session) -> None:
+    def __init__(self, data: PeerData, session: "Session") -> None:
         self.data = data
         self.name = data.name
         self.session = session
@@ -56,7 +56,7 @@ class Peer:
         return self._capability_key
 
 
-def join(room: "Room", session: Session, message: client.Join) -> client.Joined:
+def join(room: "Room", session: "Session", message: client.Join) -> client.Joined:
     if message.peer_name != session.peer:
         raise Forbidden(f"peerName: this connection belongs to peer {session.peer!r}")
     if session.peer in room.peers:

@@ -1,0 +1,59 @@
+-- One commit of one room: all of it or nothing, and only over the version it was made from.
+--
+-- KEYS  1 room:{R} (hash)   2 room:{R}:out (stream)   3 room:{R}:gone (hash)
+-- ARGV  1 expected version ('' = the room does not exist)   2 new version ('' = delete the room)
+--       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that gone sessions are kept
+--       6 outgoing messages ('' = none)
+--       7 number of names and values to set, then these
+--       then number of names to delete, then these; the same twice for the gone sessions
+-- Returns OK, APPLIED (this very commit is already in: its answer was lost) or STALE (somebody else's is).
+--
+-- Whatever can fail is looked at before the first write: a script that fails midway keeps what it wrote.
+
+local room, out, gone = KEYS[1], KEYS[2], KEYS[3]
+local expected, version, token = ARGV[1], ARGV[2], ARGV[3]
+
+local at = 7
+local function section()
+  local count = tonumber(ARGV[at])
+  local first = at + 1
+  at = first + count
+  return first, at - 1
+end
+local set_first, set_last = section()
+local del_first, del_last = section()
+local bury_first, bury_last = section()
+local unbury_first, unbury_last = section()
+
+local held = redis.call('HMGET', room, 'v', 'token')
+if (held[1] or '') ~= expected then
+  if held[2] == token then return 'APPLIED' end
+  return 'STALE'
+end
+
+-- a thousand arguments at a time: Lua's stack does not hold many more
+local function each_chunk(command, key, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(ARGV, from, math.min(from + 999, last)))
+  end
+end
+
+if version == '' then
+  redis.call('DEL', room, out)
+else
+  each_chunk('HSET', room, set_first, set_last)
+  each_chunk('HDEL', room, del_first, del_last)
+  redis.call('HSET', room, 'v', version, 'token', token)
+  if ARGV[6] ~= '' then
+    local time = redis.call('TIME')
+    local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[4]
+    redis.call('XADD', out, 'MINID', '~', string.format('%d', oldest), '*', 'm', ARGV[6])
+  end
+end
+
+each_chunk('HSET', gone, bury_first, bury_last)
+each_chunk('HDEL', gone, unbury_first, unbury_last)
+if bury_last >= bury_first then
+  redis.call('EXPIRE', gone, ARGV[5])
+end
+return 'OK'

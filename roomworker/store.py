@@ -1,0 +1,214 @@
+"""Rooms in Redis.
+
+    room:{R}        hash    v, token, and a record per object (`record`); R percent-encoded
+    room:{R}:out    stream  an entry per commit with its messages and orders, kept for `KEEP_OUT_MS`
+    room:{R}:gone   hash    closed session → its last numbers, kept for `KEEP_GONE_S`
+    plenary:partition:<p>   set of `R#incarnation`: the rooms of a partition (DELIVERY C5)
+
+Safety is `lua/commit.lua`'s compare-and-set; whoever's version is not the stored one changes nothing.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final, Literal, TypeAlias, cast
+from urllib.parse import quote, unquote
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from roomworker.session import Gone
+from shared import log
+from shared.protocol import media
+
+KEEP_OUT_MS: Final = 30_000
+KEEP_GONE_S: Final = 600
+RETRY_PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+Status: TypeAlias = Literal["OK", "APPLIED", "STALE"]
+
+_SCRIPT: Final = files("roomworker").joinpath("lua/commit.lua").read_bytes()
+_SHA: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
+
+logger = log.get("store")
+
+
+class SentMessage(msgspec.Struct, frozen=True, array_like=True):
+    """A message as the stream keeps it; `to` is (session, output number)."""
+
+    body: bytes
+    to: list[tuple[str, int]]
+    close: int = 0
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One commit's outgoing part."""
+
+    messages: list[SentMessage]
+    orders: list[tuple[str, media.AnyOrder]]
+
+
+_encode_entry = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """`expected` and `version` are `<incarnation>:<n>`; empty: no such room. `first`: not in the index yet."""
+
+    room: str
+    partition: int
+    expected: str
+    version: str
+    token: str
+    fields: Mapping[str, bytes | None]
+    entry: Entry | None
+    gone: Mapping[str, Gone | None]
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A room as read: `version` empty if there is none (its gone sessions may still be known)."""
+
+    version: str
+    fields: dict[str, bytes]
+    gone: dict[str, Gone]
+
+
+def room_key(room: str) -> str:
+    return f"room:{{{quote(room, safe='')}}}"
+
+
+def index_key(partition: int) -> str:
+    return f"plenary:partition:{partition}"
+
+
+class Store:
+    """`commit` and `load` take many rooms in one round trip and try again until Redis answers."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._script_loaded = False
+        self.round_trips = 0
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Status]:
+        """The status of each, in order. A commit whose answer was lost is recognised by its token."""
+        statuses: dict[int, Status] = {}
+        todo = list(range(len(commits)))
+        while todo:
+            if not self._script_loaded:
+                await self._run([("SCRIPT", "LOAD", _SCRIPT)])
+                self._script_loaded = True
+            commands: list[tuple[Any, ...]] = []
+            script_at: list[int] = []
+            for index in todo:
+                before, script, after = _commands(commits[index])
+                commands += [*before, script]
+                script_at.append(len(commands) - 1)
+                commands += after
+            results = await self._run(commands)
+            again = []
+            for index, position in zip(todo, script_at, strict=True):
+                result = results[position]
+                if isinstance(result, NoScriptError):  # not applied: Redis forgot the script
+                    self._script_loaded = False
+                    again.append(index)
+                elif isinstance(result, Exception):
+                    raise result
+                else:
+                    statuses[index] = cast("Status", result.decode())
+            todo = again
+        return [statuses[index] for index in range(len(commits))]
+
+    async def load(self, rooms: Sequence[str]) -> list[Stored]:
+        commands: list[tuple[Any, ...]] = []
+        for room in rooms:
+            key = room_key(room)
+            commands += [("HGETALL", key), ("HGETALL", f"{key}:gone")]
+        results = await self._run(commands)
+        return [_stored(results[at], results[at + 1]) for at in range(0, len(results), 2)]
+
+    async def replay(self, room: str, session: str, after: int) -> list[tuple[SentMessage, int]]:
+        """The session's messages with output numbers above `after` that are still kept, in order."""
+        (entries,) = await self._run([("XRANGE", f"{room_key(room)}:out", "-", "+")])
+        found: list[tuple[SentMessage, int]] = []
+        for _, fields in entries:
+            for message in _decode_entry(_field(fields, b"m")).messages:
+                found += [(message, out) for to, out in message.to if to == session and out > after]
+        return found
+
+    async def indexed(self, partition: int) -> list[str]:
+        """The names of the rooms of a partition."""
+        (members,) = await self._run([("SMEMBERS", index_key(partition))])
+        return [unquote(member.decode().rpartition("#")[0]) for member in members]
+
+    async def _run(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """One pipelined round trip, repeated until Redis answers. A command's own error is its result."""
+        attempt = 0
+        while True:
+            pipeline = self._redis.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            self.round_trips += 1
+            try:
+                results: list[Any] = await pipeline.execute(raise_on_error=False)
+            except (RedisError, OSError, TimeoutError) as failure:
+                if attempt == 0:
+                    logger.warning("redis does not answer; trying until it does", error=str(failure))
+                await asyncio.sleep(RETRY_PAUSES[min(attempt, len(RETRY_PAUSES) - 1)])
+                attempt += 1
+                continue
+            if attempt:
+                logger.info("redis answers again", attempts=attempt)
+            return results
+
+
+def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...], list[tuple[Any, ...]]]:
+    """What precedes the script, the script, and what follows it."""
+    key = room_key(commit.room)
+    member = f"{quote(commit.room, safe='')}#{(commit.version or commit.expected).partition(':')[0]}"
+    before = [("SADD", index_key(commit.partition), member)] if commit.first else []
+    after = [] if commit.version else [("SREM", index_key(commit.partition), member)]
+    sets: list[Any] = []
+    deletes: list[Any] = []
+    for name, value in commit.fields.items():
+        if value is None:
+            deletes.append(name)
+        else:
+            sets += (name, value)
+    buried: list[Any] = []
+    forgotten: list[Any] = []
+    for session, gone in commit.gone.items():
+        if gone is None:
+            forgotten.append(session)
+        else:
+            buried += (session, f"{gone.n_in}:{gone.n_out}")
+    sections = [part for section in (sets, deletes, buried, forgotten) for part in (len(section), *section)]
+    entry = _encode_entry(commit.entry) if commit.entry else b""
+    head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
+    return before, (*head, KEEP_OUT_MS, KEEP_GONE_S, entry, *sections), after
+
+
+def _stored(fields: Any, gone: Any) -> Stored:
+    for result in (fields, gone):
+        if isinstance(result, Exception):
+            raise result
+    named = {name.decode(): value for name, value in _pairs(fields)}
+    version = named.pop("v", b"").decode()
+    named.pop("token", None)
+    numbers = {name.decode(): value.decode().split(":") for name, value in _pairs(gone)}
+    return Stored(version, named, {name: Gone(int(n_in), int(n_out)) for name, (n_in, n_out) in numbers.items()})
+
+
+def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:
+    if isinstance(reply, dict):
+        return cast("Iterable[tuple[bytes, bytes]]", reply.items())
+    return zip(reply[::2], reply[1::2], strict=True)
+
+
+def _field(fields: Any, name: bytes) -> bytes:
+    return dict(_pairs(fields))[name]
