@@ -1,0 +1,171 @@
+// A call: keeps me in the room through lost connections, until I leave or the server says to stay away.
+
+import { Session } from './session.js';
+import { Signaling, signalingUrl } from './signaling.js';
+import { Patience } from './transports.js';
+import { endWords, isTemporary, serverWords } from './words.js';
+
+// After `closed` the server closes the socket and says why; if it does not, the call ends anyway.
+const CLOSING_MS = 500;
+
+/**
+ * `state`: idle, connecting, joining, joined, reconnecting, left (by me), ended (by the server, see `problem`).
+ * Events: `change`, `announce` {text}.
+ */
+export class Call extends EventTarget {
+  state = 'idle';
+  /** Why we are not in the room, in words. */
+  problem = '';
+  room = '';
+  peerName = '';
+  displayName = '';
+  session = null;
+  #media;
+  #signaling = null;
+  #choices = new Map();
+  #patience = new Patience();
+  #announced = false;
+
+  constructor(media) {
+    super();
+    this.#media = media;
+    media.addEventListener('change', this.#changed);
+  }
+
+  get active() {
+    return ['connecting', 'joining', 'joined', 'reconnecting'].includes(this.state);
+  }
+
+  get media() {
+    return this.#media;
+  }
+
+  get peers() {
+    return this.session?.peers ?? [];
+  }
+
+  start({ room, peerName, displayName, token }) {
+    this.#hangUp();
+    Object.assign(this, { room, peerName, displayName });
+    this.#signaling = new Signaling(signalingUrl({ room, peer: peerName, token }));
+    this.#listen(this.#signaling);
+    this.#become('connecting');
+  }
+
+  leave() {
+    if (!this.active) return;
+    this.session?.leave();
+    this.#hangUp();
+    this.#media.stop();
+    this.#become('left');
+  }
+
+  #listen(signaling) {
+    const on = (type, handle) => signaling.addEventListener(type, ({ detail }) => {
+      // Whatever an abandoned connection still has to tell is no longer about this call.
+      if (signaling === this.#signaling) handle(detail);
+    });
+    on('open', () => this.#join());
+    on('down', (detail) => this.#lost(detail));
+    on('end', (detail) => this.#end(endWords(detail)));
+    on('message', ({ message }) => this.session?.receive(message));
+    on('refused', ({ code, reason }) => console.warn('refused by the server: %s %s', code, reason));
+  }
+
+  async #join() {
+    this.#become('joining');
+    const session = new Session({ signaling: this.#signaling, media: this.#media, choices: this.#choices });
+    this.session = session;
+    session.addEventListener('change', this.#changed);
+    session.addEventListener('joined', ({ detail }) => this.#announce(`${nameOf(detail.peer)} joined`));
+    session.addEventListener('left', ({ detail }) => this.#announce(`${nameOf(detail.peer)} left`));
+    session.addEventListener('closed', () => this.#closed());
+    try {
+      await session.join(this.peerName, this.displayName);
+    } catch (error) {
+      if (session === this.session) await this.#refused(session, error);
+      return;
+    }
+    if (session !== this.session) return;
+    this.#patience.reset();
+    this.#become('joined');
+    this.#announce(this.#announced ? 'Connected again' : `You joined ${this.room}`);
+    this.#announced = true;
+  }
+
+  async #refused(session, error) {
+    this.#dropSession();
+    if (!isTemporary(error)) return this.#end(serverWords(error));
+    this.#become('joining', `${serverWords(error)} Trying again…`);
+    const signaling = this.#signaling;
+    await this.#patience.wait();
+    if (signaling === this.#signaling && this.session === null && this.state === 'joining') await this.#join();
+  }
+
+  #lost({ attempt }) {
+    const hadJoined = this.session?.joined;
+    this.#dropSession();
+    if (hadJoined) this.#announce('Connection lost, reconnecting');
+    const offline = navigator.onLine ? '' : 'You are offline. ';
+    const words = attempt > 1 ? `${offline}The server does not answer. Trying again…` : offline;
+    this.#become(this.#announced ? 'reconnecting' : 'connecting', words);
+  }
+
+  #closed() {
+    this.#dropSession();
+    const signaling = this.#signaling;
+    setTimeout(() => {
+      if (signaling === this.#signaling) this.#end('The server ended the call.');
+    }, CLOSING_MS);
+  }
+
+  #end(words) {
+    this.#hangUp();
+    this.#media.stop();
+    this.#become('ended', words);
+  }
+
+  #hangUp() {
+    this.#patience.stop();
+    this.#dropSession();
+    const signaling = this.#signaling;
+    this.#signaling = null;
+    this.#announced = false;
+    signaling?.close();
+  }
+
+  #dropSession() {
+    const session = this.session;
+    this.session = null;
+    session?.drop();
+  }
+
+  #become(state, problem = '') {
+    this.state = state;
+    this.problem = problem;
+    this.#changed();
+  }
+
+  #announce(text) {
+    this.dispatchEvent(new CustomEvent('announce', { detail: { text } }));
+  }
+
+  #pending = false;
+
+  // One event for many changes at once. A microtask, as timers and animation frames sleep in hidden tabs,
+  // where new people must be heard all the same.
+  #changed = () => {
+    if (this.#pending) return;
+    this.#pending = true;
+    queueMicrotask(() => {
+      this.#pending = false;
+      this.dispatchEvent(new Event('change'));
+    });
+  };
+}
+
+/** What to call a remote person. */
+export function nameOf(peer) {
+  const name = peer.appData?.displayName;
+  return typeof name === 'string' && name.trim() ? name.trim().slice(0, 80) : peer.name;
+}

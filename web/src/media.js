@@ -1,0 +1,121 @@
+// My camera and microphone: which I want on, and the tracks I have.
+
+import { INSECURE, deviceWords } from './words.js';
+
+const CONSTRAINTS = {
+  audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+  // Three simulcast layers need this size; a camera with less gives what it has.
+  video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } },
+};
+
+/** Events: `change`. */
+export class Media extends EventTarget {
+  /** What the user wants on. */
+  wanted = { audio: true, video: true };
+  /** Why something wanted is missing, in words; empty if nothing is. */
+  problem = '';
+  #tracks = { audio: null, video: null };
+  #starting = Promise.resolve();
+  #stops = 0;
+
+  /** The live track, or null. A muted microphone keeps its track, a camera turned off does not. */
+  track(kind) {
+    return this.#tracks[kind];
+  }
+
+  isOn(kind) {
+    return this.wanted[kind] && this.#tracks[kind] !== null;
+  }
+
+  /** Asks for whatever is wanted and missing. Never rejects: `problem` says what could not be had. */
+  start() {
+    this.#starting = this.#starting.then(() => this.#start());
+    return this.#starting;
+  }
+
+  async set(kind, on) {
+    this.wanted[kind] = on;
+    // Only a stopped track turns the camera's light off; pausing alone would leave people in doubt.
+    if (!on && kind === 'video') this.#drop('video');
+    this.#changed();
+    if (on) await this.start();
+  }
+
+  /** Turned off by somebody else, for a reason given in words. */
+  refuse(kind, words) {
+    this.problem = words;
+    void this.set(kind, false);
+  }
+
+  stop() {
+    this.#stops += 1;
+    this.#drop('audio');
+    this.#drop('video');
+    this.#changed();
+  }
+
+  async #start() {
+    const kinds = ['audio', 'video'].filter((kind) => this.wanted[kind] && !this.#tracks[kind]);
+    this.problem = '';
+    if (kinds.length > 0 && !navigator.mediaDevices?.getUserMedia) {
+      this.problem = INSECURE;
+      for (const kind of kinds) this.wanted[kind] = false;
+    } else if (kinds.length > 0) {
+      await this.#capture(kinds);
+    }
+    this.#changed();
+  }
+
+  async #capture(kinds) {
+    const stops = this.#stops;
+    try {
+      const wanted = Object.fromEntries(kinds.map((kind) => [kind, CONSTRAINTS[kind]]));
+      const stream = await navigator.mediaDevices.getUserMedia(wanted);
+      for (const track of stream.getTracks()) {
+        // Turned off again, or left, while the browser was still asking.
+        if (this.wanted[track.kind] && stops === this.#stops) this.#keep(track);
+        else track.stop();
+      }
+    } catch (error) {
+      if (kinds.length === 1 || error.name === 'NotAllowedError') return this.#missing(error, kinds);
+      // One missing device fails the whole request: a person with only a microphone should still be heard.
+      for (const kind of kinds) await this.#capture([kind]);
+    }
+  }
+
+  #missing(error, kinds) {
+    this.problem = this.problem ? `${this.problem} ${deviceWords(error, kinds)}` : deviceWords(error, kinds);
+    for (const kind of kinds) this.wanted[kind] = false;
+  }
+
+  #keep(track) {
+    this.#tracks[track.kind] = track;
+    track.addEventListener('ended', () => {
+      if (this.#tracks[track.kind] !== track) return;
+      this.#tracks[track.kind] = null;
+      this.#missing({ name: 'NotReadableError' }, [track.kind]);
+      this.#changed();
+    });
+  }
+
+  #drop(kind) {
+    this.#tracks[kind]?.stop();
+    this.#tracks[kind] = null;
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event('change'));
+  }
+}
+
+/** Resolves to true if camera and microphone are ours already: then a preview asks nobody anything. */
+export async function mayPreview() {
+  try {
+    const states = await Promise.all(
+      ['camera', 'microphone'].map((name) => navigator.permissions.query({ name })),
+    );
+    return states.every(({ state }) => state === 'granted');
+  } catch {
+    return false; // some browsers do not know these permission names
+  }
+}

@@ -1,0 +1,133 @@
+// All tiles: mine, the others', and while nobody is here the invitation.
+
+import { nameOf } from '../call.js';
+import { h } from './dom.js';
+import { bestGrid } from './layout.js';
+import { linkBox } from './share.js';
+import { Tile } from './tile.js';
+
+export class Grid {
+  element = h('div', { class: 'grid', role: 'group', 'aria-label': 'People in this call' });
+  #call;
+  #self;
+  #invitation;
+  #tiles = new Map();
+  #onBlocked;
+  #observer = new ResizeObserver(() => this.#layout());
+
+  /** `onBlocked()`: the browser wants a click before it plays sound. */
+  constructor(call, onBlocked) {
+    this.#call = call;
+    this.#onBlocked = onBlocked;
+    this.#self = new Tile(call.peerName, { self: true });
+    this.#invitation = h('section', { class: 'invitation', 'data-testid': 'empty' },
+      h('h2', {}, 'You’re the only one here'),
+      h('p', {}, 'Share the link, and people appear as they join.'),
+      linkBox(call.room, 'empty'));
+    this.element.append(this.#self.element);
+    this.#observer.observe(this.element);
+  }
+
+  update() {
+    const { state } = this.#call;
+    this.#self.update(selfView(this.#call));
+    // While reconnecting the others stay on screen, as they were: mostly they are back in a second.
+    if (state === 'joined') this.#updatePeers();
+    this.element.toggleAttribute('data-dimmed', state === 'reconnecting' || state === 'joining' && this.#tiles.size > 0);
+    this.#layout();
+  }
+
+  speaking(levels) {
+    for (const [name, tile] of this.#tiles) tile.speaking(levels.get(name) ?? false);
+  }
+
+  unblock() {
+    for (const tile of this.#tiles.values()) if (tile.blocked) tile.unblock();
+  }
+
+  remove() {
+    this.#observer.disconnect();
+    for (const tile of [this.#self, ...this.#tiles.values()]) tile.remove();
+    this.element.remove();
+  }
+
+  #updatePeers() {
+    const { peers } = this.#call;
+    const present = new Set(peers.map(({ name }) => name));
+    for (const [name, tile] of this.#tiles) {
+      if (present.has(name)) continue;
+      tile.remove();
+      this.#tiles.delete(name);
+    }
+    for (const peer of peers) this.#tile(peer.name).update(peerView(peer));
+    if (peers.length > 0) this.#invitation.remove();
+    else if (!this.#invitation.isConnected) this.element.append(this.#invitation);
+  }
+
+  #tile(name) {
+    if (!this.#tiles.has(name)) {
+      const tile = new Tile(name, { actions: this.#actions(name), onBlocked: this.#onBlocked });
+      this.#tiles.set(name, tile);
+      // Others first: on a screen, one looks at them, not at oneself.
+      this.element.insertBefore(tile.element, this.#self.element);
+    }
+    return this.#tiles.get(name);
+  }
+
+  // Consumers come and go, so they are looked up at the click.
+  #actions(name) {
+    const consumers = () => this.#call.peers.find((peer) => peer.name === name)?.consumers ?? [];
+    return {
+      pause: (kinds, on) => {
+        for (const consumer of consumers()) {
+          if (kinds.includes(consumer.kind)) this.#call.session.receiving.setPaused(consumer, on);
+        }
+      },
+      profile: (value) => {
+        for (const consumer of consumers()) {
+          if (consumer.kind === 'video') this.#call.session.receiving.setProfile(consumer, value);
+        }
+      },
+    };
+  }
+
+  #layout() {
+    const { clientWidth: width, clientHeight: height } = this.element;
+    if (width === 0 || height === 0) return;
+    const gap = width < 600 ? 8 : 12;
+    const { columns, tileWidth, tileHeight } = bestGrid(this.element.children.length, width, height, gap);
+    const { style } = this.element;
+    style.setProperty('--gap', `${gap}px`);
+    style.setProperty('--tile-width', `${tileWidth}px`);
+    style.setProperty('--tile-height', `${tileHeight}px`);
+    style.setProperty('--row-width', `${columns * (tileWidth + gap)}px`);
+  }
+}
+
+function selfView({ media, displayName, session }) {
+  const track = media.isOn('video') ? media.track('video') : null;
+  const paused = (kind) => session?.sending?.producer(kind)?.remotelyPaused ?? false;
+  return {
+    name: displayName,
+    audio: media.isOn('audio') && !paused('audio') ? {} : null,
+    video: track && !paused('video') ? { track, supported: true } : null,
+  };
+}
+
+function peerView(peer) {
+  const view = (kind) => {
+    const consumer = peer.consumers.find((candidate) => candidate.kind === kind);
+    if (!consumer) return null;
+    return {
+      track: consumer.track,
+      supported: consumer.supported,
+      off: consumer.remotelyPaused,
+      pausedByMe: consumer.locallyPaused,
+      simulcast: consumer.appData?.simulcast === true,
+      quality: consumer.effectiveProfile ?? '',
+      profile: consumer.preferredProfile,
+    };
+  };
+  const video = view('video');
+  return { name: nameOf(peer), audio: view('audio'), video, quality: video?.quality, profile: video?.profile };
+}
