@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import msgspec
 
 from medianode import mapping
-from medianode.channel import Notification, Response
+from medianode.channel import ChannelError, Notification, Response
 from medianode.engine import Done, EngineFailed, OnDeath, OnEvent
 from medianode.process import BUSY, NO_ANSWER, UNSENDABLE, Answered, EngineProcess
 from shared import log
@@ -63,14 +63,18 @@ class MediasoupEngine:
         self._on_death = on_death
         try:
             await self._process.start()
-        except Exception as error:
-            raise EngineFailed(f"{type(error).__name__}: {error}") from error
-        infos = self._settings.listen_infos()
-        answer = await self._process.ask(
-            "worker.createWebRtcServer", data={"webRtcServerId": _SERVER, "listenInfos": infos}
-        )
-        if answer.error:
+        except (OSError, TimeoutError, ChannelError) as error:
+            raise EngineFailed(f"{self._settings.binary}: {error!r}") from error
+        try:
+            await self._open_port()
+        except BaseException:
             await self._process.close()
+            raise
+
+    async def _open_port(self) -> None:
+        data = {"webRtcServerId": _SERVER, "listenInfos": self._settings.listen_infos()}
+        answer = await self._process.ask("worker.createWebRtcServer", data=data)
+        if answer.error:
             raise EngineFailed(f"no media port: {answer.reason}")
 
     async def close(self) -> None:

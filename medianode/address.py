@@ -1,0 +1,39 @@
+"""The address at which this machine's media ports are told to clients."""
+
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+
+LOOPBACK = "127.0.0.1"
+
+_SIOCGIFADDR = 0x8915
+# Reserved for documentation: a UDP socket "connected" there tells the way out and sends nothing.
+_ELSEWHERE = ("192.0.2.1", 9)
+
+
+def announced_ip(configured: str, listen_ip: str) -> str:
+    """The configured address; else the one listened on, if it is one; else the machine's first non-loopback
+    IPv4 address, that of the way out before others; else 127.0.0.1."""
+    if configured:
+        return configured
+    if not ipaddress.ip_address(listen_ip).is_unspecified:
+        return listen_ip
+    return next((ip for ip in _addresses() if not ipaddress.ip_address(ip).is_loopback), LOOPBACK)
+
+
+def _addresses() -> Iterator[str]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_ELSEWHERE)
+            yield probe.getsockname()[0]
+        except OSError:
+            pass  # no way out: a machine without internet still has interfaces
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:
+                continue  # an interface without an IPv4 address
+            yield socket.inet_ntoa(answer[20:24])

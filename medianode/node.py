@@ -1,0 +1,292 @@
+"""The media node's shell: commands in, results and events out, a heartbeat beside.
+
+Commands arrive in batches and are carried out as they are listed, without a task each: the engines answer by
+callback. What a room worker should know leaves through an `Outbox` per address.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from medianode.address import announced_ip
+from medianode.engine import Engine, EngineFactory
+from medianode.install import ensure_engine
+from medianode.mediasoup import MediasoupEngine, MediasoupSettings
+from medianode.null import NullEngine
+from medianode.objects import Objects
+from medianode.outbox import Item, Outbox
+from medianode.pool import Pool
+from shared import log
+from shared.broker import Broker, Subscription
+from shared.protocol import bus, media
+from shared.protocol.media import Answer, AnyEvent, RouterRef
+from shared.registry import BEAT_EVERY, Info, Membership
+from shared.settings import NodeSettings
+
+# A room worker has given up on a command after this long (seconds).
+RESULT_PATIENCE = 5.0
+EVENT_PATIENCE = float("inf")
+FAREWELL = 2.0
+OUTBOX_LIMIT = 50_000
+
+
+async def engine_factory(settings: NodeSettings) -> EngineFactory:
+    """Makes engines as the settings say; builds the binary first if it must be (minutes).
+
+    Raises `medianode.build.EngineUnavailable`: there is no engine and none can be made.
+    """
+    announced = announced_ip(settings.announced_ip, settings.listen_ip)
+    if settings.engine == "null":
+        return lambda _: NullEngine(announced)
+    binary = await asyncio.to_thread(ensure_engine, settings.engine_path)
+
+    def make(slot: int) -> Engine:
+        return MediasoupEngine(
+            MediasoupSettings(
+                binary=binary,
+                listen_ip=settings.listen_ip,
+                announced_ip=announced,
+                port=settings.media_port + slot if settings.media_port else 0,
+                rtc_min_port=settings.rtc_min_port,
+                rtc_max_port=settings.rtc_max_port,
+                initial_bitrate=settings.initial_bitrate,
+            )
+        )
+
+    return make
+
+
+class MediaNode:
+    """One media node on a connected broker: `start`, then `wait` or `close`."""
+
+    def __init__(self, settings: NodeSettings, broker: Broker, redis: Redis, make: EngineFactory) -> None:
+        self._settings = settings
+        self._broker = broker
+        self.name = settings.name or f"medianode-{socket.gethostname()}-{os.getpid()}"
+        # Never used again, so that what was meant for a dead node reaches nobody.
+        self.id = f"{self.name[:100]}-{secrets.token_hex(6)}"
+        self._announced = announced_ip(settings.announced_ip, settings.listen_ip)
+        self._log = log.get("node").bind(node=self.id)
+        self._objects = Objects()
+        self._membership = Membership(redis, "nodes", self.id, {})
+        self._pool = Pool(
+            make, self._slots(), on_event=self._event, up=self._objects.engine_up, down=self._engine_down
+        )
+        self._results: dict[str, Outbox[Answer]] = {}
+        self._events: dict[int, Outbox[bytes]] = {}
+        self._event_number = 0
+        self._subscription: Subscription | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._stop = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+
+    def _slots(self) -> int:
+        if self._settings.engine == "null":
+            return 1
+        return self._settings.engines or len(os.sched_getaffinity(0))
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when the node takes commands and is in the registry (or Redis is away).
+
+        Raises `EngineFailed` if an engine does not start, e.g. because its port is taken.
+        """
+        ready = asyncio.Event()
+        self._main = asyncio.create_task(self._run(ready))
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({self._main, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not ready.is_set():
+            await self._main
+        self._log.info("media node up", engine=self._settings.engine, announced_ip=self._announced)
+
+    async def wait(self) -> None:
+        """Returns when the node is closed or has failed; `close` raises what made it fail."""
+        assert self._main
+        await asyncio.wait({self._main})
+
+    async def close(self) -> None:
+        """Leaves the registry, tells the rooms that their routers are closed, ends the engines."""
+        self._stop.set()
+        if self._main:
+            await self._main
+
+    async def _run(self, ready: asyncio.Event) -> None:
+        try:
+            deaths = await self._pool.start()
+            async with asyncio.TaskGroup() as self._group:
+                keepers = [self._group.create_task(self._pool.keep(slot, death)) for slot, death in enumerate(deaths)]
+                self._subscription = await self._broker.subscribe_own(
+                    "media",
+                    self.id,
+                    self._received,
+                    on_lost=partial(self._log.warning, "command queue lost"),
+                    on_restored=partial(self._log.info, "command queue back"),
+                )
+                beating = self._group.create_task(self._beats(ready))
+                await self._stop.wait()
+                for task in (beating, *keepers):
+                    task.cancel()
+                await self._farewell()
+        finally:
+            self._group = None
+            await self._pool.close()
+
+    async def _farewell(self) -> None:
+        """The registry first: a room whose router closes must not be placed here again."""
+        try:
+            await self._membership.leave()
+        except (RedisError, OSError) as error:
+            self._log.warning("registry not reached to leave it", error=repr(error))
+        if self._subscription:
+            await self._subscription.close()
+        for router in self._objects.routers():
+            self._publish_event(router, media.RouterClosed(router.id, "the media node shuts down"))
+        await self._pool.close()
+        outboxes: list[Outbox[Any]] = [*self._results.values(), *self._events.values()]
+        try:
+            async with asyncio.timeout(FAREWELL):
+                for outbox in outboxes:
+                    await outbox.emptied()
+        except TimeoutError:
+            self._log.warning("broker not reached to say goodbye")
+            for outbox in outboxes:
+                outbox.close()
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    def _received(self, body: bytes) -> None:
+        try:
+            commands = media.decode_commands(body)
+        except msgspec.MsgspecError as error:
+            self._log.error("commands not understood", error=str(error))
+            return
+        for command in commands.commands:
+            if isinstance(command.body, media.Order):
+                self._objects.order(command.body)
+            else:
+                self._objects.request(command.body, self._answerer(commands.reply_to, command.n))
+
+    def _answerer(self, reply_to: str, n: int) -> Callable[[media.AnyResult], None]:
+        def done(result: media.AnyResult) -> None:
+            if self._group is None:
+                return  # closed: what was pending has failed, and nobody listens
+            outbox = self._results.get(reply_to)
+            if outbox is None:
+                self._forget_idle()
+                outbox = self._results[reply_to] = self._outbox(
+                    partial(self._publish_results, reply_to), RESULT_PATIENCE
+                )
+            outbox.put(Answer(n, result))
+
+        return done
+
+    def _forget_idle(self) -> None:
+        """Room workers come and go; who has nothing to get needs no outbox."""
+        self._results = {address: outbox for address, outbox in self._results.items() if not outbox.idle}
+
+    async def _publish_results(self, reply_to: str, answers: list[Answer]) -> None:
+        body = media.encode(media.Results(self.id, answers))
+        await self._broker.publish("media", reply_to, body, mandatory=True)
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    def _event(self, event: AnyEvent) -> None:
+        router = self._objects.concerns(event)
+        if router:
+            self._publish_event(router, event)
+
+    def _engine_down(self, engine: Engine, reason: str) -> None:
+        for router in self._objects.engine_down(engine, reason):
+            self._publish_event(router, media.RouterClosed(router.id, reason))
+
+    def _publish_event(self, router: RouterRef, event: AnyEvent) -> None:
+        self._event_number += 1
+        item = bus.MediaEvent(
+            room=router.room,
+            incarnation=router.incarnation,
+            epoch=router.epoch,
+            node=self.id,
+            n=self._event_number,
+            event=media.encode_event(event),
+        )
+        outbox = self._events.get(router.partition)
+        if outbox is None:
+            outbox = self._events[router.partition] = self._outbox(
+                partial(self._publish_events, router.partition), EVENT_PATIENCE
+            )
+        outbox.put(bus.encode_item(item))
+
+    async def _publish_events(self, partition: int, items: list[bytes]) -> None:
+        await self._broker.publish("rooms", str(partition), bus.batch(self.id, items))
+
+    def _outbox(self, publish: Callable[[list[Item]], Awaitable[None]], patience: float) -> Outbox[Item]:
+        assert self._group
+        return Outbox(publish, self._group.create_task, patience=patience, limit=OUTBOX_LIMIT)
+
+    # --- heartbeat --------------------------------------------------------------------------------------------
+
+    async def _beats(self, ready: asyncio.Event) -> None:
+        away = False
+        while True:
+            self._membership.info = self.info()
+            try:
+                await self._membership.beat()
+            except (RedisError, OSError) as error:
+                if not away:
+                    self._log.warning("registry not reached", error=repr(error))
+                away = True
+            else:
+                if away:
+                    self._log.info("registry reached again")
+                away = False
+            ready.set()
+            await asyncio.sleep(BEAT_EVERY)
+
+    def info(self) -> Info:
+        """What others may know; `load` is objects per engine, what placement goes by."""
+        counts = self._objects.counts()
+        return {
+            "name": self.name,
+            "engine": self._settings.engine,
+            "engines": self._objects.engines,
+            "announced_ip": self._announced,
+            "routers": counts.routers,
+            "transports": counts.transports,
+            "producers": counts.producers,
+            "consumers": counts.consumers,
+            "load": counts.load / max(1, self._objects.engines),
+        }
+
+
+async def run(settings: NodeSettings, broker: Broker, redis: Redis) -> None:
+    """A media node as a process of its own: connects the broker, and closes on SIGTERM or SIGINT.
+
+    Raises `EngineUnavailable` (before anything is connected) and `EngineFailed`.
+    """
+    make = await engine_factory(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await broker.connect()
+    node = MediaNode(settings, broker, redis, make)
+    try:
+        await node.start()
+        waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(node.wait())}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        await node.close()
+    finally:
+        await broker.close()
