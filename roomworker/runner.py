@@ -1,0 +1,348 @@
+"""One room's messages, in the order of their numbers, driven through the handlers.
+
+Synchronous: whoever owns the runner feeds it items and results, and takes from it what to commit. The messages
+of a session are handled one after another; those of different sessions side by side while media requests are
+under way.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeAlias, TypeVar, cast
+
+from roomworker import dispatch, mediaevents
+from roomworker import session as sessions
+from roomworker.dispatch import Handled
+from roomworker.room import Changes, Room
+from roomworker.session import Gone, Session
+from roomworker.steps import Place, Placed, Step, StepResult, Steps
+from shared import log
+from shared.errors import InternalError, PlenaryError, Unavailable, error
+from shared.protocol import bus, client, media
+
+logger = log.get("room")
+
+Identity: TypeAlias = tuple[str, int]
+T = TypeVar("T")
+OnResult: TypeAlias = Callable[[media.AnyResult], None]
+
+
+class Shell(Protocol):
+    """What a runner asks of its surroundings."""
+
+    def choose_node(self) -> str | None:
+        """A media node for a room that has none."""
+        ...
+
+    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
+        """`on_result` is called exactly once, later; no answer in time is a `media.Failed`."""
+        ...
+
+    def report(self, gateway: str, applied: bus.Applied) -> None:
+        """Tells a gateway what is already committed."""
+        ...
+
+    def done(self, job: "Job") -> None:
+        """The job needs no commit."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """An item on its way through the room: kept until its effect is committed, so that it can be done again.
+
+    `origin` is the gateway or media node it came from, `done` tells the delivery it came in.
+    """
+
+    item: bus.SessionItem | bus.MediaEvent
+    origin: str
+    done: Callable[[], None]
+
+    @property
+    def identity(self) -> Identity:
+        if isinstance(self.item, bus.MediaEvent):
+            return self.item.node, self.item.n
+        return self.item.session, _number(self.item)
+
+
+class Defect(Exception):
+    """A handler raised what it must not: the room in memory can no longer be trusted."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.job = job
+
+
+class Lane:
+    """One session's jobs. `received` is the highest number taken in, `job` the one being handled."""
+
+    __slots__ = ("job", "queue", "received", "session", "steps")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.received = session.n_in
+        self.queue: deque[Job] = deque()
+        self.job: Job | None = None
+        self.steps: Steps[client.AnyAnswer] | None = None
+
+
+class Runner:
+    def __init__(self, room: Room, shell: Shell, poisoned: set[Identity]) -> None:
+        self.room = room
+        self._shell = shell
+        self._poisoned = poisoned
+        self._lanes = {session.id: Lane(session) for session in room.sessions.values()}
+        self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
+        self._finished: list[Job] = []
+        self._alive = True
+
+    # --- in ---------------------------------------------------------------------------------------------------
+
+    def receive(self, job: Job) -> None:
+        """Takes one item in. Raises `Defect`."""
+        item = job.item
+        if job.identity in self._poisoned and not isinstance(item, bus.Input):
+            self._finished.append(job)
+            return
+        match item:
+            case bus.MediaEvent():
+                self._guarded(job, partial(mediaevents.event, self.room, item))
+                self._finished.append(job)
+            case bus.Connect():
+                self._guarded(job, partial(self._connect, job, item))
+            case bus.Disconnect():
+                if (lane := self._expected(job, item)) is not None:
+                    self._guarded(job, partial(self._disconnect, lane, job, item))
+            case bus.Input() | bus.Refused():
+                if (lane := self._expected(job, item)) is not None:
+                    lane.received = item.n
+                    lane.queue.append(job)
+                    self._run(lane)
+
+    def _connect(self, job: Job, item: bus.Connect) -> None:
+        if item.session in self.room.sessions or item.session in self.room.gone:
+            self._duplicate(job, item)
+            return
+        replaced = self.room.session_of.get(item.peer)
+        session = sessions.connect(self.room, job.origin, item)
+        if replaced is not None and replaced.id not in self.room.sessions:
+            self._abandon(replaced.id)
+        if session.id in self.room.sessions:
+            self._lanes[session.id] = Lane(session)
+        self._finished.append(job)
+
+    def _expected(self, job: Job, item: bus.SessionItem) -> Lane | None:
+        """The lane if `item` is the next of its session; else the gateway is told where it stands."""
+        lane = self._lanes.get(item.session)
+        n = _number(item)
+        if lane is not None and n == lane.received + 1:
+            return lane
+        if lane is None:
+            gone = self.room.gone.get(item.session)
+            if gone is None:
+                self._shell.report(job.origin, bus.Applied(item.connection, item.session, -1, 0))
+            else:
+                self._report_gone(job, item, gone)
+            self._shell.done(job)
+        elif n <= lane.received:
+            self._duplicate(job, item)
+        else:
+            self._report(lane.session, again=True)
+            self._shell.done(job)
+        return None
+
+    def _duplicate(self, job: Job, item: bus.SessionItem) -> None:
+        """Seen before: harmless. If it is committed the gateway has missed that, so it is told once more."""
+        lane = self._lanes.get(item.session)
+        if lane is not None:
+            self._report(lane.session)
+        elif (gone := self.room.gone.get(item.session)) is not None:
+            self._report_gone(job, item, gone)
+        self._shell.done(job)
+
+    def _report(self, session: Session, *, again: bool = False) -> None:
+        committed = self._committed.get(session.id)
+        if committed is not None:
+            self._shell.report(
+                session.gateway,
+                bus.Applied(session.connection, session.id, committed.n_in, committed.n_out, again),
+            )
+
+    def _report_gone(self, job: Job, item: bus.SessionItem, gone: Gone) -> None:
+        n = max(gone.n_in, _number(item))
+        self._shell.report(job.origin, bus.Applied(item.connection, item.session, n, gone.n_out))
+
+    def announce(self) -> None:
+        """Tells every session's gateway what is committed: after a takeover it fetches what it missed."""
+        for session in self.room.sessions.values():
+            self._report(session)
+
+    def gateway_gone(self, gateway: str) -> None:
+        """A gateway has died: its sessions end as if their sockets had closed."""
+        for session in [s for s in self.room.sessions.values() if s.gateway == gateway]:
+            self._abandon(session.id)
+            sessions.end(self.room, session)
+
+    def node_gone(self) -> None:
+        """The room's media node has died."""
+        mediaevents.lose(self.room)
+
+    # --- handling ---------------------------------------------------------------------------------------------
+
+    def _disconnect(self, lane: Lane, job: Job, item: bus.Disconnect) -> None:
+        """Nobody waits for the session's answers any more: what is under way is given up."""
+        self._abandon(lane.session.id)
+        lane.session.n_in = item.n
+        sessions.end(self.room, lane.session)
+        self._finished.append(job)
+
+    def _abandon(self, session_id: str) -> None:
+        lane = self._lanes.pop(session_id, None)
+        if lane is None:
+            return
+        steps, lane.steps = lane.steps, None
+        if steps is not None:
+            steps.close()
+        if lane.job is not None:
+            self._finished.append(lane.job)
+            lane.job = None
+        self._finished.extend(lane.queue)
+        lane.queue.clear()
+
+    def _run(self, lane: Lane) -> None:
+        while lane.job is None and lane.queue:
+            job = lane.job = lane.queue.popleft()
+            item = cast("bus.Input | bus.Refused", job.item)
+            if isinstance(item, bus.Refused):
+                self._finish(lane, error(item.code, item.reason))
+                continue
+            handled = self._guarded(job, partial(self._start, lane.session, item))
+            if isinstance(handled, Generator):
+                lane.steps = handled
+                self._step(lane, partial(next, handled))
+            else:
+                self._finish(lane, handled)
+
+    def _start(self, session: Session, item: bus.Input) -> Handled | PlenaryError:
+        if (item.session, item.n) in self._poisoned:
+            return InternalError("this message met a defect of the server")
+        try:
+            return dispatch.handle(self.room, session, item)
+        except PlenaryError as refused:
+            return refused
+
+    def _step(self, lane: Lane, resume: Callable[[], Step]) -> None:
+        """Resumes the lane's handler until it waits for the media node or has ended."""
+        job, steps = lane.job, lane.steps
+        assert job is not None
+        assert steps is not None
+        outcome: client.AnyAnswer | PlenaryError
+        while True:
+            try:
+                step = self._guarded(job, resume)
+            except StopIteration as end:
+                outcome = end.value
+                break
+            except PlenaryError as refused:
+                outcome = refused
+                break
+            if isinstance(step, Place):
+                node = self._shell.choose_node()
+                if node is None:
+                    resume = _throw(steps, Unavailable("no media node is available: try again later"))
+                else:
+                    resume = _send(steps, Placed(node))
+                continue
+            self._ask(lane, steps, step)
+            return
+        lane.steps = None
+        self._finish(lane, outcome)
+
+    def _ask(self, lane: Lane, steps: Steps[client.AnyAnswer], request: media.AnyRequest) -> None:
+        def on_result(result: media.AnyResult) -> None:
+            if not self._alive or lane.steps is not steps:
+                return
+            if isinstance(result, media.Failed):
+                self._step(lane, _throw(steps, error(result.code, result.reason)))
+            else:
+                self._step(lane, _send(steps, result))
+            self._run(lane)
+
+        placement = self.room.meta.placement
+        assert placement is not None  # `request.router` could not have been made without
+        self._shell.ask(placement.node, request, on_result)
+
+    def _finish(self, lane: Lane, outcome: client.AnyAnswer | PlenaryError) -> None:
+        job, session = lane.job, lane.session
+        assert job is not None
+        item = cast("bus.Input | bus.Refused", job.item)
+        lane.job = None
+        session.n_in = item.n
+        self.room.touch(session)
+        if item.id is not None:
+            if isinstance(outcome, PlenaryError):
+                self.room.send(session, client.error_frame(item.id, outcome))
+            else:
+                self.room.send(session, client.answer_frame(item.id, outcome))
+        elif isinstance(outcome, PlenaryError):
+            logger.info(
+                "notification not applied",
+                room=self.room.name,
+                peer=session.peer,
+                code=outcome.code,
+                reason=outcome.reason,
+            )
+        self._finished.append(job)
+
+    def _guarded(self, job: Job, call: Callable[[], T]) -> T:
+        """Lets a handler's errors through; anything else is a defect."""
+        try:
+            return call()
+        except (PlenaryError, StopIteration):
+            raise
+        except Exception as defect:
+            raise Defect(job) from defect
+
+    # --- out --------------------------------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        return self.room.changed
+
+    def take(self) -> tuple[Changes, list[Job]]:
+        """What to commit, and the jobs whose effect that is."""
+        finished, self._finished = self._finished, []
+        return self.room.take(), finished
+
+    def take_finished(self) -> list[Job]:
+        """Jobs that are done and changed nothing."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def committed(self, changes: Changes) -> None:
+        for session, n_in, n_out in changes.applied:
+            if session.id in self._lanes:
+                self._committed[session.id] = Gone(n_in, n_out)
+            else:
+                self._committed.pop(session.id, None)
+
+    def stop(self) -> None:
+        """The room in memory is given up: handlers under way end without effect, results are ignored."""
+        self._alive = False
+        for lane in self._lanes.values():
+            steps, lane.steps = lane.steps, None
+            if steps is not None:
+                steps.close()
+
+
+def _number(item: bus.SessionItem) -> int:
+    return 0 if isinstance(item, bus.Connect) else item.n
+
+
+def _send(steps: Steps[client.AnyAnswer], result: StepResult) -> Callable[[], Step]:
+    return lambda: steps.send(result)
+
+
+def _throw(steps: Steps[client.AnyAnswer], failure: PlenaryError) -> Callable[[], Step]:
+    return lambda: steps.throw(failure)
