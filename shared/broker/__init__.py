@@ -11,6 +11,7 @@ All messages are transient: what must survive is in Redis, and whoever published
 again until it is reported applied (ARCHITECTURE.md, "Guarantees").
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
@@ -88,11 +89,27 @@ class Broker(Protocol):
         """
         ...
 
+    def send(
+        self,
+        exchange: Exchange,
+        key: str,
+        body: bytes,
+        *,
+        mandatory: bool = False,
+        ttl: float | None = None,
+    ) -> asyncio.Future[None]:
+        """`publish` without a coroutine: the message takes its place in the order at the call, never blocks, and
+        the future is done when the broker has confirmed, or fails like `publish` (asyncio never complains
+        about a failure nobody looked at).
+        """
+        ...
+
     async def subscribe_partition(
         self, partition: int, receive: Receive, *, prefetch: int, on_lost: Notice
     ) -> Subscription:
         """Waits in line for a partition's queue; deliveries come while this is its active consumer.
 
+        Returns once the broker has registered it; while the link is down, that waits for its return.
         `on_lost` is called whenever the channel was lost: whatever it delivered and is not acked belongs to
         the next active consumer (which may be this one again, on a new channel, without further calls).
         """
