@@ -1,5 +1,9 @@
 """One partition's queue: deliveries in, each acknowledged when everything in it is committed and published."""
 
+import asyncio
+from functools import partial
+from typing import Protocol
+
 import msgspec
 
 from roomworker.outbox import Receipt
@@ -12,18 +16,20 @@ from shared.protocol import bus
 logger = log.get("partition")
 
 
-class PartitionHost(Host):
+class PartitionHost(Host, Protocol):
     """What a partition asks of its worker."""
 
     def activated(self, partition: "Partition") -> None:
         """The first delivery since subscribing, or since the channel was lost: this worker is the active one."""
-        raise NotImplementedError
+        ...
 
     def replay(self, slot: Slot, gateway: str, item: bus.Replay) -> None:
-        raise NotImplementedError
+        """A gateway misses outputs of a session."""
+        ...
 
     def ticked(self, partition: "Partition", tick: bus.Tick) -> None:
-        raise NotImplementedError
+        """A second has passed."""
+        ...
 
 
 class Partition:
@@ -34,6 +40,8 @@ class Partition:
         self.slots: dict[str, Slot] = {}
         self.active = False
         self.bad_items = 0
+        self._open: set[Delivery] = set()
+        self._quiet = asyncio.Event()
 
     async def subscribe(self, broker: Broker, prefetch: int) -> None:
         self._subscription = await broker.subscribe_partition(
@@ -47,13 +55,17 @@ class Partition:
             await subscription.close()
         self.lost()
 
-    @property
-    def busy(self) -> bool:
-        return any(slot.busy for slot in self.slots.values())
+    async def quiet(self) -> None:
+        """Returns when everything that was delivered is committed and published."""
+        if self._open:
+            self._quiet.clear()
+            await self._quiet.wait()
 
     def lost(self) -> None:
         """What was delivered and is not acknowledged belongs to the next active worker."""
         self.active = False
+        self._open.clear()
+        self._quiet.set()
         for slot in list(self.slots.values()):
             slot.drop()
 
@@ -61,7 +73,8 @@ class Partition:
         if not self.active:
             self.active = True
             self._host.activated(self)
-        receipt = Receipt(delivery.ack)
+        self._open.add(delivery)
+        receipt = Receipt(partial(self._finished, delivery))
         try:
             origin, items = bus.split(delivery.body)
             for encoded in items:
@@ -70,6 +83,12 @@ class Partition:
             self.bad_items += 1
             logger.error("batch cannot be read", partition=self.number, error=str(broken))
         receipt.confirm()
+
+    def _finished(self, delivery: Delivery) -> None:
+        delivery.ack()
+        self._open.discard(delivery)
+        if not self._open:
+            self._quiet.set()
 
     def _receive_item(self, origin: str, encoded: bytes, receipt: Receipt) -> None:
         try:

@@ -59,8 +59,8 @@ def create(room: "Room", peer: "Peer", message: client.CreateProducer) -> Steps[
     carrier = transport.find(peer, message.transport_id, "transportId")
     if carrier.direction != "send":
         raise Conflict(f"transportId: transport {carrier.id} is for receiving")
+    payload_types = ortc.producer_mapping(message.rtp_parameters, message.kind, room.rtp_capabilities)
     sent = ortc.sort_encodings(message.rtp_parameters)
-    payload_types = ortc.producer_mapping(sent, message.kind, room.rtp_capabilities)
     engine = room.engine_id(peer, "producer", message.id)
     # from the engine id, not from a counter: a successor that redoes this message must find the same producer
     mapped = ortc.ssrcs(crc32(engine.encode()) % ortc.SSRC_BLOCKS, len(sent.encodings)).mapped

@@ -54,10 +54,14 @@ class Slot:
         self._on_live: list[Callable[[Runner], None]] = []
         self._dropped = False
 
-    @property
-    def busy(self) -> bool:
-        """Something of it is not committed and published yet."""
-        return bool(self._jobs or self._publishing or self._pending)
+    def gateways(self) -> set[str]:
+        """The gateways that its sessions are connected to, as far as it is loaded."""
+        return {session.gateway for session in self._runner.room.sessions.values()} if self._runner else set()
+
+    def node(self) -> str | None:
+        """The media node it is placed on, as far as it is loaded."""
+        placement = self._runner.room.meta.placement if self._runner else None
+        return placement.node if placement else None
 
     # --- jobs -------------------------------------------------------------------------------------------------
 

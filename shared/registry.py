@@ -51,6 +51,7 @@ class Observer:
         self._role: Role = role
         self._seen: dict[str, tuple[int, float]] = {}
         self._last_read: float | None = None
+        self._unlisted: dict[str, float] = {}
         self.alive: dict[str, dict[str, Any]] = {}
         self.dead: set[str] = set()
 
@@ -76,8 +77,19 @@ class Observer:
             unchanged_since = known[1] if known and known[0] == beat and not restart else now
             seen[name] = (beat, unchanged_since)
         self._seen = seen
+        self._unlisted = {} if restart else {name: at for name, at in self._unlisted.items() if name not in members}
         self.dead = {name for name, (_, since) in seen.items() if now - since >= DEAD_AFTER}
         self.alive = {name: info for name, info in members.items() if name not in self.dead}
+
+    def gone(self, member: str, now: float) -> bool:
+        """Whether somebody that is spoken of is dead, or has not been listed since `DEAD_AFTER`."""
+        if member in self.alive or self._last_read is None:
+            return False
+        return member in self.dead or now - self._unlisted.setdefault(member, now) >= DEAD_AFTER
+
+    def dead_for(self, seconds: float, now: float) -> list[str]:
+        """Members whose beat has not changed for so long."""
+        return [name for name, (_, since) in self._seen.items() if now - since >= seconds]
 
     async def bury(self, member: str) -> bool:
         """Removes a dead member's entry; false if another observer did."""

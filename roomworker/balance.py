@@ -1,0 +1,31 @@
+"""Which worker serves which partition: computed by everybody alike from the list of workers alone."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+STANDBYS: Final = 3
+"""How many workers subscribe to a partition: the primary and those who would follow it at once."""
+
+
+def ranks(partitions: int, workers: Sequence[str]) -> list[list[str]]:
+    """For each partition its `STANDBYS` workers, the primary first.
+
+    Rendezvous scores, so that few partitions move when a worker joins or leaves; no worker is primary of more
+    than ⌈partitions / workers⌉.
+    """
+    if not workers:
+        return [[] for _ in range(partitions)]
+    capacity = -(-partitions // len(workers))
+    primary_of: dict[str, int] = dict.fromkeys(workers, 0)
+    ranked: list[list[str]] = []
+    for partition in range(partitions):
+        order = sorted(workers, key=lambda worker: _score(partition, worker), reverse=True)
+        primary = next(worker for worker in order if primary_of[worker] < capacity)
+        primary_of[primary] += 1
+        ranked.append([primary, *(worker for worker in order if worker != primary)][:STANDBYS])
+    return ranked
+
+
+def _score(partition: int, worker: str) -> bytes:
+    return blake2b(f"{partition}/{worker}".encode(), digest_size=8).digest()

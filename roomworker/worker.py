@@ -1,0 +1,263 @@
+"""One room worker process: its partitions, what they share, and its place among the other workers."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from random import Random
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from roomworker.balance import ranks
+from roomworker.committer import Committer
+from roomworker.mediaclient import MediaClient
+from roomworker.outbox import Outbox
+from roomworker.partition import Partition
+from roomworker.room import Changes
+from roomworker.runner import OnResult, Runner
+from roomworker.slot import Slot
+from roomworker.store import Store
+from shared import log
+from shared.broker import Broker, BrokerError, Subscription
+from shared.cluster import agree_on_partitions, process_id
+from shared.errors import GAP, GONE, CloseKind
+from shared.protocol import bus, media
+from shared.registry import BEAT_EVERY, Membership, Observer
+from shared.settings import WorkerSettings
+
+QUIET_TICKS: Final = 3
+"""Ticks after activation before anything ends by time: what would prevent it may be behind them (DELIVERY T1)."""
+
+TICK_TTL: Final = 3.0
+HAND_OVER_PATIENCE: Final = 1.0
+BURY_AFTER: Final = 60.0
+
+logger = log.get("worker")
+
+
+class RoomWorker:
+    """`start` returns once the worker serves; `close` hands everything over. The caller owns broker and Redis."""
+
+    def __init__(self, settings: WorkerSettings, broker: Broker, redis: Redis) -> None:
+        self.id = process_id("roomworker", settings.name)
+        self._settings = settings
+        self._broker = broker
+        self._redis = redis
+        self._random = Random()
+        self.store = Store(redis)
+        self.committer = Committer(self.store)
+        self.outbox = Outbox(broker, self.id, lambda lost: self._media.lost(lost))
+        self._media = MediaClient(self.outbox.ask)
+        self._membership = Membership(redis, "workers", self.id, {})
+        self._workers = Observer(redis, "workers")
+        self._gateways = Observer(redis, "gateways")
+        self._nodes = Observer(redis, "nodes")
+        self.partitions = {number: Partition(number, self) for number in range(settings.partitions)}
+        self._subscribed: set[int] = set()
+        self._ticks_seen: dict[int, int] = {}
+        self._tick = 0
+        self._tokens = 0
+        self._results: Subscription | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await agree_on_partitions(self._redis, self._settings.partitions)
+        self._results = await self._broker.subscribe_own(
+            "media", self.id, self._media.receive, on_lost=_nothing, on_restored=_nothing
+        )
+        self._spawn(self.committer.load_loop())
+        self._spawn(self.committer.commit_loop())
+        await self._observe()
+        await self._rebalance()
+        await self._beat()
+        self._spawn(self._every_second())
+        logger.info("room worker serves", id=self.id, partitions=len(self._subscribed))
+
+    async def close(self) -> None:
+        """Leaves the others to serve: finishes what is under way, closes its partitions, says goodbye."""
+        self._closing = True
+        with suppress(RedisError, OSError):
+            await self._membership.leave()
+        for number in sorted(self._subscribed):
+            await self._give_up(self.partitions[number])
+        if self._results is not None:
+            await self._results.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.outbox.close()
+        logger.info("room worker has left", id=self.id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a part of the room worker has failed", exc_info=task.exception())
+
+    async def _every_second(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self._observe()
+                await self._lead()
+                await self._rebalance()
+                await self._beat()
+            except (RedisError, OSError, TimeoutError) as failure:
+                for observer in (self._workers, self._gateways, self._nodes):
+                    observer.failed()
+                logger.warning("registry does not answer", error=str(failure))
+            except BrokerError as failure:
+                logger.warning("broker does not answer", error=str(failure))
+            self._media.expire(time.monotonic())
+            await asyncio.sleep(max(0.0, BEAT_EVERY - (time.monotonic() - began)))
+
+    # --- among the others -------------------------------------------------------------------------------------
+
+    async def _observe(self) -> None:
+        now = time.monotonic()
+        for observer in (self._workers, self._gateways, self._nodes):
+            await observer.read(now)
+
+    async def _beat(self) -> None:
+        self._membership.info = {
+            "subscribed": sorted(self._subscribed),
+            "active": [partition.number for partition in self.partitions.values() if partition.active],
+            "rooms": sum(len(partition.slots) for partition in self.partitions.values()),
+        }
+        await self._membership.beat()
+
+    async def _rebalance(self) -> None:
+        """Subscribes where this worker ranks, and hands over what another is primary of (DELIVERY B2)."""
+        workers = sorted({*self._workers.alive, self.id})
+        for number, ranked in enumerate(ranks(self._settings.partitions, workers)):
+            partition = self.partitions[number]
+            if number not in self._subscribed:
+                if self.id in ranked:
+                    await partition.subscribe(self._broker, self._settings.prefetch)
+                    self._subscribed.add(number)
+            elif partition.active and ranked[0] != self.id:
+                if number in self._workers.alive.get(ranked[0], {}).get("subscribed", ()):
+                    await self._give_up(partition)
+                    if self.id in ranked:
+                        await partition.subscribe(self._broker, self._settings.prefetch)
+                        self._subscribed.add(number)
+            elif self.id not in ranked:
+                await self._give_up(partition)
+
+    async def _give_up(self, partition: Partition) -> None:
+        with suppress(TimeoutError):  # what is not finished by then is redone by the next
+            await asyncio.wait_for(partition.quiet(), HAND_OVER_PATIENCE)
+        self._subscribed.discard(partition.number)
+        await partition.unsubscribe()
+
+    async def _lead(self) -> None:
+        """The worker with the lowest id tells the time and clears away the dead."""
+        if min({*self._workers.alive, self.id}) != self.id:
+            return
+        self._tick += 1
+        item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))
+        body = bus.batch(self.id, [item])
+        await asyncio.gather(
+            *(
+                self._broker.publish("rooms", str(number), body, ttl=TICK_TTL)
+                for number in range(self._settings.partitions)
+            )
+        )
+        now = time.monotonic()
+        for observer in (self._workers, self._gateways, self._nodes):
+            for member in observer.dead_for(BURY_AFTER, now):
+                if await observer.bury(member):
+                    logger.info("removed a dead process", member=member)
+
+    # --- what rooms and partitions ask of their worker ----------------------------------------------------------
+
+    def choose_node(self) -> str | None:
+        """The less loaded of two random nodes."""
+        nodes = list(self._nodes.alive.items())
+        if not nodes:
+            return None
+        candidates = self._random.sample(nodes, min(2, len(nodes)))
+        return min(candidates, key=lambda node: float(node[1].get("load", 0)))[0]
+
+    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
+        self._media.ask(node, request, on_result, time.monotonic())
+
+    def report(self, gateway: str, applied: bus.Applied) -> None:
+        self.outbox.tell(gateway, applied)
+
+    def publish(self, changes: Changes, done: Callable[[], None]) -> None:
+        self.outbox.push(changes, done)
+
+    def want_load(self, slot: Slot) -> None:
+        self.committer.want_load(slot)
+
+    def want_commit(self, slot: Slot) -> None:
+        self.committer.want_commit(slot)
+
+    def next_token(self) -> str:
+        self._tokens += 1
+        return f"{self.id}:{self._tokens}"
+
+    def activated(self, partition: Partition) -> None:
+        self._ticks_seen[partition.number] = 0
+        logger.info("active", partition=partition.number)
+        self._spawn(self._take_over(partition))
+
+    async def _take_over(self, partition: Partition) -> None:
+        """Every room of the partition is loaded, and its gateways hear what its sessions have behind them."""
+        for room in await self.store.indexed(partition.number):
+            if not partition.active:
+                return
+            partition.announce(room)
+
+    def ticked(self, partition: Partition, tick: bus.Tick) -> None:
+        """Time has passed in the partition: whatever belongs to a process that died is ended."""
+        self._ticks_seen[partition.number] = self._ticks_seen.get(partition.number, 0) + 1
+        if self._ticks_seen[partition.number] <= QUIET_TICKS:
+            return
+        now = time.monotonic()
+        for slot in list(partition.slots.values()):
+            for gateway in slot.gateways():
+                if self._gateways.gone(gateway, now):
+                    slot.when_live(partial(Runner.gateway_gone, gateway=gateway))
+            node = slot.node()
+            if node is not None and self._nodes.gone(node, now):
+                slot.when_live(Runner.node_gone)
+
+    def replay(self, slot: Slot, gateway: str, item: bus.Replay) -> None:
+        slot.when_live(lambda runner: self._answer_replay(runner, gateway, item))
+
+    def _answer_replay(self, runner: Runner, gateway: str, item: bus.Replay) -> None:
+        known = item.session in runner.room.sessions
+        if not known and item.session not in runner.room.gone:
+            self._close(gateway, item, GONE)
+        else:
+            self._spawn(self._replay(gateway, item, known=known))
+
+    async def _replay(self, gateway: str, item: bus.Replay, *, known: bool) -> None:
+        found = await self.store.replay(item.room, item.session, item.after)
+        for message, out in found:
+            recipient = bus.Recipient(item.connection, item.session, out)
+            self.outbox.tell(gateway, bus.Message(message.body, [recipient], message.close))
+        if found and found[0][1] != item.after + 1:
+            self._close(gateway, item, GAP)
+        elif not found and not known:
+            self._close(gateway, item, GONE)
+
+    def _close(self, gateway: str, item: bus.Replay, why: CloseKind) -> None:
+        recipient = bus.Recipient(item.connection, item.session, 0)
+        self.outbox.tell(gateway, bus.Message(why.reason.encode(), [recipient], why.code))
+
+
+def _nothing() -> None:
+    """Requests whose results were lost with the queue run into their deadline."""

@@ -1,0 +1,32 @@
+"""What all processes of a cluster must agree on, kept in Redis: the number of partitions."""
+
+import os
+import secrets
+import socket
+from typing import Final
+
+from redis.asyncio import Redis
+
+PARTITIONS_KEY: Final = "plenary:partitions"
+
+
+class DifferentCluster(Exception):
+    """This process is configured for another cluster than the one it found."""
+
+
+async def agree_on_partitions(redis: Redis, partitions: int) -> None:
+    """The first process of a cluster fixes the number. Raises `DifferentCluster` if ours is another."""
+    await redis.set(PARTITIONS_KEY, partitions, nx=True)
+    held = await redis.get(PARTITIONS_KEY)
+    if held is not None and int(held) != partitions:
+        raise DifferentCluster(
+            f"this cluster has {int(held)} partitions, this process is configured for {partitions}: "
+            f"set PLENARY_PARTITIONS={int(held)}"
+        )
+
+
+def process_id(role: str, name: str) -> str:
+    """An id that no other process ever had: the configured name (or role, host, pid) and a random boot id."""
+    readable = name or f"{role}-{socket.gethostname()}-{os.getpid()}"
+    # ids are parts of routing keys, where a dot separates words
+    return f"{readable.replace('.', '-')}-{secrets.token_hex(4)}"
