@@ -62,7 +62,7 @@ class RoomWorker:
         self._tokens = 0
         self._results: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -79,9 +79,12 @@ class RoomWorker:
         self._spawn(self._every_second())
         logger.info("room worker serves", id=self.id, partitions=len(self._subscribed))
 
+    async def wait(self) -> None:
+        """Returns never; raises what went wrong if a part of the worker has failed."""
+        await self._failure
+
     async def close(self) -> None:
         """Leaves the others to serve: finishes what is under way, closes its partitions, says goodbye."""
-        self._closing = True
         with suppress(RedisError, OSError):
             await self._membership.leave()
         for number in sorted(self._subscribed):
@@ -101,8 +104,11 @@ class RoomWorker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a part of the room worker has failed", exc_info=task.exception())
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            logger.error("a part of the room worker has failed", exc_info=failure)
+            if not self._failure.done():
+                self._failure.set_exception(failure)
+                self._failure.exception()  # whoever waits gets it; nobody has to
 
     async def _every_second(self) -> None:
         while True:
@@ -129,9 +135,12 @@ class RoomWorker:
             await observer.read(now)
 
     async def _beat(self) -> None:
+        active = [partition.number for partition in self.partitions.values() if partition.active]
+        if active != self._membership.info.get("active"):
+            logger.info("partitions served", count=len(active))
         self._membership.info = {
             "subscribed": sorted(self._subscribed),
-            "active": [partition.number for partition in self.partitions.values() if partition.active],
+            "active": active,
             "rooms": sum(len(partition.slots) for partition in self.partitions.values()),
         }
         await self._membership.beat()
@@ -210,7 +219,7 @@ class RoomWorker:
 
     def activated(self, partition: Partition) -> None:
         self._ticks_seen[partition.number] = 0
-        logger.info("active", partition=partition.number)
+        logger.debug("active", partition=partition.number)
         self._spawn(self._take_over(partition))
 
     async def _take_over(self, partition: Partition) -> None:

@@ -38,4 +38,4 @@ def configure(level: str = "info", fmt: str = "auto", **bound: Any) -> None:
 
 def get(name: str) -> Any:
     """A logger; `name` says which part of the process speaks."""
-    return structlog.get_logger().bind(part=name)
+    return structlog.get_logger(part=name)

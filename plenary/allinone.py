@@ -1,0 +1,100 @@
+"""`plenary run`: gateway, room worker and media node in one process, on memory or on real servers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TypeAlias
+
+from redis.asyncio import Redis
+from rich.console import Console
+
+from gateway.server import Gateway
+from medianode.build import EngineUnavailable
+from medianode.engine import EngineFailed
+from medianode.node import MediaNode, engine_factory
+from plenary.process import CannotStart, links
+from plenary.roles import started, until
+from roomworker.worker import RoomWorker
+from shared.broker import Broker
+from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.settings import RunSettings
+
+Links: TypeAlias = Callable[[str], AbstractAsyncContextManager[tuple[Broker, Redis]]]
+
+console = Console(stderr=True)
+
+
+async def run(settings: RunSettings, stop: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        open_links = await stack.enter_async_context(_servers(settings, stop))
+        worker_broker, redis = await stack.enter_async_context(open_links("roomworker"))
+        node_broker, _ = await stack.enter_async_context(open_links("medianode"))
+        gateway_broker, _ = await stack.enter_async_context(open_links("gateway"))
+        if stop.is_set():
+            return
+        node = await _media_node(settings, node_broker, redis)
+        worker = RoomWorker(settings, worker_broker, redis)
+        await started(worker.start())
+        gateway = Gateway(settings, gateway_broker, redis)
+        await started(gateway.start())
+        _greet(settings, gateway, has_engine=node is not None)
+        await until(stop, gateway, worker, *([node] if node else []))
+        await gateway.drain()
+        await gateway.close()
+        await worker.close()
+        if node is not None:
+            await node.close()
+
+
+@asynccontextmanager
+async def _servers(settings: RunSettings, stop: asyncio.Event) -> AsyncIterator[Links]:
+    """How this process's roles reach broker and Redis: each has its own link, all to the same servers."""
+    if bool(settings.amqp_url) != bool(settings.redis_url):
+        raise CannotStart("REDIS_URL and AMQP_URL belong together: give both, or neither")
+    if settings.amqp_url:
+        yield lambda role: links(settings, role, stop)
+        return
+    hub, redis = MemoryHub(), _memory_redis()
+
+    @asynccontextmanager
+    async def in_memory(_: str) -> AsyncIterator[tuple[Broker, Redis]]:
+        broker = MemoryBroker(hub)
+        await broker.connect()
+        try:
+            yield broker, redis
+        finally:
+            await broker.close()
+
+    try:
+        yield in_memory
+    finally:
+        await redis.aclose()
+
+
+def _memory_redis() -> Redis:
+    try:
+        from fakeredis.aioredis import FakeRedis
+    except ImportError:
+        raise CannotStart("in-memory Redis needs `pip install plenary[embedded]`; or give REDIS_URL") from None
+    return FakeRedis()
+
+
+async def _media_node(settings: RunSettings, broker: Broker, redis: Redis) -> MediaNode | None:
+    """Without an engine everything else still works, and `createTransport` is answered 503."""
+    try:
+        node = MediaNode(settings, broker, redis, await engine_factory(settings))
+        await node.start()
+    except (EngineUnavailable, EngineFailed) as unavailable:
+        console.print(f"[yellow]No media engine, so no audio or video:[/] {unavailable}")
+        return None
+    return node
+
+
+def _greet(settings: RunSettings, gateway: Gateway, *, has_engine: bool) -> None:
+    scheme = "https" if settings.tls_cert else "http"
+    console.print()
+    console.print(f"  [bold]Plenary[/] is running: open  [bold cyan]{scheme}://localhost:{gateway.port}/[/]  twice")
+    broker = "RabbitMQ" if settings.amqp_url else "in-memory broker"
+    store = "Redis" if settings.redis_url else "in-memory Redis"
+    engine = f"{settings.engine} engine" if has_engine else "no media engine"
+    console.print(f"  [dim]{broker}, {store}, {engine}. Ctrl-C ends it.[/]\n")

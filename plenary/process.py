@@ -1,0 +1,91 @@
+"""What every process does around its role: event loop, signals, links to Redis and RabbitMQ."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvloop
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from shared.broker.amqp import AmqpBroker
+
+from shared import log
+from shared.broker import Broker
+from shared.settings import Common
+
+REDIS_TIMEOUT = 5.0
+RETRY_EVERY = 2.0
+
+logger = log.get("process")
+
+
+class CannotStart(Exception):
+    """Something a person has to put right; its text says what."""
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Runs a role until it ends; SIGTERM and SIGINT set the event it is given. Exits 1 for `CannotStart`."""
+
+    async def with_signals() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await main(stop)
+
+    try:
+        uvloop.run(with_signals())
+    except CannotStart as reason:
+        print(f"plenary: {reason}", file=sys.stderr)  # noqa: T201 - for whoever typed the command
+        sys.exit(1)
+
+
+def open_redis(url: str) -> Redis:
+    """A client that answers or fails within `REDIS_TIMEOUT`; who needs Redis decides whether to try again."""
+    return Redis.from_url(
+        url,
+        socket_timeout=REDIS_TIMEOUT,
+        socket_connect_timeout=REDIS_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+        protocol=2,
+    )
+
+
+async def reach(redis: Redis, stop: asyncio.Event) -> None:
+    """Returns when Redis answers; says every time it does not."""
+    while not stop.is_set():
+        try:
+            await redis.ping()
+        except (RedisError, OSError) as failure:
+            logger.warning("Redis does not answer; trying again (PLENARY_REDIS_URL)", error=str(failure))
+            try:
+                await asyncio.wait_for(stop.wait(), RETRY_EVERY)
+            except TimeoutError:
+                continue
+        return
+
+
+@asynccontextmanager
+async def links(settings: Common, name: str, stop: asyncio.Event) -> AsyncIterator[tuple[Broker, Redis]]:
+    """The role's broker and Redis, both up. Waits for them as long as it takes, or until `stop`."""
+    redis = open_redis(settings.redis_url)
+    broker = AmqpBroker(settings.amqp_url, partitions=settings.partitions, queue_type=settings.queue_type, name=name)
+    try:
+        await reach(redis, stop)
+        connecting = asyncio.ensure_future(broker.connect())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if connecting.done():
+            await connecting
+        else:
+            connecting.cancel()
+        yield broker, redis
+    finally:
+        await broker.close()
+        await redis.aclose()

@@ -1,0 +1,77 @@
+"""One role, one process: start it, wait for the signal or its failure, let it leave in order."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Protocol
+
+from gateway.server import Gateway
+from medianode.build import EngineUnavailable
+from medianode.engine import EngineFailed
+from medianode.node import MediaNode, engine_factory
+from plenary.process import CannotStart, links
+from roomworker.worker import RoomWorker
+from shared import log
+from shared.cluster import DifferentCluster
+from shared.settings import GatewaySettings, NodeSettings, WorkerSettings
+
+logger = log.get("process")
+
+
+class Waitable(Protocol):
+    async def wait(self) -> None: ...
+
+
+async def until(stop: asyncio.Event, *roles: Waitable) -> None:
+    """Returns when `stop` is set or a role has ended by itself; the role's failure is raised."""
+    waiting = [asyncio.ensure_future(stop.wait()), *(asyncio.ensure_future(role.wait()) for role in roles)]
+    done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def gateway(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    async with links(settings, settings.name or "gateway", stop) as (broker, redis):
+        if stop.is_set():
+            return
+        role = Gateway(settings, broker, redis)
+        await started(role.start())
+        await until(stop, role)
+        await role.drain()
+        await role.close()
+
+
+async def roomworker(settings: WorkerSettings, stop: asyncio.Event) -> None:
+    async with links(settings, settings.name or "roomworker", stop) as (broker, redis):
+        if stop.is_set():
+            return
+        role = RoomWorker(settings, broker, redis)
+        await started(role.start())
+        await until(stop, role)
+        await role.close()
+
+
+async def medianode(settings: NodeSettings, stop: asyncio.Event) -> None:
+    try:
+        make = await engine_factory(settings)
+    except EngineUnavailable as unavailable:
+        raise CannotStart(f"no media engine: {unavailable}") from None
+    async with links(settings, settings.name or "medianode", stop) as (broker, redis):
+        if stop.is_set():
+            return
+        role = MediaNode(settings, broker, redis, make)
+        await started(role.start())
+        await until(stop, role)
+        await role.close()
+
+
+async def started(start: Awaitable[None]) -> None:
+    """Awaits a role's start, and says in words what kept it from starting."""
+    try:
+        await start
+    except (DifferentCluster, EngineFailed) as reason:
+        raise CannotStart(str(reason)) from None
+    except OSError as reason:
+        raise CannotStart(f"cannot listen: {reason}") from None
