@@ -1,0 +1,186 @@
+"""One client's socket with its session: frames in, messages out, and when to stop reading or give up."""
+
+from typing import Final
+
+from picows import WSFrame, WSMsgType, WSTransport
+
+from gateway import frames
+from gateway.hub import Hub
+from gateway.session import Session
+from gateway.socket import Socket
+from gateway.uplink import Lane
+from shared import errors
+from shared.protocol.bus import Message
+from shared.protocol.client import Frame, complaint_frame
+
+FRAME_BYTES: Final = 1024 * 1024
+"""A larger frame ends the connection; between this and the settings' `frame_limit` it is answered 413."""
+
+_TEXT: Final = WSMsgType.TEXT
+_BINARY: Final = WSMsgType.BINARY
+_CONTINUATION: Final = WSMsgType.CONTINUATION
+_CLOSE: Final = WSMsgType.CLOSE
+
+_COPIED_BYTES: Final = 8192
+_HEADER_BYTES: Final = 14
+"""What picows copies as a whole, and the room it wants before a body that is sent in place."""
+
+
+class Connection(Socket):
+    __slots__ = ("_fragments", "heard", "hub", "lane", "paused", "peer", "pinged", "session")
+
+    def __init__(self, hub: Hub, session: Session, lane: Lane, peer: str) -> None:
+        super().__init__(hub.departures)
+        self.hub = hub
+        self.session = session
+        self.lane = lane
+        self.peer = peer
+        self.paused = False
+        self.heard = True
+        self.pinged = False
+        self._fragments: bytearray | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        super().on_ws_connected(transport)
+        # picows then calls `pause_writing` when the client has left this much unread.
+        transport.underlying_transport.set_write_buffer_limits(high=self.hub.settings.send_buffer)
+        self.hub.opened(self)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        super().on_ws_disconnected(transport)
+        self._fragments = None
+        self.hub.closed(self)
+
+    def close(self, code: int, reason: str) -> None:
+        super().close(code, reason)
+        self.resume_reading()  # or the client's answer to the close frame would stay unread
+
+    # --- in -------------------------------------------------------------------------------------------------
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.heard = True
+        kind = frame.msg_type
+        if self.closing or transport.is_close_frame_sent or kind == _CLOSE:
+            super().on_ws_frame(transport, frame)
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self.close_as(errors.PROTOCOL)
+        elif kind == _TEXT and frame.fin and self._fragments is None:
+            try:
+                text = frame.get_payload_as_utf8_text()
+            except UnicodeDecodeError as broken:
+                self._complain(f"frame: not valid UTF-8 (byte {broken.start})")
+            else:
+                self._text(text, frame.payload_size)
+        elif kind in (_TEXT, _CONTINUATION):
+            self._fragment(frame)
+        elif kind == _BINARY:
+            self._binary(frame)
+
+    def _text(self, text: str, size: int) -> None:
+        hub, session = self.hub, self.session
+        hub.counts.frames_in_total += 1
+        verdict = frames.judge(text, size, hub.settings.frame_limit)
+        before = session.size
+        match verdict:
+            case Frame():
+                session.input(verdict)
+            case frames.Refused():
+                hub.counts.refused_total += 1
+                session.refuse(verdict.id, verdict.code, verdict.reason)
+            case frames.Complaint():
+                self._complain(verdict.reason)
+                return
+            case frames.Dropped():
+                hub.dropped(self, verdict)
+                return
+            case frames.Response():
+                hub.counts.responses_ignored_total += 1
+                return
+        hub.held += session.size - before
+        self.lane.stir(session)
+        if session.beyond(hub.limits) or hub.full:
+            self._pause_reading()
+
+    def _fragment(self, frame: WSFrame) -> None:
+        """RFC 6455 §5.4; picows leaves joining to us."""
+        starts = frame.msg_type == _TEXT
+        if starts == (self._fragments is not None):
+            self.close_as(errors.PROTOCOL)
+            return
+        if self._fragments is None:
+            self._fragments = bytearray()
+        if len(self._fragments) + frame.payload_size > FRAME_BYTES:
+            self._fragments = None
+            self.close_as(errors.TOO_BIG)
+            return
+        self._fragments += frame.get_payload_as_memoryview()
+        if not frame.fin:
+            return
+        joined, self._fragments = self._fragments, None
+        try:
+            text = joined.decode()
+        except UnicodeDecodeError as broken:
+            self._complain(f"frame: not valid UTF-8 (byte {broken.start})")
+        else:
+            self._text(text, len(joined))
+
+    def _binary(self, frame: WSFrame) -> None:
+        if frame.fin and self._fragments is None:
+            self._complain("frame: expected text, got binary")
+        else:
+            self.close_as(errors.PROTOCOL)
+
+    def _complain(self, reason: str) -> None:
+        """Not numbered, so it may be answered here (I2)."""
+        self.hub.counts.complaints_total += 1
+        self.transport.send(_TEXT, complaint_frame(errors.BadPayload(reason)))
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def write(self, message: Message) -> None:
+        if message.close:
+            self.close(message.close, message.body.decode(errors="replace"))
+        elif not self.closing:
+            self.hub.counts.frames_out_total += 1
+            self._send(message.body)
+
+    def _send(self, body: bytes) -> None:
+        if len(body) <= _COPIED_BYTES:
+            self.transport.send(_TEXT, body)
+        else:
+            # `send` would leave uvloop a view of a header that picows overwrites with the next one.
+            buffer = bytearray(_HEADER_BYTES)
+            buffer += body
+            self.transport.send_reuse_external_bytearray(_TEXT, buffer, _HEADER_BYTES)
+
+    def pause_writing(self) -> None:
+        if not self.closing:
+            self.hub.counts.too_slow_total += 1
+            self.close_as(errors.TOO_SLOW)
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def _pause_reading(self) -> None:
+        if not self.paused and not self.transport.underlying_transport.is_closing():
+            self.paused = True
+            self.hub.paused.add(self)
+            self.transport.underlying_transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.paused:
+            self.paused = False
+            self.hub.paused.discard(self)
+            if not self.transport.underlying_transport.is_closing():
+                self.transport.underlying_transport.resume_reading()
+
+    # --- liveness -------------------------------------------------------------------------------------------
+
+    def check_alive(self) -> None:
+        """Pings a client from which nothing came since the last call, and drops it at the next."""
+        if self.heard or self.paused:  # whose pong we do not read proves nothing
+            self.heard = self.pinged = False
+        elif self.pinged:
+            self.abort()
+        elif not self.closing:
+            self.pinged = True
+            self.transport.send_ping()

@@ -1,0 +1,23 @@
+"""What a gateway counts. Names end as metrics do; nothing here is about one room, peer or client."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counts:
+    frames_in_total: int = 0
+    frames_out_total: int = 0
+    refused_total: int = 0
+    complaints_total: int = 0
+    dropped_total: int = 0
+    responses_ignored_total: int = 0
+    strangers_total: int = 0
+    """Messages for a connection that is gone, or whose session is another."""
+    repeated_total: int = 0
+    """Sessions whose inputs were published again after silence."""
+    connections_total: int = 0
+    turned_away_total: int = 0
+    too_slow_total: int = 0
+    batches_in_total: int = 0
+    batches_out_total: int = 0
+    items_out_total: int = 0

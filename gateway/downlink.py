@@ -1,0 +1,53 @@
+"""From this gateway's notify queue to the sockets. Nothing here waits: a slow client has its own buffer."""
+
+import msgspec
+
+from gateway.hub import Hub
+from shared import errors, log
+from shared.protocol.bus import Applied, Message, decode_to_gateway
+
+
+class Downlink:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._log = log.get("downlink")
+
+    def receive(self, body: bytes) -> None:
+        """Carries one batch out: messages first, so that no report of theirs looks like a gap."""
+        self._hub.counts.batches_in_total += 1
+        try:
+            batch = decode_to_gateway(body)
+        except msgspec.DecodeError as broken:
+            self._log.error("batch not understood", why=str(broken), bytes=len(body))
+            return
+        for message in batch.messages:
+            self._message(message)
+        for report in batch.applied:
+            self._applied(report)
+
+    def _message(self, message: Message) -> None:
+        connections = self._hub.connections
+        for to in message.to:
+            connection = connections.get(to.connection)
+            if connection is None or connection.session.id != to.session:
+                self._hub.counts.strangers_total += 1
+                continue
+            session = connection.session
+            for ready in session.receive(to.out, message):
+                connection.write(ready)
+            if session.sendable:
+                connection.lane.stir(session)
+
+    def _applied(self, report: Applied) -> None:
+        hub = self._hub
+        connection = hub.connections.get(report.connection)
+        if connection is None or connection.session.id != report.session:
+            hub.counts.strangers_total += 1
+            return
+        session = connection.session
+        before = session.size
+        session.applied(report)
+        hub.held += session.size - before
+        if session.forgotten and not session.closed:
+            connection.close_as(errors.GONE)
+        hub.settle(connection)

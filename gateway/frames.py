@@ -1,0 +1,119 @@
+"""What a client's frame is, judged by its envelope alone: pure, and the data is never looked into.
+
+msgspec checks the JSON of `data` while it skips over it (bad escapes, lone surrogates, loose numbers), and
+decoding the bytes as UTF-8 first checks the rest, so what is accepted here is fit to be sent to a browser.
+"""
+
+import re
+from typing import Any, TypeAlias
+
+import msgspec
+
+from shared.protocol.client import Frame, explain
+
+DEPTH_LIMIT = 64
+"""Levels of arrays and objects in a frame's data: parsers further on recurse."""
+_ENVELOPE = 1
+
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+
+_decode = msgspec.json.Decoder(Frame).decode
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """A request that is not let through: numbered, and answered with the error in its turn (I2)."""
+
+    id: int
+    code: int
+    reason: str
+
+
+class Complaint(msgspec.Struct, frozen=True, gc=False):
+    """No request can be told from it: answered at once, without a number."""
+
+    reason: str
+
+
+class Dropped(msgspec.Struct, frozen=True, gc=False):
+    """A notification that is not let through: nobody waits for an answer."""
+
+    code: int
+    reason: str
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """The server sends no requests, so nothing waits for it."""
+
+
+Verdict: TypeAlias = Frame | Refused | Complaint | Dropped | Response
+
+
+class _Loose(msgspec.Struct, gc=False):
+    """Whatever can be read of an envelope that is not as it should be."""
+
+    request: Any = None
+    response: Any = None
+    notification: Any = None
+    id: Any = None
+
+
+_decode_loose = msgspec.json.Decoder(_Loose).decode
+
+RESPONSE = Response()
+
+
+def judge(text: str, size: int, limit: int) -> Verdict:
+    """A `Frame` that may go on, or what is wrong with it. `text` came as `size` bytes; `limit` in bytes."""
+    try:
+        frame = _decode(text)
+    except msgspec.ValidationError as invalid:
+        return _misshapen(text, explain(invalid))
+    except (msgspec.DecodeError, UnicodeError) as broken:
+        return Complaint(f"frame: not valid JSON ({broken})")
+    except RecursionError:
+        return Complaint(f"frame: more than {DEPTH_LIMIT} levels deep")
+    if frame.request + frame.response + frame.notification != 1:
+        return _misshapen(text, "frame: expected exactly one of request, response, notification")
+    if frame.response:
+        return RESPONSE
+    if frame.request and frame.id is None:
+        return Complaint("id: missing")
+    if not frame.method:
+        return _not_through(frame, 400, "method: missing")
+    if size > limit:
+        return _not_through(frame, 413, f"frame: {size} bytes, at most {limit} are accepted")
+    if text.count("{") + text.count("[") > DEPTH_LIMIT and depth(text) > DEPTH_LIMIT + _ENVELOPE:
+        return _not_through(frame, 400, f"data: more than {DEPTH_LIMIT} levels deep")
+    return frame
+
+
+def _not_through(frame: Frame, code: int, reason: str) -> Refused | Dropped:
+    if frame.request:
+        assert frame.id is not None
+        return Refused(frame.id, code, reason)
+    return Dropped(code, reason)
+
+
+def _misshapen(text: str, reason: str) -> Refused | Complaint | Dropped:
+    """Valid JSON that is no frame. A request whose id can be read gets its answer under that id."""
+    try:
+        loose = _decode_loose(text)
+    except msgspec.DecodeError:
+        return Complaint(reason)
+    if loose.request is True and type(loose.id) is int and 0 <= loose.id < 2**53:
+        return Refused(loose.id, 400, reason)
+    if loose.notification is True and loose.request is not True:
+        return Dropped(400, reason)
+    return Complaint(reason)
+
+
+def depth(text: str) -> int:
+    """Levels of arrays and objects in valid JSON; counts no further than `DEPTH_LIMIT` and a bit."""
+    brackets = _STRING.sub("", text).encode().translate(_SQUARE, _NO_BRACKETS)
+    for levels in range(DEPTH_LIMIT + 2 * _ENVELOPE):
+        if not brackets:
+            return levels
+        brackets = brackets.replace(b"[]", b"")
+    return DEPTH_LIMIT + 2 * _ENVELOPE

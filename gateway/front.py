@@ -1,0 +1,98 @@
+"""Who comes in at the public port: a WebSocket with a room and a peer name, or a reader of the page."""
+
+import ssl
+import unicodedata
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote
+
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+
+from gateway.connection import Connection
+from gateway.http import Site, respond
+from gateway.hub import Hub
+from gateway.socket import TurnedAway
+from shared import errors
+from shared.settings import GatewaySettings
+
+SUBPROTOCOL = "protoo"
+NAME_BYTES = 128
+
+
+def valid_name(name: str) -> bool:
+    """DELIVERY S1."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    return 1 <= size <= NAME_BYTES and not any(unicodedata.category(char) == "Cc" for char in name)
+
+
+def names(query: str) -> tuple[str, str] | None:
+    """Room id and peer name of a connection's query; None if one of them is missing, doubled or invalid."""
+    try:
+        fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=32)
+    except ValueError:
+        return None
+    rooms = [value for name, value in fields if name == "roomId"]
+    peers = [value for name, value in fields if name == "peerName"]
+    if len(rooms) != 1 or len(peers) != 1 or not (valid_name(rooms[0]) and valid_name(peers[0])):
+        return None
+    return rooms[0], peers[0]
+
+
+def tokens(header: str) -> list[str]:
+    return [token.strip() for token in header.split(",") if token.strip()]
+
+
+def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """Raises OSError if the files cannot be read, ValueError if only one of them is set."""
+    if not settings.tls_cert and not settings.tls_key:
+        return None
+    if not (settings.tls_cert and settings.tls_key):
+        raise ValueError("tls_cert and tls_key belong together: set both or none")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context
+
+
+class Front:
+    """picows' listener factory."""
+
+    def __init__(self, hub: Hub, site: Site) -> None:
+        self._hub = hub
+        self._site = site
+
+    def __call__(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        target, _, query = request.path.decode("ascii", "replace").partition("?")
+        path = unquote(target, errors="replace")
+        upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
+        if not upgrade or path not in ("/", "/ws"):
+            return WSUpgradeResponseWithListener(self._site.answer(path, request), None)
+        if "upgrade" in (token.lower() for token in tokens(request.headers.get("Connection", ""))):
+            # Firefox sends "keep-alive, Upgrade", of which picows knows only the second word.
+            request.headers["Connection"] = "Upgrade"
+        if self._hub.draining:
+            return WSUpgradeResponseWithListener(
+                respond(HTTPStatus.SERVICE_UNAVAILABLE, b"draining\n", {"Retry-After": "1"}), None
+            )
+        return WSUpgradeResponseWithListener(self._accept(request), self._listener(query))
+
+    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponse:
+        offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
+        chosen = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in tokens(offered) else {}
+        response: WSUpgradeResponse = WSUpgradeResponse.create_101_response(chosen)
+        return response
+
+    def _listener(self, query: str) -> WSListener:
+        hub = self._hub
+        named = names(query)
+        if named is None:
+            hub.counts.turned_away_total += 1
+            return TurnedAway(hub.departures, errors.BAD_REQUEST)
+        if hub.full:
+            hub.counts.turned_away_total += 1
+            return TurnedAway(hub.departures, errors.UNAVAILABLE)
+        room, peer = named
+        session, lane = hub.session(room)
+        return Connection(hub, session, lane, peer)

@@ -1,0 +1,116 @@
+"""Who is connected to this gateway, and what concerns them all: bounds, repetition, dead peers.
+
+A connection stays here after its socket has closed, until the room worker has applied its `Disconnect`.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from gateway import frames
+from gateway.counts import Counts
+from gateway.session import Limits, Session
+from gateway.socket import Departures
+from gateway.uplink import Lane, Uplink
+from shared import errors, log
+from shared.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from gateway.connection import Connection
+
+SWEEP_EVERY: Final = 0.5
+PING_SWEEPS: Final = 40
+"""Sweeps between two looks at whether a client is alive; a dead one is gone after two to three times that."""
+HELD_BYTES: Final = 256 * 1024 * 1024
+"""Unapplied inputs kept for all sessions, beyond which whoever sends is not read, and nobody new let in."""
+
+
+class Hub:
+    def __init__(self, settings: GatewaySettings, gateway: str, uplink: Uplink, counts: Counts) -> None:
+        self.settings = settings
+        self.gateway = gateway
+        self.counts = counts
+        self.limits = Limits(items=settings.unapplied_limit)
+        self.departures = Departures()
+        self.connections: dict[int, Connection] = {}
+        self.paused: set[Connection] = set()
+        self.held = 0
+        self.draining = False
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self._uplink = uplink
+        self._last_connection = 0
+        self._sweeps = 0
+        self._log = log.get("hub")
+
+    @property
+    def full(self) -> bool:
+        return self.held > HELD_BYTES
+
+    # --- connections come and go ----------------------------------------------------------------------------
+
+    def session(self, room: str) -> tuple[Session, Lane]:
+        """For a socket about to be accepted; its number is never used again (DELIVERY O3)."""
+        self._last_connection += 1
+        number = self._last_connection
+        return Session(room, f"{self.gateway}.{number}", number), self._uplink.lane(room)
+
+    def opened(self, connection: "Connection") -> None:
+        session = connection.session
+        self.counts.connections_total += 1
+        self.connections[session.connection] = connection
+        self.empty.clear()
+        connection.lane.sessions.add(session)
+        session.connect(connection.peer, time.time_ns() // 1_000_000)
+        self.held += session.size
+        connection.lane.stir(session)
+        if self.draining:
+            connection.close_as(errors.DRAINING)
+
+    def closed(self, connection: "Connection") -> None:
+        session = connection.session
+        self.paused.discard(connection)
+        before = session.size
+        session.disconnect()
+        self.held += session.size - before
+        self.settle(connection)
+
+    def settle(self, connection: "Connection") -> None:
+        """Publishes what the session has, or lets it go if it is over."""
+        session = connection.session
+        if session.over:
+            connection.lane.sessions.discard(session)
+            if self.connections.pop(session.connection, None) and not self.connections:
+                self.empty.set()
+        else:
+            connection.lane.stir(session)
+            if connection.paused and session.within_half(self.limits) and not self.full:
+                connection.resume_reading()
+
+    def dropped(self, connection: "Connection", verdict: frames.Dropped) -> None:
+        self.counts.dropped_total += 1
+        self._log.info(
+            "notification dropped",
+            session=connection.session.id,
+            peer=connection.peer,
+            code=verdict.code,
+            reason=verdict.reason,
+        )
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """To be called every `SWEEP_EVERY` seconds: one timer for all."""
+        self._sweeps += 1
+        turn = self._sweeps % PING_SWEEPS
+        self.departures.sweep()
+        for number, connection in list(self.connections.items()):
+            session = connection.session
+            if session.waiting and session.sweep():
+                self.counts.repeated_total += 1
+                connection.lane.stir(session)
+            if number % PING_SWEEPS == turn and not session.closed:
+                connection.check_alive()
+        if not self.full:
+            for connection in [c for c in self.paused if c.session.within_half(self.limits)]:
+                connection.resume_reading()

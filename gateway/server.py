@@ -1,0 +1,248 @@
+"""A gateway as a whole: what it is made of, and its life from the first beat to the last goodbye.
+
+`start` → serves → `drain` (nobody new; clients are sent elsewhere) → `close`. Broker and Redis belong to the
+caller, who connects the broker before `start` and closes both after `close`.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+from typing import Any, Final
+
+from picows import ws_create_server
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.connection import FRAME_BYTES
+from gateway.counts import Counts
+from gateway.downlink import Downlink
+from gateway.front import Front, tls
+from gateway.http import Site, page_folder
+from gateway.hub import SWEEP_EVERY, Hub
+from gateway.uplink import Uplink
+from shared import errors, log
+from shared.broker import Broker, Subscription
+from shared.registry import BEAT_EVERY, Membership
+from shared.settings import GatewaySettings
+
+READ_BUFFER: Final = 2048
+"""First size of a connection's read buffer; it grows with the frames. 2 KiB instead of 16: see ARCHITECTURE."""
+HANDSHAKE_SECONDS: Final = 10.0
+DRAIN_STEP: Final = 0.05
+REPLAY_STEP: Final = 200
+"""Sessions that ask for a replay at a time after the notify queue was lost."""
+
+
+class Gateway:
+    def __init__(self, settings: GatewaySettings, broker: Broker, redis: Redis) -> None:
+        name = settings.name or f"gateway-{socket.gethostname()}-{os.getpid()}"
+        self.id = f"{name.replace('.', '-')}-{secrets.token_hex(4)}"
+        self.settings = settings
+        self.counts = Counts()
+        self._broker = broker
+        self._uplink = Uplink(broker, self.id, settings.partitions, self.counts)
+        self.hub = Hub(settings, self.id, self._uplink, self.counts)
+        self._downlink = Downlink(self.hub)
+        self._membership = Membership(redis, "gateways", self.id, {})
+        self._log = log.get("gateway")
+        self._server: asyncio.Server | None = None
+        self._notify: Subscription | None = None
+        self._notify_up = False
+        self._notify_restored = asyncio.Event()
+        self._beating = False
+        self._work: asyncio.Task[None] | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when clients can connect. Raises OSError (port, certificate) and `broker.BrokerError`."""
+        site = Site(page_folder(self.settings.page), self.trouble)
+        context = tls(self.settings)
+        self._notify = await self._broker.subscribe_own(
+            "notify",
+            f"{self.id}.#",
+            self._downlink.receive,
+            on_lost=self._on_notify_lost,
+            on_restored=self._on_notify_restored,
+        )
+        self._notify_up = True
+        await self._beat()  # known before the first session is: nobody may take this gateway for a vanished one
+        self._work = asyncio.create_task(self._run(), name=self.id)
+        self._work.add_done_callback(self._on_stopped)
+        self._server = await ws_create_server(
+            Front(self.hub, site),
+            self.settings.host,
+            self.settings.port,
+            ssl=context,
+            websocket_handshake_timeout=HANDSHAKE_SECONDS,
+            logger_name=_PicowsLog(),  # type: ignore[arg-type]
+            max_frame_size=FRAME_BYTES,
+            read_buffer_init_size=READ_BUFFER,
+            use_aiofastnet=False,
+        )
+        self._log.info("listening", gateway=self.id, host=self.settings.host, port=self.port)
+
+    @property
+    def port(self) -> int:
+        """The port listened on, also when the settings left it open."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def wait(self) -> None:
+        """Returns never; raises what went wrong if the gateway cannot go on."""
+        assert self._work is not None
+        await asyncio.shield(self._work)
+
+    async def drain(self) -> None:
+        """Sends the clients elsewhere, a few at a time, and sees their departures applied, within `drain_seconds`."""
+        self.hub.draining = True
+        self._stop_listening()
+        self._log.info("draining", connections=len(self.hub.connections))
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self._dismiss()
+                await self.hub.empty.wait()
+        except TimeoutError:
+            self._log.warning("drained only in part", left=len(self.hub.connections))
+
+    async def _dismiss(self) -> None:
+        """Spread over half the time, so that those who reconnect do not arrive elsewhere all at once."""
+        leaving = list(self.hub.connections.values())
+        steps = max(1.0, self.settings.drain_seconds / 2 / DRAIN_STEP)
+        pace = max(20, -int(-len(leaving) // steps))
+        for start in range(0, len(leaving), pace):
+            if start:
+                await asyncio.sleep(DRAIN_STEP)
+            for connection in leaving[start : start + pace]:
+                connection.close_as(errors.DRAINING)
+
+    async def close(self) -> None:
+        """Cuts off whoever is left. The sessions' ends are then for the workers to notice."""
+        self._stop_listening()
+        for connection in list(self.hub.connections.values()):
+            connection.abort()
+        if self._notify is not None:
+            await self._notify.close()
+            self._notify = None
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait([self._work])
+        try:
+            await self._membership.leave()
+        except (RedisError, OSError) as failed:
+            self._log.warning("could not sign off", why=repr(failed))
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as work:
+            work.create_task(self._uplink.run())
+            work.create_task(self._sweep())
+            work.create_task(self._beats())
+            work.create_task(self._recover())
+
+    def _on_stopped(self, work: asyncio.Task[None]) -> None:
+        if not work.cancelled() and work.exception() is not None:
+            self._log.error("gateway stopped working", exc_info=work.exception())
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            self.hub.sweep()
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_EVERY)
+            await self._beat()
+
+    async def _beat(self) -> None:
+        self._membership.info = {"connections": len(self.hub.connections), "draining": self.hub.draining}
+        try:
+            await self._membership.beat()
+        except (RedisError, OSError) as failed:
+            if self._beating:
+                self._log.warning("Redis does not answer; still trying", why=repr(failed))
+            self._beating = False
+        else:
+            self._beating = True
+
+    # --- the broker comes and goes --------------------------------------------------------------------------
+
+    def _on_notify_lost(self) -> None:
+        self._notify_up = False
+
+    def _on_notify_restored(self) -> None:
+        self._notify_up = True
+        self._notify_restored.set()
+
+    async def _recover(self) -> None:
+        """Messages for us may have died with the old queue, and inputs of ours with the broker."""
+        while True:
+            await self._notify_restored.wait()
+            self._notify_restored.clear()
+            self._uplink.lost()
+            connections = list(self.hub.connections.values())
+            for start in range(0, len(connections), REPLAY_STEP):
+                for connection in connections[start : start + REPLAY_STEP]:
+                    connection.session.ask_replay()
+                    connection.lane.stir(connection.session)
+                await asyncio.sleep(DRAIN_STEP)
+
+    def trouble(self) -> str:
+        """Why no client should be sent here now; empty if none."""
+        if self.hub.draining:
+            return "draining"
+        if self._work is None or self._work.done():
+            return "stopped"
+        if not self._broker.connected:
+            return "no connection to the message broker"
+        if not self._notify_up:
+            return "the queue of outgoing messages is being made anew"
+        if not self._beating:
+            return "Redis does not answer"
+        if self.hub.full:
+            return "too many messages are not applied yet"
+        return ""
+
+
+async def run(settings: GatewaySettings, broker: Broker, redis: Redis, stop: asyncio.Event) -> None:
+    """A gateway until `stop` is set (on SIGTERM), drained. Raises if it cannot go on."""
+    gateway = Gateway(settings, broker, redis)
+    try:
+        await gateway.start()
+        stopping, failing = asyncio.create_task(stop.wait()), asyncio.create_task(gateway.wait())
+        done, pending = await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        if failing in done:
+            failing.result()
+        await gateway.drain()
+    finally:
+        await gateway.close()
+
+
+class _PicowsLog:
+    """picows calls each client's mistake an error and gives each connection a logger; a defect of ours matters."""
+
+    def __init__(self) -> None:
+        self._log = log.get("picows")
+
+    def isEnabledFor(self, _: int) -> bool:  # noqa: N802 - logging's name
+        return False
+
+    def debug(self, *_: Any) -> None:
+        pass
+
+    info = warning = log = debug
+
+    def error(self, text: str, *args: Any) -> None:
+        self._log.info("WebSocket ended", why=text % args)
+
+    def exception(self, text: str, *args: Any) -> None:
+        self._log.exception(text % args)

@@ -1,0 +1,104 @@
+"""What every accepted WebSocket has in common, whether it got a session or not: how it ends.
+
+A closing socket stays open until the other side has answered our close frame, so that it sees code and reason;
+`Departures` cuts off those that never answer.
+"""
+
+from typing import Final, cast
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from shared.errors import CloseKind
+
+PATIENCE: Final = 20
+"""Sweeps that a closing socket may take."""
+REASON_BYTES: Final = 123
+_NO_CODE: Final = 1000
+
+
+class Departures:
+    """The sockets that are closing."""
+
+    def __init__(self) -> None:
+        self._left: dict[Socket, int] = {}
+
+    def add(self, socket: "Socket") -> None:
+        self._left.setdefault(socket, PATIENCE)
+
+    def discard(self, socket: "Socket") -> None:
+        self._left.pop(socket, None)
+
+    def sweep(self) -> None:
+        """Called at regular intervals."""
+        late = []
+        for socket, left in self._left.items():
+            self._left[socket] = left - 1
+            if left <= 0:
+                late.append(socket)
+        for socket in late:
+            socket.abort()
+
+
+class Socket(WSListener):
+    """A picows listener; the callbacks `on_ws_…` and `…_writing` are picows'."""
+
+    __slots__ = ("_departures", "closing", "transport")
+
+    transport: WSTransport
+
+    def __init__(self, departures: Departures) -> None:
+        self._departures = departures
+        self.closing = False
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        # Kept by picows for the connection's life, but nobody needs them any more: 2 KiB a connection.
+        transport.request.headers.clear()
+        transport.response.headers.clear()
+
+    def close(self, code: int, reason: str) -> None:
+        """Says goodbye after what is already written; later frames of the client are ignored."""
+        if self.closing:
+            return
+        self.closing = True
+        text = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+        self.transport.send_close(cast("WSCloseCode", code), text)
+        self._departures.add(self)
+
+    def close_as(self, kind: CloseKind) -> None:
+        self.close(kind.code, kind.reason)
+
+    def abort(self) -> None:
+        self.closing = True
+        self.transport.disconnect(False)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Only what ends the socket; overridden by who wants more."""
+        if frame.msg_type == WSMsgType.CLOSE:
+            self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
+            self._departures.add(self)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.closing = True
+        self._departures.discard(self)
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+
+class TurnedAway(Socket):
+    """A WebSocket that gets no session: a browser learns the reason only from a close frame after accepting."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, departures: Departures, why: CloseKind) -> None:
+        super().__init__(departures)
+        self._why = why
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        super().on_ws_connected(transport)
+        self.close_as(self._why)

@@ -1,0 +1,510 @@
+"""A gateway with real sockets, a broker in the process and a room worker that echoes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import uvloop
+from fakeredis import FakeAsyncRedis
+from picows import WSMsgType
+from redis.exceptions import ConnectionError as RedisGone
+
+from gateway.server import Gateway
+from gateway.session import LAST_PATIENCE
+from gateway.socket import PATIENCE as CLOSING_SWEEPS
+from shared import errors
+from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.errors import CloseKind
+from shared.protocol import bus
+from shared.settings import GatewaySettings
+from tests.support.gateways import Client, EchoWorker, FaultyBroker, until
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy()
+
+
+@dataclass
+class Setup:
+    gateway: Gateway
+    queues: MemoryHub
+    broker: FaultyBroker
+    worker: EchoWorker
+    redis: Any
+
+    async def client(self, room: str = "room", peer: str = "alice") -> Client:
+        return await Client.connect(self.gateway.port, room, peer)
+
+    async def echo(self, client: Client, data: Any) -> None:
+        id_ = client.request(data)
+        assert await client.receive() == {"response": True, "id": id_, "ok": True, "data": data}
+
+    def session(self, number: int = 1) -> str:
+        return f"{self.gateway.id}.{number}"
+
+    def sweep(self, times: int = LAST_PATIENCE) -> None:
+        for _ in range(times):
+            self.gateway.hub.sweep()
+
+
+@pytest.fixture
+async def setup(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Setup]:
+    page = tmp_path / "page"
+    (page / "assets").mkdir(parents=True)
+    (page / "index.html").write_text("<h1>Plenary</h1>" * 50)
+    (page / "assets" / "app.js").write_text("run()")
+    (tmp_path / "secret.txt").write_text("secret")
+    options: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "page": str(page), "name": "gw"}
+    options |= getattr(request, "param", {})
+    queues, redis = MemoryHub(), FakeAsyncRedis()
+    broker, workers_broker = FaultyBroker(queues), MemoryBroker(queues)
+    await broker.connect()
+    await workers_broker.connect()
+    worker = EchoWorker(workers_broker)
+    await worker.start(32)
+    gateway = Gateway(GatewaySettings(**options), broker, redis)
+    await gateway.start()
+    yield Setup(gateway, queues, broker, worker, redis)
+    await gateway.close()
+    await redis.aclose()
+
+
+def settings(**options: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("setup", [options], indirect=True, ids=[""])
+
+
+def closing(kind: CloseKind) -> tuple[int, str]:
+    return kind.code, kind.reason
+
+
+# --- the way of a message -----------------------------------------------------------------------------------
+
+
+async def test_a_connection_is_announced_and_its_requests_are_answered_in_order(setup: Setup) -> None:
+    client = await setup.client("räum 1", "Zoë")
+    assert client.subprotocol == "protoo"
+    ids = [client.request({"number": number}) for number in range(100)]
+    answers = [await client.receive() for _ in ids]
+    assert [answer["id"] for answer in answers] == ids
+    assert [answer["data"]["number"] for answer in answers] == list(range(100))
+    connect = setup.worker.items[0]
+    assert isinstance(connect, bus.Connect)
+    assert (connect.room, connect.peer, connect.session) == ("räum 1", "Zoë", setup.session())
+    assert setup.worker.numbers(setup.session()) == list(range(101))
+
+
+async def test_a_room_goes_to_its_partition(setup: Setup) -> None:
+    for room in ("one", "two", "three"):
+        await setup.echo(await setup.client(room), room)
+    assert {key for key, _ in setup.broker.published} == {
+        str(bus.partition_of(room, 32)) for room in ("one", "two", "three")
+    }
+
+
+async def test_a_closed_socket_is_reported_and_its_record_goes(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    client.transport.send_close(1000)  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        await setup.gateway.hub.empty.wait()
+    assert isinstance(setup.worker.items[-1], bus.Disconnect)
+
+
+async def test_without_subprotocol_a_client_is_let_in_too(setup: Setup) -> None:
+    url = f"ws://127.0.0.1:{setup.gateway.port}/ws?roomId=r&peerName=p"
+    client = await Client.at(url, extra_headers=[("Sec-WebSocket-Protocol", "other")])
+    assert client.subprotocol is None
+    await setup.echo(client, 1)
+
+
+async def test_a_message_reaches_all_its_recipients_and_no_stranger(setup: Setup) -> None:
+    alice, bob = await setup.client(peer="alice"), await setup.client(peer="bob")
+    await setup.echo(alice, 0)
+    await setup.echo(bob, 0)
+    to = [
+        bus.Recipient(1, setup.session(1), 2),
+        bus.Recipient(2, setup.session(2), 2),
+        bus.Recipient(1, "gw-of-before.1", 2),
+        bus.Recipient(99, setup.session(99), 1),
+    ]
+    body = bus.encode_to_gateway(bus.ToGateway([bus.Message(b'{"notification":true}', to)], []))
+    await setup.worker.broker.publish("notify", f"{setup.gateway.id}.1", body)
+    assert await alice.receive() == await bob.receive() == {"notification": True}
+    assert setup.gateway.counts.strangers_total == 2
+
+
+async def test_large_messages_pass_whole_in_both_directions(setup: Setup) -> None:
+    client = await setup.client()
+    for size in (8180, 9000, 70_000, 200_000, 10):
+        client.request("x" * size)
+    assert [len((await client.receive())["data"]) for _ in range(5)] == [8180, 9000, 70_000, 200_000, 10]
+
+
+async def test_fragments_are_joined(setup: Setup) -> None:
+    client = await setup.client()
+    client.send('{"request":true,"id":9,"method":"m",', fin=False)
+    client.send('"data":"\u00e9"'.encode()[:-2], WSMsgType.CONTINUATION, fin=False)
+    client.transport.send_ping(b"between")
+    client.send(b'\xa9"}', WSMsgType.CONTINUATION)
+    assert (await client.receive())["data"] == "é"
+
+
+# --- faults of the broker and the worker ----------------------------------------------------------------------
+
+
+async def test_a_lost_output_is_replayed(setup: Setup) -> None:
+    client = await setup.client()
+    setup.worker.loses = 1
+    ids = [client.request(1), client.request(2)]
+    assert [(await client.receive())["id"] for _ in ids] == ids
+    assert any(isinstance(item, bus.Replay) for item in setup.worker.items)
+
+
+async def test_outputs_lost_with_the_notify_queue_are_replayed(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    setup.queues.drop(setup.broker, heal=False)
+    assert "broker" in setup.gateway.trouble()
+    await setup.worker.send(setup.session(), b'{"notification":true}')
+    setup.queues.restore(setup.broker)
+    assert await client.receive() == {"notification": True}
+    assert setup.gateway.trouble() == ""
+
+
+async def test_inputs_sent_while_the_broker_is_away_arrive_afterwards(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    setup.queues.drop(setup.broker, heal=False)
+    ids = [client.request(number) for number in range(5)]
+    late = await setup.client(peer="bob")
+    late_id = late.request("late")
+    setup.queues.restore(setup.broker)
+    assert [(await client.receive())["id"] for _ in ids] == ids
+    assert (await late.receive())["id"] == late_id
+
+
+async def test_inputs_that_the_broker_confirmed_and_forgot_are_sent_again_after_silence(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    setup.broker.forgetful = True
+    before = len(setup.broker.published)
+    id_ = client.request("forgotten")
+    await until(lambda: len(setup.broker.published) > before)
+    setup.broker.forgetful = False
+    setup.sweep()
+    assert (await client.receive())["id"] == id_
+    assert setup.worker.numbers(setup.session()) == [0, 1, 2]
+
+
+async def test_a_gap_at_the_worker_is_filled_at_its_request(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    setup.broker.forgetful = True
+    before = len(setup.broker.published)
+    first = client.request("forgotten")
+    await until(lambda: len(setup.broker.published) > before)
+    setup.broker.forgetful = False
+    second = client.request("arrives")
+    assert [(await client.receive())["id"], (await client.receive())["id"]] == [first, second]
+
+
+async def test_a_refused_publish_is_repeated_in_order(setup: Setup) -> None:
+    setup.broker.nack_next = 2
+    client = await setup.client()
+    ids = [client.request(number) for number in range(3)]
+    assert [(await client.receive())["id"] for _ in ids] == ids
+    assert setup.worker.numbers(setup.session()) == [0, 1, 2, 3]
+
+
+async def test_a_session_that_the_worker_does_not_know_is_closed(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    setup.worker.known.clear()
+    client.request(2)
+    assert await client.until_closed() == closing(errors.GONE)
+    async with asyncio.timeout(20):
+        await setup.gateway.hub.empty.wait()
+
+
+async def test_a_worker_that_sends_nonsense_harms_nobody(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.worker.broker.publish("notify", f"{setup.gateway.id}.1", b"\xc1nonsense")
+    await setup.echo(client, 1)
+
+
+# --- bad frames -----------------------------------------------------------------------------------------------
+
+
+async def test_bad_frames_are_complained_about_and_disturb_nobody(setup: Setup) -> None:
+    bad, good = await setup.client(peer="bad"), await setup.client(peer="good")
+    for frame in (b"\xff", b"{", b"[]", b'{"request":true,"method":"m"}', b"[" * 100_000):
+        bad.send(frame)
+        complaint = await bad.receive()
+        assert (complaint["method"], complaint["data"]["errorCode"]) == ("error", 400)
+        await setup.echo(good, "fine")
+    bad.send(b"\x00\x01", WSMsgType.BINARY)
+    assert "binary" in (await bad.receive())["data"]["errorReason"]
+    bad.send('{"response":true,"id":3,"ok":true}')
+    bad.send('{"notification":true}')
+    await setup.echo(bad, "still here")
+
+
+@settings(frame_limit=2000)
+async def test_a_refused_request_is_answered_in_its_turn(setup: Setup) -> None:
+    client = await setup.client()
+    client.send('{"request":true,"id":101}')
+    client.send(json.dumps({"request": True, "id": 102, "method": "m", "data": "x" * 3000}))
+    client.send(json.dumps({"request": True, "id": 103, "method": "m", "data": json.loads("[" * 65 + "]" * 65)}))
+    client.send(json.dumps({"request": True, "id": 104, "method": "m", "data": "fine"}))
+    answers = [await client.receive() for _ in range(4)]
+    assert [(answer["id"], answer.get("errorCode")) for answer in answers] == [
+        (101, 400),
+        (102, 413),
+        (103, 400),
+        (104, None),
+    ]
+
+
+async def test_a_frame_above_a_mebibyte_ends_the_connection(setup: Setup) -> None:
+    client = await setup.client()
+    client.send("x" * (1024 * 1024 + 1))
+    assert (await client.until_closed())[0] == errors.TOO_BIG.code
+
+
+async def test_fragments_above_a_mebibyte_end_the_connection(setup: Setup) -> None:
+    client = await setup.client()
+    client.send("x" * 700_000, fin=False)
+    client.send("x" * 700_000, WSMsgType.CONTINUATION)
+    assert await client.until_closed() == closing(errors.TOO_BIG)
+
+
+async def test_a_continuation_of_nothing_ends_the_connection(setup: Setup) -> None:
+    client = await setup.client()
+    client.send("x", WSMsgType.CONTINUATION)
+    assert await client.until_closed() == closing(errors.PROTOCOL)
+
+
+# --- closing, slowness, bounds ----------------------------------------------------------------------------------
+
+
+async def test_a_close_from_the_room_comes_after_what_was_written(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    session = setup.session()
+    await setup.worker.send(session, b'{"notification":true,"method":"last"}')
+    await setup.worker.send(session, b"replaced by a newer connection of this peer", errors.REPLACED.code)
+    assert (await client.receive())["method"] == "last"
+    assert await client.until_closed() == closing(errors.REPLACED)
+
+
+@settings(send_buffer=64 * 1024)
+async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(setup: Setup) -> None:
+    slow, quick = await setup.client(peer="slow"), await setup.client(peer="quick")
+    await setup.echo(slow, 0)
+    slow.transport.underlying_transport.pause_reading()
+    chunk = b'{"notification":true,"data":"%s"}' % (b"x" * 100_000)
+    while not setup.gateway.counts.too_slow_total:
+        await setup.worker.send(setup.session(1), chunk)
+    await setup.echo(quick, "fine")
+    setup.sweep(CLOSING_SWEEPS + 1)
+    await setup.worker.until(lambda: any(isinstance(item, bus.Disconnect) for item in setup.worker.items))
+
+
+@settings(send_buffer=64 * 1024)
+async def test_a_slow_client_that_recovers_learns_why(setup: Setup) -> None:
+    slow = await setup.client()
+    await setup.echo(slow, 0)
+    slow.transport.underlying_transport.pause_reading()
+    chunk = b'{"notification":true,"data":"%s"}' % (b"x" * 100_000)
+    while not setup.gateway.counts.too_slow_total:
+        await setup.worker.send(setup.session(1), chunk)
+    slow.transport.underlying_transport.resume_reading()
+    assert await slow.until_closed() == closing(errors.TOO_SLOW)
+    assert all(frame == json.loads(chunk) for frame in slow.frames)
+
+
+@settings(unapplied_limit=8)
+async def test_a_client_too_far_ahead_of_the_worker_is_not_read_until_it_caught_up(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 0)
+    setup.worker.deaf = True
+    ids = [client.request("x" * 3000) for _ in range(100)]
+    hub = setup.gateway.hub
+    await until(lambda: hub.paused)
+    assert hub.connections[1].session.unapplied < 50
+    setup.worker.deaf = False
+    setup.sweep()
+    assert [(await client.receive())["id"] for _ in ids] == ids
+    assert not hub.paused
+    assert hub.held == 0
+
+
+async def test_a_dead_client_is_dropped(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 0)
+    client.transport.underlying_transport.pause_reading()
+    connection = setup.gateway.hub.connections[1]
+    connection.check_alive()
+    connection.check_alive()
+    assert connection.pinged
+    connection.check_alive()
+    await setup.worker.until(lambda: isinstance(setup.worker.items[-1], bus.Disconnect))
+
+
+async def test_a_client_that_answers_pings_stays(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 0)
+    connection = setup.gateway.hub.connections[1]
+    for _ in range(3):
+        connection.check_alive()
+        await until(lambda: connection.heard or not connection.pinged)
+    await setup.echo(client, 1)
+
+
+# --- who may come in --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "roomId=r",
+        "peerName=p",
+        "roomId=&peerName=p",
+        "roomId=r&roomId=s&peerName=p",
+        f"roomId={'r' * 129}&peerName=p",
+        f"roomId=r&peerName={quote('é' * 65)}",
+        "roomId=r&peerName=a%00b",
+        "roomId=r&peerName=%c2%85",
+        "roomId=%ff&peerName=p",
+        "&".join("a=b" for _ in range(100)) + "&roomId=r&peerName=p",
+    ],
+)
+async def test_bad_names_are_turned_away_with_a_code_that_browsers_see(setup: Setup, query: str) -> None:
+    client = await Client.at(f"ws://127.0.0.1:{setup.gateway.port}/?{query}")
+    assert await client.until_closed() == closing(errors.BAD_REQUEST)
+    assert setup.worker.items == []
+
+
+async def test_the_longest_names_are_let_in(setup: Setup) -> None:
+    await setup.echo(await setup.client("é" * 64, "x" * 128), 1)
+
+
+# --- plain HTTP -------------------------------------------------------------------------------------------------
+
+
+async def http(port: int, request: str) -> tuple[int, dict[str, str], bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+    async with asyncio.timeout(20):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(status.split()[1]), headers, body
+
+
+async def get(setup: Setup, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    return await http(setup.gateway.port, "\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers]))
+
+
+async def test_the_page_is_served_and_revalidated(setup: Setup) -> None:
+    status, headers, body = await get(setup, "/")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert body == b"<h1>Plenary</h1>" * 50
+    status, _, body = await get(setup, "/", f"If-None-Match: {headers['etag']}")
+    assert (status, body) == (304, b"")
+    status, packed, body = await get(setup, "/", "Accept-Encoding: gzip, br")
+    assert (status, packed["content-encoding"]) == (200, "gzip")
+    assert len(body) < 200
+    assert (await get(setup, "/assets/app.js?v=1"))[1]["content-type"] == "text/javascript; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing", "/../secret.txt", "/assets/../../secret.txt", "/%2e%2e/secret.txt", "//etc/passwd", "/assets"],
+)
+async def test_nothing_else_is_served(setup: Setup, path: str) -> None:
+    assert (await get(setup, path))[0] == 404
+
+
+async def test_other_methods_are_refused(setup: Setup) -> None:
+    assert (await get(setup, "/", method="POST"))[0] == 400
+
+
+async def test_firefox_is_let_in(setup: Setup) -> None:
+    status, _, _ = await http(
+        setup.gateway.port,
+        "GET /nowhere HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: keep-alive, Upgrade\n"
+        "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    )
+    assert status == 404
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.gateway.port)
+    writer.write(
+        b"GET /?roomId=r&peerName=p HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    async with asyncio.timeout(20):
+        assert b"101" in await reader.readline()
+    writer.close()
+
+
+async def test_health_says_what_is_wrong(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await get(setup, "/healthz"))[0] == 200
+    assert (await get(setup, "/readyz"))[0] == 200
+    setup.queues.drop(setup.broker, heal=False)
+    status, _, body = await get(setup, "/readyz")
+    assert (status, b"broker" in body) == (503, True)
+    assert (await get(setup, "/healthz"))[0] == 200
+    setup.queues.restore(setup.broker)
+    monkeypatch.setattr(setup.redis, "hset", _fail)
+    await until(setup.gateway.trouble)
+    assert "Redis" in setup.gateway.trouble()
+    await setup.echo(await setup.client(), "works all the same")
+
+
+async def _fail(*_: Any) -> None:
+    raise RedisGone("away")
+
+
+# --- the gateway's own life ---------------------------------------------------------------------------------------
+
+
+async def test_a_gateway_is_registered_while_it_lives(setup: Setup) -> None:
+    entry = await setup.redis.hget("plenary:gateways", setup.gateway.id)
+    assert json.loads(entry)["beat"] >= 1
+    await setup.gateway.drain()
+    await setup.gateway.close()
+    assert await setup.redis.hgetall("plenary:gateways") == {}
+
+
+async def test_a_drain_closes_all_and_waits_for_their_goodbyes(setup: Setup) -> None:
+    clients = [await setup.client(peer=f"peer {number}") for number in range(50)]
+    for client in clients:
+        await setup.echo(client, 1)
+    port = setup.gateway.port
+    await setup.gateway.drain()
+    assert {await client.until_closed() for client in clients} == {closing(errors.DRAINING)}
+    assert sum(isinstance(item, bus.Disconnect) for item in setup.worker.items) == len(clients)
+    assert setup.gateway.trouble() == "draining"
+    with pytest.raises(OSError, match="Connect"):
+        await Client.connect(port)
+
+
+@settings(drain_seconds=0.1)
+async def test_a_drain_is_bounded_when_no_worker_answers(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    setup.worker.deaf = True
+    await setup.gateway.drain()
+    assert await client.until_closed() == closing(errors.DRAINING)
+    assert setup.gateway.hub.connections

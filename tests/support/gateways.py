@@ -1,0 +1,223 @@
+"""What stands around a gateway in tests: a broker that fails on demand, a worker that echoes, clients."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from shared.broker import Broker, BrokerGone, Delivery, Exchange, Refused
+from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.protocol import bus
+
+PATIENCE = 20.0
+"""Seconds after which a test that waits for an event has failed; no test waits for time to pass."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for what nothing announces."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+class FaultyBroker(MemoryBroker):
+    """A gateway's link to the broker, whose faults a test turns on and off."""
+
+    def __init__(self, hub: MemoryHub) -> None:
+        super().__init__(hub)
+        self.nack_next = 0
+        self.forgetful = False
+        self.published: list[tuple[str, bytes]] = []
+
+    async def publish(
+        self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
+    ) -> None:
+        if self.nack_next:
+            self.nack_next -= 1
+            raise Refused("nack")
+        if self.forgetful:
+            await asyncio.sleep(0)
+        else:
+            await super().publish(exchange, key, body, mandatory=mandatory, ttl=ttl)
+        self.published.append((key, body))
+
+
+@dataclass
+class Known:
+    """A session as the worker sees it."""
+
+    connection: int
+    last: int = 0
+    stream: list[bus.Message] = field(default_factory=list)
+
+
+class EchoWorker:
+    """Answers each request with its data, by the rules of the hop (`shared.protocol.bus`), and keeps nothing else.
+
+    `deaf`: takes nothing. `loses`: the next so many answers are committed but never sent.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.deaf = False
+        self.loses = 0
+        self.items: list[bus.SessionItem | bus.Replay] = []
+        self.known: dict[str, Known] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.changed = asyncio.Condition()
+
+    async def start(self, partitions: int) -> None:
+        for partition in range(partitions):
+            await self.broker.subscribe_partition(partition, self.receive, prefetch=64, on_lost=lambda: None)
+
+    def receive(self, delivery: Delivery) -> None:
+        if self.deaf:
+            return
+        origin, items = bus.split(delivery.body)
+        messages: list[bus.Message] = []
+        reports: dict[str, bus.Applied] = {}
+        for encoded in items:
+            item = bus.decode_item(encoded)
+            assert not isinstance(item, bus.MediaEvent | bus.Tick)
+            messages += self._apply(item, reports)
+        delivery.ack()
+        answer = bus.encode_to_gateway(bus.ToGateway(messages, list(reports.values())))
+        self._later(self._send(origin, answer))
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _send(self, gateway: str, body: bytes) -> None:
+        with contextlib.suppress(BrokerGone):
+            await self.broker.publish("notify", f"{gateway}.0", body)
+        async with self.changed:
+            self.changed.notify_all()
+
+    def _apply(self, item: bus.SessionItem | bus.Replay, reports: dict[str, bus.Applied]) -> list[bus.Message]:
+        self.items.append(item)
+        known = self.known.get(item.session)
+        if isinstance(item, bus.Connect) and known is None:
+            known = self.known[item.session] = Known(item.connection)
+        if known is None:
+            reports[item.session] = bus.Applied(item.connection, item.session, -1, 0)
+            return []
+        messages: list[bus.Message] = []
+        again = False
+        match item:
+            case bus.Connect():
+                pass
+            case bus.Replay():
+                messages = known.stream[item.after :]
+            case _ if item.n == known.last + 1:
+                known.last = item.n
+                messages = self._answer(known, item)
+            case _:
+                again = item.n > known.last
+        reports[item.session] = bus.Applied(item.connection, item.session, known.last, len(known.stream), again)
+        return messages
+
+    def _answer(self, known: Known, item: bus.SessionItem) -> list[bus.Message]:
+        match item:
+            case bus.Input(id=id_, data=data) if id_ is not None:
+                body = b'{"response":true,"id":%d,"ok":true,"data":%s}' % (id_, data)
+            case bus.Refused(id=id_, code=code, reason=reason):
+                body = json.dumps({"response": True, "id": id_, "errorCode": code, "errorReason": reason}).encode()
+            case _:
+                return []
+        messages = [self.add(item.session, body)]
+        if self.loses:
+            self.loses -= 1
+            return []
+        return messages
+
+    def add(self, session: str, body: bytes, close: int = 0) -> bus.Message:
+        """Commits one output of a session without sending it."""
+        known = self.known[session]
+        message = bus.Message(body, [bus.Recipient(known.connection, session, len(known.stream) + 1)], close)
+        known.stream.append(message)
+        return message
+
+    async def send(self, session: str, body: bytes, close: int = 0) -> None:
+        """Commits and sends one output of a session."""
+        batch = bus.ToGateway([self.add(session, body, close)], [])
+        await self._send(session.rpartition(".")[0], bus.encode_to_gateway(batch))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE), self.changed:
+            await self.changed.wait_for(condition)
+
+    def numbers(self, session: str) -> list[int]:
+        """The inputs that came, in that order, repeated ones too."""
+        mine = [item for item in self.items if item.session == session and not isinstance(item, bus.Replay)]
+        return [0 if isinstance(item, bus.Connect) else item.n for item in mine]
+
+
+class Client(WSListener):
+    """A WebSocket client that keeps what it got."""
+
+    def __init__(self) -> None:
+        self.frames: deque[dict[str, Any]] = deque()
+        self.arrived = asyncio.Event()
+        self.closed: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self.subprotocol: str | None = None
+        self._ids = itertools.count(1)
+        self._parts = bytearray()
+        self.transport: WSTransport
+
+    @classmethod
+    async def connect(cls, port: int, room: str = "room", peer: str = "alice", **options: Any) -> "Client":
+        return await cls.at(f"ws://127.0.0.1:{port}/?roomId={quote(room)}&peerName={quote(peer)}", **options)
+
+    @classmethod
+    async def at(cls, url: str, **options: Any) -> "Client":
+        headers = {"Sec-WebSocket-Protocol": "protoo"}
+        options.setdefault("extra_headers", headers)
+        _, client = await ws_connect(cls, url, max_frame_size=2**24, **options)
+        assert isinstance(client, Client)
+        return client
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        self.subprotocol = transport.response.headers.get("Sec-WebSocket-Protocol")
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.TEXT:
+            self.frames.append(json.loads(frame.get_payload_as_bytes()))
+            self.arrived.set()
+        elif frame.msg_type == WSMsgType.CLOSE:
+            if not self.closed.done():
+                self.closed.set_result((int(frame.get_close_code()), frame.get_close_reason() or ""))
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if not self.closed.done():
+            self.closed.set_result((1006, ""))
+
+    def send(self, text: str | bytes, kind: WSMsgType = WSMsgType.TEXT, *, fin: bool = True) -> None:
+        self.transport.send(kind, text, fin)
+
+    def request(self, data: Any = None, method: str = "mediasoup-request") -> int:
+        id_ = next(self._ids)
+        self.send(json.dumps({"request": True, "id": id_, "method": method, "data": data}))
+        return id_
+
+    async def receive(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            while not self.frames:
+                self.arrived.clear()
+                await self.arrived.wait()
+        return self.frames.popleft()
+
+    async def until_closed(self) -> tuple[int, str]:
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.shield(self.closed)
