@@ -58,6 +58,10 @@ class MediasoupEngine:
     def pid(self) -> int:
         return self._process.pid
 
+    async def ask(self, method: str, handler: str = "", data: object = None) -> Response:
+        """The engine's own words, for those who look into it (dumps)."""
+        return await self._process.ask(method, handler, data)
+
     async def start(self, on_event: OnEvent, on_death: OnDeath) -> None:
         self._on_event = on_event
         self._on_death = on_death

@@ -38,6 +38,8 @@ EVENT_PATIENCE = float("inf")
 FAREWELL = 2.0
 OUTBOX_LIMIT = 50_000
 
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+
 
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
     """Makes engines as the settings say; builds the binary first if it must be (minutes).
@@ -277,16 +279,23 @@ async def run(settings: NodeSettings, broker: Broker, redis: Redis) -> None:
     make = await engine_factory(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDS:
         loop.add_signal_handler(number, stop.set)
-    await broker.connect()
-    node = MediaNode(settings, broker, redis, make)
     try:
-        await node.start()
-        waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(node.wait())}
+        await broker.connect()
+        await _serve(MediaNode(settings, broker, redis, make), stop)
+    finally:
+        await broker.close()
+        for number in _ENDS:
+            loop.remove_signal_handler(number)
+
+
+async def _serve(node: MediaNode, stop: asyncio.Event) -> None:
+    await node.start()
+    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(node.wait())}
+    try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         for task in waiting:
             task.cancel()
         await node.close()
-    finally:
-        await broker.close()

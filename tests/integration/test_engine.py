@@ -1,0 +1,337 @@
+"""The real engine behind the port: what it answers, and what happens when it is killed."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from medianode import process
+from medianode.engine import Engine, EngineFailed
+from medianode.install import EngineUnavailable, find_engine
+from medianode.mediasoup import MediasoupEngine, MediasoupSettings
+from medianode.node import MediaNode, engine_factory
+from medianode.objects import Objects
+from medianode.pool import Pool
+from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.protocol import bus, media
+from shared.protocol.media import Close, Failed, Pause, Resume
+from shared.protocol.rtp import DtlsParameters, Fingerprint, PayloadTypeMapping, RtpParameters
+from shared.settings import NodeSettings
+
+pytestmark = pytest.mark.engine
+
+ROUTER = media.RouterRef("router", 0, "room", "incarnation", 1)
+REMOTE = DtlsParameters([Fingerprint("sha-256", ":".join(["AB"] * 32))], "client")
+
+VIDEO = {
+    "codecs": [
+        {
+            "name": "VP8",
+            "mimeType": "video/VP8",
+            "payloadType": 96,
+            "clockRate": 90000,
+            "rtcpFeedback": [{"type": "goog-remb"}, {"type": "nack"}, {"type": "nack", "parameter": "pli"}],
+        },
+        {"name": "rtx", "mimeType": "video/rtx", "payloadType": 97, "clockRate": 90000, "parameters": {"apt": 96}},
+    ],
+    "headerExtensions": [{"uri": "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time", "id": 4}],
+    "rtcp": {"cname": "cname", "reducedSize": True},
+}
+CHROME = [{"ssrc": 11, "rtx": {"ssrc": 12}}, {"ssrc": 21, "rtx": {"ssrc": 22}}, {"ssrc": 31, "rtx": {"ssrc": 32}}]
+FIREFOX = [{"encodingId": "low"}, {"encodingId": "medium"}, {"encodingId": "high"}]
+TYPES = [PayloadTypeMapping(96, 101), PayloadTypeMapping(97, 102)]
+MAPPED = [9001, 9002, 9003]
+
+
+def rtp(encodings: list[Any], **more: Any) -> RtpParameters:
+    return msgspec.convert({**VIDEO, "encodings": encodings, **more}, RtpParameters)
+
+
+def produce(producer: str, encodings: list[Any], mapped: list[int], mid: str) -> media.Produce:
+    return media.Produce(ROUTER, "sending", producer, "video", rtp(encodings, muxId=mid), TYPES, mapped)
+
+
+def consume(consumer: str, producer: str, mapped: list[int], **more: Any) -> media.Consume:
+    told = rtp([{"ssrc": 51, "rtx": {"ssrc": 52}}])
+    codecs = [msgspec.structs.replace(c, payload_type=c.payload_type + 5) for c in told.codecs]
+    codecs[1] = msgspec.structs.replace(codecs[1], parameters={"apt": 101})
+    told = msgspec.structs.replace(told, codecs=codecs)
+    return media.Consume(ROUTER, "receiving", consumer, producer, "video", told, mapped, **more)
+
+
+def create(transport: str, remote: DtlsParameters | None = None) -> media.CreateTransport:
+    return media.CreateTransport(ROUTER, transport, dtls_parameters=remote)
+
+
+def settings(**more: Any) -> MediasoupSettings:
+    try:
+        binary = find_engine()
+    except EngineUnavailable as unavailable:
+        pytest.skip(unavailable.reason)
+    if binary is None:
+        pytest.skip("no media engine yet: python -m medianode.install makes it")
+    values = {"announced_ip": "", "port": 0, "rtc_min_port": 40000, "rtc_max_port": 49999, "initial_bitrate": 10**6}
+    return MediasoupSettings(binary=binary, listen_ip="127.0.0.1", **{**values, **more})
+
+
+class Room:
+    """One engine of a pool, asked through the node's memory of objects."""
+
+    def __init__(self, options: MediasoupSettings, slots: int = 1) -> None:
+        self.objects = Objects()
+        self.engines: asyncio.Queue[MediasoupEngine] = asyncio.Queue()
+        self.lost: asyncio.Queue[tuple[list[media.RouterRef], str]] = asyncio.Queue()
+        self.pool = Pool(
+            lambda _: MediasoupEngine(options), slots, on_event=lambda _: None, up=self._up, down=self._down
+        )
+
+    def _up(self, engine: Engine) -> None:
+        assert isinstance(engine, MediasoupEngine)
+        self.objects.engine_up(engine)
+        self.engines.put_nowait(engine)
+
+    def _down(self, engine: Engine, reason: str) -> None:
+        self.lost.put_nowait((self.objects.engine_down(engine, reason), reason))
+
+    def ask(self, request: media.AnyRequest) -> asyncio.Future[media.AnyResult]:
+        result: asyncio.Future[media.AnyResult] = asyncio.get_running_loop().create_future()
+        self.objects.request(request, result.set_result)
+        return result
+
+    async def call(self) -> None:
+        """A sender and a receiver, a simulcast producer and its consumer."""
+        for request in (
+            create("sending", REMOTE),
+            create("receiving"),
+            produce("producer", CHROME, MAPPED, "0"),
+            consume("consumer", "producer", MAPPED),
+        ):
+            assert not isinstance(result := await self.ask(request), Failed), result
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    room = Room(settings(announced_ip="192.0.2.7"))
+    async with asyncio.TaskGroup() as group:
+        keepers = [group.create_task(room.pool.keep(slot, d)) for slot, d in enumerate(await room.pool.start())]
+        yield room
+        for keeper in keepers:
+            keeper.cancel()
+    await room.pool.close()
+
+
+async def test_a_receiving_transport_is_created_then_connected(room: Room) -> None:
+    created = await room.ask(create("receiving"))
+    assert isinstance(created, media.TransportCreated)
+    assert created.ice_parameters.ice_lite
+    assert created.dtls_parameters.role == "auto"
+    assert created.dtls_parameters.fingerprints[-1].algorithm == "sha-256"
+    assert {c.protocol for c in created.ice_candidates} == {"udp", "tcp"}
+    assert {c.ip for c in created.ice_candidates} == {"192.0.2.7"}
+    assert [c.tcp_type for c in created.ice_candidates if c.protocol == "tcp"] == ["passive"]
+    connect = media.ConnectTransport(ROUTER, "receiving", REMOTE)
+    assert await room.ask(connect) == media.TransportConnected("server")
+    assert await room.ask(connect) == media.TransportConnected("server"), "the engine itself refuses the second"
+    assert await room.ask(create("receiving")) == created
+
+
+async def test_a_sending_transport_is_connected_at_once(room: Room) -> None:
+    created = await room.ask(create("sending", REMOTE))
+    assert isinstance(created, media.TransportCreated)
+    assert created.dtls_parameters.role == "server"
+
+
+async def test_all_transports_share_the_engines_ports(room: Room) -> None:
+    ports = set()
+    for name in ("one", "two", "three"):
+        created = await room.ask(create(name))
+        assert isinstance(created, media.TransportCreated)
+        ports |= {(c.protocol, c.port) for c in created.ice_candidates}
+    assert len(ports) == 2
+
+
+async def test_a_transport_that_cannot_be_connected_is_not_created(room: Room) -> None:
+    bad = DtlsParameters([Fingerprint("md5", "00")], "client")
+    failed = await room.ask(create("sending", bad))
+    assert isinstance(failed, Failed)
+    assert failed.code == 400
+    assert isinstance(await room.ask(create("sending", REMOTE)), media.TransportCreated)
+
+
+async def test_ice_restart_makes_new_parameters_once_a_generation(room: Room) -> None:
+    created = await room.ask(create("sending", REMOTE))
+    first = await room.ask(media.RestartIce(ROUTER, "sending", 1))
+    assert isinstance(created, media.TransportCreated)
+    assert isinstance(first, media.IceRestarted)
+    assert first.ice_parameters != created.ice_parameters
+    assert await room.ask(media.RestartIce(ROUTER, "sending", 1)) == first
+    assert await room.ask(media.RestartIce(ROUTER, "sending", 2)) != first
+
+
+@pytest.mark.parametrize("encodings", [CHROME, FIREFOX])
+async def test_simulcast_is_produced_and_consumed(room: Room, encodings: list[Any]) -> None:
+    await room.ask(create("sending", REMOTE))
+    await room.ask(create("receiving"))
+    assert await room.ask(produce("producer", encodings, MAPPED, "0")) == media.Produced()
+    consumed = await room.ask(consume("consumer", "producer", MAPPED, preferred_profile="low"))
+    assert consumed == media.Consumed("none")
+    assert await room.ask(consume("consumer", "producer", MAPPED)) == consumed
+
+
+async def test_a_single_stream_is_produced_and_consumed(room: Room) -> None:
+    await room.ask(create("sending", REMOTE))
+    await room.ask(create("receiving"))
+    assert await room.ask(produce("producer", CHROME[:1], MAPPED[:1], "0")) == media.Produced()
+    assert await room.ask(consume("consumer", "producer", MAPPED[:1], paused=True)) == media.Consumed("default")
+
+
+async def test_the_engine_survives_what_hostile_clients_send(room: Room) -> None:
+    await room.ask(create("sending", REMOTE))
+    red = {"name": "red", "mimeType": "video/red", "payloadType": 99, "clockRate": 90000}
+    hostile = rtp(CHROME[:1], codecs=[*VIDEO["codecs"], red])  # type: ignore[misc]
+    result = await room.ask(media.Produce(ROUTER, "sending", "p", "video", hostile, TYPES, [9001]))
+    assert isinstance(result, Failed)
+    assert result.code == 400
+    assert await room.ask(produce("p", CHROME, MAPPED, "0")) == media.Produced()
+
+
+async def test_two_producers_of_one_stream_conflict(room: Room) -> None:
+    await room.call()
+    result = await room.ask(produce("other", CHROME, [9101, 9102, 9103], "1"))
+    assert isinstance(result, Failed)
+    assert result.code == 409
+
+
+async def test_stats_speak_v2(room: Room) -> None:
+    await room.call()
+    result = await room.ask(media.GetStats(ROUTER, "transport", "sending", 7))
+    assert isinstance(result, media.Stats)
+    (entry,) = result.stats
+    assert (entry["type"], entry["id"], entry["iceConnectionState"]) == ("transport", 7, "new")
+    assert await room.ask(media.GetStats(ROUTER, "producer", "producer", 7, 8)) == media.Stats([])
+    result = await room.ask(media.GetStats(ROUTER, "consumer", "consumer", 7, 8))
+    assert isinstance(result, media.Stats)
+    (entry,) = result.stats
+    assert (entry["type"], entry["mediaType"], entry["transportId"], entry["ssrc"]) == (
+        "outbound-rtp",
+        "video",
+        8,
+        51,
+    )
+
+
+async def test_orders_take_effect_in_the_engine(room: Room) -> None:
+    await room.call()
+    engine = room.engines.get_nowait()
+    room.objects.order(Pause("producer", 1, "producer"))
+    room.objects.order(Pause("consumer", 1, "consumer"))
+    room.objects.order(media.SetPreferredProfile("consumer", 2, "medium"))
+    room.objects.order(media.RequestKeyFrame("consumer", 2))
+    room.objects.order(media.SetMaxIncomingBitrate("sending", 1, 500_000))
+    dump = (await engine.ask("consumer.dump", "consumer")).data
+    assert (dump["paused"], dump["producerPaused"], dump["preferredSpatialLayer"]) == (True, True, 1)
+    room.objects.order(Resume("producer", 2, "producer"))
+    room.objects.order(Resume("consumer", 3, "consumer"))
+    room.objects.order(media.SetPreferredProfile("consumer", 3, "default"))
+    dump = (await engine.ask("consumer.dump", "consumer")).data
+    assert (dump["paused"], dump["producerPaused"], dump["preferredSpatialLayer"]) == (False, False, 2)
+
+
+async def test_closing_closes_in_the_engine_too(room: Room) -> None:
+    await room.call()
+    engine = room.engines.get_nowait()
+    room.objects.order(Close("consumer", 1, "consumer"))
+    assert (await engine.ask("transport.dump", "receiving")).data["consumerIds"] == []
+    room.objects.order(Close("producer", 1, "producer"))
+    assert (await engine.ask("transport.dump", "sending")).data["producerIds"] == []
+    room.objects.order(Close("sending", 1, "transport"))
+    assert (await engine.ask("router.dump", "router")).data["transportIds"] == ["receiving"]
+    room.objects.order(Close("router", 1, "router"))
+    assert (await engine.ask("worker.dump")).data["routerIds"] == []
+
+
+async def test_a_killed_engine_loses_its_routers_and_a_new_one_works(room: Room) -> None:
+    await room.call()
+    engine = room.engines.get_nowait()
+    os.kill(engine.pid, signal.SIGSTOP)
+    pending = room.ask(media.GetStats(ROUTER, "transport", "sending", 7))
+    os.kill(engine.pid, signal.SIGKILL)
+    lost, reason = await room.lost.get()
+    assert lost == [ROUTER]
+    assert "signal 9" in reason
+    assert await pending == Failed(503, "the engine ended by signal 9")
+    refused = await room.ask(create("another"))
+    assert isinstance(refused, Failed)
+    assert refused.code == 503
+    fresh = await room.engines.get()
+    assert fresh.pid != engine.pid
+    placed_anew = media.RouterRef("router of epoch 2", 0, "room", "incarnation", 2)
+    assert isinstance(await room.ask(media.CreateTransport(placed_anew, "t")), media.TransportCreated)
+
+
+async def test_a_stuck_engine_is_ended(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TICK", 0.01)
+    await room.call()
+    engine = room.engines.get_nowait()
+    os.kill(engine.pid, signal.SIGSTOP)
+    answer = room.ask(media.GetStats(ROUTER, "transport", "sending", 7))
+    assert await room.lost.get() == ([ROUTER], "ended by signal 9")
+    assert await answer == Failed(503, "the engine ended by signal 9")
+
+
+async def test_a_taken_port_is_said_in_words(room: Room) -> None:
+    created = await room.ask(create("t"))
+    assert isinstance(created, media.TransportCreated)
+    engine = MediasoupEngine(settings(port=created.ice_candidates[0].port))
+    with pytest.raises(EngineFailed, match="no media port"):
+        await engine.start(lambda _: None, lambda _: None)
+
+
+async def test_a_node_serves_over_a_broker() -> None:
+    """The whole node: commands through a broker, answers to the worker, the end told to the room."""
+    chosen = NodeSettings(engines=1, engine_path=str(settings().binary), announced_ip="192.0.2.7")
+    hub = MemoryHub(partitions=1)
+    worker = MemoryBroker(hub)
+    broker = MemoryBroker(hub)
+    await worker.connect()
+    await broker.connect()
+    node = MediaNode(chosen, broker, FakeAsyncRedis(), await engine_factory(chosen))
+    results: asyncio.Queue[bytes] = asyncio.Queue()
+    inputs: asyncio.Queue[bytes] = asyncio.Queue()
+    await node.start()
+    await worker.subscribe_own("media", "worker", results.put_nowait, on_lost=lambda: None, on_restored=lambda: None)
+    await worker.subscribe_partition(
+        0, lambda delivery: inputs.put_nowait(delivery.body), prefetch=10, on_lost=lambda: None
+    )
+    command = media.Command(7, create("sending", REMOTE))
+    await worker.publish("media", node.id, media.encode(media.Commands("worker", [command])), mandatory=True)
+    (answer,) = media.decode_results(await results.get()).answers
+    assert answer.n == 7
+    assert isinstance(answer.result, media.TransportCreated)
+
+    await node.close()
+    origin, items = bus.split(await inputs.get())
+    (event,) = map(bus.decode_item, items)
+    assert origin == node.id
+    assert isinstance(event, bus.MediaEvent)
+    assert isinstance(media.decode_event(event.event), media.RouterClosed)
+    await worker.close()
+    await broker.close()
+
+
+async def test_a_closed_engine_answers_nothing_and_does_not_die() -> None:
+    engine = MediasoupEngine(settings())
+    deaths: list[str] = []
+    await engine.start(lambda _: None, deaths.append)
+    await engine.close()
+    results: list[media.AnyResult] = []
+    engine.request(create("t"), results.append)
+    assert results == [Failed(503, "the engine has ended")]
+    assert deaths == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(engine.pid, 0)

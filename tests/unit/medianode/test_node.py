@@ -1,0 +1,240 @@
+"""The node's shell, with a broker in the test's hands and an engine that answers at once or when told."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import redis.exceptions
+from fakeredis import FakeAsyncRedis
+
+from medianode.engine import Engine, EngineFailed
+from medianode.node import MediaNode, run
+from medianode.null import NullEngine
+from shared.broker import Delivery, Exchange, Notice, Subscription
+from shared.protocol import bus, media
+from shared.protocol.media import Answer, Command, Commands
+from shared.registry import Observer
+from shared.settings import NodeSettings
+
+
+class HeldBroker:
+    """Keeps what is published, and confirms at once."""
+
+    def __init__(self) -> None:
+        self.published: asyncio.Queue[tuple[Exchange, str, bytes]] = asyncio.Queue()
+        self.receive: Callable[[bytes], None] = lambda _: None
+        self.binding = ""
+        self.connected = True
+        self.subscribed = asyncio.Event()
+
+    async def connect(self) -> None: ...
+
+    async def publish(
+        self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
+    ) -> None:
+        self.published.put_nowait((exchange, key, body))
+
+    async def subscribe_own(
+        self,
+        exchange: Exchange,
+        binding: str,
+        receive: Callable[[bytes], None],
+        *,
+        on_lost: Notice,
+        on_restored: Notice,
+    ) -> Subscription:
+        assert exchange == "media"
+        self.binding, self.receive = binding, receive
+        self.subscribed.set()
+        return self
+
+    async def subscribe_partition(
+        self, partition: int, receive: Callable[[Delivery], None], *, prefetch: int, on_lost: Notice
+    ) -> Subscription:
+        raise AssertionError("a media node takes no partition")
+
+    async def close(self) -> None: ...
+
+    def command(self, *bodies: media.AnyRequest | media.AnyOrder, reply_to: str = "worker") -> None:
+        numbered = [Command(n, body) for n, body in enumerate(bodies, start=1)]
+        self.receive(media.encode(Commands(reply_to, numbered)))
+
+    async def results(self) -> tuple[str, media.Results]:
+        exchange, key, body = await self.published.get()
+        assert exchange == "media"
+        return key, media.decode_results(body)
+
+    async def events(self) -> list[bus.MediaEvent]:
+        exchange, key, body = await self.published.get()
+        assert (exchange, key) == ("rooms", "3")
+        _, items = bus.split(body)
+        events = [bus.decode_item(item) for item in items]
+        assert all(isinstance(event, bus.MediaEvent) for event in events)
+        return events  # type: ignore[return-value]
+
+
+@pytest.fixture
+def broker() -> HeldBroker:
+    return HeldBroker()
+
+
+@pytest.fixture
+def store() -> FakeAsyncRedis:
+    return FakeAsyncRedis()
+
+
+def node_with(engine: Engine, broker: HeldBroker, store: Any, **settings: Any) -> MediaNode:
+    chosen = NodeSettings(name="node", engine="null", announced_ip="192.0.2.7", **settings)
+    return MediaNode(chosen, broker, store, lambda _: engine)
+
+
+@pytest.fixture
+async def null_node(broker: HeldBroker, store: Any) -> AsyncIterator[MediaNode]:
+    node = node_with(NullEngine("192.0.2.7"), broker, store)
+    await node.start()
+    yield node
+    await node.close()
+
+
+@pytest.fixture
+async def held_node(broker: HeldBroker, store: Any, engine: Any) -> AsyncIterator[MediaNode]:
+    node = node_with(engine, broker, store)
+    await node.start()
+    yield node
+    await node.close()
+
+
+def decoded(event: bus.MediaEvent) -> media.AnyEvent:
+    return media.decode_event(event.event)
+
+
+async def test_commands_are_answered_in_one_batch(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
+    broker.command(requests.create(), requests.produce(), requests.consume())
+    key, results = await broker.results()
+    assert key == "worker"
+    assert results.node == null_node.id == broker.binding
+    assert [answer.n for answer in results.answers] == [1, 2, 3]
+    assert isinstance(results.answers[0].result, media.TransportCreated)
+    assert results.answers[2] == Answer(3, media.Consumed("default"))
+
+
+async def test_each_worker_gets_its_own_answers(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
+    broker.command(requests.create(), reply_to="one")
+    broker.command(requests.create(), reply_to="two")
+    (one, first), (two, second) = await broker.results(), await broker.results()
+    assert {one, two} == {"one", "two"}
+    assert first.answers == second.answers
+
+
+async def test_an_order_between_requests_keeps_its_place(
+    held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any
+) -> None:
+    broker.command(requests.create(), media.Close("transport", 1, "transport"), requests.produce())
+    assert [type(request) for request, _ in engine.requests] == [media.CreateTransport]
+    assert len(engine.orders) == 1
+    _, results = await broker.results()
+    assert isinstance(results.answers[0].result, media.Failed), "nothing is produced on a closed transport"
+
+
+async def test_nonsense_is_dropped(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
+    broker.receive(b"{")
+    broker.command(requests.create())
+    await broker.results()
+
+
+async def test_events_go_to_the_rooms_partition_numbered(
+    held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any
+) -> None:
+    broker.command(requests.create())
+    engine.on_event(media.IceStateChanged("transport", "connected"))
+    engine.on_event(media.IceStateChanged("unknown", "connected"))
+    engine.on_event(media.DtlsStateChanged("transport", "connected"))
+    first, second = await broker.events()
+    assert (first.n, second.n) == (1, 2)
+    assert (first.room, first.incarnation, first.epoch, first.node) == ("room", "i", 1, held_node.id)
+    assert decoded(first) == media.IceStateChanged("transport", "connected")
+
+
+async def test_a_dead_engine_closes_its_routers_and_is_started_again(
+    held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = asyncio.Event()
+
+    async def start(*_: object) -> None:
+        started.set()
+
+    monkeypatch.setattr(engine, "start", start)
+    broker.command(requests.create())
+    engine.on_death("killed")
+    (event,) = await broker.events()
+    assert decoded(event) == media.RouterClosed("router", "killed")
+    await started.wait()
+
+
+async def test_the_registry_knows_the_node_until_it_leaves(broker: HeldBroker, store: Any, requests: Any) -> None:
+    node = node_with(NullEngine("192.0.2.7"), broker, store)
+    await node.start()
+    observer = Observer(store, "nodes")
+    await observer.read(0)
+    entry = observer.alive[node.id]
+    assert (entry["name"], entry["engine"], entry["engines"]) == ("node", "null", 1)
+    assert entry["announced_ip"] == "192.0.2.7"
+    broker.command(requests.create(), requests.produce())
+    assert node.info() | {"routers": 1, "transports": 1, "producers": 1, "load": 2.0} == node.info()
+    await node.close()
+    await observer.read(0)
+    assert not observer.alive
+
+
+async def test_a_closing_node_tells_its_rooms(broker: HeldBroker, store: Any, engine: Any, requests: Any) -> None:
+    node = node_with(engine, broker, store)
+    await node.start()
+    broker.command(requests.create())
+    await node.close()
+    (event,) = await broker.events()
+    assert isinstance(decoded(event), media.RouterClosed)
+
+
+async def test_a_node_without_redis_serves_on(
+    broker: HeldBroker, store: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise redis.exceptions.ConnectionError
+
+    monkeypatch.setattr(store, "hset", refuse)
+    monkeypatch.setattr(store, "hdel", refuse)
+    node = node_with(NullEngine("192.0.2.7"), broker, store)
+    await node.start()
+    broker.command(requests.create())
+    await broker.results()
+    await node.close()
+
+
+async def test_ids_are_never_the_same(broker: HeldBroker, store: Any) -> None:
+    assert len({node_with(NullEngine(""), broker, store).id for _ in range(3)}) == 3
+
+
+async def test_an_engine_that_does_not_start_is_told_to_the_caller(
+    broker: HeldBroker, store: Any, engine: Any
+) -> None:
+    async def start(*_: object) -> None:
+        raise EngineFailed("port taken")
+
+    engine.start = start
+    node = node_with(engine, broker, store)
+    with pytest.raises(EngineFailed, match="port taken"):
+        await node.start()
+
+
+async def test_a_signal_ends_the_process_in_good_order(broker: HeldBroker, store: Any, requests: Any) -> None:
+    running = asyncio.create_task(run(NodeSettings(engine="null", announced_ip="192.0.2.7"), broker, store))
+    await broker.subscribed.wait()
+    broker.command(requests.create())
+    await broker.results()
+    signal.raise_signal(signal.SIGTERM)
+    await running
+    (event,) = await broker.events()
+    assert isinstance(decoded(event), media.RouterClosed)
+    assert not await store.hgetall("plenary:nodes")
