@@ -1,9 +1,59 @@
-# `make run` and `make test` are all a newcomer types.
+# `make run` and `make test` are all that a newcomer types; `make help` lists the rest.
+
 PYTHON ?= python3
 VENV ?= .venv
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plenary
 BIN := $(VENV)/bin
 
+# make run REDIS_URL=… AMQP_URL=… PORT=… TLS=1
+RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--amqp-url $(AMQP_URL)) \
+	$(if $(PORT),--port $(PORT)) $(if $(TLS),--tls-cert $(CACHE)/tls/cert.pem --tls-key $(CACHE)/tls/key.pem)
+
+WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
+
+.PHONY: help run test check unit engine page clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: $(VENV)/.ready page engine $(if $(TLS),certificate) ## everything in one process, with a page to call each other
+	@$(BIN)/plenary run $(RUN_OPTIONS)
+
+test: $(VENV)/.ready page engine servers check ## all tests, against real RabbitMQ, Redis, engine and browser
+	$(BIN)/pytest $(PYTEST_OPTIONS)
+
+check: $(VENV)/.ready ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.ready ## the tests that need nothing installed
+	$(BIN)/pytest tests/unit $(PYTEST_OPTIONS)
+
+engine: $(VENV)/.ready ## the media engine's binary, found or built
+	@$(BIN)/python -m medianode.install $(if $(filter run,$(MAKECMDGOALS)),|| true)
+
+page: web/dist/index.html ## the demo page
+
+clean: ## everything made here (the engine stays in its cache)
+	rm -rf $(VENV) web/dist web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: servers certificate
+servers:
+	@scripts/need redis-server rabbitmq-server chromium
+
+certificate:
+	@scripts/need openssl
+	@scripts/certificate $(CACHE)/tls
+
+web/dist/index.html: $(WEB_SOURCES)
+	@scripts/need nodejs npm
+	cd web && npm ci --silent --no-fund --no-audit && npm run --silent build
+	@touch $@
+
 $(VENV)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tests]'
-	touch $@
+	@scripts/need python3-venv
+	@echo "making the virtual environment $(VENV) (about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tests]'
+	@touch $@
