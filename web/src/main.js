@@ -11,7 +11,7 @@ import { Media, mayPreview } from './media.js';
 import { watchSpeaking } from './speaking.js';
 import { CallPage } from './ui/callpage.js';
 import { JoinPage } from './ui/join.js';
-import { toast } from './ui/toasts.js';
+import { clearToasts, toast } from './ui/toasts.js';
 
 const UNSUPPORTED = 'This browser cannot take part in calls. A current Firefox, Chrome, Edge or Safari can.';
 
@@ -23,6 +23,7 @@ let page = null;
 
 function show(next) {
   page?.remove();
+  clearToasts();
   page = next;
   root.append(page.element);
 }

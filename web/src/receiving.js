@@ -13,7 +13,7 @@ export class Receiving {
   #choices;
   #changed;
   #transport = null;
-  #pending = new Set();
+  #queue = Promise.resolve();
   #failures = new WeakMap();
   #patience = new Patience();
   #waiting = false;
@@ -37,7 +37,7 @@ export class Receiving {
     const choice = this.#choice(consumer);
     if (choice[consumer.kind]) consumer.pause();
     if (choice.profile && consumer.kind === 'video') consumer.setPreferredProfile(choice.profile);
-    void this.#receive(consumer);
+    this.#sync();
     this.#changed();
   }
 
@@ -66,29 +66,24 @@ export class Receiving {
     this.#patience.stop();
   }
 
+  // One by one: the library would send `createTransport` again for each consumer that waits behind a refused one.
+  #sync() {
+    this.#queue = this.#queue.then(async () => {
+      for (const peer of this.#room.peers) for (const consumer of peer.consumers) await this.#receive(consumer);
+    });
+  }
+
   async #receive(consumer) {
-    // While one is pending, its end decides whether it has to be received once more.
-    if (this.#closed || this.#waiting || this.#pending.has(consumer)) return;
-    if (consumer.closed || !consumer.supported) return;
+    if (this.#closed || this.#waiting || consumer.closed || !consumer.supported || consumer.transport) return;
     const transport = this.#openTransport();
-    if (consumer.transport === transport) return;
-    this.#pending.add(consumer);
-    let failure = null;
     try {
       await consumer.receive(transport);
+      this.#patience.reset();
+      this.problem = '';
     } catch (error) {
-      failure = error;
+      // What fails because it is gone needs no other try: a replaced transport has its own.
+      if (!this.#closed && !consumer.closed && transport === this.#transport) this.#failed(consumer, error);
     }
-    this.#pending.delete(consumer);
-    if (this.#closed || consumer.closed) return;
-    if (transport !== this.#transport) {
-      // It is being replaced: unless that waits for its turn, go on with the new one.
-      if (!this.#waiting) void this.#receive(consumer);
-      return;
-    }
-    if (failure) return this.#failed(consumer, failure);
-    this.#patience.reset();
-    this.problem = '';
     this.#changed();
   }
 
@@ -107,28 +102,24 @@ export class Receiving {
     const transport = this.#transport;
     this.#transport = null;
     transport?.close();
-    if (!this.#waiting) this.#receiveAll();
-  }
-
-  #receiveAll() {
-    for (const peer of this.#room.peers) for (const consumer of peer.consumers) void this.#receive(consumer);
+    this.#sync();
     this.#changed();
   }
 
   // The library cannot receive a consumer twice over one transport, so trying again costs the whole transport:
   // too much for one that fails again and again.
-  async #failed(consumer, error) {
+  #failed(consumer, error) {
     const failures = (this.#failures.get(consumer) ?? 0) + 1;
     this.#failures.set(consumer, failures);
     const again = isTemporary(error) || failures < TRIES;
     this.problem = `You can't see or hear everybody. ${serverWords(error)}${again ? ' Trying again…' : ''}`;
-    this.#changed();
     if (!again) return;
     this.#waiting = true;
     this.#replaceTransport();
-    await this.#patience.wait();
-    this.#waiting = false;
-    if (!this.#closed) this.#receiveAll();
+    void this.#patience.wait().then(() => {
+      this.#waiting = false;
+      this.#sync();
+    });
   }
 
   #choice(consumer) {

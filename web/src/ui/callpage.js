@@ -25,7 +25,7 @@ export class CallPage {
     this.#toolbar = new Toolbar(media, { onShare: () => dialog.showModal(), onLeave: () => call.leave() });
     this.#banner = new Banner({
       onRetry: () => retryDevices(media),
-      onSound: () => this.#unblock(),
+      onSound: this.#unblock,
     });
     this.element = h('div', { class: 'call' },
       h('header', { class: 'bar' }, brand(), h('h1', { class: 'bar__room', title: call.room }, call.room), this.#people, this.#status.element),
@@ -34,6 +34,7 @@ export class CallPage {
       h('footer', { class: 'foot' }, this.#toolbar.element),
       dialog);
     call.addEventListener('change', this.#update);
+    media.addEventListener('change', this.#unblock);
     document.addEventListener('keydown', this.#key);
     this.#update();
   }
@@ -44,6 +45,7 @@ export class CallPage {
 
   remove() {
     this.#call.removeEventListener('change', this.#update);
+    this.#call.media.removeEventListener('change', this.#unblock);
     document.removeEventListener('keydown', this.#key);
     this.#grid.remove();
     this.element.remove();
@@ -68,11 +70,13 @@ export class CallPage {
     this.#update();
   }
 
-  #unblock() {
+  // After a click, and after the microphone came on: a page that captures may play.
+  #unblock = () => {
+    if (!this.#soundBlocked) return;
     this.#soundBlocked = false;
     this.#grid.unblock();
     this.#update();
-  }
+  };
 }
 
 function retryDevices(media) {

@@ -7,7 +7,8 @@ import { linkBox } from './share.js';
 import { Tile } from './tile.js';
 
 export class Grid {
-  element = h('div', { class: 'grid', role: 'group', 'aria-label': 'People in this call' });
+  #rows = h('div', { class: 'grid__rows', role: 'group', 'aria-label': 'People in this call' });
+  element = h('div', { class: 'grid' }, this.#rows);
   #call;
   #self;
   #invitation;
@@ -24,7 +25,7 @@ export class Grid {
       h('h2', {}, 'You’re the only one here'),
       h('p', {}, 'Share the link, and people appear as they join.'),
       linkBox(call.room, 'empty'));
-    this.element.append(this.#self.element);
+    this.#rows.append(this.#self.element);
     this.#observer.observe(this.element);
   }
 
@@ -61,7 +62,7 @@ export class Grid {
     }
     for (const peer of peers) this.#tile(peer.name).update(peerView(peer));
     if (peers.length > 0) this.#invitation.remove();
-    else if (!this.#invitation.isConnected) this.element.append(this.#invitation);
+    else if (!this.#invitation.isConnected) this.#rows.append(this.#invitation);
   }
 
   #tile(name) {
@@ -69,7 +70,7 @@ export class Grid {
       const tile = new Tile(name, { actions: this.#actions(name), onBlocked: this.#onBlocked });
       this.#tiles.set(name, tile);
       // Others first: on a screen, one looks at them, not at oneself.
-      this.element.insertBefore(tile.element, this.#self.element);
+      this.#rows.insertBefore(tile.element, this.#self.element);
     }
     return this.#tiles.get(name);
   }
@@ -92,15 +93,16 @@ export class Grid {
   }
 
   #layout() {
-    const { clientWidth: width, clientHeight: height } = this.element;
-    if (width === 0 || height === 0) return;
+    // Rounded down: half a pixel too much would wrap the row.
+    const [width, height] = [this.element.clientWidth - 1, this.element.clientHeight - 1];
+    if (width <= 0 || height <= 0) return;
     const gap = width < 600 ? 8 : 12;
-    const { columns, tileWidth, tileHeight } = bestGrid(this.element.children.length, width, height, gap);
-    const { style } = this.element;
+    const { columns, tileWidth, tileHeight } = bestGrid(this.#rows.children.length, width, height, gap);
+    const { style } = this.#rows;
     style.setProperty('--gap', `${gap}px`);
     style.setProperty('--tile-width', `${tileWidth}px`);
     style.setProperty('--tile-height', `${tileHeight}px`);
-    style.setProperty('--row-width', `${columns * (tileWidth + gap)}px`);
+    style.setProperty('--row-width', `${columns * (tileWidth + gap) - gap}px`);
   }
 }
 

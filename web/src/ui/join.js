@@ -5,6 +5,12 @@ import { INSECURE } from '../words.js';
 import { h, setAttributes, setText } from './dom.js';
 import { brand, icon, setIcon } from './icons.js';
 
+const HEADINGS = {
+  fresh: ['Start a call', 'Pick a room and share its link. Nothing to install.'],
+  invited: ['Join the call', 'You were invited. Say who you are, and come in.'],
+  again: ['Join again?', 'The room is still there for whoever has its link.'],
+};
+
 /** `onJoin({name, room})` is called with valid names. */
 export class JoinPage {
   element;
@@ -62,12 +68,11 @@ export class JoinPage {
       if (event.target.reportValidity()) onJoin({ name: name.value.trim(), room: room.value.trim() });
     };
     const clear = (event) => event.target.setCustomValidity('');
+    const [title, lead] = HEADINGS[message ? 'again' : wishes.room ? 'invited' : 'fresh'];
     // A custom message would block the submit event that renews it, so validation is ours alone.
     return h('form', { class: 'join__form', noValidate: true, on: { submit, input: clear } },
-      h('h1', {}, wishes.room ? 'Join the call' : 'Start a call'),
-      h('p', { class: 'join__lead' }, wishes.room
-        ? 'You were invited. Say who you are, and come in.'
-        : 'Pick a room and share its link. Nothing to install.'),
+      h('h1', {}, title),
+      h('p', { class: 'join__lead' }, lead),
       message ? h('p', { class: 'join__message', role: 'alert', 'data-testid': 'join-message' }, icon('warning'), message) : null,
       h('label', { class: 'field', htmlFor: 'join-name' }, 'Your name', name),
       h('label', { class: 'field', htmlFor: 'join-room' }, 'Room', room),

@@ -53,8 +53,8 @@ export class Tile {
     setText(parts.name, name);
     setText(parts.avatar, initialsOf(name));
     setText(parts.note, note);
-    setText(parts.quality, LAYERS.has(quality) ? quality : '');
-    parts.quality.hidden = !LAYERS.has(quality);
+    setText(parts.quality, LAYERS.has(quality) && !note ? quality : '');
+    parts.quality.hidden = parts.quality.textContent === '';
     play(parts.video, video?.track ?? null);
     if (parts.audio) play(parts.audio, audio?.track ?? null, () => this.#soundBlocked());
     const silent = !audio || audio.off || audio.pausedByMe;
@@ -152,6 +152,7 @@ function initialsOf(name) {
 /** The same person has the same colour on every screen. */
 function hueOf(id) {
   let hash = 0;
-  for (const letter of id) hash = (hash * 31 + letter.codePointAt(0)) % 360;
-  return hash;
+  for (const letter of id) hash = (hash * 31 + letter.codePointAt(0)) % 3600;
+  // The golden angle sets names apart that differ in one letter only.
+  return Math.round(hash * 137.5) % 360;
 }

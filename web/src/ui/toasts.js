@@ -12,3 +12,8 @@ export function toast(text) {
   while (list.children.length > MOST) list.firstElementChild.remove();
   setTimeout(() => item.remove(), SHOWN_MS);
 }
+
+/** Old news says nothing about a new page. */
+export function clearToasts() {
+  document.getElementById('toasts').replaceChildren();
+}
