@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -335,3 +336,83 @@ async def test_a_closed_engine_answers_nothing_and_does_not_die() -> None:
     assert deaths == []
     with pytest.raises(ProcessLookupError):
         os.kill(engine.pid, 0)
+
+
+# --- with media -----------------------------------------------------------------------------------------------
+
+PLAIN = {
+    "listenIp": {"ip": "127.0.0.1"},
+    "rtcpMux": True,
+    "comedia": False,
+    "enableSctp": False,
+    "numSctpStreams": {"OS": 1024, "MIS": 1024},
+    "maxSctpMessageSize": 262144,
+    "sctpSendBufferSize": 262144,
+    "isDataChannel": False,
+    "enableSrtp": False,
+}
+
+
+class Camera(asyncio.DatagramProtocol):
+    """Sends VP8 key frames of three simulcast streams as plain RTP until it is stopped."""
+
+    def __init__(self, port: int) -> None:
+        self._address = ("127.0.0.1", port)
+        self._frame = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._send()
+
+    def _send(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._frame += 1
+        for encoding in CHROME:
+            header = struct.pack("!BBHII", 0x80, 0x80 | 96, self._frame, self._frame * 3000, encoding["ssrc"])
+            # Descriptor with start bit, picture id, temporal layer 0; then a key frame's first bytes.
+            descriptor = bytes([0x90, 0xE0, self._frame & 0x7F, self._frame & 0xFF, 0x00])
+            self._transport.sendto(header + descriptor + bytes(10) + bytes(200), self._address)
+        asyncio.get_running_loop().call_later(0.01, self._send)
+
+
+async def test_profiles_follow_the_layers_that_are_sent() -> None:
+    """Simulcast, as the mapping describes it to the engine, is really taken apart and sent on."""
+    engine = MediasoupEngine(settings())
+    events: asyncio.Queue[media.AnyEvent] = asyncio.Queue()
+    await engine.start(events.put_nowait, lambda _: None)
+
+    async def done(request: media.AnyRequest) -> media.AnyResult:
+        result: asyncio.Future[media.AnyResult] = asyncio.get_running_loop().create_future()
+        engine.request(request, result.set_result)
+        return await result
+
+    async def profile_of(consumer: str) -> str:
+        while True:
+            event = await events.get()
+            if isinstance(event, media.ProfileChanged) and event.object == consumer:
+                return event.profile
+
+    engine.create_router("router")
+    await engine.ask("router.createPlainTransport", "router", {**PLAIN, "transportId": "sending", "comedia": True})
+    await engine.ask("router.createPlainTransport", "router", {**PLAIN, "transportId": "receiving"})
+    await engine.ask("transport.connect", "receiving", {"ip": "127.0.0.1", "port": 9})
+    port = (await engine.ask("transport.dump", "sending")).data["tuple"]["localPort"]
+    assert await done(produce("producer", CHROME, MAPPED, "0")) == media.Produced()
+    assert await done(consume("low", "producer", MAPPED, preferred_profile="low")) == media.Consumed("none")
+    camera, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: Camera(port), local_addr=("127.0.0.1", 0)
+    )
+    async with asyncio.timeout(20):
+        assert await profile_of("low") == "low"
+        for preferred, expected in (("default", "high"), ("medium", "medium")):
+            request = consume(preferred, "producer", MAPPED, preferred_profile=preferred)
+            assert await done(request) == media.Consumed("none")
+            assert await profile_of(preferred) == expected
+    stats = await done(media.GetStats(ROUTER, "consumer", "low", 7, 8))
+    assert isinstance(stats, media.Stats)
+    inbound, outbound = stats.stats
+    assert (inbound["type"], inbound["ssrc"], outbound["type"]) == ("inbound-rtp", 11, "outbound-rtp")
+    assert outbound["inboundRtpId"] == inbound["id"]
+    camera.close()
+    await engine.close()
