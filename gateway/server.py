@@ -211,22 +211,6 @@ class Gateway:
         return ""
 
 
-async def run(settings: GatewaySettings, broker: Broker, redis: Redis, stop: asyncio.Event) -> None:
-    """A gateway until `stop` is set (on SIGTERM), drained. Raises if it cannot go on."""
-    gateway = Gateway(settings, broker, redis)
-    try:
-        await gateway.start()
-        stopping, failing = asyncio.create_task(stop.wait()), asyncio.create_task(gateway.wait())
-        done, pending = await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        if failing in done:
-            failing.result()
-        await gateway.drain()
-    finally:
-        await gateway.close()
-
-
 class _PicowsLog:
     """picows calls each client's mistake an error and gives each connection a logger; a defect of ours matters."""
 

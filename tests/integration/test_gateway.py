@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -396,6 +398,25 @@ async def test_bad_names_are_turned_away_with_a_code_that_browsers_see(setup: Se
 
 async def test_the_longest_names_are_let_in(setup: Setup) -> None:
     await setup.echo(await setup.client("é" * 64, "x" * 128), 1)
+
+
+async def test_tls_serves_page_and_websocket(setup: Setup, tmp_path: Path) -> None:
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = f"req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -days 1 -subj /CN=localhost"
+    await (await asyncio.create_subprocess_exec(openssl, *command.split(), stderr=asyncio.subprocess.DEVNULL)).wait()
+    options = GatewaySettings(host="127.0.0.1", port=0, page="none", tls_cert=str(cert), tls_key=str(key))
+    gateway = Gateway(options, setup.broker, setup.redis)
+    await gateway.start()
+    trusting = ssl.create_default_context(cafile=str(cert))
+    trusting.check_hostname = False
+    url = f"wss://127.0.0.1:{gateway.port}/?roomId=r&peerName=p"
+    client = await Client.at(url, ssl_context=trusting)
+    for size in (10, 9000, 200_000):
+        await setup.echo(client, "x" * size)
+    await gateway.close()
+    assert (await client.until_closed())[0] == 1006
 
 
 # --- plain HTTP -------------------------------------------------------------------------------------------------
