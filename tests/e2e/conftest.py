@@ -1,0 +1,109 @@
+"""Real browsers with the unmodified clients, on both deployments: one process on memory, and a cluster."""
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from medianode.install import find_engine
+from tests.e2e.page import CallPage
+from tests.support.cluster import Cluster, all_in_one
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PAGE = Path(__file__).parents[2] / "web" / "dist" / "index.html"
+CHROMIUM_FLAGS = [
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--allow-loopback-in-peer-connection",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where the first and the second browser connect."""
+
+    name: str
+    urls: tuple[str, str]
+    cluster: Cluster | None = None
+
+
+@pytest.fixture
+def needs() -> None:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    if not PAGE.exists():
+        pytest.skip("the page is not built: make page")
+    if find_engine() is None:
+        pytest.skip("no media engine: make engine")
+
+
+@pytest.fixture
+def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    """Two gateways, two room workers, one media node, on real servers."""
+    cluster = Cluster(redis_url, amqp_url, tmp_path)
+    try:
+        cluster.medianode("node1")
+        cluster.roomworker("worker1")
+        cluster.roomworker("worker2")
+        cluster.gateway("gateway1")
+        cluster.gateway("gateway2")
+        yield cluster
+    finally:
+        print(cluster.said())
+        cluster.stop()
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def deployment(request: pytest.FixtureRequest, needs: None, tmp_path: Path) -> Iterator[Deployment]:
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        yield Deployment("cluster", (cluster.roles["gateway1"].url, cluster.roles["gateway2"].url), cluster)
+        return
+    with all_in_one(tmp_path) as role:
+        yield Deployment("embedded", (role.url, role.url))
+        print(role.said())
+
+
+class Browsers:
+    """Opens browsers, each a process of its own, and keeps what their consoles said."""
+
+    def __init__(self, launch: Callable[[], Awaitable[Browser]]) -> None:
+        self._launch = launch
+        self.pages: list[CallPage] = []
+
+    async def open(self, url: str, name: str, room: str = "demo") -> CallPage:
+        browser = await self._launch()
+        page = CallPage(await browser.new_page(viewport={"width": 1100, "height": 700}), name)
+        self.pages.append(page)
+        await page.join(url, room)
+        return page
+
+
+@pytest.fixture
+async def browsers(needs: None) -> AsyncIterator[Browsers]:
+    opened: list[Browser] = []
+    async with async_playwright() as playwright:
+
+        async def launch() -> Browser:
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+            opened.append(browser)
+            return browser
+
+        browsers = Browsers(launch)
+        try:
+            yield browsers
+        finally:
+            for page in browsers.pages:
+                print(f"--- {page.name}'s console", *page.console, sep="\n")
+            for browser in opened:
+                await browser.close()

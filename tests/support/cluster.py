@@ -1,0 +1,137 @@
+"""Roles as processes of their own, on given servers: what a cluster is, small enough for a test."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from tests.support.servers import free_port
+
+PATIENCE = 30.0
+ROOT = Path(__file__).parents[2]
+
+
+class Role:
+    """One `plenary …` process. `url` is a gateway's address."""
+
+    def __init__(self, name: str, arguments: list[str], logs: Path, url: str = "") -> None:
+        self.name = name
+        self.url = url
+        self.log = logs / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "plenary", *arguments], cwd=ROOT, stdout=log, stderr=log, env=_environment()
+            )
+
+    def check(self) -> None:
+        """Raises if the process has ended, with what it said."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.said()}")
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end on SIGTERM:\n{self.said()}") from None
+
+
+def _environment() -> dict[str, str]:
+    """This process's, less what would configure Plenary."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PLENARY_")} | {
+        name: os.environ[name] for name in ("PLENARY_MEDIASOUP_WORKER", "PLENARY_CACHE") if name in os.environ
+    }
+
+
+class Cluster:
+    """Starts roles and waits until they serve."""
+
+    def __init__(self, redis_url: str, amqp_url: str, logs: Path, partitions: int = 32) -> None:
+        self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
+        self._logs = logs
+        self._servers = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", str(partitions)]
+        self.partitions = partitions
+        self.roles: dict[str, Role] = {}
+
+    def gateway(self, name: str, port: int = 0) -> Role:
+        return self._start("gateway", name, ["--host", "127.0.0.1", "--port", str(port or free_port())])
+
+    def roomworker(self, name: str) -> Role:
+        return self._start("roomworker", name, [])
+
+    def medianode(self, name: str, engine: str = "mediasoup") -> Role:
+        address = ["--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
+        return self._start("medianode", name, ["--engine", engine, "--engines", "1", *address])
+
+    def _start(self, kind: str, name: str, options: list[str]) -> Role:
+        url = f"http://127.0.0.1:{options[options.index('--port') + 1]}" if kind == "gateway" else ""
+        role = Role(name, [kind, "--name", name, *self._servers, *options], self._logs, url)
+        self.roles[name] = role
+        if url:
+            wait_until(lambda: ready(url), role)
+        else:
+            registry = {"roomworker": "plenary:workers", "medianode": "plenary:nodes"}[kind]
+            wait_until(lambda: self.registered(registry, name), role)
+        return role
+
+    def registered(self, registry: str, name: str) -> bool:
+        return any(member.decode().startswith(f"{name}-") for member in self.redis.hkeys(registry))
+
+    def stop(self) -> None:
+        """Ends every process, gateways first, and expects them to go in peace."""
+        order = sorted(self.roles.values(), key=lambda role: not role.url)
+        codes = {role.name: role.stop() for role in order if role.process.poll() is None}
+        self.redis.close()
+        assert not any(codes.values()), codes
+
+    def said(self) -> str:
+        return "\n".join(f"--- {role.name}\n{role.said()}" for role in self.roles.values())
+
+
+def ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], role: Role) -> None:
+    """Waits for what no event tells of: another process being ready."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        role.check()
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{role.name} is not ready after {PATIENCE} s:\n{role.said()}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def all_in_one(logs: Path, *options: str) -> Iterator[Role]:
+    """`plenary run` on memory."""
+    port = free_port()
+    address = ["--host", "127.0.0.1", "--port", str(port), "--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
+    role = Role("run", ["run", *address, "--engines", "1", *options], logs, f"http://127.0.0.1:{port}")
+    try:
+        wait_until(lambda: ready(role.url), role)
+        yield role
+    finally:
+        if role.process.poll() is None:
+            role.stop()
