@@ -16,7 +16,7 @@ from shared.broker import Broker, BrokerGone, Delivery, Exchange, Refused
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test that waits for an event has failed; no test waits for time to pass."""
 
 

@@ -1,0 +1,109 @@
+"""Publishes with confirms: one future a message, no task."""
+
+import asyncio
+from collections import deque
+
+from aiormq.abc import AbstractConnection
+from pamqp.header import ContentHeader
+
+from shared.broker import BrokerGone, Exchange, Refused, Unroutable
+from shared.broker.amqp import wire
+from shared.broker.amqp.link import CALL_WITHIN, uncancelled
+from shared.broker.amqp.wire import Intake, Method, Outlet
+
+UNCONFIRMED_LIMIT = 65536
+UNSENT_LIMIT = 64 * 1024 * 1024
+
+
+class Publisher:
+    """`open` at each new connection, `lost` when it is gone; between them `send` works."""
+
+    def __init__(self) -> None:
+        self._outlet: Outlet | None = None
+        self._channel = 0
+        self._frame_max = 0
+        # Of the messages since `_oldest`, in order of their delivery tags; done ones only behind an undone one.
+        self._unconfirmed: deque[asyncio.Future[None]] = deque()
+        self._oldest = 1
+
+    @property
+    def oldest_unconfirmed(self) -> asyncio.Future[None] | None:
+        """If it stays the same, RabbitMQ confirms no more."""
+        return self._unconfirmed[0] if self._unconfirmed else None
+
+    async def open(self, connection: AbstractConnection, outlet: Outlet) -> "asyncio.Future[object]":
+        """Returns a future that is done when the channel has ended."""
+        channel = await uncancelled(connection.channel(publisher_confirms=True, timeout=CALL_WITHIN))
+        Intake(
+            channel,
+            plain={wire.ACK: self._on_ack, wire.NACK: self._on_nack},
+            content={wire.RETURN: self._on_return},
+        )
+        self._channel = channel.number
+        self._frame_max = connection.connection_tune.frame_max
+        self._oldest = 1
+        self._outlet = outlet
+        return channel.closing
+
+    def lost(self) -> None:
+        self._outlet = None
+        unconfirmed, self._unconfirmed = self._unconfirmed, deque()
+        for future in unconfirmed:
+            _settle(future, BrokerGone("the connection was lost before the confirm"))
+
+    def send(
+        self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool, ttl: float | None
+    ) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        outlet = self._outlet
+        if outlet is None:
+            _settle(future, BrokerGone("not connected"))
+            return future
+        if len(self._unconfirmed) >= UNCONFIRMED_LIMIT or outlet.unsent > UNSENT_LIMIT:
+            _settle(future, Refused("RabbitMQ does not keep up: too much is unconfirmed"))
+            return future
+        tag = self._oldest + len(self._unconfirmed)
+        frames = wire.publish(
+            self._channel,
+            exchange,
+            key,
+            body,
+            returnable_as=str(tag) if mandatory else "",
+            ttl=ttl,
+            frame_max=self._frame_max,
+        )
+        self._unconfirmed.append(future)
+        outlet.write(frames)
+        return future
+
+    def _on_ack(self, frame: Method) -> None:
+        self._confirm(frame.delivery_tag, frame.multiple, refused=False)
+
+    def _on_nack(self, frame: Method) -> None:
+        self._confirm(frame.delivery_tag, frame.multiple, refused=True)
+
+    def _on_return(self, frame: Method, header: ContentHeader, body: bytes) -> None:
+        """RabbitMQ returns a message before it confirms it."""
+        index = int(header.properties.message_id or 0) - self._oldest
+        if 0 <= index < len(self._unconfirmed):
+            _settle(self._unconfirmed[index], Unroutable(f"{frame.exchange} {frame.routing_key}: {frame.reply_text}"))
+
+    def _confirm(self, tag: int, multiple: bool, *, refused: bool) -> None:
+        last = tag - self._oldest
+        unconfirmed = self._unconfirmed
+        for index in range(0 if multiple else max(last, 0), min(last + 1, len(unconfirmed))):
+            _settle(unconfirmed[index], Refused("RabbitMQ refused it") if refused else None)
+        while unconfirmed and unconfirmed[0].done():
+            unconfirmed.popleft()
+            self._oldest += 1
+
+
+def _settle(future: asyncio.Future[None], failure: Exception | None) -> None:
+    if future.done():
+        return
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(failure)
+        # Looked at once, it is not reported as never retrieved when nobody waits any more.
+        future.exception()

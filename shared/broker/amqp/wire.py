@@ -1,0 +1,209 @@
+"""The hot path beneath aiormq's channels: frames written and read without a task, a lock or a queue a message.
+
+aiormq keeps the connection, the handshake, the heartbeats and every remote call. A message, an ack and a
+confirm pass here: encoded at once and written together with all else of the same turn of the event loop
+(`Outlet`), taken from the channel as they are read (`Intake`).
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
+
+from aiormq.abc import AbstractChannel, AbstractConnection, ChannelFrame
+from pamqp import commands
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+
+from shared import log
+
+_METHOD, _HEADER, _BODY = 1, 2, 3
+_END = b"\xce"
+_BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
+_TRANSIENT = b"\x01"
+_HAS_DELIVERY_MODE, _HAS_EXPIRATION, _HAS_MESSAGE_ID = 0x1000, 0x0100, 0x0080
+_FRAME_OVERHEAD = 8
+_LOOK_AGAIN = 0.05
+
+_frame = struct.Struct(">BHI").pack
+_header = struct.Struct(">HHQH").pack
+_ack = struct.Struct(">BHIHHQBB").pack
+
+_log = log.get("broker")
+
+Method: TypeAlias = Any
+"""A method frame of `pamqp.commands`."""
+
+
+def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
+    return _ack(_METHOD, channel, 13, 60, 80, tag, multiple, 0xCE)
+
+
+def publish(
+    channel: int, exchange: str, key: str, body: bytes, *, returnable_as: str, ttl: float | None, frame_max: int
+) -> bytes:
+    """The frames of one transient message. With `returnable_as` it is mandatory and, if returned, bears that id."""
+    method = b"%b%b%b%c" % (_BASIC_PUBLISH, _short(exchange), _short(key), bool(returnable_as))
+    flags, properties = _HAS_DELIVERY_MODE, _TRANSIENT
+    if ttl is not None:
+        flags |= _HAS_EXPIRATION
+        properties += _short(str(max(1, round(ttl * 1000))))
+    if returnable_as:
+        flags |= _HAS_MESSAGE_ID
+        properties += _short(returnable_as)
+    header = _header(60, 0, len(body), flags) + properties
+    frames = [
+        _frame(_METHOD, channel, len(method)),
+        method,
+        _END,
+        _frame(_HEADER, channel, len(header)),
+        header,
+        _END,
+    ]
+    room = frame_max - _FRAME_OVERHEAD
+    for start in range(0, len(body), room):
+        part = body[start : start + room]
+        frames += (_frame(_BODY, channel, len(part)), part, _END)
+    return b"".join(frames)
+
+
+def _short(text: str) -> bytes:
+    data = text.encode()
+    if len(data) > 255:
+        raise ValueError("a routing key has at most 255 bytes")
+    return bytes((len(data),)) + data
+
+
+class Outlet:
+    """Writes to one connection: all of one loop turn in one piece, the next when the socket has taken the last."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue = connection.write_queue
+        self._pieces: list[bytes] = []
+        self._sources: list[Callable[[], bytes]] = []
+        self._taken: asyncio.Future[None] | None = None
+        self._scheduled = False
+        self.unsent = 0
+        """Bytes not yet given to the connection."""
+
+    def write(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self.unsent += len(piece)
+        self._schedule()
+
+    def write_from(self, source: Callable[[], bytes]) -> None:
+        """Asks `source` for its bytes at the next write: what it gathers until then goes out as one."""
+        self._sources.append(source)
+        self._schedule()
+
+    async def flush(self) -> None:
+        """Returns when all that was written before has its place ahead of aiormq's next call."""
+        while self._pieces or self._sources:
+            self._write_out()
+            if self._taken is not None:
+                await asyncio.wait((self._taken,))
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._taken is None:
+            self._scheduled = True
+            self._loop.call_soon(self._write_out)
+
+    def _write_out(self) -> None:
+        self._scheduled = False
+        if self._taken is not None:
+            return
+        sources, self._sources = self._sources, []
+        self._pieces.extend(source() for source in sources)
+        payload = b"".join(self._pieces)
+        taken = self._loop.create_future()
+        try:
+            self._queue.put_nowait(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
+        except asyncio.QueueFull:
+            # Full of heartbeats and calls: the socket takes nothing, and soon the connection is given up.
+            self._pieces = [payload]
+            self._scheduled = True
+            self._loop.call_later(_LOOK_AGAIN, self._write_out)
+            return
+        self._pieces = []
+        self.unsent = 0
+        self._taken = taken
+        taken.add_done_callback(self._on_taken)
+
+    def _on_taken(self, _: asyncio.Future[None]) -> None:
+        self._taken = None
+        if self._pieces or self._sources:
+            self._schedule()
+
+
+class Intake:
+    """Stands in for a channel's queue of frames: hands messages and confirms on as the connection reads them.
+
+    `plain` and `content` map method frames to what takes them, without and with header and body. All other
+    frames go on to aiormq.
+    """
+
+    def __init__(
+        self,
+        channel: AbstractChannel,
+        *,
+        plain: Mapping[type, Callable[[Method], None]],
+        content: Mapping[type, Callable[[Method, ContentHeader, bytes], None]],
+    ) -> None:
+        self._rest = channel.frames
+        self._plain = plain
+        self._content = content
+        self._method: Method = None
+        self._header: ContentHeader | None = None
+        self._parts: list[bytes] = []
+        self._missing = 0
+        self.get = self._rest.get
+        self.task_done = self._rest.task_done
+        channel.frames = cast("asyncio.Queue[Any]", self)
+
+    async def put(self, item: tuple[int, Any]) -> None:
+        frame = item[1]
+        kind = type(frame)
+        if kind is ContentBody and self._method is not None:
+            self._take_body(frame.value)
+        elif kind is ContentHeader and self._method is not None:
+            self._take_header(frame)
+        elif kind in self._content:
+            self._method = frame
+        elif (handler := self._plain.get(kind)) is not None:
+            _guarded(handler, frame)
+        else:
+            await self._rest.put(item)
+
+    def _take_header(self, header: ContentHeader) -> None:
+        self._header = header
+        self._missing = header.body_size or 0
+        if not self._missing:
+            self._hand_on()
+
+    def _take_body(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._missing -= len(part)
+        if self._missing <= 0:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        method, header, parts = self._method, self._header, self._parts
+        self._method, self._header, self._parts = None, None, []
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        _guarded(self._content[type(method)], method, header, body)
+
+
+def _guarded(handler: Callable[..., None], *args: Any) -> None:
+    try:
+        handler(*args)
+    except Exception:  # noqa: BLE001 - an exception here would end the connection's reader
+        _log.exception("a receiver failed")
+
+
+DELIVER, RETURN, ACK, NACK = (
+    commands.Basic.Deliver,
+    commands.Basic.Return,
+    commands.Basic.Ack,
+    commands.Basic.Nack,
+)
