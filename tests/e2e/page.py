@@ -1,10 +1,12 @@
 """The demo page as a test sees it: what a person does, and `window.plenary` for what a person would see."""
 
+import asyncio
 from typing import Any
 
 from playwright.async_api import Page
 
-PATIENCE_MS = 30_000
+PATIENCE = 30.0
+POLL = 0.1
 
 
 class CallPage:
@@ -20,8 +22,10 @@ class CallPage:
         await self.until("() => plenary.state === 'joined'")
 
     async def until(self, condition: str, argument: Any = None) -> None:
-        """Waits until the condition holds in the page; it may be async."""
-        await self.page.wait_for_function(condition, arg=argument, timeout=PATIENCE_MS, polling=100)
+        """Waits until the condition holds in the page; it may be async (so Playwright's own waiting will not do)."""
+        async with asyncio.timeout(PATIENCE):
+            while not await self.page.evaluate(condition, argument):  # noqa: ASYNC110
+                await asyncio.sleep(POLL)
 
     async def click(self, test_id: str) -> None:
         await self.page.get_by_test_id(test_id).click()
@@ -37,16 +41,9 @@ class CallPage:
         )
 
     async def hears_and_sees(self, name: str) -> None:
-        """Waits until the other's video is decoded and its audio arrives, both going on."""
-        before = {"name": name, "frames": 0, "packets": 0}
-        for _ in range(2):
-            await self.until(_RECEIVED, before)
-            streams = await self.page.evaluate("async () => (await plenary.stats()).recv.consumers")
-            for stream in streams:
-                if stream["peerName"] == name:
-                    before["frames" if stream["kind"] == "video" else "packets"] = max(
-                        stream["framesDecoded"], stream["packetsReceived"] if stream["kind"] == "audio" else 0
-                    )
+        """Waits until the other's video has been decoded and its audio has arrived, more of both than before."""
+        before = await self.page.evaluate(_COUNTS, name) or {"frames": 0, "packets": 0}
+        await self.until(_RECEIVED, {"name": name, **before})
 
     async def video_stands_still(self, name: str) -> None:
         """Waits until the other's video has brought no new frame for a second of the page's own clock."""
@@ -62,12 +59,17 @@ class CallPage:
         return found
 
 
-_RECEIVED = """async ({name, frames, packets}) => {
+_COUNTS = """async (name) => {
   const streams = ((await plenary.stats()).recv?.consumers ?? []).filter(({peerName}) => peerName === name);
   const video = streams.find(({kind}) => kind === 'video');
   const audio = streams.find(({kind}) => kind === 'audio');
-  return video && audio && video.framesDecoded > frames + 5 && audio.packetsReceived > packets + 5;
+  return video && audio ? {frames: video.framesDecoded, packets: audio.packetsReceived} : null;
 }"""
+
+_RECEIVED = f"""async ({{name, frames, packets}}) => {{
+  const now = await ({_COUNTS})(name);
+  return now !== null && now.frames > frames + 5 && now.packets > packets + 5;
+}}"""
 
 _STILL = """async (name) => {
   const streams = (await plenary.stats()).recv.consumers;
