@@ -40,6 +40,7 @@ class Hub:
         self.empty.set()
         self._uplink = uplink
         self._last_connection = 0
+        self._last_accepted = 0
         self._sweeps = 0
         self._log = log.get("hub")
 
@@ -61,7 +62,9 @@ class Hub:
         self.connections[session.connection] = connection
         self.empty.clear()
         connection.lane.sessions.add(session)
-        session.connect(connection.peer, time.time_ns() // 1_000_000)
+        # Never equal: of two connections of one peer the later stays (DELIVERY I7).
+        self._last_accepted = max(self._last_accepted + 1, time.time_ns() // 1_000_000)
+        session.connect(connection.peer, self._last_accepted)
         self.held += session.size
         connection.lane.stir(session)
         if self.draining:

@@ -56,7 +56,15 @@ class Gateway:
     # --- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Returns when clients can connect. Raises OSError (port, certificate) and `broker.BrokerError`."""
+        """Returns when clients can connect. Raises OSError (port, certificate), ValueError (settings)."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+        self._log.info("listening", gateway=self.id, host=self.settings.host, port=self.port)
+
+    async def _start(self) -> None:
         site = Site(page_folder(self.settings.page), self.trouble)
         context = tls(self.settings)
         self._notify = await self._broker.subscribe_own(
@@ -81,7 +89,6 @@ class Gateway:
             read_buffer_init_size=READ_BUFFER,
             use_aiofastnet=False,
         )
-        self._log.info("listening", gateway=self.id, host=self.settings.host, port=self.port)
 
     @property
     def port(self) -> int:
@@ -123,6 +130,7 @@ class Gateway:
         self._stop_listening()
         for connection in list(self.hub.connections.values()):
             connection.abort()
+        self.hub.departures.abort()
         if self._notify is not None:
             await self._notify.close()
             self._notify = None

@@ -38,6 +38,10 @@ class Departures:
         for socket in late:
             socket.abort()
 
+    def abort(self) -> None:
+        for socket in list(self._left):
+            socket.abort()
+
 
 class Socket(WSListener):
     """A picows listener; the callbacks `on_ws_…` and `…_writing` are picows'."""

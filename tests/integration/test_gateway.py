@@ -20,10 +20,12 @@ from gateway.server import Gateway
 from gateway.session import LAST_PATIENCE
 from gateway.socket import PATIENCE as CLOSING_SWEEPS
 from shared import errors
+from shared.broker.amqp import AmqpBroker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.errors import CloseKind
 from shared.protocol import bus
 from shared.settings import GatewaySettings
+from tests.support import servers
 from tests.support.gateways import Client, EchoWorker, FaultyBroker, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning")
@@ -508,6 +510,21 @@ async def test_a_gateway_is_registered_while_it_lives(setup: Setup) -> None:
     assert await setup.redis.hgetall("plenary:gateways") == {}
 
 
+async def test_a_gateway_that_cannot_listen_leaves_nothing_behind(setup: Setup) -> None:
+    options = GatewaySettings(host="127.0.0.1", port=setup.gateway.port, page="none", name="second")
+    second = Gateway(options, setup.broker, setup.redis)
+    with pytest.raises(OSError, match="in use"):
+        await second.start()
+    assert list(await setup.redis.hgetall("plenary:gateways")) == [setup.gateway.id.encode()]
+
+
+async def test_of_two_connections_at_once_one_is_later(setup: Setup) -> None:
+    for _ in range(5):
+        await setup.echo(await setup.client(), 1)
+    accepted = [item.accepted for item in setup.worker.items if isinstance(item, bus.Connect)]
+    assert accepted == sorted(set(accepted))
+
+
 async def test_a_drain_closes_all_and_waits_for_their_goodbyes(setup: Setup) -> None:
     clients = [await setup.client(peer=f"peer {number}") for number in range(50)]
     for client in clients:
@@ -529,3 +546,41 @@ async def test_a_drain_is_bounded_when_no_worker_answers(setup: Setup) -> None:
     await setup.gateway.drain()
     assert await client.until_closed() == closing(errors.DRAINING)
     assert setup.gateway.hub.connections
+
+
+# --- the real broker ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.servers
+async def test_every_request_is_answered_once_and_in_order_across_a_killed_rabbitmq(
+    killable_rabbitmq: servers.Server,
+) -> None:
+    links = [
+        AmqpBroker(killable_rabbitmq.url, partitions=4, queue_type="classic", name=name)
+        for name in ("gateway", "worker")
+    ]
+    for link in links:
+        await link.connect()
+    worker = EchoWorker(links[1])
+    await worker.start(4)
+    options = GatewaySettings(host="127.0.0.1", port=0, page="none", partitions=4)
+    gateway = Gateway(options, links[0], FakeAsyncRedis())
+    await gateway.start()
+    clients = [await Client.connect(gateway.port, f"room {number}") for number in range(10)]
+    answers: list[list[int]] = [[] for _ in clients]
+
+    async def talk(number: int, count: int) -> None:
+        ids = [clients[number].request(number) for _ in range(count)]
+        answers[number] += [(await clients[number].receive())["id"] for _ in ids]
+
+    await asyncio.gather(*(talk(number, 20) for number in range(10)))
+    talking = asyncio.gather(*(talk(number, 100) for number in range(10)))
+    await asyncio.to_thread(killable_rabbitmq.kill)
+    await asyncio.to_thread(killable_rabbitmq.restart)
+    await talking
+    assert answers == [list(range(1, 121))] * 10
+    await gateway.drain()
+    assert not gateway.hub.connections
+    await gateway.close()
+    for link in links:
+        await link.close()
