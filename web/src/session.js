@@ -4,6 +4,7 @@ import { Room } from 'mediasoup-client';
 
 import { Receiving } from './receiving.js';
 import { Sending } from './sending.js';
+import { withFastStart } from './simulcast.js';
 
 const REQUEST_TIMEOUT_MS = 15_000;
 
@@ -85,11 +86,15 @@ export class Session extends EventTarget {
   async #request(message, callback, errback) {
     try {
       const response = await this.#signaling.request(message);
-      if (message.method === 'queryRoom') this.#capabilities = response.rtpCapabilities;
-      callback(response);
+      callback(message.method === 'queryRoom' ? this.#withRoom(response) : response);
     } catch (error) {
       errback(error);
     }
+  }
+
+  #withRoom(response) {
+    this.#capabilities = withFastStart(response.rtpCapabilities);
+    return { ...response, rtpCapabilities: this.#capabilities };
   }
 
   #watch(peer) {

@@ -4,6 +4,7 @@ import { getDeviceInfo } from 'mediasoup-client';
 
 const BITRATES = { low: 100_000, medium: 300_000, high: 1_500_000 };
 const ORDER = ['low', 'medium', 'high'];
+const START_KBPS = 1500;
 const LADDER_CODECS = new Set(['vp8', 'h264']);
 
 /** Options for `createProducer`: simulcast where the picture is large enough and the room's codec allows it. */
@@ -40,4 +41,16 @@ export async function scaleLayers(producer) {
 export function prepareSending(transport) {
   if (getDeviceInfo().flag !== 'chrome') return;
   transport.handler._pc.addTransceiver('audio', { direction: 'inactive' });
+}
+
+/**
+ * The room's capabilities with a hint for Chromium, to be given to the library. Without it a sender starts at
+ * 300 kbit/s and, lacking transport-wide-cc, was seen to need more than 15 s until the largest of three layers
+ * came on; with it, 1 s.
+ */
+export function withFastStart(capabilities) {
+  const codecs = capabilities.codecs.map((codec) => (codec.kind !== 'video' || codec.name === 'rtx' ? codec : {
+    ...codec, parameters: { 'x-google-start-bitrate': START_KBPS, ...codec.parameters },
+  }));
+  return { ...capabilities, codecs };
 }
