@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,9 +32,13 @@ class Role:
                 [sys.executable, "-m", "plenary", *arguments], cwd=ROOT, stdout=log, stderr=log, env=_environment()
             )
 
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
     def check(self) -> None:
         """Raises if the process has ended, with what it said."""
-        if self.process.poll() is not None:
+        if not self.alive:
             raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.said()}")
 
     def said(self) -> str:
@@ -70,6 +75,18 @@ class Cluster:
         self.partitions = partitions
         self.roles: dict[str, Role] = {}
 
+    def start(self, engine: str, *, gateways: int, workers: int, nodes: int = 1) -> None:
+        """Starts node1, …, then side by side worker1, … and gateway1, …"""
+        for n in range(nodes):
+            self.medianode(f"node{n + 1}", engine)
+        with ThreadPoolExecutor() as pool:
+            starting = [
+                *(pool.submit(self.roomworker, f"worker{n + 1}") for n in range(workers)),
+                *(pool.submit(self.gateway, f"gateway{n + 1}") for n in range(gateways)),
+            ]
+            for role in starting:
+                role.result()
+
     def gateway(self, name: str, port: int = 0) -> Role:
         return self._start("gateway", name, ["--host", "127.0.0.1", "--port", str(port or free_port())])
 
@@ -95,9 +112,12 @@ class Cluster:
         return any(member.decode().startswith(f"{name}-") for member in self.redis.hkeys(registry))
 
     def stop(self) -> None:
-        """Ends every process, gateways first, and expects them to go in peace."""
-        order = sorted(self.roles.values(), key=lambda role: not role.url)
-        codes = {role.name: role.stop() for role in order if role.process.poll() is None}
+        """Ends every process, gateways first (they wait for their clients' ends to be applied), all in peace."""
+        codes: dict[str, int] = {}
+        with ThreadPoolExecutor() as pool:
+            for are_gateways in (True, False):
+                living = [role for role in self.roles.values() if bool(role.url) is are_gateways and role.alive]
+                codes |= dict(zip((role.name for role in living), pool.map(Role.stop, living), strict=True))
         self.redis.close()
         assert not any(codes.values()), codes
 

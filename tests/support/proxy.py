@@ -10,20 +10,25 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusing = False
+        self._refused = asyncio.Semaphore(0)
         self.port = 0
-        self.accepted = 0
-        """Connections passed on so far."""
 
     async def start(self) -> None:
-        """Listens, on the same port each time."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        """Passes connections on, on the same port each time."""
+        self._refusing = False
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
-        """No new connections until `start`."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        """Resets new connections at once, until `start`."""
+        self._refusing = True
+
+    async def until_refused(self, count: int) -> None:
+        """Returns after that many more attempts were turned away."""
+        for _ in range(count):
+            await self._refused.acquire()
 
     def cut(self) -> None:
         """Resets every connection, both ways, without a goodbye."""
@@ -31,22 +36,28 @@ class Proxy:
             writer.transport.abort()
 
     async def stop(self) -> None:
-        self.refuse()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            self._refused.release()
+            return
+        self._writers.add(writer)
+        task = asyncio.create_task(self._connect(reader, writer), name="proxy")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._writers.add(writer)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             onward_reader, onward_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.transport.abort()
             return
-        self.accepted += 1
         self._writers.add(onward_writer)
         try:
             await asyncio.gather(self._pass(reader, onward_writer), self._pass(onward_reader, writer))

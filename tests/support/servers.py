@@ -7,6 +7,7 @@ paused and restarted on the same port with the same data.
 """
 
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -30,6 +31,10 @@ RABBITMQ_IMAGE = "rabbitmq:3-management"
 REDIS_OPTIONS = ("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction")
 
 _RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
+
+
+# It reports every attempt at a server that is still starting, in seven lines.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 class Unavailable(Exception):
@@ -322,7 +327,7 @@ class RabbitmqProcess(Process):
 
     def ctl(self, *args: str) -> str:
         done = subprocess.run(
-            [str(_RABBITMQ_BIN / "rabbitmqctl"), "--quiet", "--no-table-headers", *args],
+            [str(_RABBITMQ_BIN / "rabbitmqctl"), "--quiet", *args],
             env=self._environment(),
             capture_output=True,
             text=True,

@@ -79,16 +79,23 @@ class Report:
 
 
 async def uncancelled(awaitable: Awaitable[T]) -> T:
-    """aiormq ends pending calls of a dying connection with `CancelledError`: here that is `BrokerGone`, unless
-    the waiting task itself is being cancelled.
+    """Awaits a call of aiormq so that only a real cancellation looks like one, and always does.
+
+    aiormq ends the pending calls of a dying connection with `CancelledError` (here: `BrokerGone`), and the
+    `wait_for` of Python 3.11 in it forgets a cancellation that comes together with the answer.
     """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
     try:
-        return await awaitable
+        result = await awaitable
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task.cancelling() > before:
             raise
         raise BrokerGone("the connection closed") from None
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 class _Connection(Connection):

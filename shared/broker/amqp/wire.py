@@ -6,6 +6,7 @@ confirm pass here: encoded at once and written together with all else of the sam
 """
 
 import asyncio
+import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
@@ -47,7 +48,7 @@ def publish(
     flags, properties = _HAS_DELIVERY_MODE, _TRANSIENT
     if ttl is not None:
         flags |= _HAS_EXPIRATION
-        properties += _short(str(max(1, round(ttl * 1000))))
+        properties += _short(str(math.ceil(ttl * 1000)))
     if returnable_as:
         flags |= _HAS_MESSAGE_ID
         properties += _short(returnable_as)
