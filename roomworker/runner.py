@@ -94,6 +94,7 @@ class Runner:
         self._poisoned = poisoned
         self._lanes = {session.id: Lane(session) for session in room.sessions.values()}
         self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
+        self._buried = dict(room.gone)
         self._finished: list[Job] = []
         self._alive = True
 
@@ -138,18 +139,14 @@ class Runner:
         n = _number(item)
         if lane is not None and n == lane.received + 1:
             return lane
-        if lane is None:
-            gone = self.room.gone.get(item.session)
-            if gone is None:
-                self._shell.report(job.origin, bus.Applied(item.connection, item.session, -1, 0))
-            else:
-                self._report_gone(job, item, gone)
-            self._shell.done(job)
-        elif n <= lane.received:
-            self._duplicate(job, item)
-        else:
+        if lane is not None and n > lane.received:
             self._report(lane.session, again=True)
             self._shell.done(job)
+        elif lane is None and item.session not in self.room.gone:
+            self._shell.report(job.origin, bus.Applied(item.connection, item.session, -1, 0))
+            self._shell.done(job)
+        else:
+            self._duplicate(job, item)
         return None
 
     def _duplicate(self, job: Job, item: bus.SessionItem) -> None:
@@ -157,8 +154,9 @@ class Runner:
         lane = self._lanes.get(item.session)
         if lane is not None:
             self._report(lane.session)
-        elif (gone := self.room.gone.get(item.session)) is not None:
-            self._report_gone(job, item, gone)
+        elif (gone := self._buried.get(item.session)) is not None:
+            n = max(gone.n_in, _number(item))
+            self._shell.report(job.origin, bus.Applied(item.connection, item.session, n, gone.n_out))
         self._shell.done(job)
 
     def _report(self, session: Session, *, again: bool = False) -> None:
@@ -169,9 +167,9 @@ class Runner:
                 bus.Applied(session.connection, session.id, committed.n_in, committed.n_out, again),
             )
 
-    def _report_gone(self, job: Job, item: bus.SessionItem, gone: Gone) -> None:
-        n = max(gone.n_in, _number(item))
-        self._shell.report(job.origin, bus.Applied(item.connection, item.session, n, gone.n_out))
+    def position(self, session_id: str) -> Gone | None:
+        """The last numbers of a session that are committed; None: no such session, or nothing of it is yet."""
+        return self._committed.get(session_id) or self._buried.get(session_id)
 
     def announce(self) -> None:
         """Tells every session's gateway what is committed: after a takeover it fetches what it missed."""
@@ -326,6 +324,11 @@ class Runner:
                 self._committed[session.id] = Gone(n_in, n_out)
             else:
                 self._committed.pop(session.id, None)
+        for session_id, gone in changes.gone.items():
+            if gone is None:
+                self._buried.pop(session_id, None)
+            else:
+                self._buried[session_id] = gone
 
     def stop(self) -> None:
         """The room in memory is given up: handlers under way end without effect, results are ignored."""

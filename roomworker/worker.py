@@ -18,6 +18,7 @@ from roomworker.outbox import Outbox
 from roomworker.partition import Partition
 from roomworker.room import Changes
 from roomworker.runner import OnResult, Runner
+from roomworker.session import Gone
 from roomworker.slot import Slot
 from roomworker.store import Store
 from shared import log
@@ -247,13 +248,14 @@ class RoomWorker:
         slot.when_live(lambda runner: self._answer_replay(runner, gateway, item))
 
     def _answer_replay(self, runner: Runner, gateway: str, item: bus.Replay) -> None:
-        known = item.session in runner.room.sessions
-        if not known and item.session not in runner.room.gone:
+        where = runner.position(item.session)
+        if where is None:
             self._close(gateway, item, GONE)
         else:
-            self._spawn(self._replay(gateway, item, known=known))
+            self._spawn(self._replay(gateway, item, where, known=item.session in runner.room.sessions))
 
-    async def _replay(self, gateway: str, item: bus.Replay, *, known: bool) -> None:
+    async def _replay(self, gateway: str, item: bus.Replay, where: Gone, *, known: bool) -> None:
+        """Sends what is kept, then where the session stands: the gateway asks until it has heard that."""
         found = await self.store.replay(item.room, item.session, item.after)
         for message, out in found:
             recipient = bus.Recipient(item.connection, item.session, out)
@@ -262,6 +264,9 @@ class RoomWorker:
             self._close(gateway, item, GAP)
         elif not found and not known:
             self._close(gateway, item, GONE)
+        else:
+            out = max((out for _, out in found), default=where.n_out)
+            self.outbox.tell(gateway, bus.Applied(item.connection, item.session, where.n_in, out))
 
     def _close(self, gateway: str, item: bus.Replay, why: CloseKind) -> None:
         recipient = bus.Recipient(item.connection, item.session, 0)

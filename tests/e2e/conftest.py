@@ -52,11 +52,7 @@ def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Itera
     """Two gateways, two room workers, one media node, on real servers."""
     cluster = Cluster(redis_url, amqp_url, tmp_path)
     try:
-        cluster.medianode("node1")
-        cluster.roomworker("worker1")
-        cluster.roomworker("worker2")
-        cluster.gateway("gateway1")
-        cluster.gateway("gateway2")
+        cluster.start("mediasoup", gateways=2, workers=2)
         yield cluster
     finally:
         print(cluster.said())
