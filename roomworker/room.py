@@ -108,9 +108,6 @@ class Room:
     def save_meta(self) -> None:
         self.save(META, self.meta)
 
-    def forget_meta(self) -> None:
-        self.forget(META)
-
     def touch(self, session: Session) -> None:
         """The session's numbers moved."""
         self._moved[session.id] = session

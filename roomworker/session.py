@@ -76,5 +76,3 @@ def end(room: "Room", session: Session, why: CloseKind | None = None) -> None:
     del room.session_of[session.peer]
     room.forget(session.field)
     room.bury(session)
-    if room.empty:
-        room.forget_meta()

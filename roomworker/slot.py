@@ -48,6 +48,7 @@ class Slot:
         self._jobs: dict[Job, None] = {}
         self._poisoned: set[Identity] = set()
         self._version = ""
+        self._grave = ""
         self._pending: tuple[Runner, Changes, list[Job]] | None = None
         self._deleting = False
         self._publishing = 0
@@ -136,7 +137,7 @@ class Slot:
         if self._dropped or self._runner is not None:
             return
         incarnation, _, n = stored.version.partition(":")
-        self._version = stored.version
+        self._version, self._grave = stored.version, stored.grave
         try:
             room = load(self.room, self.partition, incarnation, int(n or 0), stored.fields, stored.gone)
         except Exception:  # whatever is wrong with it, it is wrong for this room only
@@ -196,6 +197,7 @@ class Slot:
             entry=_entry(changes),
             gone=changes.gone,
             first=not self._version,
+            grave="" if self._version else self._grave,
         )
 
     def _take_deletion(self, runner: Runner) -> Commit | None:

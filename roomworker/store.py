@@ -2,7 +2,7 @@
 
     room:{R}        hash    v, token, and a record per object (`record`); R percent-encoded
     room:{R}:out    stream  an entry per commit with its messages and orders, kept for `KEEP_OUT_MS`
-    room:{R}:gone   hash    closed session → its last numbers, kept for `KEEP_GONE_S`
+    room:{R}:gone   hash    closed session → its last numbers, and the token of the last deletion; kept `KEEP_GONE_S`
     plenary:partition:<p>   set of `R#incarnation`: the rooms of a partition (DELIVERY C5)
 
 Safety is `lua/commit.lua`'s compare-and-set; whoever's version is not the stored one changes nothing.
@@ -57,7 +57,10 @@ _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """`expected` and `version` are `<incarnation>:<n>`; empty: no such room. `first`: not in the index yet."""
+    """`expected` and `version` are `<incarnation>:<n>`; empty: no such room. `first`: not in the index yet.
+
+    `grave` tells which of several absences `expected` empty means: as it was loaded.
+    """
 
     room: str
     partition: int
@@ -68,15 +71,20 @@ class Commit:
     entry: Entry | None
     gone: Mapping[str, Gone | None]
     first: bool = False
+    grave: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A room as read: `version` empty if there is none (its gone sessions may still be known)."""
+    """A room as read: `version` empty if there is none (its gone sessions may still be known).
+
+    `grave` is then the token of the commit that deleted it, as long as that is known.
+    """
 
     version: str
     fields: dict[str, bytes]
     gone: dict[str, Gone]
+    grave: str = ""
 
 
 def room_key(room: str) -> str:
@@ -106,10 +114,9 @@ class Store:
             commands: list[tuple[Any, ...]] = []
             script_at: list[int] = []
             for index in todo:
-                before, script, after = _commands(commits[index])
+                before, script = _commands(commits[index])
+                script_at.append(len(commands) + len(before))
                 commands += [*before, script]
-                script_at.append(len(commands) - 1)
-                commands += after
             results = await self._run(commands)
             again = []
             for index, position in zip(todo, script_at, strict=True):
@@ -122,6 +129,10 @@ class Store:
                 else:
                     statuses[index] = cast("Status", result.decode())
             todo = again
+        # only now: a room that somebody else has changed goes on living, and must be found
+        dead = [c for i, c in enumerate(commits) if not c.version and statuses[i] != "STALE"]
+        if dead:
+            await self._run([("SREM", index_key(commit.partition), _member(commit)) for commit in dead])
         return [statuses[index] for index in range(len(commits))]
 
     async def load(self, rooms: Sequence[str]) -> list[Stored]:
@@ -144,7 +155,8 @@ class Store:
     async def indexed(self, partition: int) -> list[str]:
         """The names of the rooms of a partition."""
         (members,) = await self._run([("SMEMBERS", index_key(partition))])
-        return [unquote(member.decode().rpartition("#")[0]) for member in members]
+        # twice the same name: an incarnation whose worker died between index and first commit, or deletion and index
+        return list({unquote(member.decode().rpartition("#")[0]) for member in members})
 
     async def _run(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         """One pipelined round trip, repeated until Redis answers. A command's own error is its result."""
@@ -167,12 +179,14 @@ class Store:
             return results
 
 
-def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...], list[tuple[Any, ...]]]:
-    """What precedes the script, the script, and what follows it."""
+def _member(commit: Commit) -> str:
+    return f"{quote(commit.room, safe='')}#{(commit.version or commit.expected).partition(':')[0]}"
+
+
+def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
+    """What precedes the script, and the script."""
     key = room_key(commit.room)
-    member = f"{quote(commit.room, safe='')}#{(commit.version or commit.expected).partition(':')[0]}"
-    before = [("SADD", index_key(commit.partition), member)] if commit.first else []
-    after = [] if commit.version else [("SREM", index_key(commit.partition), member)]
+    before = [("SADD", index_key(commit.partition), _member(commit))] if commit.first else []
     sets: list[Any] = []
     deletes: list[Any] = []
     for name, value in commit.fields.items():
@@ -190,7 +204,7 @@ def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...], l
     sections = [part for section in (sets, deletes, buried, forgotten) for part in (len(section), *section)]
     entry = _encode_entry(commit.entry) if commit.entry else b""
     head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
-    return before, (*head, KEEP_OUT_MS, KEEP_GONE_S, entry, *sections), after
+    return before, (*head, KEEP_OUT_MS, KEEP_GONE_S, entry, commit.grave, *sections)
 
 
 def _stored(fields: Any, gone: Any) -> Stored:
@@ -200,8 +214,11 @@ def _stored(fields: Any, gone: Any) -> Stored:
     named = {name.decode(): value for name, value in _pairs(fields)}
     version = named.pop("v", b"").decode()
     named.pop("token", None)
-    numbers = {name.decode(): value.decode().split(":") for name, value in _pairs(gone)}
-    return Stored(version, named, {name: Gone(int(n_in), int(n_out)) for name, (n_in, n_out) in numbers.items()})
+    buried = {name.decode(): value.decode() for name, value in _pairs(gone)}
+    grave = buried.pop("|deleted", "")
+    numbers = {name: value.split(":") for name, value in buried.items()}
+    last = {name: Gone(int(n_in), int(n_out)) for name, (n_in, n_out) in numbers.items()}
+    return Stored(version, named, last, "" if version else grave)
 
 
 def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:

@@ -3,8 +3,8 @@
 -- KEYS  1 room:{R} (hash)   2 room:{R}:out (stream)   3 room:{R}:gone (hash)
 -- ARGV  1 expected version ('' = the room does not exist)   2 new version ('' = delete the room)
 --       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that gone sessions are kept
---       6 outgoing messages ('' = none)
---       7 number of names and values to set, then these
+--       6 outgoing messages ('' = none)   7 token of the room's last deletion, if it does not exist ('' = unknown)
+--       8 number of names and values to set, then these
 --       then number of names to delete, then these; the same twice for the gone sessions
 -- Returns OK, APPLIED (this very commit is already in: its answer was lost) or STALE (somebody else's is).
 --
@@ -13,7 +13,7 @@
 local room, out, gone = KEYS[1], KEYS[2], KEYS[3]
 local expected, version, token = ARGV[1], ARGV[2], ARGV[3]
 
-local at = 7
+local at = 8
 local function section()
   local count = tonumber(ARGV[at])
   local first = at + 1
@@ -26,8 +26,10 @@ local bury_first, bury_last = section()
 local unbury_first, unbury_last = section()
 
 local held = redis.call('HMGET', room, 'v', 'token')
-if (held[1] or '') ~= expected then
-  if held[2] == token then return 'APPLIED' end
+-- a room that came and went meanwhile is not the one that never was
+local deleted = not held[1] and redis.call('HGET', gone, '|deleted') or ''
+if (held[1] or '') ~= expected or deleted ~= ARGV[7] then
+  if held[2] == token or deleted == token then return 'APPLIED' end
   return 'STALE'
 end
 
@@ -40,6 +42,7 @@ end
 
 if version == '' then
   redis.call('DEL', room, out)
+  redis.call('HSET', gone, '|deleted', token)
 else
   each_chunk('HSET', room, set_first, set_last)
   each_chunk('HDEL', room, del_first, del_last)
@@ -53,7 +56,7 @@ end
 
 each_chunk('HSET', gone, bury_first, bury_last)
 each_chunk('HDEL', gone, unbury_first, unbury_last)
-if bury_last >= bury_first then
+if version == '' or bury_last >= bury_first then
   redis.call('EXPIRE', gone, ARGV[5])
 end
 return 'OK'

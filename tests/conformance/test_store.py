@@ -1,0 +1,268 @@
+"""Rooms in Redis: the promises of `roomworker.store`, kept by the real server and by the embedded one."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from fakeredis.aioredis import FakeRedis
+from redis.asyncio import Redis
+
+from roomworker.session import Gone
+from roomworker.store import Commit, Entry, SentMessage, Store, index_key, room_key
+from shared.protocol import media
+
+ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.servers)])
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+    if request.param == "embedded":
+        client: Redis = FakeRedis()
+    else:
+        client = Redis.from_url(request.getfixturevalue("redis_url"))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def store(redis: Redis) -> Store:
+    return Store(redis)
+
+
+def commit(
+    n: int = 1,
+    *,
+    room: str = "room",
+    incarnation: str = "one",
+    expected: str | None = None,
+    token: str = "",
+    fields: dict[str, bytes | None] | None = None,
+    messages: list[SentMessage] | None = None,
+    gone: dict[str, Gone | None] | None = None,
+    grave: str = "",
+) -> Commit:
+    """The n-th commit of an incarnation, over the one before."""
+    if expected is None:
+        expected = f"{incarnation}:{n - 1}" if n > 1 else ""
+    return Commit(
+        room=room,
+        partition=5,
+        expected=expected,
+        version=f"{incarnation}:{n}",
+        token=token or f"worker:{incarnation}:{n}",
+        fields=fields or {},
+        entry=None if messages is None else Entry(messages, []),
+        gone=gone or {},
+        first=not expected,
+        grave=grave,
+    )
+
+
+def deletion(expected: str, *, room: str = "room", token: str = "deletion") -> Commit:
+    return Commit(room=room, partition=5, expected=expected, version="", token=token, fields={}, entry=None, gone={})
+
+
+async def everything(redis: Redis) -> dict[bytes, object]:
+    """All keys, but for the time they have left."""
+    found: dict[bytes, object] = {}
+    for key in await redis.keys("*"):
+        kind = await redis.type(key)
+        match kind:
+            case b"hash":
+                found[key] = await redis.hgetall(key)
+            case b"stream":
+                found[key] = await redis.xrange(key)
+            case b"set":
+                found[key] = await redis.smembers(key)
+            case _:
+                raise AssertionError(kind)
+    return found
+
+
+# --- compare and set ----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_committed_is_loaded(store: Store) -> None:
+    gone = {"gateway.9": Gone(7, 3)}
+
+    assert await store.commit([commit(1, fields={"meta": b"{}", "peer|bob": b"1"}, gone=gone)]) == ["OK"]
+    assert await store.commit([commit(2, fields={"peer|bob": None, "peer|eve": b"2"})]) == ["OK"]
+
+    (stored,) = await store.load(["room"])
+    assert stored.version == "one:2"
+    assert stored.fields == {"meta": b"{}", "peer|eve": b"2"}
+    assert stored.gone == gone
+
+
+async def test_a_room_that_was_never_there_loads_empty(store: Store) -> None:
+    (stored,) = await store.load(["room"])
+
+    assert (stored.version, stored.fields, stored.gone) == ("", {}, {})
+
+
+async def test_a_commit_over_another_version_is_stale_and_writes_nothing(store: Store, redis: Redis) -> None:
+    await store.commit([commit(1), commit(2, fields={"meta": b"theirs"}, token="theirs")])
+    before = await everything(redis)
+
+    mine = commit(
+        2,
+        token="mine",
+        fields={"meta": b"mine", "peer|bob": b"1"},
+        messages=[SentMessage(b"{}", [("s", 1)])],
+        gone={"s": Gone(1, 1), "t": None},
+    )
+    assert await store.commit([mine]) == ["STALE"]
+
+    assert await everything(redis) == before
+
+
+async def test_a_commit_done_again_is_recognised_by_its_token(store: Store, redis: Redis) -> None:
+    mine = commit(1, fields={"meta": b"1"}, messages=[SentMessage(b"{}", [("s", 1)])])
+    assert await store.commit([mine]) == ["OK"]
+    before = await everything(redis)
+
+    assert await store.commit([mine]) == ["APPLIED"]
+    assert await everything(redis) == before
+
+
+async def test_rooms_of_one_trip_succeed_and_fail_each_for_itself(store: Store) -> None:
+    await store.commit([commit(1, room="a"), commit(1, room="b")])
+
+    trip = [commit(2, room="a"), commit(2, room="b", expected="other:1"), commit(1, room="c")]
+
+    assert await store.commit(trip) == ["OK", "STALE", "OK"]
+
+
+async def test_fields_beyond_what_lua_takes_at_once(store: Store) -> None:
+    many: dict[str, bytes | None] = {f"consumer|{i}|bob": b"%d" % i for i in range(3000)}
+    buried: dict[str, Gone | None] = {f"gateway.{i}": Gone(i, i) for i in range(1200)}
+    await store.commit([commit(1, fields=many, gone=buried)])
+
+    (stored,) = await store.load(["room"])
+    assert stored.fields == many
+    assert stored.gone == buried
+
+    await store.commit([commit(2, fields=dict.fromkeys(many), gone=dict.fromkeys(buried))])
+    (stored,) = await store.load(["room"])
+    assert (stored.fields, stored.gone) == ({}, {})
+
+
+async def test_redis_that_forgot_the_script_is_given_it_again(store: Store, redis: Redis) -> None:
+    await store.commit([commit(1)])
+    await redis.script_flush()
+
+    assert await store.commit([commit(2, fields={"meta": b"2"}), commit(1, room="other")]) == ["OK", "OK"]
+
+
+# --- the end of a room ----------------------------------------------------------------------------------------------
+
+
+async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store, redis: Redis) -> None:
+    gone = {"gateway.1": Gone(4, 2)}
+    await store.commit([commit(1, messages=[SentMessage(b"{}", [("s", 1)])])])
+    await store.commit([commit(2, gone=gone)])
+    assert await store.indexed(5) == ["room"]
+
+    assert await store.commit([deletion("one:2")]) == ["OK"]
+
+    assert await redis.keys("*") == [f"{room_key('room')}:gone".encode()]
+    (stored,) = await store.load(["room"])
+    assert (stored.version, stored.fields, stored.gone) == ("", {}, gone)
+
+
+async def test_gone_sessions_are_forgotten_in_the_end(store: Store, redis: Redis) -> None:
+    await store.commit([commit(1, gone={"gateway.1": Gone(4, 2)}), deletion("one:1")])
+
+    assert 0 < await redis.ttl(f"{room_key('room')}:gone") <= 600
+
+
+async def test_a_deletion_is_stale_if_the_room_has_moved_on_and_the_room_stays_in_the_index(store: Store) -> None:
+    await store.commit([commit(1)])
+    await store.commit([commit(2, fields={"meta": b"2"})])
+
+    assert await store.commit([deletion("one:1")]) == ["STALE"]
+
+    (stored,) = await store.load(["room"])
+    assert stored.version == "one:2"
+    assert await store.indexed(5) == ["room"]
+
+
+async def test_a_room_made_anew_is_safe_from_the_worker_that_knew_the_old_one(store: Store) -> None:
+    await store.commit([commit(1)])
+    await store.commit([deletion("one:1")])
+    (empty,) = await store.load(["room"])
+    assert await store.commit([commit(1, incarnation="two", fields={"meta": b"new"}, grave=empty.grave)]) == ["OK"]
+
+    old = [commit(2, fields={"meta": b"old"}), deletion("one:1", token="again"), commit(1, token="zombie")]
+    assert await store.commit(old) == ["STALE", "STALE", "STALE"]
+
+    (stored,) = await store.load(["room"])
+    assert (stored.version, stored.fields) == ("two:1", {"meta": b"new"})
+    assert await store.indexed(5) == ["room"]
+
+
+async def test_a_room_that_came_and_went_unseen_is_not_taken_for_one_that_never_was(store: Store) -> None:
+    """Given a worker that read "no such room" and was paused, while another did all that there was to do."""
+    (seen,) = await store.load(["room"])
+    await store.commit([commit(1), commit(2, gone={"gateway.1": Gone(2, 0)}), deletion("one:2")])
+
+    late = commit(1, incarnation="zombie", fields={"session|bob": b"gone long ago"}, grave=seen.grave)
+
+    assert await store.commit([late]) == ["STALE"]
+    (stored,) = await store.load(["room"])
+    assert (stored.version, stored.fields) == ("", {})
+
+
+async def test_a_deleted_room_can_be_made_anew(store: Store) -> None:
+    for incarnation in ("one", "two", "three"):
+        (seen,) = await store.load(["room"])
+        trip = [commit(1, incarnation=incarnation, grave=seen.grave), deletion(f"{incarnation}:1", token=incarnation)]
+        assert await store.commit(trip) == ["OK", "OK"]
+    assert await store.indexed(5) == []
+
+
+# --- messages ---------------------------------------------------------------------------------------------------
+
+
+async def test_replay_returns_a_sessions_messages_in_order_and_no_others(store: Store) -> None:
+    shared = SentMessage(b'"both"', [("s", 1), ("t", 1)])
+    closing = SentMessage(b"bye", [("s", 4)], 4000)
+    await store.commit([commit(1, messages=[shared, SentMessage(b'"second"', [("s", 2)])])])
+    await store.commit([commit(2, messages=[SentMessage(b'"other"', [("t", 2)])])])
+    await store.commit([commit(3, messages=[SentMessage(b'"third"', [("u", 9), ("s", 3)]), closing])])
+
+    replayed = [(message.body, message.close, out) for message, out in await store.replay("room", "s", 1)]
+
+    assert replayed == [(b'"second"', 0, 2), (b'"third"', 0, 3), (b"bye", 4000, 4)]
+    assert await store.replay("room", "s", 4) == []
+    assert await store.replay("nowhere", "s", 0) == []
+
+
+async def test_orders_are_kept_with_the_messages(store: Store) -> None:
+    order = media.Close(object="engine", v=1, kind="router")
+    with_orders = Commit("room", 5, "", "one:1", "t", {}, Entry([], [("node", order)]), {}, first=True)
+
+    assert await store.commit([with_orders]) == ["OK"]
+    assert await store.replay("room", "s", 0) == []
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", ROOMS)
+async def test_any_name_is_safe_in_keys_and_index(store: Store, redis: Redis, room: str) -> None:
+    await store.commit([commit(1, room=room, fields={f"peer|{room}": b"1"})])
+    await store.commit([commit(1, room="neighbour")])
+
+    assert sorted(await store.indexed(5)) == sorted([room, "neighbour"])
+    (stored,) = await store.load([room])
+    assert stored.fields == {f"peer|{room}": b"1"}
+    key = room_key(room)
+    assert key.index("}") == len(key) - 1, "the hash tag must be all of the name"
+
+    await store.commit([deletion("one:1", room=room)])
+    assert await store.indexed(5) == ["neighbour"]
+    assert await redis.smembers(index_key(6)) == set()
+
+
+def test_no_two_names_share_a_key() -> None:
+    assert len({room_key(room) for room in ROOMS}) == len(ROOMS)
