@@ -5,9 +5,6 @@ caller, who connects the broker before `start` and closes both after `close`.
 """
 
 import asyncio
-import os
-import secrets
-import socket
 from typing import Any, Final
 
 from picows import ws_create_server
@@ -23,6 +20,7 @@ from gateway.hub import SWEEP_EVERY, Hub
 from gateway.uplink import Uplink
 from shared import errors, log
 from shared.broker import Broker, Subscription
+from shared.cluster import agree_on_partitions, process_id
 from shared.registry import BEAT_EVERY, Membership
 from shared.settings import GatewaySettings
 
@@ -36,11 +34,11 @@ REPLAY_STEP: Final = 200
 
 class Gateway:
     def __init__(self, settings: GatewaySettings, broker: Broker, redis: Redis) -> None:
-        name = settings.name or f"gateway-{socket.gethostname()}-{os.getpid()}"
-        self.id = f"{name.replace('.', '-')}-{secrets.token_hex(4)}"
+        self.id = process_id("gateway", settings.name)
         self.settings = settings
         self.counts = Counts()
         self._broker = broker
+        self._redis = redis
         self._uplink = Uplink(broker, self.id, settings.partitions, self.counts)
         self.hub = Hub(settings, self.id, self._uplink, self.counts)
         self._downlink = Downlink(self.hub)
@@ -75,6 +73,7 @@ class Gateway:
             on_restored=self._on_notify_restored,
         )
         self._notify_up = True
+        await agree_on_partitions(self._redis, self.settings.partitions)
         await self._beat()  # known before the first session is: nobody may take this gateway for a vanished one
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
@@ -170,7 +169,13 @@ class Gateway:
             await self._beat()
 
     async def _beat(self) -> None:
-        self._membership.info = {"connections": len(self.hub.connections), "draining": self.hub.draining}
+        self._membership.info = {
+            "connections": len(self.hub.connections),
+            "draining": self.hub.draining,
+            "frames_in": self.counts.frames_in_total,
+            "frames_out": self.counts.frames_out_total,
+            "published": self.counts.batches_out_total,
+        }
         try:
             await self._membership.beat()
         except (RedisError, OSError) as failed:

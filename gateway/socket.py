@@ -10,7 +10,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from shared.errors import CloseKind
 
-PATIENCE: Final = 20
+PATIENCE: Final = 6
 """Sweeps that a closing socket may take."""
 REASON_BYTES: Final = 123
 _NO_CODE: Final = 1000

@@ -6,9 +6,6 @@ callback. What a room worker should know leaves through an `Outbox` per address.
 
 import asyncio
 import os
-import secrets
-import signal
-import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -27,6 +24,7 @@ from medianode.outbox import Item, Outbox
 from medianode.pool import Pool
 from shared import log
 from shared.broker import Broker, Subscription
+from shared.cluster import process_id
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, AnyEvent, RouterRef
 from shared.registry import BEAT_EVERY, Info, Membership
@@ -37,8 +35,6 @@ RESULT_PATIENCE = 5.0
 EVENT_PATIENCE = float("inf")
 FAREWELL = 2.0
 OUTBOX_LIMIT = 50_000
-
-_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
@@ -73,9 +69,7 @@ class MediaNode:
     def __init__(self, settings: NodeSettings, broker: Broker, redis: Redis, make: EngineFactory) -> None:
         self._settings = settings
         self._broker = broker
-        self.name = settings.name or f"medianode-{socket.gethostname()}-{os.getpid()}"
-        # Never used again, so that what was meant for a dead node reaches nobody.
-        self.id = f"{self.name[:100]}-{secrets.token_hex(6)}"
+        self.id = process_id("medianode", settings.name)
         self._announced = announced_ip(settings.announced_ip, settings.listen_ip)
         self._log = log.get("node").bind(node=self.id)
         self._objects = Objects()
@@ -259,7 +253,6 @@ class MediaNode:
         """What others may know; `load` is objects per engine, what placement goes by."""
         counts = self._objects.counts()
         return {
-            "name": self.name,
             "engine": self._settings.engine,
             "engines": self._objects.engines,
             "announced_ip": self._announced,
@@ -269,33 +262,3 @@ class MediaNode:
             "consumers": counts.consumers,
             "load": counts.load / max(1, self._objects.engines),
         }
-
-
-async def run(settings: NodeSettings, broker: Broker, redis: Redis) -> None:
-    """A media node as a process of its own: connects the broker, and closes on SIGTERM or SIGINT.
-
-    Raises `EngineUnavailable` (before anything is connected) and `EngineFailed`.
-    """
-    make = await engine_factory(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in _ENDS:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        await broker.connect()
-        await _serve(MediaNode(settings, broker, redis, make), stop)
-    finally:
-        await broker.close()
-        for number in _ENDS:
-            loop.remove_signal_handler(number)
-
-
-async def _serve(node: MediaNode, stop: asyncio.Event) -> None:
-    await node.start()
-    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(node.wait())}
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
-        await node.close()

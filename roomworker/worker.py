@@ -143,6 +143,9 @@ class RoomWorker:
             "subscribed": sorted(self._subscribed),
             "active": active,
             "rooms": sum(len(partition.slots) for partition in self.partitions.values()),
+            "published": self.outbox.published,
+            "commits": self.committer.commits,
+            "round_trips": self.store.round_trips,
         }
         await self._membership.beat()
 

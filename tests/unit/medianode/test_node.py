@@ -1,7 +1,6 @@
 """The node's shell, with a broker in the test's hands and an engine that answers at once or when told."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import redis.exceptions
 from fakeredis import FakeAsyncRedis
 
 from medianode.engine import Engine, EngineFailed
-from medianode.node import MediaNode, run
+from medianode.node import MediaNode
 from medianode.null import NullEngine
 from shared.broker import Delivery, Exchange, Notice, Subscription
 from shared.protocol import bus, media
@@ -179,7 +178,7 @@ async def test_the_registry_knows_the_node_until_it_leaves(broker: HeldBroker, s
     observer = Observer(store, "nodes")
     await observer.read(0)
     entry = observer.alive[node.id]
-    assert (entry["name"], entry["engine"], entry["engines"]) == ("node", "null", 1)
+    assert (entry["engine"], entry["engines"]) == ("null", 1)
     assert entry["announced_ip"] == "192.0.2.7"
     broker.command(requests.create(), requests.produce())
     assert node.info() | {"routers": 1, "transports": 1, "producers": 1, "load": 2.0} == node.info()
@@ -226,15 +225,3 @@ async def test_an_engine_that_does_not_start_is_told_to_the_caller(
     node = node_with(engine, broker, store)
     with pytest.raises(EngineFailed, match="port taken"):
         await node.start()
-
-
-async def test_a_signal_ends_the_process_in_good_order(broker: HeldBroker, store: Any, requests: Any) -> None:
-    running = asyncio.create_task(run(NodeSettings(engine="null", announced_ip="192.0.2.7"), broker, store))
-    await broker.subscribed.wait()
-    broker.command(requests.create())
-    await broker.results()
-    signal.raise_signal(signal.SIGTERM)
-    await running
-    (event,) = await broker.events()
-    assert isinstance(decoded(event), media.RouterClosed)
-    assert not await store.hgetall("plenary:nodes")
