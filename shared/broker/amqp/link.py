@@ -67,7 +67,7 @@ class Report:
             _log.warning(
                 "no connection to RabbitMQ, trying again",
                 address=self._address,
-                error=str(why) or type(why).__name__,
+                error="it no longer answers" if isinstance(why, asyncio.CancelledError) else str(why) or repr(why),
                 hint="is it running and reachable? its address is set by PLENARY_AMQP_URL",
             )
 
