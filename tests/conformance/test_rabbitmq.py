@@ -1,0 +1,119 @@
+"""What Plenary makes of RabbitMQ itself: its topology, its faults."""
+
+import asyncio
+
+import pytest
+from yarl import URL
+
+from shared.broker.amqp import AmqpBroker, Mismatch
+from tests.support.brokers import (
+    PARTITIONS,
+    WITHIN,
+    AmqpWorld,
+    Inbox,
+    consume,
+    own,
+    publish_until_taken,
+    within,
+)
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+
+
+@pytest.mark.servers
+async def test_one_queue_a_partition_and_one_binding_an_own_queue(amqp_url: str, rabbitmq_server: Server) -> None:
+    world = AmqpWorld(amqp_url, "classic")
+    broker = await world.broker()
+    await own(broker, Inbox(), binding="gw1.#")
+    await own(broker, Inbox(), "media", "node-1")
+
+    rows = ctl_rows(rabbitmq_server, "list_bindings", "source_name", "routing_key", "destination_name")
+    bindings = [row for row in rows if len(row) == 3 and row[0]]
+    queues = ctl_rows(rabbitmq_server, "list_queues", "name", "durable", "exclusive")
+    exchanges = ctl_rows(rabbitmq_server, "list_exchanges", "name", "type", "durable")
+    await world.end()
+
+    rooms = sorted(row[1:] for row in bindings if row[0] == "rooms")
+    assert rooms == [[str(number), f"rooms.{number}"] for number in range(PARTITIONS)]
+    own_bindings = {row[2]: row[:2] for row in bindings if row[0] != "rooms"}
+    assert sorted(own_bindings.values()) == [["media", "node-1"], ["notify", "gw1.#"]]
+    assert len(bindings) == PARTITIONS + 2
+    assert sorted(row[1:] for row in queues) == [["false", "true"]] * 2 + [["true", "false"]] * PARTITIONS
+    for exchange in (["rooms", "direct", "true"], ["notify", "topic", "true"], ["media", "direct", "true"]):
+        assert exchange in exchanges
+
+
+def ctl_rows(server: Server, *args: str) -> list[list[str]]:
+    if not server.killable:
+        pytest.skip("no rabbitmqctl for a server given by its address")
+    return [line.split("\t") for line in server.ctl(args[0], "--no-table-headers", *args[1:]).splitlines()]
+
+
+@pytest.mark.servers
+async def test_another_queue_type_than_the_clusters_is_a_clear_error(amqp_url: str) -> None:
+    classic, quorum = AmqpWorld(amqp_url, "classic"), AmqpWorld(amqp_url, "quorum")
+    await classic.broker()
+
+    with pytest.raises(Mismatch, match=r"queue_type=quorum.*x-queue-type"):
+        await quorum.broker()
+
+    await quorum.end()
+    await classic.end()
+
+
+@pytest.mark.servers
+async def test_messages_wait_for_consumers_through_a_broken_channel(amqp_url: str, rabbitmq_server: Server) -> None:
+    """RabbitMQ cancels a consumer when its queue goes: the queue is declared and consumed again."""
+    world = AmqpWorld(amqp_url, "classic")
+    broker = await world.broker()
+    inbox = Inbox()
+    await consume(broker, inbox)
+
+    if not rabbitmq_server.killable:
+        pytest.skip("no rabbitmqctl for a server given by its address")
+    await asyncio.to_thread(rabbitmq_server.ctl, "delete_queue", "rooms.0")
+    await inbox.until(lambda it: it.lost >= 1)
+    async with asyncio.timeout(WITHIN):
+        while not inbox.bodies:
+            await broker.publish("rooms", "0", b"x")
+
+    await world.end()
+
+
+@pytest.mark.servers
+async def test_connect_waits_for_a_rabbitmq_that_is_not_there_yet(amqp_url: str) -> None:
+    url = URL(amqp_url)
+    proxy = Proxy(str(url.host), url.port or 5672)
+    await proxy.start()
+    proxy.refuse()
+    broker = AmqpBroker(str(url.with_port(proxy.port)), partitions=PARTITIONS, queue_type="classic", name="test")
+
+    connecting = asyncio.ensure_future(broker.connect())
+    await within(proxy.until_refused(4))
+    assert not connecting.done()
+    await proxy.start()
+
+    await within(connecting)
+    assert broker.connected
+    await broker.close()
+    await proxy.stop()
+
+
+@pytest.mark.servers
+async def test_a_killed_rabbitmq_comes_back_with_every_subscription(killable_rabbitmq: Server) -> None:
+    broker = AmqpBroker(killable_rabbitmq.url, partitions=PARTITIONS, queue_type="classic", name="test")
+    await within(broker.connect())
+    inbox, notified = Inbox(), Inbox()
+    await consume(broker, inbox)
+    await own(broker, notified)
+    unconfirmed = broker.send("rooms", "0", b"first")
+    await inbox.has(1)
+    await within(asyncio.gather(unconfirmed, return_exceptions=True))
+
+    await asyncio.to_thread(killable_rabbitmq.restart)
+
+    await notified.until(lambda it: it.restored == 1)
+    await publish_until_taken(broker, b"second")
+    await inbox.until(lambda it: b"second" in it.bodies)
+    assert (inbox.lost, notified.lost) == (1, 1)
+    await broker.close()
