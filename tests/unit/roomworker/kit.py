@@ -155,6 +155,13 @@ class World:
         assert it.ask("join", peerName=peer, rtpCapabilities=capabilities, **more)["ok"], it.frames[-1]
         return it
 
+    def joined_slowly(self, peer: str) -> "Client":
+        """Joined and committed, in a world that is not prompt."""
+        it = self.connected(peer)
+        it.request("join", peerName=peer, rtpCapabilities=CAPABILITIES)
+        self.commit()
+        return it
+
     def sending(self, peer: str, capabilities: Json = CAPABILITIES) -> "Client":
         """Joined, with transport 1 to send."""
         it = self.joined(peer, capabilities)

@@ -1,0 +1,146 @@
+"""§enableConsumer, §pauseConsumer, §resumeConsumer, §setConsumerPreferredProfile."""
+
+from typing import Any
+
+import pytest
+
+from shared.protocol import media
+from tests.unit.roomworker.kit import AUDIO_ONLY, CAPABILITIES, Client, World, error_of
+
+
+def call(world: World, kind: str = "video") -> tuple[Client, Client, int]:
+    """alice sends, bob may receive: the consumer's id."""
+    alice, bob = world.sending("alice"), world.receiving("bob")
+    return alice, bob, alice.produce(10, kind)
+
+
+def test_enabling_starts_what_was_told() -> None:
+    world = World()
+    alice, bob, consumer = call(world)
+    told = bob.told("newConsumer")[0]["rtpParameters"]
+
+    answer = bob.enable(consumer, preferredProfile="low")
+
+    assert answer["data"] == {"paused": False, "preferredProfile": "low", "effectiveProfile": "default"}
+    consumed = world.requests[-1]
+    assert isinstance(consumed, media.Consume)
+    assert (consumed.preferred_profile, consumed.paused) == ("low", False)
+    assert consumed.rtp_parameters.encodings[0].ssrc == told["encodings"][0]["ssrc"]
+    assert consumed.producer_ssrcs == world.room.peers["alice"].producers[10].mapped_ssrcs
+    assert alice.methods[-1] == "newPeer", "the sender hears nothing"
+
+
+def test_the_answer_says_paused_for_the_source_not_for_ones_own_pause() -> None:
+    world = World()
+    alice, bob, consumer = call(world)
+    assert bob.enable(consumer, paused=True)["data"]["paused"] is False
+
+    carol = world.receiving("carol")
+    alice.notify("pauseProducer", id=10)
+    assert carol.enable(consumer)["data"]["paused"] is True
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"id": 999}, 404, "id"),
+        ({"transportId": 999}, 404, "transportId"),
+        ({"preferredProfile": "best"}, 400, "preferredProfile"),
+        ({"paused": 1}, 400, "paused"),
+    ],
+)
+def test_what_cannot_be_enabled_is_refused_with_its_field(fields: dict[str, Any], code: int, field: str) -> None:
+    world = World()
+    _, bob, consumer = call(world)
+
+    answer = error_of(bob.ask("enableConsumer", **{"id": consumer, "transportId": 2, **fields}))
+
+    assert answer[0] == code
+    assert answer[1].startswith(f"{field}: ")
+
+
+def test_enabling_twice_is_a_conflict() -> None:
+    world = World()
+    _, bob, consumer = call(world)
+    bob.enable(consumer)
+
+    assert error_of(bob.enable(consumer)) == (409, f"id: consumer {consumer} is enabled")
+
+
+def test_nobody_consumes_himself() -> None:
+    world = World()
+    alice, _, consumer = call(world)
+    alice.ask("createTransport", id=2, direction="recv")
+
+    assert error_of(alice.enable(consumer)) == (404, f"id: no consumer {consumer}")
+
+
+def test_without_a_codec_in_common_it_cannot_be_enabled() -> None:
+    world = World()
+    _, _, consumer = call(world)
+    deaf = world.receiving("deaf", AUDIO_ONLY)
+
+    assert error_of(deaf.enable(consumer))[0] == 409
+
+
+def test_pausing_and_resuming_is_carried_out_once_and_told_to_nobody() -> None:
+    world = World()
+    alice, bob, consumer = call(world)
+    bob.enable(consumer)
+    alice.hush()
+    bob.hush()
+
+    for method in ("pauseConsumer", "pauseConsumer", "resumeConsumer", "resumeConsumer"):
+        bob.notify(method, id=consumer)
+
+    assert [type(order) for order in world.orders] == [media.Pause, media.Resume]
+    assert (alice.frames, bob.frames) == ([], [])
+
+
+def test_a_consumer_paused_before_it_is_enabled_starts_paused() -> None:
+    world = World()
+    _, bob, consumer = call(world)
+
+    bob.notify("pauseConsumer", id=consumer)
+    bob.notify("setConsumerPreferredProfile", id=consumer, profile="high")
+    ordered = [(o.object, o.profile) for o in world.orders if isinstance(o, media.SetPreferredProfile)]
+    assert ordered == [(engine, "low"), (engine, "default")]
+    assert "consumerPreferredProfileSet" not in bob.methods
+
+
+def test_a_consumer_whose_producer_closes_meanwhile_is_released() -> None:
+    world = World()
+    alice, bob, consumer = call(world)
+    world.prompt = False
+    id_ = bob.request("enableConsumer", id=consumer, transportId=2)
+    alice.notify("closeProducer", id=10)
+    alice.disconnect()
+
+    consumed = world.answer()
+    world.commit()
+
+    assert isinstance(consumed, media.Consume)
+    assert error_of(bob.answers(id_)[0])[0] == 404
+    assert consumed.consumer in [order.object for order in world.orders]
+    assert world.room.peers["bob"].consumers == {}
+
+
+def test_untouched_consumers_take_no_space() -> None:
+    world = World()
+    _, bob, consumer = call(world)
+
+    assert not [name for name in world.fields if name.startswith("consumer|")]
+    bob.notify("resumeConsumer", id=consumer)
+    assert not [name for name in world.fields if name.startswith("consumer|")]
+
+
+def test_a_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
+    world = World()
+    _, bob, consumer = call(world)
+    carol = world.connected("carol")
+
+    alice, _ = carol.ask("join", peerName="carol", rtpCapabilities=CAPABILITIES)["data"]["peers"]
+
+    (described,), (told,) = alice["consumers"], bob.told("newConsumer")
+    assert described["id"] == told["id"] == consumer
+    assert described["rtpParameters"] == told["rtpParameters"]
