@@ -103,6 +103,23 @@ def test_a_consumer_paused_before_it_is_enabled_starts_paused() -> None:
 
     bob.notify("pauseConsumer", id=consumer)
     bob.notify("setConsumerPreferredProfile", id=consumer, profile="high")
+    assert world.orders == []
+    bob.enable(consumer)
+
+    consumed = world.requests[-1]
+    assert isinstance(consumed, media.Consume)
+    assert (consumed.paused, consumed.preferred_profile) == (True, "high")
+
+
+def test_the_preferred_profile_is_carried_out_once() -> None:
+    world = World()
+    _, bob, consumer = call(world)
+    bob.enable(consumer)
+    engine = world.room.peers["bob"].consumers[consumer].engine
+
+    for profile in ("low", "low", "default"):
+        bob.notify("setConsumerPreferredProfile", id=consumer, profile=profile)
+
     ordered = [(o.object, o.profile) for o in world.orders if isinstance(o, media.SetPreferredProfile)]
     assert ordered == [(engine, "low"), (engine, "default")]
     assert "consumerPreferredProfileSet" not in bob.methods
