@@ -1,0 +1,1 @@
+"""Measurements, run by hand. Times say little on a shared machine: compare ratios and CPU per request."""

@@ -1,0 +1,202 @@
+"""Requests through one gateway and one room worker on real RabbitMQ and Redis, with the null engine.
+
+    python -m benchmarks.signaling [--connections 400] [--seconds 8] [--rate 500] [--json FILE]
+
+Measures, in one run: the rate at saturation (every connection keeps `--window` requests in flight), the latency
+at a fixed rate, and per request the CPU of every process, the AMQP messages and the Redis round trips. The
+request is a `pauseProducer` or `resumeProducer` sent as a protoo request in rooms of four: it changes state, is
+committed (Redis appendfsync always), answered, and told to three other peers.
+"""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import psutil
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.client import FloodClient
+from tests.support import servers
+from tests.support.cluster import Cluster
+
+console = Console()
+PEERS = 4
+
+
+@contextmanager
+def running_servers() -> Iterator[tuple[servers.Server, servers.Server]]:
+    with ExitStack() as stack:
+        started = []
+        for make in (servers.redis, servers.rabbitmq):
+            server = make()
+            server.start()
+            stack.callback(server.stop)
+            started.append(server)
+        yield started[0], started[1]
+
+
+class Usage:
+    """CPU seconds and counters of everything, at one moment."""
+
+    def __init__(self, cluster: Cluster, processes: dict[str, list[psutil.Process]]) -> None:
+        self.cpu = {name: sum(sum(process.cpu_times()[:2]) for process in group) for name, group in processes.items()}
+        self.counters = {
+            registry: [json.loads(value) for value in cluster.redis.hvals(f"plenary:{registry}")]
+            for registry in ("gateways", "workers")
+        }
+
+    def since(self, before: "Usage", requests: int) -> dict[str, Any]:
+        """Per request: CPU µs of each process, AMQP messages, Redis round trips."""
+        cpu = {name: (self.cpu[name] - before.cpu[name]) / requests * 1e6 for name in self.cpu}
+
+        def grown(registry: str, counter: str) -> float:
+            count = sum(member[counter] for member in self.counters[registry])
+            return float(count - sum(member[counter] for member in before.counters[registry]))
+
+        published = grown("gateways", "published") + grown("workers", "published")
+        return {
+            "cpu_us_per_request": {name: round(value, 1) for name, value in cpu.items()},
+            "cpu_us_per_request_server": round(sum(v for name, v in cpu.items() if name != "load generator"), 1),
+            "amqp_messages_per_request": round(published / requests, 3),
+            "redis_round_trips_per_request": round(grown("workers", "round_trips") / requests, 3),
+        }
+
+
+def listening(port: int) -> list[psutil.Process]:
+    """The process that listens on a port."""
+    return [
+        psutil.Process(connection.pid)
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
+    ][:1]
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def prepare(url: str, connections: int) -> list[FloodClient]:
+    clients = [
+        await FloodClient.open(url, f"bench{number // PEERS}", f"peer{number}") for number in range(connections)
+    ]
+    for step in (FloodClient.prepare, FloodClient.enable):
+        for start in range(0, connections, 50):
+            await asyncio.gather(*(step(client) for client in clients[start : start + 50]))
+    return clients
+
+
+async def measured(
+    cluster: Cluster, processes: dict[str, list[psutil.Process]], flood: Callable[[], Any]
+) -> dict[str, Any]:
+    """Counters in the registry are a second old at most: they are read once they have caught up."""
+    await asyncio.sleep(1.5)
+    before = Usage(cluster, processes)
+    result: dict[str, Any] = await flood()
+    cpu_after = Usage(cluster, processes).cpu
+    await asyncio.sleep(1.5)
+    after = Usage(cluster, processes)
+    after.cpu = cpu_after
+    return result | after.since(before, result["requests"])
+
+
+async def saturate(clients: list[FloodClient], seconds: float, window: int) -> dict[str, Any]:
+    began = time.perf_counter()
+    told = sum(client.notifications for client in clients)
+    latencies = await asyncio.gather(*(client.flood(began + seconds, window) for client in clients))
+    took = time.perf_counter() - began
+    merged = [latency for some in latencies for latency in some]
+    return _result(merged, took, sum(client.notifications for client in clients) - told)
+
+
+async def pace(clients: list[FloodClient], seconds: float, rate: int) -> dict[str, Any]:
+    began = time.perf_counter()
+    pending = []
+    told = sum(client.notifications for client in clients)
+    for number in range(int(rate * seconds)):
+        due = began + number / rate
+        if (wait := due - time.perf_counter()) > 0:
+            await asyncio.sleep(wait)
+        pending.append(clients[number % len(clients)].ask())
+    latencies = await asyncio.gather(*pending)
+    took = time.perf_counter() - began
+    return _result(list(latencies), took, sum(client.notifications for client in clients) - told)
+
+
+def _result(latencies: list[float], took: float, notifications: int) -> dict[str, Any]:
+    return {
+        "requests": len(latencies),
+        "requests_per_second": round(len(latencies) / took),
+        "notifications": notifications,
+        "p50_ms": round(percentile(latencies, 0.5) * 1e3, 2),
+        "p99_ms": round(percentile(latencies, 0.99) * 1e3, 2),
+        "max_ms": round(max(latencies) * 1e3, 2),
+    }
+
+
+async def run(connections: int, seconds: float, rate: int, window: int) -> dict[str, Any]:
+    with running_servers() as (redis_server, rabbitmq_server), tempfile.TemporaryDirectory() as logs:
+        cluster = Cluster(redis_server.url, rabbitmq_server.url, Path(logs))
+        try:
+            cluster.start("null", gateways=1, workers=1)
+            processes = {
+                "gateway": [psutil.Process(cluster.roles["gateway1"].process.pid)],
+                "room worker": [psutil.Process(cluster.roles["worker1"].process.pid)],
+                "media node": [psutil.Process(cluster.roles["node1"].process.pid)],
+                "RabbitMQ": listening(urlsplit(rabbitmq_server.url).port or 5672),
+                "Redis": listening(urlsplit(redis_server.url).port or 6379),
+                "load generator": [psutil.Process(os.getpid())],
+            }
+            console.print(f"preparing {connections} connections in rooms of {PEERS} …")
+            clients = await prepare(cluster.roles["gateway1"].url, connections)
+            console.print(f"{rate} requests/s for {seconds} s …")
+            paced = await measured(cluster, processes, lambda: pace(clients, seconds, rate))
+            console.print(f"saturation for {seconds} s …")
+            saturated = await measured(cluster, processes, lambda: saturate(clients, seconds, window))
+            for client in clients:
+                client.close()
+            return {"at_rate": paced, "at_saturation": saturated}
+        finally:
+            cluster.stop()
+
+
+def show(results: dict[str, Any]) -> None:
+    table = Table(title="per request", title_justify="left")
+    for heading in ("", *results):
+        table.add_column(heading, justify="left" if not heading else "right")
+    first = next(iter(results.values()))
+    for name, value in first.items():
+        if isinstance(value, dict):
+            for part in value:
+                table.add_row(f"CPU µs: {part}", *(str(result[name][part]) for result in results.values()))
+        else:
+            table.add_row(name, *(str(result[name]) for result in results.values()))
+    console.print(table)
+
+
+def main(
+    connections: Annotated[int, typer.Option(help="WebSockets, four to a room.")] = 400,
+    seconds: Annotated[float, typer.Option(help="Length of each measurement.")] = 8.0,
+    rate: Annotated[int, typer.Option(help="Requests per second of the paced measurement.")] = 500,
+    window: Annotated[int, typer.Option(help="Requests in flight per connection at saturation.")] = 4,
+    json_file: Annotated[str, typer.Option("--json", help="Write the figures there, too.")] = "",
+) -> None:
+    """Measures signaling on this machine, with private servers."""
+    results = uvloop.run(run(connections, seconds, rate, window))
+    show(results)
+    if json_file:
+        Path(json_file).write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
