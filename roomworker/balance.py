@@ -12,16 +12,18 @@ def ranks(partitions: int, workers: Sequence[str]) -> list[list[str]]:
     """For each partition its `STANDBYS` workers, the primary first.
 
     Rendezvous scores, so that few partitions move when a worker joins or leaves; no worker is primary of more
-    than ⌈partitions / workers⌉.
+    than ⌈partitions / workers⌉, or less than ⌊partitions / workers⌋.
     """
     if not workers:
         return [[] for _ in range(partitions)]
-    capacity = -(-partitions // len(workers))
+    share, one_more = divmod(partitions, len(workers))
     primary_of: dict[str, int] = dict.fromkeys(workers, 0)
     ranked: list[list[str]] = []
     for partition in range(partitions):
         order = sorted(workers, key=lambda worker: _score(partition, worker), reverse=True)
-        primary = next(worker for worker in order if primary_of[worker] < capacity)
+        limit = share + (one_more > 0)
+        primary = next(worker for worker in order if primary_of[worker] < limit)
+        one_more -= primary_of[primary] == share
         primary_of[primary] += 1
         ranked.append([primary, *(worker for worker in order if worker != primary)][:STANDBYS])
     return ranked

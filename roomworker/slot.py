@@ -162,6 +162,7 @@ class Slot:
         if self._runner is not None:
             self._runner.stop()
             self._runner = None
+        self._deleting = False
         self._load()
 
     def drop(self) -> None:

@@ -1,0 +1,141 @@
+"""A worker by hand: what slots and partitions ask of it is done when the test says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from roomworker.partition import Partition
+from roomworker.room import Changes
+from roomworker.runner import OnResult
+from roomworker.session import Gone
+from roomworker.slot import Slot
+from roomworker.store import Commit, Status, Stored
+from shared.protocol import bus, media
+from tests.unit.roomworker.kit import Sent, result_of
+
+
+@dataclass
+class Shelf:
+    """The rooms as Redis has them, for one or more desks."""
+
+    rooms: dict[str, Stored] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    stream: dict[str, list[Sent]] = field(default_factory=dict)
+
+    def load(self, room: str) -> Stored:
+        held = self.rooms.get(room, Stored("", {}, {}))
+        return Stored(held.version, dict(held.fields), dict(held.gone), held.grave)
+
+    def commit(self, commit: Commit) -> Status:
+        held = self.load(commit.room)
+        if (held.version, held.grave) != (commit.expected, commit.grave):
+            return "APPLIED" if self.tokens.get(commit.room) == commit.token else "STALE"
+        self.tokens[commit.room] = commit.token
+        gone = {**held.gone, **{name: last for name, last in commit.gone.items() if last is not None}}
+        if not commit.version:
+            self.rooms[commit.room] = Stored("", {}, gone, commit.token)
+            return "OK"
+        fields = {**held.fields, **commit.fields}
+        kept = {name: value for name, value in fields.items() if value is not None}
+        self.rooms[commit.room] = Stored(commit.version, kept, gone)
+        for message in commit.entry.messages if commit.entry else ():
+            for session, out in message.to:
+                self.stream.setdefault(session, []).append(Sent(out, message.body, message.close))
+        return "OK"
+
+
+class Desk:
+    """A `PartitionHost`."""
+
+    def __init__(self, shelf: Shelf | None = None, name: str = "worker") -> None:
+        self.shelf = shelf or Shelf()
+        self.name = name
+        self.node: str | None = "node"
+        self.loads: list[Slot] = []
+        self.commits: list[Slot] = []
+        self.published: list[tuple[Changes, Callable[[], None]]] = []
+        self.asked: list[tuple[media.AnyRequest, OnResult]] = []
+        self.reports: list[bus.Applied] = []
+        self.activations = 0
+        self.ticks: list[bus.Tick] = []
+        self.replays: list[bus.Replay] = []
+        self.forgotten: list[Slot] = []
+        self._tokens = 0
+
+    # --- what the worker is asked -----------------------------------------------------------------------------
+
+    def choose_node(self) -> str | None:
+        return self.node
+
+    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
+        self.asked.append((request, on_result))
+
+    def report(self, gateway: str, applied: bus.Applied) -> None:
+        self.reports.append(applied)
+
+    def publish(self, changes: Changes, done: Callable[[], None]) -> None:
+        self.published.append((changes, done))
+
+    def want_load(self, slot: Slot) -> None:
+        if slot not in self.loads:
+            self.loads.append(slot)
+
+    def want_commit(self, slot: Slot) -> None:
+        if slot not in self.commits:
+            self.commits.append(slot)
+
+    def next_token(self) -> str:
+        self._tokens += 1
+        return f"{self.name}:{self._tokens}"
+
+    def activated(self, partition: Partition) -> None:
+        self.activations += 1
+
+    def replay(self, slot: Slot, gateway: str, item: bus.Replay) -> None:
+        self.replays.append(item)
+
+    def ticked(self, partition: Partition, tick: bus.Tick) -> None:
+        self.ticks.append(tick)
+
+    def forget(self, slot: Slot) -> None:
+        self.forgotten.append(slot)
+
+    # --- what the test does -----------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        loads, self.loads = self.loads, []
+        for slot in loads:
+            slot.loaded(self.shelf.load(slot.room))
+
+    def take(self) -> list[tuple[Slot, Commit]]:
+        """The commits of one trip, begun."""
+        commits, self.commits = self.commits, []
+        taken = [(slot, slot.take()) for slot in commits]
+        return [(slot, commit) for slot, commit in taken if commit is not None]
+
+    def commit(self) -> list[Status]:
+        statuses = []
+        for slot, commit in self.take():
+            statuses.append(self.shelf.commit(commit))
+            slot.settled(commit, statuses[-1])
+        return statuses
+
+    def publish_all(self) -> None:
+        published, self.published = self.published, []
+        for _, done in published:
+            done()
+
+    def answer(self) -> None:
+        request, on_result = self.asked.pop(0)
+        on_result(result_of(request))
+
+    def work(self) -> None:
+        """Until nothing is left to do."""
+        while self.loads or self.commits or self.published or self.asked:
+            self.load()
+            while self.asked:
+                self.answer()
+            self.commit()
+            self.publish_all()
+
+    def gone(self, room: str) -> dict[str, Gone]:
+        return self.shelf.load(room).gone
