@@ -1,12 +1,12 @@
 """The media node's shell: commands in, results and events out, a heartbeat beside.
 
 Commands arrive in batches and are carried out as they are listed, without a task each: the engines answer by
-callback. What a room worker should know leaves through an `Outbox` per address.
+callback. What a room worker should know leaves through a `Pipe` per address.
 """
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,10 @@ from medianode.install import ensure_engine
 from medianode.mediasoup import MediasoupEngine, MediasoupSettings
 from medianode.null import NullEngine
 from medianode.objects import Objects
-from medianode.outbox import Item, Outbox
 from medianode.pool import Pool
 from shared import log
 from shared.broker import Broker, Subscription
+from shared.broker.pipe import Pipe
 from shared.cluster import process_id
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, AnyEvent, RouterRef
@@ -32,9 +32,9 @@ from shared.settings import NodeSettings
 
 # A room worker has given up on a command after this long (seconds).
 RESULT_PATIENCE = 5.0
-EVENT_PATIENCE = float("inf")
 FAREWELL = 2.0
-OUTBOX_LIMIT = 50_000
+PIPE_LIMIT = 50_000
+RESULT_SIZE = 1024
 
 
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
@@ -77,8 +77,8 @@ class MediaNode:
         self._pool = Pool(
             make, self._slots(), on_event=self._event, up=self._objects.engine_up, down=self._engine_down
         )
-        self._results: dict[str, Outbox[Answer]] = {}
-        self._events: dict[int, Outbox[bytes]] = {}
+        self._results: dict[str, Pipe[Answer]] = {}
+        self._events: dict[int, Pipe[bytes]] = {}
         self._event_number = 0
         self._subscription: Subscription | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -149,15 +149,15 @@ class MediaNode:
         for router in self._objects.routers():
             self._publish_event(router, media.RouterClosed(router.id, "the media node shuts down"))
         await self._pool.close()
-        outboxes: list[Outbox[Any]] = [*self._results.values(), *self._events.values()]
+        pipes: list[Pipe[Any]] = [*self._results.values(), *self._events.values()]
         try:
             async with asyncio.timeout(FAREWELL):
-                for outbox in outboxes:
-                    await outbox.emptied()
+                for pipe in pipes:
+                    await pipe.emptied()
         except TimeoutError:
             self._log.warning("broker not reached to say goodbye")
-            for outbox in outboxes:
-                outbox.close()
+            for pipe in pipes:
+                pipe.close()
 
     # --- commands ---------------------------------------------------------------------------------------------
 
@@ -177,23 +177,29 @@ class MediaNode:
         def done(result: media.AnyResult) -> None:
             if self._group is None:
                 return  # closed: what was pending has failed, and nobody listens
-            outbox = self._results.get(reply_to)
-            if outbox is None:
+            pipe = self._results.get(reply_to)
+            if pipe is None:
                 self._forget_idle()
-                outbox = self._results[reply_to] = self._outbox(
-                    partial(self._publish_results, reply_to), RESULT_PATIENCE
+                pipe = self._results[reply_to] = Pipe(
+                    reply_to,
+                    partial(self._send_results, reply_to),
+                    size=lambda _: RESULT_SIZE,
+                    done=_nothing,
+                    lost=_nothing,
+                    patience=RESULT_PATIENCE,
+                    limit=PIPE_LIMIT,
                 )
-            outbox.put(Answer(n, result))
+            pipe.put(Answer(n, result))
 
         return done
 
     def _forget_idle(self) -> None:
-        """Room workers come and go; who has nothing to get needs no outbox."""
-        self._results = {address: outbox for address, outbox in self._results.items() if not outbox.idle}
+        """Room workers come and go; who has nothing to get needs no pipe."""
+        self._results = {address: pipe for address, pipe in self._results.items() if not pipe.idle}
 
-    async def _publish_results(self, reply_to: str, answers: list[Answer]) -> None:
+    def _send_results(self, reply_to: str, answers: list[Answer]) -> "asyncio.Future[None]":
         body = media.encode(media.Results(self.id, answers))
-        await self._broker.publish("media", reply_to, body, mandatory=True)
+        return self._broker.publish("media", reply_to, body, mandatory=True)
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -216,19 +222,20 @@ class MediaNode:
             n=self._event_number,
             event=media.encode_event(event),
         )
-        outbox = self._events.get(router.partition)
-        if outbox is None:
-            outbox = self._events[router.partition] = self._outbox(
-                partial(self._publish_events, router.partition), EVENT_PATIENCE
+        pipe = self._events.get(router.partition)
+        if pipe is None:
+            pipe = self._events[router.partition] = Pipe(
+                f"partition {router.partition}",
+                partial(self._send_events, router.partition),
+                size=len,
+                done=_nothing,
+                lost=_nothing,
+                limit=PIPE_LIMIT,
             )
-        outbox.put(bus.encode_item(item))
+        pipe.put(bus.encode_item(item))
 
-    async def _publish_events(self, partition: int, items: list[bytes]) -> None:
-        await self._broker.publish("rooms", str(partition), bus.batch(self.id, items))
-
-    def _outbox(self, publish: Callable[[list[Item]], Awaitable[None]], patience: float) -> Outbox[Item]:
-        assert self._group
-        return Outbox(publish, self._group.create_task, patience=patience, limit=OUTBOX_LIMIT)
+    def _send_events(self, partition: int, items: list[bytes]) -> "asyncio.Future[None]":
+        return self._broker.publish("rooms", str(partition), bus.batch(self.id, items))
 
     # --- heartbeat --------------------------------------------------------------------------------------------
 
@@ -262,3 +269,7 @@ class MediaNode:
             "consumers": counts.consumers,
             "load": counts.load / max(1, self._objects.engines),
         }
+
+
+def _nothing(_: object) -> None:
+    """Results that nobody waits for any more, and whatever the broker has, need nothing else."""

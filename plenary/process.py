@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from shared.broker.amqp import AmqpBroker
 
 from shared import log
 from shared.broker import Broker
+from shared.broker.amqp import AmqpBroker
 from shared.settings import Common
 
 REDIS_TIMEOUT = 5.0

@@ -1,25 +1,13 @@
-"""Committed messages on their way to gateways, requests and orders on their way to media nodes.
-
-One pipe per destination: what accumulates while the previous publish is unconfirmed goes as one message, so
-that under load a publish carries many and at low load nothing waits.
-"""
+"""Committed messages on their way to gateways, requests and orders on their way to media nodes: a pipe each."""
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from roomworker.room import Changes
-from shared import log
-from shared.broker import Broker, BrokerError, Unroutable
+from shared.broker import Broker
+from shared.broker.pipe import Pipe
 from shared.protocol import bus, media
-
-BATCH_ITEMS: Final = 512
-BATCH_BYTES: Final = 256 * 1024
-RETRY_PAUSE: Final = 0.1
-
-logger = log.get("outbox")
 
 T = TypeVar("T")
 
@@ -43,81 +31,31 @@ class Receipt:
             self._done()
 
 
-@dataclass(slots=True)
-class _Parcel(Generic[T]):
+class Parcel(NamedTuple, Generic[T]):
+    """Something for a destination; `size` in bytes, about; `receipt` waits for its confirm."""
+
     item: T
     size: int
-    receipt: Receipt | None
+    receipt: Receipt | None = None
 
 
-class Pipe(Generic[T]):
-    """Publishes to one destination, in order, one batch at a time.
+ForGateway: TypeAlias = Parcel[bus.Message | bus.Applied]
+ForNode: TypeAlias = Parcel[media.Command]
 
-    `send` publishes a batch and raises `BrokerError`; `lost` is told of a batch that has no destination.
-    """
-
-    def __init__(
-        self, send: Callable[[list[T]], Awaitable[None]], lost: Callable[[list[T]], None], name: str
-    ) -> None:
-        self._send = send
-        self._lost = lost
-        self._name = name
-        self._queue: deque[_Parcel[T]] = deque()
-        self._pump: asyncio.Task[None] | None = None
-
-    @property
-    def idle(self) -> bool:
-        return self._pump is None
-
-    def push(self, item: T, size: int, receipt: Receipt | None = None) -> None:
-        self._queue.append(_Parcel(item, size, receipt))
-        if self._pump is None:
-            self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"pipe to {self._name}")
-
-    async def close(self) -> None:
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
-
-    async def _run(self) -> None:
-        try:
-            while self._queue:
-                batch = self._next_batch()
-                await self._publish([parcel.item for parcel in batch])
-                for parcel in batch:
-                    if parcel.receipt is not None:
-                        parcel.receipt.confirm()
-        finally:
-            self._pump = None
-
-    def _next_batch(self) -> list[_Parcel[T]]:
-        batch: list[_Parcel[T]] = []
-        size = 0
-        while self._queue and len(batch) < BATCH_ITEMS and size < BATCH_BYTES:
-            batch.append(self._queue.popleft())
-            size += batch[-1].size
-        return batch
-
-    async def _publish(self, items: list[T]) -> None:
-        while True:
-            try:
-                return await self._send(items)
-            except Unroutable:
-                return self._lost(items)
-            except BrokerError as failure:
-                logger.warning("publish failed; trying again", to=self._name, error=str(failure))
-                await asyncio.sleep(RETRY_PAUSE)
+APPLIED_SIZE = 48
+ORDER_SIZE = 128
+REQUEST_SIZE = 1024
 
 
 class Outbox:
-    """All pipes of one worker."""
+    """All pipes of one worker. `requests_lost` is told the numbers of requests that found no node."""
 
     def __init__(self, broker: Broker, worker: str, requests_lost: Callable[[list[int]], None]) -> None:
         self._broker = broker
         self._worker = worker
         self._requests_lost = requests_lost
-        self._gateways: dict[str, Pipe[bus.Message | bus.Applied]] = {}
-        self._nodes: dict[str, Pipe[media.Command]] = {}
+        self._gateways: dict[str, Pipe[ForGateway]] = {}
+        self._nodes: dict[str, Pipe[ForNode]] = {}
         self.published = 0
 
     def push(self, changes: Changes, done: Callable[[], None]) -> None:
@@ -129,66 +67,73 @@ class Outbox:
                 recipient = bus.Recipient(session.connection, session.id, out)
                 by_gateway.setdefault(session.gateway, []).append(recipient)
             for gateway, to in by_gateway.items():
-                size = len(message.body) + 48 * len(to)
-                self._gateway(gateway).push(bus.Message(message.body, to, message.close), size, receipt.add())
+                size = len(message.body) + APPLIED_SIZE * len(to)
+                parcel: ForGateway = Parcel(bus.Message(message.body, to, message.close), size, receipt.add())
+                self._gateway(gateway).put(parcel)
         for session, n_in, n_out in changes.applied:
             applied = bus.Applied(session.connection, session.id, n_in, n_out)
-            self._gateway(session.gateway).push(applied, 48, receipt.add())
+            self._gateway(session.gateway).put(Parcel(applied, APPLIED_SIZE, receipt.add()))
         for node, order in changes.orders:
-            self._node(node).push(media.Command(0, order), 128, receipt.add())
+            self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE, receipt.add()))
         receipt.confirm()
 
     def tell(self, gateway: str, what: bus.Message | bus.Applied) -> None:
         """Something that is not part of a commit."""
-        self._gateway(gateway).push(what, 48)
+        self._gateway(gateway).put(Parcel(what, APPLIED_SIZE))
 
     def ask(self, node: str, n: int, request: media.AnyRequest) -> None:
-        self._node(node).push(media.Command(n, request), 1024)
+        self._node(node).put(Parcel(media.Command(n, request), REQUEST_SIZE))
 
-    async def close(self) -> None:
-        pipes: Iterable[Pipe[bus.Message | bus.Applied] | Pipe[media.Command]] = (
-            *self._gateways.values(),
-            *self._nodes.values(),
-        )
-        for pipe in pipes:
-            await pipe.close()
+    def forget_idle(self) -> None:
+        """Gateways and nodes come and go; who has nothing to get needs no pipe."""
+        self._gateways = {name: pipe for name, pipe in self._gateways.items() if not pipe.idle}
+        self._nodes = {name: pipe for name, pipe in self._nodes.items() if not pipe.idle}
 
-    def forget(self, destination: str) -> None:
-        """A gateway or node that is no more."""
-        for pipes in (self._gateways, self._nodes):
-            pipe = pipes.get(destination)
-            if pipe is not None and pipe.idle:
-                del pipes[destination]
+    def close(self) -> None:
+        for gateway in self._gateways.values():
+            gateway.close()
+        for node in self._nodes.values():
+            node.close()
 
-    def _gateway(self, gateway: str) -> Pipe[bus.Message | bus.Applied]:
+    def _gateway(self, gateway: str) -> Pipe[ForGateway]:
         pipe = self._gateways.get(gateway)
         if pipe is None:
 
-            async def send(items: list[bus.Message | bus.Applied]) -> None:
-                messages = [item for item in items if isinstance(item, bus.Message)]
-                applied = [item for item in items if isinstance(item, bus.Applied)]
+            def send(parcels: list[ForGateway]) -> "asyncio.Future[None]":
+                messages = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Message)]
+                applied = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Applied)]
                 first = messages[0].to[0].connection if messages else applied[0].connection
                 body = bus.encode_to_gateway(bus.ToGateway(messages, applied))
                 self.published += 1
-                await self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
+                return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 
-            def lost(items: list[bus.Message | bus.Applied]) -> None:
-                logger.info("gateway has no queue", gateway=gateway, items=len(items))
-
-            pipe = self._gateways[gateway] = Pipe(send, lost, gateway)
+            # what a vanished gateway does not get stays in the stream for whoever asks
+            pipe = Pipe(gateway, send, size=_size, done=_confirm, lost=_confirm)
+            self._gateways[gateway] = pipe
         return pipe
 
-    def _node(self, node: str) -> Pipe[media.Command]:
+    def _node(self, node: str) -> Pipe[ForNode]:
         pipe = self._nodes.get(node)
         if pipe is None:
 
-            async def send(commands: list[media.Command]) -> None:
-                body = media.encode(media.Commands(reply_to=self._worker, commands=commands))
+            def send(parcels: list[ForNode]) -> "asyncio.Future[None]":
+                commands = media.Commands(reply_to=self._worker, commands=[parcel.item for parcel in parcels])
                 self.published += 1
-                await self._broker.publish("media", node, body, mandatory=True)
+                return self._broker.publish("media", node, media.encode(commands), mandatory=True)
 
-            def lost(commands: list[media.Command]) -> None:
-                self._requests_lost([command.n for command in commands if command.n])
+            def lost(parcels: list[ForNode]) -> None:
+                _confirm(parcels)
+                self._requests_lost([parcel.item.n for parcel in parcels if parcel.item.n])
 
-            pipe = self._nodes[node] = Pipe(send, lost, node)
+            pipe = self._nodes[node] = Pipe(node, send, size=_size, done=_confirm, lost=lost)
         return pipe
+
+
+def _size(parcel: Parcel[T]) -> int:
+    return parcel.size
+
+
+def _confirm(parcels: list[Parcel[T]]) -> None:
+    for parcel in parcels:
+        if parcel.receipt is not None:
+            parcel.receipt.confirm()

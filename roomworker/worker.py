@@ -63,6 +63,8 @@ class RoomWorker:
         self._tokens = 0
         self._results: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._seconds: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- life -------------------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class RoomWorker:
         await self._observe()
         await self._rebalance()
         await self._beat()
-        self._spawn(self._every_second())
+        self._seconds = self._spawn(self._every_second())
         logger.info("room worker serves", id=self.id, partitions=len(self._subscribed))
 
     async def wait(self) -> None:
@@ -86,22 +88,26 @@ class RoomWorker:
 
     async def close(self) -> None:
         """Leaves the others to serve: finishes what is under way, closes its partitions, says goodbye."""
+        self._leaving.set()
+        if self._seconds is not None:  # or it would subscribe and register again
+            await asyncio.wait({self._seconds}, timeout=HAND_OVER_PATIENCE)
+            self._seconds.cancel()
         with suppress(RedisError, OSError):
             await self._membership.leave()
-        for number in sorted(self._subscribed):
-            await self._give_up(self.partitions[number])
+        await asyncio.gather(*(self._give_up(self.partitions[number]) for number in sorted(self._subscribed)))
         if self._results is not None:
             await self._results.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.outbox.close()
+        self.outbox.close()
         logger.info("room worker has left", id=self.id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -112,7 +118,7 @@ class RoomWorker:
                 self._failure.exception()  # whoever waits gets it; nobody has to
 
     async def _every_second(self) -> None:
-        while True:
+        while not self._leaving.is_set():
             began = time.monotonic()
             try:
                 await self._observe()
@@ -126,7 +132,9 @@ class RoomWorker:
             except BrokerError as failure:
                 logger.warning("broker does not answer", error=str(failure))
             self._media.expire(time.monotonic())
-            await asyncio.sleep(max(0.0, BEAT_EVERY - (time.monotonic() - began)))
+            self.outbox.forget_idle()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), max(0.0, BEAT_EVERY - (time.monotonic() - began)))
 
     # --- among the others -------------------------------------------------------------------------------------
 
@@ -152,20 +160,29 @@ class RoomWorker:
     async def _rebalance(self) -> None:
         """Subscribes where this worker ranks, and hands over what another is primary of (DELIVERY B2)."""
         workers = sorted({*self._workers.alive, self.id})
+        hand_overs: list[Coroutine[Any, Any, None]] = []
         for number, ranked in enumerate(ranks(self._settings.partitions, workers)):
             partition = self.partitions[number]
             if number not in self._subscribed:
                 if self.id in ranked:
-                    await partition.subscribe(self._broker, self._settings.prefetch)
-                    self._subscribed.add(number)
+                    await self._subscribe(partition)
             elif partition.active and ranked[0] != self.id:
                 if number in self._workers.alive.get(ranked[0], {}).get("subscribed", ()):
-                    await self._give_up(partition)
-                    if self.id in ranked:
-                        await partition.subscribe(self._broker, self._settings.prefetch)
-                        self._subscribed.add(number)
+                    hand_overs.append(self._hand_over(partition, stay=self.id in ranked))
             elif self.id not in ranked:
-                await self._give_up(partition)
+                hand_overs.append(self._hand_over(partition, stay=False))
+        # side by side: each may take its patience, and the heartbeat waits for all of them
+        await asyncio.gather(*hand_overs)
+
+    async def _subscribe(self, partition: Partition) -> None:
+        await partition.subscribe(self._broker, self._settings.prefetch)
+        self._subscribed.add(partition.number)
+
+    async def _hand_over(self, partition: Partition, *, stay: bool) -> None:
+        """`stay`: in line behind the others."""
+        await self._give_up(partition)
+        if stay:
+            await self._subscribe(partition)
 
     async def _give_up(self, partition: Partition) -> None:
         with suppress(TimeoutError):  # what is not finished by then is redone by the next
@@ -263,7 +280,8 @@ class RoomWorker:
         for message, out in found:
             recipient = bus.Recipient(item.connection, item.session, out)
             self.outbox.tell(gateway, bus.Message(message.body, [recipient], message.close))
-        if found and found[0][1] != item.after + 1:
+        first_kept = found[0][1] if found else where.n_out + 1
+        if first_kept > item.after + 1:
             self._close(gateway, item, GAP)
         elif not found and not known:
             self._close(gateway, item, GONE)

@@ -73,23 +73,7 @@ class Broker(Protocol):
     @property
     def connected(self) -> bool: ...
 
-    async def publish(
-        self,
-        exchange: Exchange,
-        key: str,
-        body: bytes,
-        *,
-        mandatory: bool = False,
-        ttl: float | None = None,
-    ) -> None:
-        """Returns when the broker has confirmed. Messages published one after another (without awaiting the
-        confirm between) arrive in that order. `ttl` in seconds.
-
-        Raises `Unroutable` (only if `mandatory`), `Refused`, `BrokerGone`.
-        """
-        ...
-
-    def send(
+    def publish(
         self,
         exchange: Exchange,
         key: str,
@@ -98,9 +82,11 @@ class Broker(Protocol):
         mandatory: bool = False,
         ttl: float | None = None,
     ) -> asyncio.Future[None]:
-        """`publish` without a coroutine: the message takes its place in the order at the call, never blocks, and
-        the future is done when the broker has confirmed, or fails like `publish` (asyncio never complains
-        about a failure nobody looked at).
+        """Never blocks. The message takes its place in the order at the call; the future is done when the broker
+        has confirmed it. `ttl` in seconds.
+
+        The future fails with `Unroutable` (only if `mandatory`), `Refused` or `BrokerGone`; asyncio never complains
+        about a failure that nobody looked at.
         """
         ...
 

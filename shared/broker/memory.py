@@ -1,7 +1,7 @@
 """A broker inside the process, with those semantics of RabbitMQ that Plenary relies on.
 
 One `MemoryHub` a process holds the queues; each role has its own `MemoryBroker` on it, as it would have its
-own connections. Nothing is delivered or confirmed inside `send`, always later on the event loop.
+own connections. Nothing is delivered or confirmed inside `publish`, always later on the event loop.
 """
 
 import asyncio
@@ -301,12 +301,7 @@ class MemoryBroker:
     def connected(self) -> bool:
         return self._up.is_set()
 
-    async def publish(
-        self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
-    ) -> None:
-        await self.send(exchange, key, body, mandatory=mandatory, ttl=ttl)
-
-    def send(
+    def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
     ) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()

@@ -22,7 +22,7 @@ async def test_a_lost_connection_fails_what_is_unconfirmed_and_what_follows(worl
     broker = await world.broker()
     inbox = Inbox()
     await own(broker, inbox)
-    unconfirmed = broker.send("rooms", "0", b"x")
+    unconfirmed = broker.publish("rooms", "0", b"x")
 
     await world.cut(broker)
 
@@ -128,7 +128,7 @@ async def test_close_leaves_no_task_and_no_publish_pending(world: World) -> None
     broker = await world.broker()
     await consume(broker, Inbox())
     await own(broker, Inbox())
-    pending = broker.send("rooms", "0", b"x" * 100_000)
+    pending = broker.publish("rooms", "0", b"x" * 100_000)
 
     await within(broker.close())
 

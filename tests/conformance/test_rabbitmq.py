@@ -106,7 +106,7 @@ async def test_a_killed_rabbitmq_comes_back_with_every_subscription(killable_rab
     inbox, notified = Inbox(), Inbox()
     await consume(broker, inbox)
     await own(broker, notified)
-    unconfirmed = broker.send("rooms", "0", b"first")
+    unconfirmed = broker.publish("rooms", "0", b"first")
     await inbox.has(1)
     await within(asyncio.gather(unconfirmed, return_exceptions=True))
 

@@ -149,7 +149,7 @@ async def within(awaitable: Awaitable[Any]) -> Any:
 
 
 async def publish_all(broker: Broker, bodies: list[bytes], *, key: str = "0") -> None:
-    await within(asyncio.gather(*(broker.send("rooms", key, body) for body in bodies)))
+    await within(asyncio.gather(*(broker.publish("rooms", key, body) for body in bodies)))
 
 
 async def nothing_more(broker: Broker, inbox: Inbox, partition: int = 3) -> None:

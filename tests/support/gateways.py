@@ -36,17 +36,19 @@ class FaultyBroker(MemoryBroker):
         self.forgetful = False
         self.published: list[tuple[str, bytes]] = []
 
-    async def publish(
+    def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
-    ) -> None:
+    ) -> "asyncio.Future[None]":
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.nack_next:
             self.nack_next -= 1
-            raise Refused("nack")
-        if self.forgetful:
-            await asyncio.sleep(0)
-        else:
-            await super().publish(exchange, key, body, mandatory=mandatory, ttl=ttl)
+            answer.set_exception(Refused("nack"))
+            return answer
         self.published.append((key, body))
+        if self.forgetful:
+            answer.set_result(None)
+            return answer
+        return super().publish(exchange, key, body, mandatory=mandatory, ttl=ttl)
 
 
 @dataclass

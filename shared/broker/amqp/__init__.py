@@ -56,15 +56,10 @@ class AmqpBroker:
     def connected(self) -> bool:
         return self._publishing.is_up and self._consuming.link.is_up
 
-    async def publish(
-        self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
-    ) -> None:
-        await self._publisher.send(exchange, key, body, mandatory=mandatory, ttl=ttl)
-
-    def send(
+    def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
     ) -> asyncio.Future[None]:
-        return self._publisher.send(exchange, key, body, mandatory=mandatory, ttl=ttl)
+        return self._publisher.publish(exchange, key, body, mandatory=mandatory, ttl=ttl)
 
     async def subscribe_partition(
         self, partition: int, receive: Receive, *, prefetch: int, on_lost: Notice

@@ -16,7 +16,7 @@ UNSENT_LIMIT = 64 * 1024 * 1024
 
 
 class Publisher:
-    """`open` at each new connection, `lost` when it is gone; between them `send` works."""
+    """`open` at each new connection, `lost` when it is gone; between them `publish` works."""
 
     def __init__(self) -> None:
         self._outlet: Outlet | None = None
@@ -51,7 +51,7 @@ class Publisher:
         for future in unconfirmed:
             _settle(future, BrokerGone("the connection was lost before the confirm"))
 
-    def send(
+    def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool, ttl: float | None
     ) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

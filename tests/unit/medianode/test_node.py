@@ -30,10 +30,13 @@ class HeldBroker:
 
     async def connect(self) -> None: ...
 
-    async def publish(
+    def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
-    ) -> None:
+    ) -> "asyncio.Future[None]":
         self.published.put_nowait((exchange, key, body))
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        confirmed.set_result(None)
+        return confirmed
 
     async def subscribe_own(
         self,
