@@ -1,0 +1,484 @@
+"""Random sequences of operations by several peers: mostly sensible, some not.
+
+An operation is JSON, carried out alike by the oracle and by us:
+
+    {"do": "request" | "notify" | "notifyAsRequest", "peer": …, "message": …}    what the client sends
+    {"do": "disconnect" | "replace", "peer": …}     its socket closes | a second connection takes its place
+    {"do": "profile", "peer": …, "consumer": n, "profile": …}     the engine sends another layer
+
+`{"$consumer": n}` as a message's id stands for the n-th consumer that the peer was told of since it joined. With
+`"refuse": true` the media engine refuses what it is asked.
+
+What sets both sides apart for good (`deliberate.DIVERGENCES`) is not generated. Hence object ids are a peer's own,
+and what is wrong with a wrong message is chosen from what both sides refuse.
+"""
+
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from roomworker.codecs import ABS_SEND_TIME
+from tests.unit.roomworker.kit import CAPABILITIES, DTLS
+
+Json = dict[str, Any]
+
+PEERS = ("alice", "bob", "c|arol", "Дана")
+ABSENT = object()
+APP_DATA = (ABSENT, ABSENT, None, False, True, 0, 1.5, -7, "", "é\u2028\U0001f600", [], {}, [1, [None, {"a": ""}]])
+NESTED = {"$consumer": 1, "__proto__": {"x": 1}, "appData": {"method": "closed", "list": [0, False, None, ""]}}
+PROFILES = ("default", "low", "medium", "high")
+WRONG_IDS = ("1", 1.5, True, None, [], {}, "", -1, 2**60)
+STATS = ("Transport", "Producer", "Consumer")
+
+
+def _capabilities(keep: Callable[[Json], bool]) -> Json:
+    kept = [codec for codec in CAPABILITIES["codecs"] if keep(codec)]
+    return {**CAPABILITIES, "codecs": kept}
+
+
+def _less_feedback() -> Json:
+    capabilities = deepcopy(CAPABILITIES)
+    for codec in capabilities["codecs"]:
+        codec["rtcpFeedback"] = codec["rtcpFeedback"][:1]
+    return capabilities
+
+
+RECEIVERS: tuple[Json, ...] = (
+    CAPABILITIES,
+    CAPABILITIES,
+    CAPABILITIES,
+    _capabilities(lambda codec: codec["kind"] == "audio"),
+    _capabilities(lambda codec: codec["name"] != "rtx"),
+    _capabilities(lambda codec: codec["name"] == "H264"),
+    {"codecs": [], "headerExtensions": []},
+    {**CAPABILITIES, "headerExtensions": []},
+    {**CAPABILITIES, "headerExtensions": [it for it in CAPABILITIES["headerExtensions"] if it["uri"] == ABS_SEND_TIME]},
+    _less_feedback(),
+)
+
+_OPUS = {"name": "opus", "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": 2}
+_VP8 = {"name": "VP8", "mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000}
+_RTX = {
+    "name": "rtx",
+    "mimeType": "video/rtx",
+    "payloadType": 97,
+    "clockRate": 90000,
+    "parameters": {"apt": 96},
+}
+_H264 = {
+    "name": "h264",
+    "mimeType": "video/H264",
+    "payloadType": 102,
+    "clockRate": 90000,
+    "parameters": {"packetization-mode": 1},
+}
+_EXTENSIONS = {
+    "audio": ["urn:ietf:params:rtp-hdrext:ssrc-audio-level"],
+    "video": [
+        ABS_SEND_TIME,
+        "urn:3gpp:video-orientation",
+        "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+    ],
+}
+STREAMS: tuple[tuple[str, list[Json], list[Json]], ...] = (
+    ("audio", [_OPUS], [{}]),
+    ("video", [_VP8], [{}]),
+    ("video", [_VP8, _RTX], [{"rtx": True}]),
+    ("video", [_H264], [{"encodingId": "r1"}]),
+    ("video", [_VP8], [{"profile": "low"}, {"profile": "high"}]),
+    ("video", [_VP8, _RTX], [{"profile": profile, "rtx": True} for profile in ("high", "medium", "low")]),
+)
+RTCP = ({"cname": "a-cname"}, {"cname": "a-cname", "reducedSize": True, "mux": True}, {}, ABSENT)
+
+
+def _among(id_: Any, ids: Collection[int]) -> bool:
+    """Whether it is one of these; `True` is not 1."""
+    return type(id_) is int and id_ in ids
+
+
+@dataclass
+class Fed:
+    """A consumer as its peer knows it."""
+
+    sender: str
+    producer: int
+    transport: int | None = None
+    open: bool = True
+
+
+@dataclass
+class State:
+    """What the author knows of a peer."""
+
+    joined: bool = False
+    transports: dict[int, str] = field(default_factory=dict)
+    connected: set[int] = field(default_factory=set)
+    producers: dict[int, int] = field(default_factory=dict)
+    consumers: list[Fed] = field(default_factory=list)
+
+
+class Author:
+    """Writes one sequence."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.names = PEERS[: self.random.choice((2, 3, 3, 4))]
+        self.peers = {name: State() for name in self.names}
+
+    def sequence(self, length: int) -> list[Json]:
+        operations: list[Json] = []
+        if self.random.random() < 0.7:
+            for name in self.names:
+                operations += [self._join(name), self._open(name, "send"), self._open(name, "recv")]
+        while len(operations) < length:
+            operations.append(self._operation(self.random.choice(self.names)))
+        return operations
+
+    def _operation(self, name: str) -> Json:
+        if not self.peers[name].joined and self.random.random() < 0.7:
+            return self._join(name)
+        methods, weights = zip(*WEIGHTS.items(), strict=True)
+        (write,) = self.random.choices(methods, weights)
+        operation: Json = write(self, name)
+        return operation
+
+    # --- parts ------------------------------------------------------------------------------------------------
+
+    def _chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def _with_app_data(self, message: Json) -> Json:
+        app_data = self.random.choice((*APP_DATA, NESTED))
+        return message if app_data is ABSENT else {**message, "appData": app_data}
+
+    def _own(self, name: str, first: int, known: Any) -> Any:
+        """An id of the peer's: mostly of something that exists."""
+        if known and self._chance(0.85):
+            return self.random.choice(list(known))
+        if self._chance(0.3):
+            return self.random.choice(WRONG_IDS)
+        return self._new(self.random.choice(self.names) if self._chance(0.3) else name, first)
+
+    def _new(self, name: str, first: int) -> int:
+        return PEERS.index(name) * 100 + first + self.random.randrange(3)
+
+    def _transport(self, name: str, known: Any = None) -> Any:
+        known = self.peers[name].transports if known is None else known
+        return self._own(name, 1, known)
+
+    def _producer(self, name: str) -> Any:
+        return self._own(name, 11, self.peers[name].producers)
+
+    def _consumer(self, name: str, *, enabled: bool | None = None) -> Any:
+        consumers = self.peers[name].consumers
+        fitting = [
+            n for n, fed in enumerate(consumers) if fed.open and enabled in (None, fed.transport is not None)
+        ]
+        if fitting and self._chance(0.9):
+            return {"$consumer": self.random.choice(fitting)}
+        if self._chance(0.3):
+            return self.random.choice(WRONG_IDS)
+        return {"$consumer": self.random.randrange(len(consumers) + 1)}
+
+    def _request(self, name: str, message: Any, **more: Any) -> Json:
+        return {"do": "request", "peer": name, "message": message, **more}
+
+    def _notify(self, name: str, message: Json, **more: Any) -> Json:
+        do = "notifyAsRequest" if self._chance(0.08) else "notify"
+        return {"do": do, "peer": name, "message": {"notification": True, **message}, **more}
+
+    def _spoil(self, operation: Json) -> Json:
+        """A message that both sides refuse, from one that they would not."""
+        message = operation["message"]
+        message.update(deepcopy(self.random.choice(SPOILED[message["method"]])))
+        return operation
+
+    # --- the room ---------------------------------------------------------------------------------------------
+
+    def _join(self, name: str) -> Json:
+        receiver = self.random.choice(RECEIVERS)
+        message = {"method": "join", "peerName": name, "rtpCapabilities": receiver}
+        operation = self._request(name, self._with_app_data(message))
+        if self._chance(0.05):
+            return self._spoil(operation)
+        state = self.peers[name]
+        if not state.joined:
+            others = [(other, self.peers[other]) for other in self.names if other != name]
+            consumers = [Fed(other, producer) for other, it in others for producer in it.producers]
+            # in the order of the peers' joining, which does not matter here
+            self.peers[name] = State(joined=True, consumers=consumers)
+        return operation
+
+    def _query(self, name: str) -> Json:
+        return self._request(name, {"method": "queryRoom"})
+
+    def _leave(self, name: str) -> Json:
+        self._gone(name)
+        return self._notify(name, self._with_app_data({"method": "leave"}))
+
+    def _disconnect(self, name: str) -> Json:
+        self._gone(name)
+        return {"do": self.random.choice(("disconnect", "replace")), "peer": name}
+
+    def _gone(self, name: str) -> None:
+        self.peers[name] = State()
+        for state in self.peers.values():
+            for fed in state.consumers:
+                fed.open = fed.open and fed.sender != name
+
+    # --- transports -------------------------------------------------------------------------------------------
+
+    def _create_transport(self, name: str) -> Json:
+        return self._open(name, self.random.choice(("send", "recv")))
+
+    def _open(self, name: str, direction: str) -> Json:
+        state = self.peers[name]
+        id_ = self._new(name, 1)
+        message: Json = {"method": "createTransport", "id": id_, "direction": direction}
+        message |= self.random.choice(({}, {"options": {}}, {"options": {"udp": True, "tcp": False}}))
+        connects = self._chance(0.3)
+        if connects:
+            message["dtlsParameters"] = {**DTLS, "role": self.random.choice(("auto", "client", "server"))}
+        operation = self._request(name, self._with_app_data(message))
+        if self._chance(0.05):
+            return {**operation, "refuse": True}
+        if self._chance(0.05):
+            return self._spoil(operation)
+        if state.joined and id_ not in state.transports:
+            state.transports[id_] = direction
+            if connects:
+                state.connected.add(id_)
+        return operation
+
+    def _update_transport(self, name: str) -> Json:
+        state = self.peers[name]
+        id_ = self._transport(name, [id_ for id_ in state.transports if id_ not in state.connected])
+        message: Json = {"method": "updateTransport", "id": id_}
+        if _among(id_, state.connected) or self._chance(0.1):
+            return self._notify(name, message)
+        message["dtlsParameters"] = DTLS
+        operation = self._notify(name, message)
+        if self._chance(0.2):
+            if self._chance(0.5):
+                message["dtlsParameters"] = {"fingerprints": [{"algorithm": "md5", "value": "AA"}]}
+                operation["message"].update(message)
+            else:
+                operation["refuse"] = True
+            self._shut(name, id_)
+        elif _among(id_, state.transports):
+            state.connected.add(id_)
+        return operation
+
+    def _restart_transport(self, name: str) -> Json:
+        more = {"refuse": True} if self._chance(0.1) else {}
+        return self._request(name, {"method": "restartTransport", "id": self._transport(name)}, **more)
+
+    def _close_transport(self, name: str) -> Json:
+        id_ = self._transport(name)
+        self._shut(name, id_)
+        return self._notify(name, self._with_app_data({"method": "closeTransport", "id": id_}))
+
+    def _shut(self, name: str, id_: Any) -> None:
+        state = self.peers[name]
+        if not _among(id_, state.transports):
+            return
+        del state.transports[id_]
+        state.connected.discard(id_)
+        for fed in state.consumers:
+            if fed.transport == id_:
+                fed.transport = None
+        for producer in [producer for producer, transport in state.producers.items() if transport == id_]:
+            self._end(name, producer)
+
+    # --- producers --------------------------------------------------------------------------------------------
+
+    def _create_producer(self, name: str) -> Json:
+        state = self.peers[name]
+        id_ = self._new(name, 11)
+        sending = [transport for transport, direction in state.transports.items() if direction == "send"]
+        transport = self._transport(name, sending) if self._chance(0.95) else self.random.choice(WRONG_IDS)
+        if _among(transport, state.transports) and not _among(transport, sending):
+            transport = 99
+        kind, parameters = self._rtp_parameters(id_)
+        message = {
+            "method": "createProducer",
+            "id": id_,
+            "kind": kind,
+            "transportId": transport,
+            "rtpParameters": parameters,
+        }
+        message |= self.random.choice(({}, {"paused": False}, {"paused": True}))
+        operation = self._request(name, self._with_app_data(message))
+        if self._chance(0.04):
+            return {**operation, "refuse": True}
+        if self._chance(0.08):
+            return self._spoil(operation)
+        if state.joined and id_ not in state.producers and _among(transport, sending):
+            state.producers[id_] = transport
+            for other, it in self.peers.items():
+                if other != name and it.joined:
+                    it.consumers.append(Fed(name, id_))
+        return operation
+
+    def _rtp_parameters(self, id_: int) -> tuple[str, Json]:
+        kind, codecs, streams = self.random.choice(STREAMS)
+        encodings = []
+        for layer, stream in enumerate(streams):
+            encoding: Json = {**stream, "ssrc": id_ * 100 + layer}
+            if "rtx" in stream:
+                encoding["rtx"] = {"ssrc": id_ * 100 + 10 + layer}
+            encodings.append(encoding)
+        parameters: Json = {"codecs": codecs, "encodings": encodings}
+        if self._chance(0.6):
+            uris = self.random.sample(_EXTENSIONS[kind], self.random.randint(1, len(_EXTENSIONS[kind])))
+            parameters["headerExtensions"] = [{"uri": uri, "id": n + 1} for n, uri in enumerate(uris)]
+        rtcp = self.random.choice(RTCP)
+        if rtcp is not ABSENT:
+            parameters["rtcp"] = rtcp
+        if self._chance(0.2):
+            parameters["muxId"] = f"m{id_}"
+        return kind, parameters
+
+    def _update_producer(self, name: str) -> Json:
+        id_ = self._producer(name)
+        _, parameters = self._rtp_parameters(9000 + self.random.randrange(900))
+        return self._notify(name, {"method": "updateProducer", "id": id_, "rtpParameters": parameters})
+
+    def _pause_producer(self, name: str) -> Json:
+        method = self.random.choice(("pauseProducer", "resumeProducer"))
+        return self._notify(name, self._with_app_data({"method": method, "id": self._producer(name)}))
+
+    def _close_producer(self, name: str) -> Json:
+        id_ = self._producer(name)
+        if _among(id_, self.peers[name].producers):
+            self._end(name, id_)
+        return self._notify(name, self._with_app_data({"method": "closeProducer", "id": id_}))
+
+    def _end(self, name: str, producer: int) -> None:
+        self.peers[name].producers.pop(producer, None)
+        for state in self.peers.values():
+            for fed in state.consumers:
+                fed.open = fed.open and (fed.sender, fed.producer) != (name, producer)
+
+    # --- consumers --------------------------------------------------------------------------------------------
+
+    def _enable_consumer(self, name: str) -> Json:
+        id_ = self._consumer(name, enabled=False if self._chance(0.9) else None)
+        transport = self._transport(name)
+        message: Json = {"method": "enableConsumer", "id": id_, "transportId": transport}
+        if self._chance(0.04):
+            return self._request(name, message, refuse=True)
+        message |= self.random.choice(({}, {"paused": False}, {"paused": True}))
+        message |= self.random.choice(({}, {"preferredProfile": None}, {"preferredProfile": "low"}))
+        if isinstance(id_, dict) and "$consumer" in id_ and _among(transport, self.peers[name].transports):
+            n = id_["$consumer"]
+            if n < len(self.peers[name].consumers):
+                self.peers[name].consumers[n].transport = transport
+        return self._request(name, message)
+
+    def _pause_consumer(self, name: str) -> Json:
+        method = self.random.choice(("pauseConsumer", "resumeConsumer"))
+        return self._notify(name, self._with_app_data({"method": method, "id": self._consumer(name)}))
+
+    def _prefer(self, name: str) -> Json:
+        profile = self.random.choice((*PROFILES, *PROFILES, "none", "ultra", None, 3))
+        message = {"method": "setConsumerPreferredProfile", "id": self._consumer(name), "profile": profile}
+        return self._notify(name, message)
+
+    def _change_profile(self, name: str) -> Json:
+        consumer = self._consumer(name, enabled=True)
+        n = consumer.get("$consumer", 50) if isinstance(consumer, dict) else 50
+        return {"do": "profile", "peer": name, "consumer": n, "profile": self.random.choice(PROFILES)}
+
+    # --- others -----------------------------------------------------------------------------------------------
+
+    def _stats(self, name: str) -> Json:
+        what = self.random.choice(STATS)
+        id_ = {"Transport": self._transport, "Producer": self._producer, "Consumer": self._consumer}[what](name)
+        if self._chance(0.4):
+            return self._notify(name, {"method": f"disable{what}Stats", "id": id_})
+        interval = self.random.choice(({}, {"interval": 1}, {"interval": 5000}, {"interval": "often"}))
+        return self._notify(name, {"method": f"enable{what}Stats", "id": id_, **interval})
+
+    def _nonsense(self, name: str) -> Json:
+        if self._chance(0.5):
+            return self._request(name, deepcopy(self.random.choice(NO_REQUESTS)))
+        return {"do": "notify", "peer": name, "message": deepcopy(self.random.choice(NO_NOTIFICATIONS))}
+
+
+WEIGHTS: dict[Callable[[Author, str], Json], int] = {
+    Author._join: 1,
+    Author._query: 1,
+    Author._leave: 2,
+    Author._disconnect: 2,
+    Author._create_transport: 8,
+    Author._update_transport: 5,
+    Author._restart_transport: 2,
+    Author._close_transport: 3,
+    Author._create_producer: 14,
+    Author._update_producer: 3,
+    Author._pause_producer: 12,
+    Author._close_producer: 4,
+    Author._enable_consumer: 18,
+    Author._pause_consumer: 9,
+    Author._prefer: 6,
+    Author._change_profile: 8,
+    Author._stats: 4,
+    Author._nonsense: 3,
+}
+
+SPOILED: dict[str, list[Json]] = {
+    "join": [
+        {"peerName": ""},
+        {"peerName": 5},
+        {"rtpCapabilities": None},
+        {"rtpCapabilities": {}},
+        {"rtpCapabilities": {"codecs": "opus"}},
+        {"rtpCapabilities": {"codecs": [{**CAPABILITIES["codecs"][0], "preferredPayloadType": 99}]}},
+        {"rtpCapabilities": {"codecs": [{**CAPABILITIES["codecs"][0], "name": "speex"}]}},
+        {"rtpCapabilities": {"codecs": [], "headerExtensions": [{"uri": "urn:none", "preferredId": 1}]}},
+    ],
+    "createTransport": [
+        *({"id": id_} for id_ in ("1", 1.5, True, [], {}, -1, 2**60)),
+        {"dtlsParameters": {}},
+        {"dtlsParameters": {"fingerprints": []}},
+        {"dtlsParameters": {"fingerprints": [{"algorithm": "md5", "value": "AA"}]}},
+        {"dtlsParameters": {**DTLS, "role": "actor"}},
+    ],
+    "createProducer": [
+        *({"id": id_} for id_ in ("1", 1.5, True, [], {}, -1, 2**60)),
+        *({"kind": kind} for kind in ("smell", "", None, 1)),
+        *({"transportId": id_} for id_ in WRONG_IDS),
+        {"rtpParameters": None},
+        {"rtpParameters": {}},
+        {"rtpParameters": {"codecs": [], "encodings": [{"ssrc": 1}]}},
+        {"rtpParameters": {"codecs": [_OPUS], "encodings": []}},
+        {"rtpParameters": {"codecs": [_OPUS, _OPUS], "encodings": [{"ssrc": 1}]}},
+        {"rtpParameters": {"codecs": [{**_OPUS, "clockRate": 8000}], "encodings": [{"ssrc": 1}]}},
+        {"rtpParameters": {"codecs": [_RTX], "encodings": [{"ssrc": 1}]}},
+        {"rtpParameters": {"codecs": [_VP8], "encodings": [{"ssrc": 1, "profile": "low"}] * 2}},
+        {"rtpParameters": {"codecs": [_OPUS], "encodings": [{"ssrc": 1}], "headerExtensions": [{"uri": "u", "id": 1}]}},
+    ],
+}
+
+NO_REQUESTS: list[Any] = [
+    None,
+    5,
+    "join",
+    [],
+    {},
+    {"method": 7},
+    {"method": "dance"},
+    {"method": "leave"},
+    {"method": "pauseProducer", "id": 11},
+]
+NO_NOTIFICATIONS: list[Any] = [
+    None,
+    [],
+    {"notification": True},
+    {"notification": True, "method": "queryRoom"},
+    {"notification": True, "method": "createTransport", "id": 1, "direction": "send"},
+    {"notification": True, "method": None},
+]

@@ -1,0 +1,95 @@
+"""Random sequences of operations against the published `mediasoup` 2.6.19, which decides where the protocol is silent.
+
+Every difference is either excused by a rule with a reason (`deliberate.py`) or fails the test, which then prints
+the shortest sequence it finds that still differs.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.differential.deliberate import DIVERGENCES, RULES, Divergence, Judge
+from tests.differential.normalise import Difference, canonical, differences
+from tests.differential.operations import Author
+from tests.differential.oracle import Oracle, Unavailable
+from tests.differential.ours import Ours
+from tests.unit.roomworker.kit import CAPABILITIES
+
+Json = dict[str, Any]
+
+SEQUENCES = 300
+LENGTH = 60
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Oracle]:
+    try:
+        started = Oracle()
+    except Unavailable as why:
+        pytest.skip(str(why))
+    with started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Half of what is sent here is logged as not applied."""
+    with capture_logs():
+        yield
+
+
+def compare(oracle: Oracle, operations: list[Json], judge: Judge) -> list[Difference]:
+    theirs = canonical(oracle.perform(CAPABILITIES, operations))
+    ours = canonical(Ours().perform(operations))
+    return judge.unexplained(differences(operations, theirs, ours))
+
+
+def test_random_sequences_have_no_unexplained_difference(oracle: Oracle) -> None:
+    judge = Judge()
+    for seed in range(SEQUENCES):
+        operations = Author(seed).sequence(LENGTH)
+        found = compare(oracle, operations, judge)
+        if found:
+            pytest.fail(f"seed {seed}\n" + report(oracle, shrunk(oracle, operations[: found[0].at + 1])), pytrace=False)
+    unused = [rule.name for rule in RULES if rule.name not in judge.excused]
+    assert not unused, f"nothing differs so any more: {unused}"
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=[it.name.replace(" ", "_") for it in DIVERGENCES])
+def test_divergence_is_as_described(oracle: Oracle, divergence: Divergence) -> None:
+    operations = list(divergence.operations)
+    found = compare(oracle, operations, Judge())
+    assert {it.at for it in found} == {len(operations) - 1}, "\n".join(map(str, found))
+
+
+def shrunk(oracle: Oracle, operations: list[Json]) -> list[Json]:
+    """Without the operations that the difference does not need: first in large pieces, then one by one."""
+    size = len(operations) // 2
+    while size:
+        start = 0
+        while start < len(operations):
+            fewer = operations[:start] + operations[start + size :]
+            if compare(oracle, fewer, Judge()):
+                operations = fewer
+            else:
+                start += size
+        size //= 2
+    return operations
+
+
+def report(oracle: Oracle, operations: list[Json]) -> str:
+    theirs = canonical(oracle.perform(CAPABILITIES, operations))
+    ours = canonical(Ours().perform(operations))
+    lines = ["(`capabilities`: all that the room has)"]
+    for at, operation in enumerate(operations):
+        lines += [f"{at}. {_short(operation)}", f"   theirs: {_short(theirs[at])}", f"   ours:   {_short(ours[at])}"]
+    found = Judge().unexplained(differences(operations, theirs, ours))
+    return "\n".join([*lines, *(f"=> {it}" for it in found)])
+
+
+def _short(value: Json) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace(json.dumps(CAPABILITIES, ensure_ascii=False), "capabilities")
