@@ -94,6 +94,20 @@ class Replay(Item, frozen=True, tag="replay"):
     after: int
 
 
+class Call(Item, frozen=True, tag="call"):
+    """A call of the server API: `action` is an `actions.AnyAction` as JSON.
+
+    `key` (random, or the caller's Idempotency-Key) is its identity: however often it arrives it is done once, and
+    answered the same. The answer goes to gateway `reply_to` as a `CallAnswer` with number `n`.
+    """
+
+    room: str
+    key: str
+    reply_to: str
+    n: int
+    action: bytes
+
+
 class MediaEvent(Item, frozen=True, tag="media"):
     """An engine event (`media.AnyEvent` as JSON), the `n`-th that `node` has published."""
 
@@ -112,7 +126,7 @@ class Tick(Item, frozen=True, tag="tick"):
     now: int
 
 
-AnyItem: TypeAlias = Connect | Input | Refused | Disconnect | Replay | MediaEvent | Tick
+AnyItem: TypeAlias = Connect | Input | Refused | Disconnect | Replay | Call | MediaEvent | Tick
 SessionItem: TypeAlias = Connect | Input | Refused | Disconnect
 
 encode_item = msgspec.msgpack.Encoder().encode
@@ -192,11 +206,23 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
     again: bool = False
 
 
+class CallAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`code` 200 with the answer's JSON as `body`, or an error's code with its reason as text.
+
+    Sent once the call is committed. A gateway that hears nothing publishes the `Call` again.
+    """
+
+    n: int
+    code: int
+    body: bytes
+
+
 class ToGateway(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`messages` first, then `applied`: whoever carries this out in order never sees a false gap."""
 
     messages: list[Message]
     applied: list[Applied]
+    answers: list[CallAnswer] = []
 
 
 encode_to_gateway = msgspec.msgpack.Encoder().encode

@@ -6,8 +6,8 @@ finds the same object.
 
 *Requests* (`Request`) precede a commit and have a result; asked twice, a node answers from its memory
 until the object is closed. *Orders* (`Order`) follow a commit and have none; each carries the room's commit
-number `v`, and a node ignores an order that is not newer than the last one for the same object, so that a
-room worker that wakes up late cannot undo its successor's work. A close is final: a request or order for a
+number `v`, and a node ignores an order older than the last one for the same object, so that a room worker that
+wakes up late cannot undo its successor's work. A close is final: a request or order for a
 closed object has no effect (a request answers an error).
 """
 
@@ -82,7 +82,7 @@ class Produce(Request, frozen=True):
     """→ `Produced` (§createProducer).
 
     `rtp_parameters` are the client's own with `encodings` sorted low to high; `mapped_ssrcs` has one SSRC
-    per encoding, `payload_types` the room's payload type of each codec.
+    per encoding, `payload_types` the room's payload type of each codec. `updatable`: an `UpdateProducer` may follow.
     """
 
     transport: EngineId
@@ -92,6 +92,21 @@ class Produce(Request, frozen=True):
     payload_types: list[PayloadTypeMapping]
     mapped_ssrcs: list[int]
     paused: bool = False
+    updatable: bool = False
+
+
+class UpdateProducer(Request, frozen=True):
+    """→ `Produced` (§updateProducer). Its client sends with other SSRCs from now on.
+
+    The producer (made `updatable`) and its consumers stay: receivers see the same SSRCs go on. `rtp_parameters`
+    and `payload_types` are as in `Produce`, with as many encodings. `generation` counts up; one that was seen
+    already, or an older one, is answered without effect.
+    """
+
+    producer: EngineId
+    rtp_parameters: RtpParameters
+    payload_types: list[PayloadTypeMapping]
+    generation: int
 
 
 class Consume(Request, frozen=True):
@@ -119,7 +134,9 @@ class GetStats(Request, frozen=True):
     transport_id: int | UnsetType = UNSET
 
 
-AnyRequest: TypeAlias = CreateTransport | ConnectTransport | RestartIce | Produce | Consume | GetStats
+AnyRequest: TypeAlias = (
+    CreateTransport | ConnectTransport | RestartIce | Produce | UpdateProducer | Consume | GetStats
+)
 
 
 # --- results ------------------------------------------------------------------------------------------------
