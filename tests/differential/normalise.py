@@ -34,7 +34,8 @@ OF_A_CONSUMER = (
 class Difference:
     """One value that differs: `path` leads to it within both frames. A whole frame may be missing (`path` empty).
 
-    `operation` is the one that brought it about, `at` its place in the sequence.
+    `operation` is the one that brought it about, `at` its place in the sequence. Without a `peer` it is one between
+    the engines' pictures, or in what was raised.
     """
 
     at: int
@@ -47,7 +48,8 @@ class Difference:
 
     def __str__(self) -> str:
         where = ".".join(map(str, self.path)) or "whole frame"
-        return f"operation {self.at}, to {self.peer}: {where}: theirs {self.theirs!r}, ours {self.ours!r}"
+        whom = f"to {self.peer}: " if self.peer else ""
+        return f"operation {self.at}, {whom}{where}: theirs {self.theirs!r}, ours {self.ours!r}"
 
     @property
     def method(self) -> str | None:
@@ -126,6 +128,8 @@ def differences(operations: list[Json], theirs: list[Json], ours: list[Json]) ->
             for one, other in _aligned(their_frames, our_frames):
                 for path, left, right in _unequal(one, other):
                     yield Difference(at, operation, peer, path, left, right, one)
+        for path, left, right in _unequal(their["engine"], our["engine"], ("engine",)):
+            yield Difference(at, operation, None, path, left, right)
         if bool(their["uncaught"]) or bool(our["uncaught"]):
             yield Difference(at, operation, None, ("uncaught",), their["uncaught"], our["uncaught"])
 

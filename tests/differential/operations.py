@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 from roomworker.codecs import ABS_SEND_TIME
 from tests.unit.roomworker.kit import CAPABILITIES, DTLS
@@ -141,8 +141,35 @@ class Author:
             return self._join(name)
         methods, weights = zip(*WEIGHTS.items(), strict=True)
         (write,) = self.random.choices(methods, weights)
+        if self._chance(0.9):
+            name, write = self._possible(name, write)
         operation: Json = write(self, name)
         return operation
+
+    def _possible(self, name: str, write: "Write") -> tuple[str, "Write"]:
+        """Instead of what cannot succeed yet, the first of what it needs."""
+        while (needed := self._needed(name, write)) is not None:
+            name, write = needed
+        return name, write
+
+    def _needed(self, name: str, write: "Write") -> "tuple[str, Write] | None":
+        state = self.peers[name]
+        if not state.joined and write not in (Author._join, Author._query, Author._nonsense):
+            return name, Author._join
+        if write == Author._create_producer and "send" not in state.transports.values():
+            return name, Author._open_to_send
+        if write in (Author._pause_producer, Author._close_producer, Author._update_producer) and not state.producers:
+            return name, Author._create_producer
+        if write in OF_CONSUMERS and not any(fed.open for fed in state.consumers):
+            return self.random.choice([other for other in self.names if other != name]), Author._create_producer
+        if write == Author._enable_consumer and not state.transports:
+            return name, Author._create_transport
+        fed_by = [fed.transport for fed in state.consumers if fed.open]
+        if write == Author._enable_consumer and None not in fed_by:
+            return name, Author._pause_consumer
+        if write == Author._change_profile and not any(fed_by):
+            return name, Author._enable_consumer
+        return None
 
     # --- parts ------------------------------------------------------------------------------------------------
 
@@ -163,6 +190,10 @@ class Author:
 
     def _new(self, name: str, first: int) -> int:
         return PEERS.index(name) * 100 + first + self.random.randrange(3)
+
+    def _unused(self, name: str, first: int, known: Collection[int]) -> int:
+        id_ = self._new(name, first)
+        return first + PEERS.index(name) * 100 + 3 if id_ in known and self._chance(0.85) else id_
 
     def _transport(self, name: str, known: Any = None) -> Any:
         known = self.peers[name].transports if known is None else known
@@ -230,12 +261,15 @@ class Author:
 
     # --- transports -------------------------------------------------------------------------------------------
 
+    def _open_to_send(self, name: str) -> Json:
+        return self._open(name, "send")
+
     def _create_transport(self, name: str) -> Json:
         return self._open(name, self.random.choice(("send", "recv")))
 
     def _open(self, name: str, direction: str) -> Json:
         state = self.peers[name]
-        id_ = self._new(name, 1)
+        id_ = self._unused(name, 1, state.transports)
         message: Json = {"method": "createTransport", "id": id_, "direction": direction}
         message |= self.random.choice(({}, {"options": {}}, {"options": {"udp": True, "tcp": False}}))
         connects = self._chance(0.3)
@@ -296,7 +330,7 @@ class Author:
 
     def _create_producer(self, name: str) -> Json:
         state = self.peers[name]
-        id_ = self._new(name, 11)
+        id_ = self._unused(name, 11, state.producers)
         sending = [transport for transport, direction in state.transports.items() if direction == "send"]
         transport = self._transport(name, sending) if self._chance(0.95) else self.random.choice(WRONG_IDS)
         if _among(transport, state.transports) and not _among(transport, sending):
@@ -408,11 +442,15 @@ class Author:
         return {"do": "notify", "peer": name, "message": deepcopy(self.random.choice(NO_NOTIFICATIONS))}
 
 
-WEIGHTS: dict[Callable[[Author, str], Json], int] = {
+Write: TypeAlias = Callable[[Author, str], Json]
+
+OF_CONSUMERS = (Author._enable_consumer, Author._pause_consumer, Author._prefer, Author._change_profile)
+
+WEIGHTS: dict[Write, int] = {
     Author._join: 1,
     Author._query: 1,
-    Author._leave: 2,
-    Author._disconnect: 2,
+    Author._leave: 1,
+    Author._disconnect: 1,
     Author._create_transport: 8,
     Author._update_transport: 5,
     Author._restart_transport: 2,

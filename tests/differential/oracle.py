@@ -73,7 +73,7 @@ class Oracle:
             self._process.wait()
 
     def perform(self, rtp_capabilities: Json, operations: list[Json]) -> list[Json]:
-        """{frames, uncaught} for each operation; frames by peer, in order."""
+        """{frames, engine, uncaught} for each operation; frames by peer, in order."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         deadline = Timer(ANSWER_WITHIN, self._process.kill)

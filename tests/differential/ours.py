@@ -1,67 +1,29 @@
 """The same operations on our room core: a `Runner` in the unit tests' `World`, with a media node that plays along."""
 
 import json
+from copy import deepcopy
 from typing import Any
 
 from roomworker.dispatch import PEER_HANDLERS
 from shared.protocol import client, media
-from shared.protocol.rtp import DtlsParameters, Fingerprint, IceCandidate, IceParameters
-from tests.unit.roomworker.kit import Asked, Client, World
+from tests.differential.media import Engine
+from tests.unit.roomworker.kit import Client, World
 
 Json = dict[str, Any]
 
 NO_SUCH_CONSUMER = 99999
-FINGERPRINTS = ("sha-1", "sha-224", "sha-256", "sha-384", "sha-512")
-LOCAL_ROLE: dict[str, Any] = {"auto": "client", "client": "server", "server": "client"}
-
 HAS_STATS = client.EnableTransportStats in PEER_HANDLERS
 
 
 class Media(World):
-    """A room whose media node answers at once, as the oracle's engine does."""
+    """A room whose media node answers at once."""
 
     def __init__(self) -> None:
-        self.refusing = False
-        self.profile: Any = "none"
+        self.engine = Engine()
         super().__init__()
 
     def answer(self, result: media.AnyResult | None = None, at: int = 0) -> media.AnyRequest:
-        return super().answer(result or self._result(self.asked[at]), at)
-
-    def _result(self, asked: Asked) -> media.AnyResult:
-        request = asked.request
-        if self.refusing:
-            return media.Failed(500, "refused")
-        match request:
-            case media.CreateTransport(dtls_parameters=dtls):
-                return self._created(dtls)
-            case media.ConnectTransport(dtls_parameters=dtls):
-                return media.TransportConnected(LOCAL_ROLE[dtls.role]) if _known(dtls) else _NO_FINGERPRINT
-            case media.RestartIce(generation=generation):
-                return media.IceRestarted(IceParameters(f"fragment{generation}", "password", ice_lite=True))
-            case media.Produce():
-                return media.Produced()
-            case media.Consume():
-                return media.Consumed(self.profile)
-            case media.GetStats():
-                return media.Stats([])
-
-    def _created(self, dtls: DtlsParameters | None) -> media.AnyResult:
-        if dtls is not None and not _known(dtls):
-            return _NO_FINGERPRINT
-        role = "auto" if dtls is None else LOCAL_ROLE[dtls.role]
-        return media.TransportCreated(
-            ice_parameters=IceParameters("fragment0", "password", ice_lite=True),
-            ice_candidates=[IceCandidate("1", 1, "192.0.2.1", "udp", 40000, "host")],
-            dtls_parameters=DtlsParameters([Fingerprint("sha-256", "CC:DD")], role),
-        )
-
-
-_NO_FINGERPRINT = media.Failed(400, "no known fingerprint algorithm")
-
-
-def _known(dtls: DtlsParameters) -> bool:
-    return any(fingerprint.algorithm in FINGERPRINTS for fingerprint in dtls.fingerprints)
+        return super().answer(result or self.engine.result(self.asked[at].request), at)
 
 
 class Connection:
@@ -115,16 +77,20 @@ class Ours:
         self._events = 0
 
     def perform(self, operations: list[Json]) -> list[Json]:
-        """{frames, uncaught} for each operation; frames by peer, in order."""
+        """{frames, engine, uncaught} for each operation; frames by peer, in order."""
         return [self._perform(operation) for operation in operations]
 
     def _perform(self, operation: Json) -> Json:
-        self._world.refusing = operation.get("refuse", False)
+        engine = self._world.engine
+        engine.refusing = operation.get("refuse", False)
         self._start(operation)
+        for order in self._world.orders:
+            engine.obey(order)
+        self._world.orders.clear()
         frames = {name: taken for name, connection in self._connections.items() if (taken := connection.take())}
         uncaught = [repr(defect) for defect in self._world.defects]
         self._world.defects.clear()
-        return {"frames": frames, "uncaught": uncaught}
+        return {"frames": frames, "engine": deepcopy(engine.picture()), "uncaught": uncaught}
 
     def _start(self, operation: Json) -> None:
         connection = self._connection(operation["peer"])
@@ -153,8 +119,9 @@ class Ours:
     def _send(self, connection: Connection, method: str, message: Any, *, asks: bool) -> None:
         it = connection.client
         message = connection.resolved(message)
-        if isinstance(message, dict) and message.get("method") == "enableConsumer" and "id" in message:
-            self._world.profile = connection.profiles.get(json.dumps(message["id"]), "none")
+        if isinstance(message, dict):
+            self._world.engine.id_ = message.get("id")
+            self._world.engine.profile = connection.profiles.get(json.dumps(message.get("id")), "none")
         it.ids += 1
         item = it.input(method, it.ids if asks else None, json.dumps(message).encode())
         self._world.receive(item, it.gateway)

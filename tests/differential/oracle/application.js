@@ -39,7 +39,7 @@ class Application {
     process.off('unhandledRejection', this._onUncaught);
   }
 
-  /** Carries one operation out; what every peer was sent by it, in order. */
+  /** Carries one operation out. Tells what every peer was sent by it, in order, and what the engine then carries. */
   async perform(operation) {
     this._engine.refusing = operation.refuse ? MAIN_REQUEST[operation.message.method] : null;
     const connection = operation.peer === undefined ? null : this._connection(operation.peer);
@@ -55,7 +55,7 @@ class Application {
     for (const { name, sent } of this._connections.values()) {
       if (sent.length) frames[name] = sent.splice(0).map((frame) => JSON.parse(frame));
     }
-    return { frames, uncaught: this._uncaught.splice(0) };
+    return { frames, engine: this._engine.picture(), uncaught: this._uncaught.splice(0) };
   }
 
   _start(operation, connection) {

@@ -55,6 +55,23 @@ class Engine extends EventEmitter {
     this._run();
   }
 
+  /** What it carries, by the clients' ids; of the consumers those that are enabled. */
+  picture() {
+    const transports = Object.fromEntries([...this.transports].map(([id, { connected }]) => [id, { connected }]));
+    const producers = Object.fromEntries(
+      [...this.producers].map(([id, { paused, transport }]) => [id, { paused, transport: transport.id }]),
+    );
+    const consumers = Object.fromEntries(
+      [...this.consumers.values()]
+        .filter(({ transport }) => transport)
+        .map(({ producer, transport, paused, profile }) => [
+          `${producer.id} over ${transport.id}`,
+          { paused, profile },
+        ]),
+    );
+    return { transports, producers, consumers };
+  }
+
   _run() {
     this._running ??= this._work().finally(() => {
       this._running = null;
@@ -187,7 +204,7 @@ const METHODS = {
   'router.createConsumer'(engine, { consumerId: id, producerId }) {
     mustBeNew(engine.consumers, id, 'consumer');
     const producer = find(engine.producers, producerId, 'producer');
-    const consumer = { id, producer, transport: null };
+    const consumer = { id, producer, transport: null, paused: false, profile: 'default' };
     engine.consumers.set(id, consumer);
     producer.consumers.add(consumer);
     if (producer.paused) engine._report(id, 'sourcepaused');
@@ -202,16 +219,17 @@ const METHODS = {
   },
 
   'consumer.pause'(engine, { consumerId }) {
-    find(engine.consumers, consumerId, 'consumer');
+    find(engine.consumers, consumerId, 'consumer').paused = true;
   },
 
   'consumer.resume'(engine, { consumerId }) {
-    find(engine.consumers, consumerId, 'consumer');
+    find(engine.consumers, consumerId, 'consumer').paused = false;
   },
 
   'consumer.setPreferredProfile'(engine, { consumerId }, body) {
-    find(engine.consumers, consumerId, 'consumer');
+    const consumer = find(engine.consumers, consumerId, 'consumer');
     if (!PROFILES.includes(body?.profile)) throw new Refused('unknown profile');
+    consumer.profile = body.profile;
   },
 
   'consumer.getStats'(engine, { consumerId }) {

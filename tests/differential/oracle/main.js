@@ -1,6 +1,6 @@
 'use strict';
 
-/** A line in: {rtpCapabilities, operations}. A line out: [{frames, uncaught}, …], one for each operation. */
+/** A line in: {rtpCapabilities, operations}. A line out: [{frames, engine, uncaught}, …], one for each operation. */
 
 const { createInterface } = require('node:readline');
 const { Application } = require('./application');
