@@ -103,6 +103,8 @@ class MediasoupEngine:
                 case media.Produce(transport=transport):
                     produced = media.Produced()
                     ask("transport.produce", transport, mapping.produce(request), _then(done, lambda _: produced))
+                case media.UpdateProducer():
+                    done(Failed(409, "the engine cannot change the SSRCs of a producer"))
                 case media.Consume(transport=transport):
                     consumed = mapping.consumed(request)
                     ask("transport.consume", transport, mapping.consume(request), _then(done, lambda _: consumed))

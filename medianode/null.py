@@ -49,7 +49,7 @@ class NullEngine:
                 return media.TransportConnected(_role(remote))
             case media.RestartIce(transport=transport, generation=generation):
                 return media.IceRestarted(_ice_parameters(transport, generation))
-            case media.Produce():
+            case media.Produce() | media.UpdateProducer():
                 return media.Produced()
             case media.Consume():
                 return media.Consumed("default")

@@ -123,6 +123,8 @@ class Objects:
                 entry = self._child("consumer", target, transport, request) or self._refusal(request, target)
             case media.ConnectTransport(transport=target) | media.RestartIce(transport=target):
                 entry = self._known("transport", target) or self._refusal(request, target)
+            case media.UpdateProducer(producer=target):
+                entry = self._known("producer", target) or self._refusal(request, target)
             case media.GetStats(kind=kind, object=target):
                 entry = self._known(kind, target) or self._refusal(request, target)
             case _:
@@ -131,8 +133,8 @@ class Objects:
             done(entry)
         elif isinstance(request, media.GetStats):
             entry.engine.request(request, done)
-        elif isinstance(request, media.RestartIce):
-            self._restart_ice(entry, request, done)
+        elif isinstance(request, media.RestartIce | media.UpdateProducer):
+            self._newest(entry, request, done)
         else:
             self._once(entry, "connect" if isinstance(request, media.ConnectTransport) else "create", request, done)
 
@@ -220,7 +222,7 @@ class Objects:
         for done in waiting:
             done(result)
 
-    def _restart_ice(self, entry: Entry, request: media.RestartIce, done: Done) -> None:
+    def _newest(self, entry: Entry, request: media.RestartIce | media.UpdateProducer, done: Done) -> None:
         """Only the newest parameters are in force, so an older generation is answered with those."""
         seen = max((key for key in entry.memo if isinstance(key, int)), default=request.generation)
         generation = max(seen, request.generation)
