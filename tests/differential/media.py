@@ -58,6 +58,8 @@ class Engine:
                 return media.IceRestarted(IceParameters(f"fragment{generation}", "password", ice_lite=True))
             case media.Produce():
                 return self._produce(request)
+            case media.UpdateProducer():
+                return media.Produced()
             case media.Consume():
                 return self._consume(request)
             case media.GetStats():
@@ -91,12 +93,12 @@ class Engine:
     # --- orders -----------------------------------------------------------------------------------------------
 
     def obey(self, order: media.AnyOrder) -> None:
-        """An order that is not newer than the last one for its object is ignored, as nodes do."""
+        """An order older than the last one for its object is ignored, as nodes do."""
         if isinstance(order, media.Close):
             self._close(order.object)
             return
         it = self._objects.get(order.object)
-        if it is None or order.v <= it.v:
+        if it is None or order.v < it.v:
             return
         it.v = order.v
         match order:

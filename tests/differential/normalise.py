@@ -109,7 +109,9 @@ def _canonical_frame(names: dict[str, Names], peer: str, frame: Json) -> Json:
     data = frame.get("answer", {}).get("data", {})
     if "peers" in data:
         known = names[peer] = Names()
-        peers = [{**other, "consumers": [known.described(it) for it in other["consumers"]]} for other in data["peers"]]
+        peers = [
+            {**other, "consumers": [known.described(it) for it in other["consumers"]]} for other in data["peers"]
+        ]
         return {**frame, "answer": {"ok": True, "data": {**data, "peers": peers}}}
     notification = frame.get("notification")
     if notification is None or notification["method"] not in OF_A_CONSUMER:

@@ -6,10 +6,12 @@ An operation is JSON, carried out alike by the oracle and by us:
     {"do": "disconnect" | "replace", "peer": …}     its socket closes | a second connection takes its place
     {"do": "profile", "peer": …, "consumer": n, "profile": …}     the engine sends another layer
 
+    {"do": "closePeer", "peer": …, "appData": …}     and so on: what the application's server does to the objects
+
 `{"$consumer": n}` as a message's id stands for the n-th consumer that the peer was told of since it joined. With
 `"refuse": true` the media engine refuses what it is asked.
 
-What sets both sides apart for good (`deliberate.DIVERGENCES`) is not generated. Hence object ids are a peer's own,
+What sets both sides apart for good (`divergences.py`) is not generated. Hence object ids are a peer's own,
 and what is wrong with a wrong message is chosen from what both sides refuse.
 """
 
@@ -19,78 +21,25 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeAlias
 
-from roomworker.codecs import ABS_SEND_TIME
-from tests.unit.roomworker.kit import CAPABILITIES, DTLS
+from tests.differential.materials import (
+    ABSENT,
+    APP_DATA,
+    EXTENSIONS,
+    NESTED,
+    NO_NOTIFICATIONS,
+    NO_REQUESTS,
+    PEERS,
+    PROFILES,
+    RECEIVERS,
+    RTCP,
+    SPOILED,
+    STATS,
+    STREAMS,
+    WRONG_IDS,
+)
+from tests.unit.roomworker.kit import DTLS
 
 Json = dict[str, Any]
-
-PEERS = ("alice", "bob", "c|arol", "Дана")
-ABSENT = object()
-APP_DATA = (ABSENT, ABSENT, None, False, True, 0, 1.5, -7, "", "é\u2028\U0001f600", [], {}, [1, [None, {"a": ""}]])
-NESTED = {"$consumer": 1, "__proto__": {"x": 1}, "appData": {"method": "closed", "list": [0, False, None, ""]}}
-PROFILES = ("default", "low", "medium", "high")
-WRONG_IDS = ("1", 1.5, True, None, [], {}, "", -1, 2**60)
-STATS = ("Transport", "Producer", "Consumer")
-
-
-def _capabilities(keep: Callable[[Json], bool]) -> Json:
-    kept = [codec for codec in CAPABILITIES["codecs"] if keep(codec)]
-    return {**CAPABILITIES, "codecs": kept}
-
-
-def _less_feedback() -> Json:
-    capabilities = deepcopy(CAPABILITIES)
-    for codec in capabilities["codecs"]:
-        codec["rtcpFeedback"] = codec["rtcpFeedback"][:1]
-    return capabilities
-
-
-RECEIVERS: tuple[Json, ...] = (
-    CAPABILITIES,
-    CAPABILITIES,
-    CAPABILITIES,
-    _capabilities(lambda codec: codec["kind"] == "audio"),
-    _capabilities(lambda codec: codec["name"] != "rtx"),
-    _capabilities(lambda codec: codec["name"] == "H264"),
-    {"codecs": [], "headerExtensions": []},
-    {**CAPABILITIES, "headerExtensions": []},
-    {**CAPABILITIES, "headerExtensions": [it for it in CAPABILITIES["headerExtensions"] if it["uri"] == ABS_SEND_TIME]},
-    _less_feedback(),
-)
-
-_OPUS = {"name": "opus", "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": 2}
-_VP8 = {"name": "VP8", "mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000}
-_RTX = {
-    "name": "rtx",
-    "mimeType": "video/rtx",
-    "payloadType": 97,
-    "clockRate": 90000,
-    "parameters": {"apt": 96},
-}
-_H264 = {
-    "name": "h264",
-    "mimeType": "video/H264",
-    "payloadType": 102,
-    "clockRate": 90000,
-    "parameters": {"packetization-mode": 1},
-}
-_EXTENSIONS = {
-    "audio": ["urn:ietf:params:rtp-hdrext:ssrc-audio-level"],
-    "video": [
-        ABS_SEND_TIME,
-        "urn:3gpp:video-orientation",
-        "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
-    ],
-}
-STREAMS: tuple[tuple[str, list[Json], list[Json]], ...] = (
-    ("audio", [_OPUS], [{}]),
-    ("video", [_VP8], [{}]),
-    ("video", [_VP8, _RTX], [{"rtx": True}]),
-    ("video", [_H264], [{"encodingId": "r1"}]),
-    ("video", [_VP8], [{"profile": "low"}, {"profile": "high"}]),
-    ("video", [_VP8, _RTX], [{"profile": profile, "rtx": True} for profile in ("high", "medium", "low")]),
-)
-RTCP = ({"cname": "a-cname"}, {"cname": "a-cname", "reducedSize": True, "mux": True}, {}, ABSENT)
 
 
 def _among(id_: Any, ids: Collection[int]) -> bool:
@@ -120,10 +69,12 @@ class State:
 
 
 class Author:
-    """Writes one sequence."""
+    """Writes one sequence, with or without server-side `actions`."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, actions: bool) -> None:
         self.random = Random(seed)
+        self.weights = {**WEIGHTS, **ACTION_WEIGHTS} if actions else WEIGHTS
+        self.closes_room = actions and self.random.random() < 0.3
         self.names = PEERS[: self.random.choice((2, 3, 3, 4))]
         self.peers = {name: State() for name in self.names}
 
@@ -134,12 +85,14 @@ class Author:
                 operations += [self._join(name), self._open(name, "send"), self._open(name, "recv")]
         while len(operations) < length:
             operations.append(self._operation(self.random.choice(self.names)))
+        if self.closes_room:
+            operations.append(self._with_app_data({"do": "closeRoom", "peer": self.names[0]}))
         return operations
 
     def _operation(self, name: str) -> Json:
         if not self.peers[name].joined and self.random.random() < 0.7:
             return self._join(name)
-        methods, weights = zip(*WEIGHTS.items(), strict=True)
+        methods, weights = zip(*self.weights.items(), strict=True)
         (write,) = self.random.choices(methods, weights)
         if self._chance(0.9):
             name, write = self._possible(name, write)
@@ -158,7 +111,7 @@ class Author:
             return name, Author._join
         if write == Author._create_producer and "send" not in state.transports.values():
             return name, Author._open_to_send
-        if write in (Author._pause_producer, Author._close_producer, Author._update_producer) and not state.producers:
+        if write in OF_PRODUCERS and not state.producers:
             return name, Author._create_producer
         if write in OF_CONSUMERS and not any(fed.open for fed in state.consumers):
             return self.random.choice([other for other in self.names if other != name]), Author._create_producer
@@ -204,9 +157,7 @@ class Author:
 
     def _consumer(self, name: str, *, enabled: bool | None = None) -> Any:
         consumers = self.peers[name].consumers
-        fitting = [
-            n for n, fed in enumerate(consumers) if fed.open and enabled in (None, fed.transport is not None)
-        ]
+        fitting = [n for n, fed in enumerate(consumers) if fed.open and enabled in (None, fed.transport is not None)]
         if fitting and self._chance(0.9):
             return {"$consumer": self.random.choice(fitting)}
         if self._chance(0.3):
@@ -366,7 +317,7 @@ class Author:
             encodings.append(encoding)
         parameters: Json = {"codecs": codecs, "encodings": encodings}
         if self._chance(0.6):
-            uris = self.random.sample(_EXTENSIONS[kind], self.random.randint(1, len(_EXTENSIONS[kind])))
+            uris = self.random.sample(EXTENSIONS[kind], self.random.randint(1, len(EXTENSIONS[kind])))
             parameters["headerExtensions"] = [{"uri": uri, "id": n + 1} for n, uri in enumerate(uris)]
         rtcp = self.random.choice(RTCP)
         if rtcp is not ABSENT:
@@ -422,9 +373,49 @@ class Author:
         return self._notify(name, message)
 
     def _change_profile(self, name: str) -> Json:
-        consumer = self._consumer(name, enabled=True)
-        n = consumer.get("$consumer", 50) if isinstance(consumer, dict) else 50
+        n = self._consumer_number(name, enabled=True)
         return {"do": "profile", "peer": name, "consumer": n, "profile": self.random.choice(PROFILES)}
+
+    # --- the server's ----------------------------------------------------------------------------------------
+
+    def _server(self, do: str, name: str, **more: Any) -> Json:
+        return self._with_app_data({"do": do, "peer": name, **more})
+
+    def _server_closes_peer(self, name: str) -> Json:
+        self._gone(name)
+        return self._server("closePeer", name)
+
+    def _server_closes_transport(self, name: str) -> Json:
+        id_ = self._number(self._transport(name))
+        self._shut(name, id_)
+        return self._server("closeTransport", name, id=id_)
+
+    def _server_pauses_producer(self, name: str) -> Json:
+        do = self.random.choice(("pauseProducer", "resumeProducer"))
+        return self._server(do, name, id=self._number(self._producer(name)))
+
+    def _server_closes_producer(self, name: str) -> Json:
+        id_ = self._number(self._producer(name))
+        if _among(id_, self.peers[name].producers):
+            self._end(name, id_)
+        return self._server("closeProducer", name, id=id_)
+
+    def _server_pauses_consumer(self, name: str) -> Json:
+        do = self.random.choice(("pauseConsumer", "resumeConsumer"))
+        return self._server(do, name, consumer=self._consumer_number(name))
+
+    def _server_prefers(self, name: str) -> Json:
+        profile = self.random.choice(PROFILES)
+        consumer = self._consumer_number(name)
+        return {"do": "setConsumerPreferredProfile", "peer": name, "consumer": consumer, "profile": profile}
+
+    def _consumer_number(self, name: str, *, enabled: bool | None = None) -> int:
+        consumer = self._consumer(name, enabled=enabled)
+        return consumer.get("$consumer", 50) if isinstance(consumer, dict) else 50
+
+    def _number(self, id_: Any) -> int:
+        """The application's server does not mistake types."""
+        return id_ if type(id_) is int and 0 <= id_ < 2**32 else 99
 
     # --- others -----------------------------------------------------------------------------------------------
 
@@ -444,7 +435,21 @@ class Author:
 
 Write: TypeAlias = Callable[[Author, str], Json]
 
-OF_CONSUMERS = (Author._enable_consumer, Author._pause_consumer, Author._prefer, Author._change_profile)
+OF_PRODUCERS = (
+    Author._pause_producer,
+    Author._close_producer,
+    Author._update_producer,
+    Author._server_pauses_producer,
+    Author._server_closes_producer,
+)
+OF_CONSUMERS = (
+    Author._enable_consumer,
+    Author._pause_consumer,
+    Author._prefer,
+    Author._change_profile,
+    Author._server_pauses_consumer,
+    Author._server_prefers,
+)
 
 WEIGHTS: dict[Write, int] = {
     Author._join: 1,
@@ -467,56 +472,11 @@ WEIGHTS: dict[Write, int] = {
     Author._nonsense: 3,
 }
 
-SPOILED: dict[str, list[Json]] = {
-    "join": [
-        {"peerName": ""},
-        {"peerName": 5},
-        {"rtpCapabilities": None},
-        {"rtpCapabilities": {}},
-        {"rtpCapabilities": {"codecs": "opus"}},
-        {"rtpCapabilities": {"codecs": [{**CAPABILITIES["codecs"][0], "preferredPayloadType": 99}]}},
-        {"rtpCapabilities": {"codecs": [{**CAPABILITIES["codecs"][0], "name": "speex"}]}},
-        {"rtpCapabilities": {"codecs": [], "headerExtensions": [{"uri": "urn:none", "preferredId": 1}]}},
-    ],
-    "createTransport": [
-        *({"id": id_} for id_ in ("1", 1.5, True, [], {}, -1, 2**60)),
-        {"dtlsParameters": {}},
-        {"dtlsParameters": {"fingerprints": []}},
-        {"dtlsParameters": {"fingerprints": [{"algorithm": "md5", "value": "AA"}]}},
-        {"dtlsParameters": {**DTLS, "role": "actor"}},
-    ],
-    "createProducer": [
-        *({"id": id_} for id_ in ("1", 1.5, True, [], {}, -1, 2**60)),
-        *({"kind": kind} for kind in ("smell", "", None, 1)),
-        *({"transportId": id_} for id_ in WRONG_IDS),
-        {"rtpParameters": None},
-        {"rtpParameters": {}},
-        {"rtpParameters": {"codecs": [], "encodings": [{"ssrc": 1}]}},
-        {"rtpParameters": {"codecs": [_OPUS], "encodings": []}},
-        {"rtpParameters": {"codecs": [_OPUS, _OPUS], "encodings": [{"ssrc": 1}]}},
-        {"rtpParameters": {"codecs": [{**_OPUS, "clockRate": 8000}], "encodings": [{"ssrc": 1}]}},
-        {"rtpParameters": {"codecs": [_RTX], "encodings": [{"ssrc": 1}]}},
-        {"rtpParameters": {"codecs": [_VP8], "encodings": [{"ssrc": 1, "profile": "low"}] * 2}},
-        {"rtpParameters": {"codecs": [_OPUS], "encodings": [{"ssrc": 1}], "headerExtensions": [{"uri": "u", "id": 1}]}},
-    ],
+ACTION_WEIGHTS: dict[Write, int] = {
+    Author._server_closes_peer: 1,
+    Author._server_closes_transport: 2,
+    Author._server_pauses_producer: 12,
+    Author._server_closes_producer: 3,
+    Author._server_pauses_consumer: 10,
+    Author._server_prefers: 5,
 }
-
-NO_REQUESTS: list[Any] = [
-    None,
-    5,
-    "join",
-    [],
-    {},
-    {"method": 7},
-    {"method": "dance"},
-    {"method": "leave"},
-    {"method": "pauseProducer", "id": 11},
-]
-NO_NOTIFICATIONS: list[Any] = [
-    None,
-    [],
-    {"notification": True},
-    {"notification": True, "method": "queryRoom"},
-    {"notification": True, "method": "createTransport", "id": 1, "direction": "send"},
-    {"notification": True, "method": None},
-]

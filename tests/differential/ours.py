@@ -2,16 +2,18 @@
 
 import json
 from copy import deepcopy
+from importlib.util import find_spec
 from typing import Any
 
 from roomworker.dispatch import PEER_HANDLERS
-from shared.protocol import client, media
+from shared.protocol import bus, client, media
 from tests.differential.media import Engine
-from tests.unit.roomworker.kit import Client, World
+from tests.unit.roomworker.kit import GATEWAY, Client, World
 
 Json = dict[str, Any]
 
 NO_SUCH_CONSUMER = 99999
+HAS_ACTIONS = find_spec("roomworker.actions") is not None
 HAS_STATS = client.EnableTransportStats in PEER_HANDLERS
 
 
@@ -33,6 +35,7 @@ class Connection:
         self.client: Client = world.connected(name)
         self.consumers: list[int] = []
         self.profiles: dict[str, str] = {}
+        self.closed = False
 
     def consumer(self, n: int) -> int:
         return self.consumers[n] if n < len(self.consumers) else NO_SUCH_CONSUMER
@@ -44,6 +47,7 @@ class Connection:
 
     def take(self) -> list[Json]:
         frames = [_frame(frame) for frame in self.client.frames]
+        self.closed = self.client.closed is not None
         self.client.hush()
         for frame in frames:
             self._learn(frame)
@@ -74,6 +78,7 @@ class Ours:
     def __init__(self) -> None:
         self._world = Media()
         self._connections: dict[str, Connection] = {}
+        self._calls = 0
         self._events = 0
 
     def perform(self, operations: list[Json]) -> list[Json]:
@@ -88,6 +93,7 @@ class Ours:
             engine.obey(order)
         self._world.orders.clear()
         frames = {name: taken for name, connection in self._connections.items() if (taken := connection.take())}
+        self._connections = {name: it for name, it in self._connections.items() if not it.closed}
         uncaught = [repr(defect) for defect in self._world.defects]
         self._world.defects.clear()
         return {"frames": frames, "engine": deepcopy(engine.picture()), "uncaught": uncaught}
@@ -108,8 +114,8 @@ class Ours:
                 self._connections[operation["peer"]] = Connection(self._world, operation["peer"])
             case "profile":
                 self._change_profile(connection, connection.consumer(operation["consumer"]), operation["profile"])
-            case unknown:
-                raise ValueError(f"unknown operation {unknown}")
+            case _:
+                self._call(connection, operation)
 
     def _connection(self, peer: str) -> Connection:
         if peer not in self._connections:
@@ -125,6 +131,19 @@ class Ours:
         it.ids += 1
         item = it.input(method, it.ids if asks else None, json.dumps(message).encode())
         self._world.receive(item, it.gateway)
+
+    def _call(self, connection: Connection, operation: Json) -> None:
+        """A server-side action, which the oracle's application carries out on its objects."""
+        action = {name: value for name, value in operation.items() if name != "consumer"}
+        if "consumer" in operation:
+            action["id"] = connection.consumer(operation["consumer"])
+        if action["do"] == "setConsumerPreferredProfile":
+            action["do"] = "setConsumerProfile"
+        if action["do"] == "closeRoom":
+            del action["peer"]
+        self._calls += 1
+        body = json.dumps(action).encode()
+        self._world.receive(bus.Call(self._world.name, f"key{self._calls}", GATEWAY, self._calls, body), GATEWAY)
 
     def _change_profile(self, connection: Connection, consumer: int, profile: str) -> None:
         peer = self._world.room.peers.get(connection.client.peer)
