@@ -47,6 +47,10 @@ def _among(id_: Any, ids: Collection[int]) -> bool:
     return type(id_) is int and id_ in ids
 
 
+def _can_be_updated(parameters: Json) -> bool:
+    return len(parameters["encodings"]) == 1 and "muxId" not in parameters
+
+
 @dataclass
 class Fed:
     """A consumer as its peer knows it."""
@@ -58,22 +62,32 @@ class Fed:
 
 
 @dataclass
+class Made:
+    """A producer as its peer made it."""
+
+    transport: int
+    parameters: Json
+
+
+@dataclass
 class State:
     """What the author knows of a peer."""
 
     joined: bool = False
+    spies: bool = False
     transports: dict[int, str] = field(default_factory=dict)
     connected: set[int] = field(default_factory=set)
-    producers: dict[int, int] = field(default_factory=dict)
+    producers: dict[int, Made] = field(default_factory=dict)
     consumers: list[Fed] = field(default_factory=list)
 
 
 class Author:
-    """Writes one sequence, with or without server-side `actions`."""
+    """Writes one sequence, with or without server-side `actions` and `spies`."""
 
-    def __init__(self, seed: int, *, actions: bool) -> None:
+    def __init__(self, seed: int, *, actions: bool, spies: bool) -> None:
         self.random = Random(seed)
         self.weights = {**WEIGHTS, **ACTION_WEIGHTS} if actions else WEIGHTS
+        self.spies = spies
         self.closes_room = actions and self.random.random() < 0.3
         self.names = PEERS[: self.random.choice((2, 3, 3, 4))]
         self.peers = {name: State() for name in self.names}
@@ -109,6 +123,8 @@ class Author:
         state = self.peers[name]
         if not state.joined and write not in (Author._join, Author._query, Author._nonsense):
             return name, Author._join
+        if state.spies and write == Author._create_producer:
+            return None
         if write == Author._create_producer and "send" not in state.transports.values():
             return name, Author._open_to_send
         if write in OF_PRODUCERS and not state.producers:
@@ -120,7 +136,7 @@ class Author:
         fed_by = [fed.transport for fed in state.consumers if fed.open]
         if write == Author._enable_consumer and None not in fed_by:
             return name, Author._pause_consumer
-        if write == Author._change_profile and not any(fed_by):
+        if write in (Author._change_profile, Author._server_pauses_consumer) and not any(fed_by):
             return name, Author._enable_consumer
         return None
 
@@ -182,6 +198,9 @@ class Author:
     def _join(self, name: str) -> Json:
         receiver = self.random.choice(RECEIVERS)
         message = {"method": "join", "peerName": name, "rtpCapabilities": receiver}
+        spies = self.spies and self._chance(0.15)
+        if spies:
+            message["spy"] = True
         operation = self._request(name, self._with_app_data(message))
         if self._chance(0.05):
             return self._spoil(operation)
@@ -190,7 +209,7 @@ class Author:
             others = [(other, self.peers[other]) for other in self.names if other != name]
             consumers = [Fed(other, producer) for other, it in others for producer in it.producers]
             # in the order of the peers' joining, which does not matter here
-            self.peers[name] = State(joined=True, consumers=consumers)
+            self.peers[name] = State(joined=True, spies=spies, consumers=consumers)
         return operation
 
     def _query(self, name: str) -> Json:
@@ -274,7 +293,7 @@ class Author:
         for fed in state.consumers:
             if fed.transport == id_:
                 fed.transport = None
-        for producer in [producer for producer, transport in state.producers.items() if transport == id_]:
+        for producer in [producer for producer, made in state.producers.items() if made.transport == id_]:
             self._end(name, producer)
 
     # --- producers --------------------------------------------------------------------------------------------
@@ -300,8 +319,8 @@ class Author:
             return {**operation, "refuse": True}
         if self._chance(0.08):
             return self._spoil(operation)
-        if state.joined and id_ not in state.producers and _among(transport, sending):
-            state.producers[id_] = transport
+        if state.joined and not state.spies and id_ not in state.producers and _among(transport, sending):
+            state.producers[id_] = Made(transport, parameters)
             for other, it in self.peers.items():
                 if other != name and it.joined:
                     it.consumers.append(Fed(name, id_))
@@ -327,8 +346,15 @@ class Author:
         return kind, parameters
 
     def _update_producer(self, name: str) -> Json:
-        id_ = self._producer(name)
-        _, parameters = self._rtp_parameters(9000 + self.random.randrange(900))
+        """Other SSRCs, as devices without replaceTrack have them: those send one encoding and no muxId."""
+        producers = self.peers[name].producers
+        plain = [id_ for id_, made in producers.items() if _can_be_updated(made.parameters)]
+        id_ = self._own(name, 11, plain)
+        if _among(id_, producers) and id_ not in plain:
+            id_ = 99
+        parameters = deepcopy(producers[id_].parameters) if id_ in plain else self._rtp_parameters(900)[1]
+        for encoding in parameters["encodings"]:
+            encoding["ssrc"] = self.random.randrange(1, 2**32)
         return self._notify(name, {"method": "updateProducer", "id": id_, "rtpParameters": parameters})
 
     def _pause_producer(self, name: str) -> Json:
@@ -402,7 +428,7 @@ class Author:
 
     def _server_pauses_consumer(self, name: str) -> Json:
         do = self.random.choice(("pauseConsumer", "resumeConsumer"))
-        return self._server(do, name, consumer=self._consumer_number(name))
+        return self._server(do, name, consumer=self._consumer_number(name, enabled=self._chance(0.8) or None))
 
     def _server_prefers(self, name: str) -> Json:
         profile = self.random.choice(PROFILES)

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 NO_SUCH_CONSUMER = 99999
 HAS_ACTIONS = find_spec("roomworker.actions") is not None
+HAS_SPIES = "spy" in client.Join.__struct_fields__
 HAS_STATS = client.EnableTransportStats in PEER_HANDLERS
 
 

@@ -17,7 +17,7 @@ from tests.differential.divergences import DIVERGENCES, Divergence
 from tests.differential.normalise import Difference, canonical, differences
 from tests.differential.operations import Author
 from tests.differential.oracle import Oracle, Unavailable
-from tests.differential.ours import HAS_ACTIONS, Ours
+from tests.differential.ours import HAS_ACTIONS, HAS_SPIES, Ours
 from tests.unit.roomworker.kit import CAPABILITIES
 
 Json = dict[str, Any]
@@ -52,7 +52,7 @@ def compare(oracle: Oracle, operations: list[Json], judge: Judge) -> list[Differ
 def test_random_sequences_have_no_unexplained_difference(oracle: Oracle) -> None:
     judge = Judge()
     for seed in range(SEQUENCES):
-        operations = Author(seed, actions=HAS_ACTIONS).sequence(LENGTH)
+        operations = Author(seed, actions=HAS_ACTIONS, spies=HAS_SPIES).sequence(LENGTH)
         found = compare(oracle, operations, judge)
         if found:
             pytest.fail(
