@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from roomworker.balance import ranks
 from roomworker.committer import Committer
+from roomworker.limits import Limits
 from roomworker.mediaclient import MediaClient
 from roomworker.outbox import Outbox
 from roomworker.partition import Partition
@@ -30,7 +31,8 @@ from shared.registry import BEAT_EVERY, Membership, Observer
 from shared.settings import WorkerSettings
 
 QUIET_TICKS: Final = 3
-"""Ticks after activation before anything ends by time: what would prevent it may be behind them (DELIVERY T1)."""
+"""Ticks after activation, or a gap between ticks, before anything ends by time (DELIVERY T1): what would prevent it
+may be behind them."""
 
 TICK_TTL: Final = 3.0
 HAND_OVER_PATIENCE: Final = 1.0
@@ -45,6 +47,14 @@ class RoomWorker:
     def __init__(self, settings: WorkerSettings, broker: Broker, redis: Redis) -> None:
         self.id = process_id("roomworker", settings.name)
         self._settings = settings
+        self.limits = Limits(
+            peers=settings.max_peers,
+            transports_per_peer=settings.max_transports,
+            producers_per_peer=settings.max_producers,
+            app_data_bytes=settings.app_data_limit,
+            message_bytes=settings.message_limit,
+            max_incoming_bitrate=settings.max_incoming_bitrate,
+        )
         self._broker = broker
         self._redis = redis
         self._random = Random()
@@ -58,7 +68,7 @@ class RoomWorker:
         self._nodes = Observer(redis, "nodes")
         self.partitions = {number: Partition(number, self) for number in range(settings.partitions)}
         self._subscribed: set[int] = set()
-        self._ticks_seen: dict[int, int] = {}
+        self._ticks_seen: dict[int, tuple[int, int]] = {}
         self._tick = 0
         self._tokens = 0
         self._results: Subscription | None = None
@@ -97,9 +107,10 @@ class RoomWorker:
         await asyncio.gather(*(self._give_up(self.partitions[number]) for number in sorted(self._subscribed)))
         if self._results is not None:
             await self._results.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # redis-py can lose a cancellation that comes in the middle of a command
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(set(self._tasks), timeout=0.1)
         self.outbox.close()
         logger.info("room worker has left", id=self.id)
 
@@ -225,6 +236,9 @@ class RoomWorker:
     def report(self, gateway: str, applied: bus.Applied) -> None:
         self.outbox.tell(gateway, applied)
 
+    def answer_call(self, gateway: str, answer: bus.CallAnswer) -> None:
+        self.outbox.tell(gateway, answer)
+
     def publish(self, changes: Changes, done: Callable[[], None]) -> None:
         self.outbox.push(changes, done)
 
@@ -239,7 +253,7 @@ class RoomWorker:
         return f"{self.id}:{self._tokens}"
 
     def activated(self, partition: Partition) -> None:
-        self._ticks_seen[partition.number] = 0
+        self._ticks_seen.pop(partition.number, None)
         logger.debug("active", partition=partition.number)
         self._spawn(self._take_over(partition))
 
@@ -252,11 +266,15 @@ class RoomWorker:
 
     def ticked(self, partition: Partition, tick: bus.Tick) -> None:
         """Time has passed in the partition: whatever belongs to a process that died is ended."""
-        self._ticks_seen[partition.number] = self._ticks_seen.get(partition.number, 0) + 1
-        if self._ticks_seen[partition.number] <= QUIET_TICKS:
+        seen, last = self._ticks_seen.get(partition.number, (0, tick.now))
+        seen = 1 if tick.now - last > QUIET_TICKS * 1000 else seen + 1
+        self._ticks_seen[partition.number] = (seen, tick.now)
+        if seen <= QUIET_TICKS:
             return
         now = time.monotonic()
         for slot in list(partition.slots.values()):
+            if slot.wants_time:
+                slot.when_live(partial(Runner.tick, now=tick.now))
             for gateway in slot.gateways():
                 if self._gateways.gone(gateway, now):
                     slot.when_live(partial(Runner.gateway_gone, gateway=gateway))
