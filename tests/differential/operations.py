@@ -47,16 +47,21 @@ def _among(id_: Any, ids: Collection[int]) -> bool:
     return type(id_) is int and id_ in ids
 
 
+def _codecs(described: Json) -> frozenset[str]:
+    return frozenset(codec["name"].lower() for codec in described["codecs"] if codec["name"] != "rtx")
+
+
 def _can_be_updated(parameters: Json) -> bool:
     return len(parameters["encodings"]) == 1 and "muxId" not in parameters
 
 
 @dataclass
 class Fed:
-    """A consumer as its peer knows it."""
+    """A consumer as its peer knows it; `playable` if the peer has a codec for it."""
 
     sender: str
     producer: int
+    playable: bool
     transport: int | None = None
     open: bool = True
 
@@ -73,7 +78,8 @@ class Made:
 class State:
     """What the author knows of a peer."""
 
-    joined: bool = False
+    joined: int = 0  # in the order of joining
+    codecs: frozenset[str] = frozenset()
     spies: bool = False
     transports: dict[int, str] = field(default_factory=dict)
     connected: set[int] = field(default_factory=set)
@@ -88,6 +94,7 @@ class Author:
         self.random = Random(seed)
         self.weights = {**WEIGHTS, **ACTION_WEIGHTS} if actions else WEIGHTS
         self.spies = spies
+        self.joins = 0
         self.closes_room = actions and self.random.random() < 0.3
         self.names = PEERS[: self.random.choice((2, 3, 3, 4))]
         self.peers = {name: State() for name in self.names}
@@ -162,7 +169,7 @@ class Author:
 
     def _unused(self, name: str, first: int, known: Collection[int]) -> int:
         id_ = self._new(name, first)
-        return first + PEERS.index(name) * 100 + 3 if id_ in known and self._chance(0.85) else id_
+        return first + PEERS.index(name) * 100 + 3 + len(known) if id_ in known and self._chance(0.85) else id_
 
     def _transport(self, name: str, known: Any = None) -> Any:
         known = self.peers[name].transports if known is None else known
@@ -198,7 +205,7 @@ class Author:
     def _join(self, name: str) -> Json:
         receiver = self.random.choice(RECEIVERS)
         message = {"method": "join", "peerName": name, "rtpCapabilities": receiver}
-        spies = self.spies and self._chance(0.15)
+        spies = self.spies and self._chance(0.08)
         if spies:
             message["spy"] = True
         operation = self._request(name, self._with_app_data(message))
@@ -206,10 +213,11 @@ class Author:
             return self._spoil(operation)
         state = self.peers[name]
         if not state.joined:
-            others = [(other, self.peers[other]) for other in self.names if other != name]
-            consumers = [Fed(other, producer) for other, it in others for producer in it.producers]
-            # in the order of the peers' joining, which does not matter here
-            self.peers[name] = State(joined=True, spies=spies, consumers=consumers)
+            self.joins += 1
+            state = self.peers[name] = State(joined=self.joins, spies=spies, codecs=_codecs(receiver))
+            for other in sorted(self.peers, key=lambda other: self.peers[other].joined):
+                for producer in self.peers[other].producers:
+                    self._feed(name, other, producer)
         return operation
 
     def _query(self, name: str) -> Json:
@@ -323,8 +331,12 @@ class Author:
             state.producers[id_] = Made(transport, parameters)
             for other, it in self.peers.items():
                 if other != name and it.joined:
-                    it.consumers.append(Fed(name, id_))
+                    self._feed(other, name, id_)
         return operation
+
+    def _feed(self, name: str, sender: str, producer: int) -> None:
+        state, made = self.peers[name], self.peers[sender].producers[producer]
+        state.consumers.append(Fed(sender, producer, bool(state.codecs & _codecs(made.parameters))))
 
     def _rtp_parameters(self, id_: int) -> tuple[str, Json]:
         kind, codecs, streams = self.random.choice(STREAMS)
@@ -381,12 +393,15 @@ class Author:
         message: Json = {"method": "enableConsumer", "id": id_, "transportId": transport}
         if self._chance(0.04):
             return self._request(name, message, refuse=True)
-        message |= self.random.choice(({}, {"paused": False}, {"paused": True}))
-        message |= self.random.choice(({}, {"preferredProfile": None}, {"preferredProfile": "low"}))
-        if isinstance(id_, dict) and "$consumer" in id_ and _among(transport, self.peers[name].transports):
-            n = id_["$consumer"]
-            if n < len(self.peers[name].consumers):
-                self.peers[name].consumers[n].transport = transport
+        n = id_.get("$consumer", -1) if isinstance(id_, dict) else -1
+        if not 0 <= n < len(self.peers[name].consumers):
+            return self._request(name, message)
+        fed = self.peers[name].consumers[n]
+        if fed.playable:
+            message |= self.random.choice(({}, {"paused": False}, {"paused": True}))
+            message |= self.random.choice(({}, {"preferredProfile": None}, {"preferredProfile": "low"}))
+            if fed.transport is None and _among(transport, self.peers[name].transports):
+                fed.transport = transport
         return self._request(name, message)
 
     def _pause_consumer(self, name: str) -> Json:
@@ -447,7 +462,13 @@ class Author:
 
     def _stats(self, name: str) -> Json:
         what = self.random.choice(STATS)
-        id_ = {"Transport": self._transport, "Producer": self._producer, "Consumer": self._consumer}[what](name)
+        match what:
+            case "Transport":
+                id_ = self._transport(name)
+            case "Producer":
+                id_ = self._producer(name)
+            case _:
+                id_ = self._consumer(name, enabled=self._chance(0.8) or None)
         if self._chance(0.4):
             return self._notify(name, {"method": f"disable{what}Stats", "id": id_})
         interval = self.random.choice(({}, {"interval": 1}, {"interval": 5000}, {"interval": "often"}))
@@ -494,7 +515,7 @@ WEIGHTS: dict[Write, int] = {
     Author._pause_consumer: 9,
     Author._prefer: 6,
     Author._change_profile: 8,
-    Author._stats: 4,
+    Author._stats: 6,
     Author._nonsense: 3,
 }
 

@@ -16,7 +16,7 @@ from tests.differential.deliberate import RULES, Judge
 from tests.differential.divergences import DIVERGENCES, Divergence
 from tests.differential.normalise import Difference, canonical, differences
 from tests.differential.operations import Author
-from tests.differential.oracle import Oracle, Unavailable
+from tests.differential.node import Oracle, Unavailable
 from tests.differential.ours import HAS_ACTIONS, HAS_SPIES, Ours
 from tests.unit.roomworker.kit import CAPABILITIES
 
@@ -55,9 +55,8 @@ def test_random_sequences_have_no_unexplained_difference(oracle: Oracle) -> None
         operations = Author(seed, actions=HAS_ACTIONS, spies=HAS_SPIES).sequence(LENGTH)
         found = compare(oracle, operations, judge)
         if found:
-            pytest.fail(
-                f"seed {seed}\n" + report(oracle, shrunk(oracle, operations[: found[0].at + 1])), pytrace=False
-            )
+            shortest = shrunk(oracle, operations[: found[0].at + 1])
+            pytest.fail(f"seed {seed}\n{report(oracle, shortest)}", pytrace=False)
     unused = [rule.name for rule in RULES if rule.name not in judge.excused and (HAS_ACTIONS or not rule.of_actions)]
     assert not unused, f"nothing differs so any more: {unused}"
 
