@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from tests.differential.deliberate import RULES, Judge
 from tests.differential.divergences import DIVERGENCES, Divergence
+from tests.differential.node import Oracle, Unavailable
 from tests.differential.normalise import Difference, canonical, differences
 from tests.differential.operations import Author
-from tests.differential.node import Oracle, Unavailable
 from tests.differential.ours import HAS_ACTIONS, HAS_SPIES, Ours
 from tests.unit.roomworker.kit import CAPABILITIES
 
