@@ -1,0 +1,313 @@
+"""Room workers, whole, between a broker, Redis and a media node: in memory and on real servers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fakeredis import FakeServer
+from fakeredis.aioredis import FakeRedis
+from redis.asyncio import Redis
+
+from roomworker import worker as worker_module
+from roomworker.worker import RoomWorker
+from shared import registry
+from shared.protocol import bus
+from shared.protocol.bus import partition_of
+from tests.support import servers
+from tests.support.bench import Bench, Line
+from tests.support.brokers import PARTITIONS, WITHIN, AmqpWorld, MemoryWorld
+from tests.unit.roomworker.kit import CAPABILITIES, OPUS
+
+SYSTEMS = ["memory", pytest.param("servers", marks=pytest.mark.servers)]
+
+
+@pytest.fixture(params=SYSTEMS)
+async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(worker_module, "BEAT_EVERY", 0.1)
+    monkeypatch.setattr(registry, "DEAD_AFTER", 1.0)
+    if request.param == "memory":
+        server = FakeServer()
+        made = Bench(MemoryWorld(), lambda: FakeRedis(server=server))
+    else:
+        amqp, redis = request.getfixturevalue("amqp_url"), request.getfixturevalue("redis_url")
+        made = Bench(AmqpWorld(amqp, "classic"), lambda: Redis.from_url(redis, protocol=2))
+    yield made
+    await made.end()
+
+
+async def has_node(worker: RoomWorker) -> None:
+    """A worker sees a node within its next look at the registry."""
+    async with asyncio.timeout(WITHIN):
+        while worker.choose_node() is None:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+
+
+async def until(condition: Any) -> None:
+    """Waits for what nothing announces."""
+    async with asyncio.timeout(WITHIN):
+        while True:
+            result = condition()
+            if await result if asyncio.iscoroutine(result) else result:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def join(line: Line) -> list[Any]:
+    peers: list[Any] = (await line.ask("join", peerName=line.peer, rtpCapabilities=CAPABILITIES))["peers"]
+    return peers
+
+
+def serving(bench: Bench, room: str) -> RoomWorker | None:
+    number = partition_of(room, PARTITIONS)
+    return next((worker for worker in bench.workers if worker.partitions[number].active), None)
+
+
+async def test_a_call_from_first_to_last(bench: Bench) -> None:
+    await bench.node()
+    await has_node(await bench.worker())
+    one, other = await bench.gateway(), await bench.gateway()
+    alice, bob = one.line("salon", "alice"), other.line("salon", "bob")
+    assert await join(alice) == []
+    assert [peer["name"] for peer in await join(bob)] == ["alice"]
+
+    assert (await alice.ask("createTransport", id=1, direction="send"))["iceParameters"]["iceLite"]
+    await bob.ask("createTransport", id=2, direction="recv")
+    await alice.ask("createProducer", id=10, kind="audio", transportId=1, rtpParameters=OPUS)
+    await other.until(lambda: bob.told("newConsumer"))
+    (told,) = bob.told("newConsumer")
+    enabled = await bob.ask("enableConsumer", id=told["id"], transportId=2)
+    assert enabled == {"paused": False, "preferredProfile": "default", "effectiveProfile": "default"}
+    alice.notify("pauseProducer", id=10)
+    await other.until(lambda: bob.told("consumerPaused"))
+
+    alice.disconnect()
+    await other.until(lambda: bob.told("peerClosed"))
+    await alice.done()
+    bob.disconnect()
+    await bob.done()
+
+    async def keys() -> list[bytes]:
+        return sorted([key for key in await bench.redis.keys("*") if b"room" in key or b"partition:" in key])
+
+    async def only_gone() -> bool:
+        return await keys() == [b"room:{salon}:gone"]
+
+    await until(only_gone)
+    assert (alice.closed, bob.closed) == (None, None)
+
+
+async def test_many_requests_through_lost_links_are_answered_once_each_in_order(bench: Bench) -> None:
+    worker = await bench.worker()
+    gateway = await bench.gateway()
+    lines = [gateway.line(f"room{n % 3}", f"peer{n}") for n in range(9)]
+    for line in lines:
+        await join(line)
+
+    for _ in range(3):
+        for line in lines:
+            for _ in range(10):
+                line.send("queryRoom")
+        await bench.brokers.cut(bench.links[worker])
+        for line in lines:
+            line.send("queryRoom")
+        await asyncio.sleep(0)  # memory knows no time between: the loss is noticed before the return
+        await bench.brokers.heal(bench.links[worker])
+        for line in lines:
+            await line.done()
+
+    for line in lines:
+        assert list(line.answers) == list(range(1, 35))
+        assert all(answer["ok"] for answer in line.answers.values())
+
+
+async def test_a_second_worker_takes_over_and_nothing_is_lost_or_twice(bench: Bench) -> None:
+    await bench.node()
+    one = await bench.worker("one")
+    other = await bench.worker("other")
+    await has_node(one)
+    await has_node(other)
+    gateway = await bench.gateway()
+    alice, bob = gateway.line("salon", "alice"), gateway.line("salon", "bob")
+    await join(alice)
+    await join(bob)
+    killed = serving(bench, "salon")
+    assert killed is not None
+
+    ids = [alice.send("createTransport", id=n, direction="send") for n in range(10)]
+    ids += [alice.send("createProducer", id=n, kind="audio", transportId=n, rtpParameters=OPUS) for n in range(10)]
+    await alice.answer(ids[3])
+    await bench.kill(killed)
+    for id_ in ids:
+        assert (await alice.answer(id_))["ok"]
+    await gateway.until(lambda: len(bob.told("newConsumer")) >= 10)
+    await bob.done()
+
+    assert list(alice.answers) == sorted(alice.answers)
+    assert len({told["id"] for told in bob.told("newConsumer")}) == len(bob.told("newConsumer")) == 10
+    await until(lambda: serving(bench, "salon") in bench.workers)
+
+
+async def test_outputs_that_went_to_a_lost_queue_are_fetched_again(bench: Bench) -> None:
+    await bench.worker()
+    gateway, elsewhere = await bench.gateway(), await bench.gateway()
+    alice = gateway.line("salon", "alice")
+    await join(alice)
+
+    await bench.brokers.cut(gateway.broker)
+    others = [elsewhere.line("salon", f"peer{n}") for n in range(5)]
+    for line in others:
+        await join(line)
+    await bench.brokers.heal(gateway.broker)
+
+    await gateway.until(lambda: len(alice.told("newPeer")) == 5)
+    assert [told["name"] for told in alice.told("newPeer")] == [line.peer for line in others]
+
+
+class Handed:
+    """A delivery given to several workers, as a broker never should."""
+
+    redelivered = False
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.acked = asyncio.Event()
+
+    def ack(self) -> None:
+        self.acked.set()
+
+
+async def test_two_workers_on_one_room_cannot_do_anything_twice(bench: Bench) -> None:
+    """Exclusiveness comes from the broker, safety does not."""
+    pair = [await bench.worker("one"), await bench.worker("other")]
+    gateway = await bench.gateway()
+    alice = Line(gateway, "salon", "alice", 1)
+    gateway.lines[alice.session] = alice
+    number = partition_of("salon", PARTITIONS)
+    items: list[Any] = list(alice.kept)
+    for n in range(1, 31):
+        data = b'{"method":"queryRoom"}'
+        items.append(bus.Input("salon", alice.session, 1, n, "mediasoup-request", n, data))
+
+    handed = []
+    for item in items:
+        for worker in pair:
+            handed.append(Handed(bus.batch(gateway.id, [bus.encode_item(item)])))
+            worker.partitions[number].receive(handed[-1])
+        await asyncio.sleep(0)
+    async with asyncio.timeout(WITHIN):
+        for delivery in handed:
+            await delivery.acked.wait()
+
+    await gateway.until(lambda: len(alice.written) == 30)
+    assert list(alice.answers) == list(range(1, 31))
+    stream = await bench.redis.xlen("room:{salon}:out")
+    assert stream <= 30
+
+
+async def test_sessions_of_a_gateway_that_died_end(bench: Bench) -> None:
+    await bench.worker()
+    lost, living = await bench.gateway(), await bench.gateway()
+    alice, bob = lost.line("salon", "alice"), living.line("salon", "bob")
+    await join(alice)
+    await join(bob)
+
+    await lost.die()
+
+    await living.until(lambda: bob.told("peerClosed"))
+    assert bob.told("peerClosed")[0]["name"] == "alice"
+    assert bob.closed is None
+
+
+async def test_rooms_go_on_with_transports_closed_when_their_node_dies(bench: Bench) -> None:
+    node = await bench.node()
+    worker = await bench.worker()
+    await has_node(worker)
+    gateway = await bench.gateway()
+    alice = gateway.line("salon", "alice")
+    await join(alice)
+    await alice.ask("createTransport", id=1, direction="send")
+
+    bench.nodes.remove(node)
+    await asyncio.wait_for(node.close(), WITHIN)
+    await gateway.until(lambda: alice.told("transportClosed"))
+    assert alice.told("transportClosed")[0]["id"] == 1
+
+    await bench.node()
+    while not (again := await alice.answer(alice.send("createTransport", id=1, direction="send"))).get("ok"):
+        assert again["errorCode"] == 503, "until the worker has seen that one is gone and the other there"
+
+
+async def test_a_worker_that_leaves_hands_everything_over_and_does_not_come_back(bench: Bench) -> None:
+    """Given a worker that is slow to leave, because a delivery waits for a media node that says nothing."""
+    one = await bench.worker("a")
+    gateway = await bench.gateway()
+    alice = gateway.line("salon", "alice")
+    await join(alice)
+    await bench.redis.hset("plenary:nodes", "silent", b'{"beat":1,"load":0}')
+    silence = await bench.brokers.broker()
+    await silence.subscribe_own("media", "silent", lambda _: None, on_lost=lambda: None, on_restored=lambda: None)
+    await has_node(one)
+    slow = alice.send("createTransport", id=1, direction="send")
+    await until(lambda: one._media.waiting)
+
+    other = await bench.worker("b")
+    bench.workers.remove(one)
+    await asyncio.wait_for(one.close(), WITHIN)
+    await bench.redis.hdel("plenary:nodes", "silent")
+
+    assert [name.decode() for name in await bench.redis.hkeys("plenary:workers")] == [other.id]
+    bob = gateway.line("salon", "bob")
+    assert [peer["name"] for peer in await join(bob)] == ["alice"]
+    assert slow not in alice.answers
+    assert not one._subscribed
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(other.partitions[0].quiet(), 0.1)
+
+
+async def test_partitions_are_shared_fairly_and_rebalanced_without_loss(bench: Bench) -> None:
+    await bench.worker("one")
+    gateway = await bench.gateway()
+    lines = [gateway.line(f"room{n}", "alice") for n in range(12)]
+    for line in lines:
+        await join(line)
+
+    await bench.worker("other")
+    ids = [line.send("queryRoom") for line in lines]
+
+    def fair() -> bool:
+        active = [sum(p.active for p in worker.partitions.values()) for worker in bench.workers]
+        return active == [PARTITIONS // 2] * 2
+
+    await until(fair)
+    ids = [line.send("queryRoom") for line in lines]
+    for line, id_ in zip(lines, ids, strict=True):
+        assert (await line.answer(id_))["ok"]
+        assert list(line.answers) == list(range(1, id_ + 1))
+
+
+async def test_queues_are_empty_when_all_is_done(bench: Bench, request: pytest.FixtureRequest) -> None:
+    if not isinstance(bench.brokers, AmqpWorld):
+        pytest.skip("memory has nothing to look into")
+    worker = await bench.worker()
+    gateway = await bench.gateway()
+    lines = [gateway.line(f"room{n}", "alice") for n in range(8)]
+    for line in lines:
+        await join(line)
+        line.disconnect()
+    for line in lines:
+        await line.done()
+    bench.workers.remove(worker)
+    await worker.close()
+
+    def counts() -> list[int]:
+        connection = servers.amqp_connection(request.getfixturevalue("amqp_url"))
+        try:
+            channel = connection.channel()
+            declared = [channel.queue_declare(f"rooms.{p}", passive=True).method for p in range(PARTITIONS)]
+            return [queue.message_count for queue in declared]
+        finally:
+            connection.close()
+
+    assert await asyncio.to_thread(counts) == [0] * PARTITIONS

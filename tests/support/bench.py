@@ -1,0 +1,267 @@
+"""Room workers and a media node in this process, and a gateway that keeps to the bus, on memory or real servers."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis.asyncio import Redis
+
+from medianode.node import MediaNode
+from medianode.null import NullEngine
+from roomworker.worker import RoomWorker
+from shared.broker import Broker
+from shared.protocol import bus, client
+from shared.protocol.bus import partition_of
+from shared.registry import Membership
+from shared.settings import NodeSettings, WorkerSettings
+from tests.support.brokers import PARTITIONS, WITHIN, World
+
+REPEAT_AFTER = 0.25
+"""Seconds without news after which a gateway sends again what is not reported applied."""
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels until they have ended: redis-py can lose a cancellation."""
+    living = set(tasks)
+    while living:
+        for task in living:
+            task.cancel()
+        _, living = await asyncio.wait(living, timeout=0.1)
+
+
+class Line:
+    """One client's session behind a `FakeGateway`."""
+
+    def __init__(self, gateway: "FakeGateway", room: str, peer: str, connection: int) -> None:
+        self.gateway = gateway
+        self.room = room
+        self.peer = peer
+        self.connection = connection
+        self.session = f"{gateway.id}.{connection}"
+        self.n = 0
+        self.ids = 0
+        self.kept: list[bus.SessionItem] = [bus.Connect(room, self.session, connection, peer, connection)]
+        self.written: list[bus.Message] = []
+        self.early: dict[int, bus.Message] = {}
+        self.sent_again = False
+        self.asked_after = -1
+        self.closed: int | None = None
+
+    # --- towards the worker -----------------------------------------------------------------------------------
+
+    def _put(self, item: bus.SessionItem) -> None:
+        self.kept.append(item)
+        self.gateway.publish(self.room, [item])
+
+    def connect(self) -> None:
+        self.gateway.publish(self.room, self.kept)
+
+    def send(self, method: str, **data: Any) -> int:
+        self.n += 1
+        self.ids += 1
+        body = json.dumps({"method": method, **data}).encode()
+        self._put(bus.Input(self.room, self.session, self.connection, self.n, client.REQUEST, self.ids, body))
+        return self.ids
+
+    def notify(self, method: str, **data: Any) -> None:
+        self.n += 1
+        body = json.dumps({"method": method, "notification": True, **data}).encode()
+        self._put(bus.Input(self.room, self.session, self.connection, self.n, client.NOTIFICATION, None, body))
+
+    def disconnect(self) -> None:
+        self.n += 1
+        self._put(bus.Disconnect(self.room, self.session, self.connection, self.n))
+
+    def repeat(self) -> None:
+        if self.kept:
+            self.gateway.publish(self.room, self.kept)
+
+    # --- from the worker --------------------------------------------------------------------------------------
+
+    def take(self, message: bus.Message, out: int) -> None:
+        if out <= len(self.written):
+            return
+        self.early[out] = message
+        while (following := self.early.pop(len(self.written) + 1, None)) is not None:
+            self.written.append(following)
+            if following.close:
+                self.closed = following.close
+
+    def applied(self, report: bus.Applied) -> None:
+        if report.n < 0:
+            self.again()
+            return
+        self.kept = [item for item in self.kept if not isinstance(item, bus.Connect) and item.n > report.n]
+        if report.again:
+            self.again()
+        if report.out > len(self.written) and self.asked_after != len(self.written):
+            self.asked_after = len(self.written)
+            self.gateway.publish(self.room, [bus.Replay(self.room, self.session, self.connection, self.asked_after)])
+
+    def again(self) -> None:
+        """Once a while: every item behind a gap is answered with the same wish."""
+        if not self.sent_again:
+            self.sent_again = True
+            self.repeat()
+
+    def tick(self) -> None:
+        self.sent_again, self.asked_after = False, -1
+        self.repeat()
+
+    # --- what a test looks at ---------------------------------------------------------------------------------
+
+    @property
+    def frames(self) -> list[Any]:
+        return [json.loads(message.body) for message in self.written if not message.close]
+
+    @property
+    def answers(self) -> dict[int, Any]:
+        """Fails the test if a request was answered twice."""
+        answers: dict[int, Any] = {}
+        for frame in self.frames:
+            if frame.get("response"):
+                assert frame["id"] not in answers, "answered twice"
+                answers[frame["id"]] = frame
+        return answers
+
+    def told(self, method: str) -> list[Any]:
+        notifications = [frame["data"] for frame in self.frames if frame.get("notification")]
+        return [data for data in notifications if data["method"] == method]
+
+    async def answer(self, id_: int) -> Any:
+        await self.gateway.until(lambda: id_ in self.answers)
+        return self.answers[id_]
+
+    async def ask(self, method: str, **data: Any) -> Any:
+        answer = await self.answer(self.send(method, **data))
+        assert answer.get("ok"), answer
+        return answer["data"]
+
+    async def done(self) -> None:
+        """Everything it sent is applied, and everything there is has come."""
+        await self.gateway.until(lambda: not self.kept and not self.early)
+
+
+class FakeGateway:
+    def __init__(self, broker: Broker, redis: Redis, name: str) -> None:
+        self.id = name
+        self.broker = broker
+        self.lines: dict[str, Line] = {}
+        self._membership = Membership(redis, "gateways", name, {})
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self.broker.subscribe_own(
+            "notify", f"{self.id}.#", self.receive, on_lost=lambda: None, on_restored=self.repeat
+        )
+        await self._membership.beat()
+        self._tasks = [asyncio.create_task(self._beats()), asyncio.create_task(self._repeats())]
+
+    async def die(self) -> None:
+        """No more heartbeats, no goodbye to anybody."""
+        await end(self._tasks)
+
+    def line(self, room: str, peer: str) -> Line:
+        line = Line(self, room, peer, len(self.lines) + 1)
+        self.lines[line.session] = line
+        line.connect()
+        return line
+
+    def publish(self, room: str, items: list[Any]) -> None:
+        """Whether it arrives is seen from the reports."""
+        body = bus.batch(self.id, [bus.encode_item(item) for item in items])
+        self.broker.publish("rooms", str(partition_of(room, PARTITIONS)), body)
+
+    def receive(self, body: bytes) -> None:
+        batch = bus.decode_to_gateway(body)
+        for message in batch.messages:
+            for recipient in message.to:
+                line = self.lines[recipient.session]
+                if recipient.out:
+                    line.take(message, recipient.out)
+                else:
+                    line.closed = message.close
+        for report in batch.applied:
+            self.lines[report.session].applied(report)
+        self._changed.set()
+
+    def repeat(self) -> None:
+        for line in self.lines.values():
+            line.repeat()
+            line.gateway.publish(line.room, [bus.Replay(line.room, line.session, line.connection, len(line.written))])
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(WITHIN):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            await self._membership.beat()
+
+    async def _repeats(self) -> None:
+        """The gateway's timer, not a test's."""
+        while True:
+            await asyncio.sleep(REPEAT_AFTER)
+            for line in self.lines.values():
+                line.tick()
+
+
+class Bench:
+    """Starts roles, each with a link of its own."""
+
+    def __init__(self, brokers: World, make_redis: Callable[[], Redis]) -> None:
+        self.brokers = brokers
+        self.redis = make_redis()
+        self._make_redis = make_redis
+        self._redises: list[Redis] = [self.redis]
+        self.workers: list[RoomWorker] = []
+        self.links: dict[RoomWorker, Broker] = {}
+        self.nodes: list[MediaNode] = []
+        self.gateways: list[FakeGateway] = []
+
+    def _redis(self) -> Redis:
+        redis = self._make_redis()
+        self._redises.append(redis)
+        return redis
+
+    async def worker(self, name: str = "worker") -> RoomWorker:
+        broker = await self.brokers.broker()
+        worker = RoomWorker(WorkerSettings(partitions=PARTITIONS, name=name), broker, self._redis())
+        self.links[worker] = broker
+        await asyncio.wait_for(worker.start(), WITHIN)
+        self.workers.append(worker)
+        return worker
+
+    async def node(self) -> MediaNode:
+        settings = NodeSettings(engine="null", announced_ip="127.0.0.1", name="node")
+        broker = await self.brokers.broker()
+        node = MediaNode(settings, broker, self._redis(), lambda _: NullEngine("127.0.0.1"))
+        await asyncio.wait_for(node.start(), WITHIN)
+        self.nodes.append(node)
+        return node
+
+    async def gateway(self) -> FakeGateway:
+        gateway = FakeGateway(await self.brokers.broker(), self._redis(), f"gateway{len(self.gateways) + 1}-x")
+        await gateway.start()
+        self.gateways.append(gateway)
+        return gateway
+
+    async def kill(self, worker: RoomWorker) -> None:
+        """Its link breaks for good and its work stops where it stands."""
+        await self.brokers.cut(self.links[worker])
+        self.workers.remove(worker)
+        await end(worker._tasks)
+
+    async def end(self) -> None:
+        for gateway in self.gateways:
+            await gateway.die()
+        for role in (*self.workers, *self.nodes):
+            await asyncio.wait_for(role.close(), WITHIN)
+        await self.brokers.end()
+        for redis in self._redises:
+            await redis.aclose()
