@@ -57,6 +57,12 @@ class Difference:
         frame = self.their_frame if isinstance(self.their_frame, dict) else self.ours
         return frame.get("notification", {}).get("method") if isinstance(frame, dict) else None
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Equal for the same difference in other sequences."""
+        named = tuple(step for step in self.path if isinstance(step, str) and not any(map(str.isdigit, step)))
+        return self.method, named, self.theirs is MISSING, self.ours is MISSING
+
 
 class Names:
     """The canonical names of one side's ids towards one peer."""

@@ -85,6 +85,7 @@ class State:
     connected: set[int] = field(default_factory=set)
     producers: dict[int, Made] = field(default_factory=dict)
     consumers: list[Fed] = field(default_factory=list)
+    reporter: tuple[str, Any] | None = None  # whose stats were last in question
 
 
 class Author:
@@ -461,18 +462,24 @@ class Author:
     # --- others -----------------------------------------------------------------------------------------------
 
     def _stats(self, name: str) -> Json:
-        what = self.random.choice(STATS)
-        match what:
-            case "Transport":
-                id_ = self._transport(name)
-            case "Producer":
-                id_ = self._producer(name)
-            case _:
-                id_ = self._consumer(name, enabled=self._chance(0.8) or None)
+        state = self.peers[name]
+        if state.reporter is None or self._chance(0.5):
+            state.reporter = self._reporter(name)
+        what, id_ = state.reporter
         if self._chance(0.4):
             return self._notify(name, {"method": f"disable{what}Stats", "id": id_})
         interval = self.random.choice(({}, {"interval": 1}, {"interval": 5000}, {"interval": "often"}))
         return self._notify(name, {"method": f"enable{what}Stats", "id": id_, **interval})
+
+    def _reporter(self, name: str) -> tuple[str, Any]:
+        what = self.random.choice(STATS)
+        match what:
+            case "Transport":
+                return what, self._transport(name)
+            case "Producer":
+                return what, self._producer(name)
+            case _:
+                return what, self._consumer(name, enabled=self._chance(0.8) or None)
 
     def _nonsense(self, name: str) -> Json:
         if self._chance(0.5):

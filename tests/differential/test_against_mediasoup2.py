@@ -55,7 +55,7 @@ def test_random_sequences_have_no_unexplained_difference(oracle: Oracle) -> None
         operations = Author(seed, actions=HAS_ACTIONS, spies=HAS_SPIES).sequence(LENGTH)
         found = compare(oracle, operations, judge)
         if found:
-            shortest = shrunk(oracle, operations[: found[0].at + 1])
+            shortest = shrunk(oracle, operations, found[0])
             pytest.fail(f"seed {seed}\n{report(oracle, shortest)}", pytrace=False)
     unused = [rule.name for rule in RULES if rule.name not in judge.excused and (HAS_ACTIONS or not rule.of_actions)]
     assert not unused, f"nothing differs so any more: {unused}"
@@ -68,14 +68,20 @@ def test_divergence_is_as_described(oracle: Oracle, divergence: Divergence) -> N
     assert {it.at for it in found} == {len(operations) - 1}, "\n".join(map(str, found))
 
 
-def shrunk(oracle: Oracle, operations: list[Json]) -> list[Json]:
-    """Without the operations that the difference does not need: first in large pieces, then one by one."""
+def shrunk(oracle: Oracle, operations: list[Json], found: Difference) -> list[Json]:
+    """Up to `found`, without the operations that it does not need: first in large pieces, then one by one.
+
+    Fewer operations must still differ in the same way and not before: without what made them sensible, operations
+    run into what is set apart on purpose.
+    """
+    operations = operations[: found.at + 1]
     size = len(operations) // 2
     while size:
         start = 0
-        while start < len(operations):
-            fewer = operations[:start] + operations[start + size :]
-            if compare(oracle, fewer, Judge()):
+        while start < len(operations) - 1:
+            fewer = operations[:start] + operations[min(start + size, len(operations) - 1) :]
+            left = compare(oracle, fewer, Judge())
+            if left and left[0].at == len(fewer) - 1 and any(it.kind == found.kind for it in left):
                 operations = fewer
             else:
                 start += size
