@@ -146,7 +146,8 @@ def _result(latencies: list[float], took: float, notifications: int) -> dict[str
 
 async def run(connections: int, seconds: float, rate: int, window: int) -> dict[str, Any]:
     with running_servers() as (redis_server, rabbitmq_server), tempfile.TemporaryDirectory() as logs:
-        cluster = Cluster(redis_server.url, rabbitmq_server.url, Path(logs))
+        unlimited = ["--message-rate", "0"]
+        cluster = Cluster(redis_server.url, rabbitmq_server.url, Path(logs), gateway_options=unlimited)
         try:
             cluster.start("null", gateways=1, workers=1)
             processes = {

@@ -27,7 +27,7 @@ _HEADER_BYTES: Final = 14
 
 
 class Connection(Socket):
-    __slots__ = ("_fragments", "heard", "hub", "lane", "paused", "peer", "pinged", "session")
+    __slots__ = ("_bucket", "_fragments", "heard", "hub", "lane", "paused", "peer", "pinged", "session")
 
     def __init__(self, hub: Hub, session: Session, lane: Lane, peer: str) -> None:
         super().__init__(hub.departures)
@@ -39,6 +39,7 @@ class Connection(Socket):
         self.heard = True
         self.pinged = False
         self._fragments: bytearray | None = None
+        self._bucket = hub.bucket()
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         super().on_ws_connected(transport)
@@ -80,6 +81,9 @@ class Connection(Socket):
         hub, session = self.hub, self.session
         hub.counts.frames_in_total += 1
         verdict = frames.judge(text, size, hub.settings.frame_limit)
+        if self._bucket is not None and not self._bucket.admit():
+            hub.too_fast(self, self._bucket.refused)
+            verdict = frames.too_many(verdict)
         before = session.size
         match verdict:
             case Frame():

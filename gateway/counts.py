@@ -10,9 +10,11 @@ class Counts:
     refused_total: int = 0
     complaints_total: int = 0
     dropped_total: int = 0
+    too_fast_total: int = 0
+    """Frames beyond a connection's rate, whether refused or dropped."""
     responses_ignored_total: int = 0
     strangers_total: int = 0
-    """Messages for a connection that is gone, or whose session is another."""
+    """Messages for a connection that is gone or whose session is another, and answers that nobody waits for."""
     repeated_total: int = 0
     """Sessions whose inputs were published again after silence."""
     connections_total: int = 0

@@ -24,6 +24,9 @@ class Downlink:
             self._message(message)
         for report in batch.applied:
             self._applied(report)
+        for answer in batch.answers:
+            if not self._hub.calls.answer(answer):
+                self._hub.counts.strangers_total += 1
 
     def _message(self, message: Message) -> None:
         connections = self._hub.connections

@@ -89,6 +89,16 @@ def judge(text: str, size: int, limit: int) -> Verdict:
     return frame
 
 
+def too_many(verdict: Verdict) -> Refused | Dropped:
+    """What a frame of a client that sends too fast becomes: only requests are answered."""
+    reason = "messages: too many a second"
+    match verdict:
+        case Frame(request=True, id=int(id_)) | Refused(id=id_):
+            return Refused(id_, 429, reason)
+        case _:
+            return Dropped(429, reason)
+
+
 def _not_through(frame: Frame, code: int, reason: str) -> Refused | Dropped:
     if frame.request:
         assert frame.id is not None

@@ -44,15 +44,29 @@ def tokens(header: str) -> list[str]:
     return [token.strip() for token in header.split(",") if token.strip()]
 
 
+class BadCertificate(Exception):
+    """Its text names the file and says what is wrong with it."""
+
+
 def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
-    """Raises OSError if the files cannot be read, ValueError if only one of them is set."""
-    if not settings.tls_cert and not settings.tls_key:
+    """Raises `BadCertificate`."""
+    if not settings.tls_cert:
         return None
-    if not (settings.tls_cert and settings.tls_key):
-        raise ValueError("tls_cert and tls_key belong together: set both or none")
+    for path in (settings.tls_cert, settings.tls_key):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as failed:  # ssl's own error does not say which file
+            raise BadCertificate(f"cannot read {path}: {failed.strerror}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as failed:
+        why = failed.reason or failed.strerror or "not PEM"
+        raise BadCertificate(
+            f"{settings.tls_cert} and {settings.tls_key} are no certificate and its key: {why}"
+        ) from None
     return context
 
 

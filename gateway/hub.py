@@ -8,7 +8,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gateway import frames
+from gateway.calls import Calls
 from gateway.counts import Counts
+from gateway.rate import Bucket
 from gateway.session import Limits, Session
 from gateway.socket import Departures
 from gateway.uplink import Lane, Uplink
@@ -32,6 +34,7 @@ class Hub:
         self.counts = counts
         self.limits = Limits(items=settings.unapplied_limit)
         self.departures = Departures()
+        self.calls = Calls(gateway, uplink)
         self.connections: dict[int, Connection] = {}
         self.paused: set[Connection] = set()
         self.held = 0
@@ -56,12 +59,19 @@ class Hub:
         number = self._last_connection
         return Session(room, f"{self.gateway}.{number}", number), self._uplink.lane(room)
 
+    def bucket(self) -> Bucket | None:
+        """What a new connection may send; None: as much as it wants."""
+        settings = self.settings
+        if not settings.message_rate:
+            return None
+        return Bucket(settings.message_rate, settings.message_burst, asyncio.get_running_loop().time)
+
     def opened(self, connection: "Connection") -> None:
         session = connection.session
         self.counts.connections_total += 1
         self.connections[session.connection] = connection
         self.empty.clear()
-        connection.lane.sessions.add(session)
+        connection.lane.sources.add(session)
         # Never equal: of two connections of one peer the later stays (DELIVERY I7).
         self._last_accepted = max(self._last_accepted + 1, time.time_ns() // 1_000_000)
         session.connect(connection.peer, self._last_accepted)
@@ -82,7 +92,7 @@ class Hub:
         """Publishes what the session has, or lets it go if it is over."""
         session = connection.session
         if session.over:
-            connection.lane.sessions.discard(session)
+            connection.lane.sources.discard(session)
             if self.connections.pop(session.connection, None) and not self.connections:
                 self.empty.set()
         else:
@@ -92,6 +102,8 @@ class Hub:
 
     def dropped(self, connection: "Connection", verdict: frames.Dropped) -> None:
         self.counts.dropped_total += 1
+        if verdict.code == errors.TooMany.code:
+            return  # `too_fast` has said so; a line for each would be a flood, too
         self._log.info(
             "notification dropped",
             session=connection.session.id,
@@ -100,6 +112,11 @@ class Hub:
             reason=verdict.reason,
         )
 
+    def too_fast(self, connection: "Connection", times: int) -> None:
+        self.counts.too_fast_total += 1
+        if times == 1:
+            self._log.warning("client sends too fast", session=connection.session.id, peer=connection.peer)
+
     # --- time -----------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
@@ -107,6 +124,7 @@ class Hub:
         self._sweeps += 1
         turn = self._sweeps % PING_SWEEPS
         self.departures.sweep()
+        self.calls.sweep()
         for number, connection in list(self.connections.items()):
             session = connection.session
             if session.waiting and session.sweep():

@@ -11,6 +11,7 @@ from picows import ws_create_server
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.api.server import Api
 from gateway.connection import FRAME_BYTES
 from gateway.counts import Counts
 from gateway.downlink import Downlink
@@ -45,6 +46,7 @@ class Gateway:
         self._membership = Membership(redis, "gateways", self.id, {})
         self._log = log.get("gateway")
         self._server: asyncio.Server | None = None
+        self.api = Api(settings, self.hub.calls, redis) if settings.api_key else None
         self._notify: Subscription | None = None
         self._notify_up = False
         self._notify_restored = asyncio.Event()
@@ -54,7 +56,7 @@ class Gateway:
     # --- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Returns when clients can connect. Raises OSError (port, certificate), ValueError (settings)."""
+        """Returns when clients can connect. Raises OSError (port), `BadCertificate`, `DifferentCluster`."""
         try:
             await self._start()
         except BaseException:
@@ -74,6 +76,8 @@ class Gateway:
         )
         self._notify_up = True
         await agree_on_partitions(self._redis, self.settings.partitions)
+        if self.api is not None:
+            await self.api.start()
         await self._beat()  # known before the first session is: nobody may take this gateway for a vanished one
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
@@ -130,6 +134,8 @@ class Gateway:
         for connection in list(self.hub.connections.values()):
             connection.abort()
         self.hub.departures.abort()
+        if self.api is not None:
+            await self.api.close()
         if self._notify is not None:
             await self._notify.close()
             self._notify = None
@@ -153,6 +159,8 @@ class Gateway:
             work.create_task(self._sweep())
             work.create_task(self._beats())
             work.create_task(self._recover())
+            if self.api is not None:
+                work.create_task(self.api.run())
 
     def _on_stopped(self, work: asyncio.Task[None]) -> None:
         if not work.cancelled() and work.exception() is not None:

@@ -1,15 +1,14 @@
-"""From the sessions to the partitions: one line of sessions and one pump per partition.
+"""From sessions and calls to the partitions: one line of them and one pump per partition.
 
-A batch is whatever the sessions in line have when the previous publish is confirmed, taken one item a session in
-turn, so that one busy client delays nobody (DELIVERY B6). There is no timer: at low load a batch is one item.
+A batch is whatever those in line have when the previous publish is confirmed, taken one item each in turn, so that
+one busy client delays nobody (DELIVERY B6). There is no timer: at low load a batch is one item.
 """
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.counts import Counts
-from gateway.session import Session
 from shared import log
 from shared.broker import Broker, BrokerError, BrokerGone
 from shared.protocol.bus import batch, partition_of
@@ -20,20 +19,40 @@ PAUSE_FIRST, PAUSE_MOST = 0.02, 0.5
 """Seconds before a failed publish is repeated."""
 
 
+class Source(Protocol):
+    """A session or a call: keeps its items until they are applied, and hands them out as often as they get lost."""
+
+    queued: bool
+    """Kept by the lane: already in line."""
+
+    @property
+    def sendable(self) -> bool:
+        """Whether `take` has something."""
+        ...
+
+    def take(self) -> bytes | None:
+        """The next encoded item to publish."""
+        ...
+
+    def lost(self) -> None:
+        """What was published and is not answered yet is to be handed out again."""
+        ...
+
+
 class Lane:
-    """One partition: its sessions, and in line those of them that have something to publish."""
+    """One partition: who sends to it, and in line those of them that have something to publish."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
-        self.sessions: set[Session] = set()
+        self.sources: set[Source] = set()
         self.stirred = asyncio.Event()
-        self._line: deque[Session] = deque()
+        self._line: deque[Source] = deque()
 
-    def stir(self, session: Session) -> None:
-        """To be called whenever a session may have something to publish."""
-        if not session.queued and session.sendable:
-            session.queued = True
-            self._line.append(session)
+    def stir(self, source: Source) -> None:
+        """To be called whenever it may have something to publish."""
+        if not source.queued and source.sendable:
+            source.queued = True
+            self._line.append(source)
             self.stirred.set()
 
     def take(self) -> list[bytes]:
@@ -42,21 +61,21 @@ class Lane:
         size = 0
         line = self._line
         while line and len(items) < BATCH_ITEMS and size < BATCH_BYTES:
-            session = line.popleft()
-            item = session.take()
+            source = line.popleft()
+            item = source.take()
             if item is None:
-                session.queued = False
+                source.queued = False
                 continue
             items.append(item)
             size += len(item)
-            line.append(session)
+            line.append(source)
         return items
 
     def lost(self) -> None:
         """The broker may have forgotten all that it confirmed (I8)."""
-        for session in self.sessions:
-            session.lost()
-            self.stir(session)
+        for source in self.sources:
+            source.lost()
+            self.stir(source)
 
 
 class Uplink:

@@ -1,24 +1,62 @@
-"""Every setting of every role, with its default and its `PLENARY_…` environment variable.
+"""Every setting of every role, with its default, its `PLENARY_…` environment variable and its command line option.
 
-The environment is read once, by the command that starts a role; what was typed on the command line wins.
+The environment is read once, by the command that starts a role; what was typed on the command line wins. An empty
+default means what the description says of it.
 """
 
-from typing import Annotated, Literal
+import ipaddress
+from typing import Annotated, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+
+def _url(*schemes: str, example: str) -> AfterValidator:
+    """Never repeats the value: it may hold a password."""
+
+    def check(url: str) -> str:
+        if url:
+            try:
+                parts = urlsplit(url)
+                good = parts.scheme in schemes and bool(parts.netloc or parts.scheme == "unix")
+                _ = parts.port
+            except ValueError:
+                good = False
+            if not good:
+                raise ValueError(f"expected a URL like {example}")
+        return url
+
+    return AfterValidator(check)
+
+
+def _address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("expected an IP address, not a name") from None
+    return text
+
+
+def _address_or_none(text: str) -> str:
+    return text and _address(text)
+
+
+Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
+RedisUrl: TypeAlias = Annotated[str, _url("redis", "rediss", "unix", example="redis://HOST:6379/0")]
+AmqpUrl: TypeAlias = Annotated[str, _url("amqp", "amqps", example="amqp://USER:PASSWORD@HOST:5672/")]
+Address: TypeAlias = Annotated[str, AfterValidator(_address)]
+OptionalAddress: TypeAlias = Annotated[str, AfterValidator(_address_or_none)]
 
 
 class Common(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PLENARY_", extra="ignore", frozen=True)
 
-    name: str = Field("", description="This process's name in logs and status; by default role, host and pid.")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Where room state is kept.")
-    amqp_url: str = Field("amqp://guest:guest@127.0.0.1:5672/", description="RabbitMQ.")
+    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="Where room state is kept.")
+    amqp_url: AmqpUrl = Field("amqp://guest:guest@127.0.0.1:5672/", description="RabbitMQ.")
     partitions: int = Field(32, ge=1, le=1024, description="Partitions of rooms; fixed once a cluster runs.")
     queue_type: Literal["classic", "quorum"] = Field("classic", description="Kind of the partition queues.")
+    name: str = Field("", description="This process's name in logs and status; by default role, host and pid.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json.")
 
@@ -26,13 +64,24 @@ class Common(BaseSettings):
 class GatewaySettings(Common):
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a public server
     port: Port = Field(8080, description="Port of WebSocket, page and health checks; 0 picks a free one.")
-    page: str = Field("", description="Folder of the demo page; empty: the built one, `none`: no page.")
+    page: str = Field("", description="Folder of the call page; by default the built one. `none`: no page.")
     tls_cert: str = Field("", description="Certificate chain (PEM); with tls_key serves https and wss.")
     tls_key: str = Field("", description="Private key (PEM).")
+    api_key: str = Field("", description="Key of the server API; without one the API is off.")
+    api_host: str = Field("127.0.0.1", description="Address of the server API: an internal one.")
+    api_port: Port = Field(8081, description="Port of the server API; 0 picks a free one.")
+    message_rate: float = Field(50, ge=0, description="Messages per second and connection; 0: no limit.")
+    message_burst: int = Field(200, ge=1, description="Messages of a connection at once, beyond the rate.")
     frame_limit: int = Field(256 * 1024, ge=1024, le=1024 * 1024, description="Largest frame accepted, bytes.")
     unapplied_limit: int = Field(256, ge=1, description="Inputs of one connection in flight.")
     send_buffer: int = Field(1024 * 1024, ge=4096, description="Bytes unsent to a client before it is dropped.")
     drain_seconds: float = Field(10.0, ge=0, description="Longest wait for clients to leave on SIGTERM.")
+
+    @model_validator(mode="after")
+    def _tls_is_a_pair(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("--tls-cert and --tls-key belong together: give both, or neither")
+        return self
 
 
 class WorkerSettings(Common):
@@ -43,18 +92,34 @@ class NodeSettings(Common):
     engine: Literal["mediasoup", "null"] = Field(
         "mediasoup", description="null accepts everything and connects nothing: for load tests of signaling."
     )
-    engine_path: str = Field("", description="The mediasoup-worker binary; empty: found or built.")
+    engine_path: str = Field("", description="The mediasoup-worker binary; by default found or built.")
     engines: int = Field(0, ge=0, le=256, description="Engine processes; 0: one per core.")
-    listen_ip: str = Field("0.0.0.0", description="Address the media ports are bound to.")  # noqa: S104
-    announced_ip: str = Field("", description="Address told to clients; empty: first non-loopback address.")
-    media_port: Port = Field(0, description="First media port (UDP and TCP), one per engine; 0: any free ones.")
-    rtc_min_port: Port = Field(40000, description="Port range of transports outside the shared port.")
-    rtc_max_port: Port = Field(49999, description="Its end.")
+    listen_ip: Address = Field("0.0.0.0", description="Address the media ports are bound to.")  # noqa: S104
+    announced_ip: OptionalAddress = Field(
+        "", description="Address told to clients; by default the machine's first that is not loopback."
+    )
+    media_port: Port = Field(
+        0, description="First media port (UDP and TCP), one per engine; 0: any of rtc_min_port to rtc_max_port."
+    )
+    rtc_min_port: Port = Field(40000, description="First port that an engine may take when media_port is 0.")
+    rtc_max_port: Port = Field(49999, description="The last one.")
     initial_bitrate: int = Field(1_000_000, ge=0, description="First estimate per transport, bits per second.")
+
+    @model_validator(mode="after")
+    def _ports_are_a_range(self) -> Self:
+        if self.rtc_min_port > self.rtc_max_port:
+            raise ValueError("--rtc-min-port is above --rtc-max-port")
+        return self
 
 
 class RunSettings(GatewaySettings, WorkerSettings, NodeSettings):
     """All roles in one process. Empty URLs: in-memory broker and Redis."""
 
-    redis_url: str = Field("", description="Real Redis; empty: in memory.")
-    amqp_url: str = Field("", description="Real RabbitMQ; empty: in memory.")
+    redis_url: RedisUrl = Field("", description="Real Redis; by default in memory.")
+    amqp_url: AmqpUrl = Field("", description="Real RabbitMQ; by default in memory.")
+
+    @model_validator(mode="after")
+    def _servers_are_a_pair(self) -> Self:
+        if bool(self.redis_url) != bool(self.amqp_url):
+            raise ValueError("--redis-url and --amqp-url belong together: give both, or neither")
+        return self

@@ -421,6 +421,42 @@ async def test_tls_serves_page_and_websocket(setup: Setup, tmp_path: Path) -> No
     assert (await client.until_closed())[0] == 1006
 
 
+# --- too fast ---------------------------------------------------------------------------------------------------
+
+
+@settings(message_rate=0.001, message_burst=2)
+async def test_requests_beyond_the_rate_are_answered_429_in_their_turn(setup: Setup) -> None:
+    client = await setup.client()
+    for _ in range(4):
+        client.request(1)
+    answers = [await client.receive() for _ in range(4)]
+    assert [answer.get("errorCode") for answer in answers] == [None, None, 429, 429]
+    assert [answer["id"] for answer in answers] == [1, 2, 3, 4]
+    refused = [item for item in setup.worker.items if isinstance(item, bus.Refused)]
+    assert [(item.n, item.id, item.code) for item in refused] == [(3, 3, 429), (4, 4, 429)]
+
+
+@settings(message_rate=0.001, message_burst=1)
+async def test_notifications_beyond_the_rate_are_dropped_and_counted(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 1)
+    for _ in range(3):
+        client.send('{"notification": true, "method": "m", "data": {}}')
+    client.send("no JSON")
+    client.request(2)
+    assert (await client.receive())["errorCode"] == 429
+    counts = setup.gateway.counts
+    assert (counts.too_fast_total, counts.dropped_total, counts.complaints_total) == (5, 4, 0)
+    assert setup.worker.numbers(setup.session()) == [0, 1, 2]
+
+
+@settings(message_rate=0, message_burst=1)
+async def test_a_rate_of_zero_is_no_limit(setup: Setup) -> None:
+    client = await setup.client()
+    ids = [client.request(number) for number in range(300)]
+    assert [(await client.receive())["ok"] for _ in ids] == [True] * 300
+
+
 # --- plain HTTP -------------------------------------------------------------------------------------------------
 
 

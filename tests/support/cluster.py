@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,12 +66,15 @@ def _environment() -> dict[str, str]:
 
 
 class Cluster:
-    """Starts roles and waits until they serve."""
+    """Starts roles and waits until they serve. `gateway_options` are what every gateway gets besides."""
 
-    def __init__(self, redis_url: str, amqp_url: str, logs: Path, partitions: int = 32) -> None:
+    def __init__(
+        self, redis_url: str, amqp_url: str, logs: Path, partitions: int = 32, gateway_options: Sequence[str] = ()
+    ) -> None:
         self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
         self._logs = logs
         self._servers = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", str(partitions)]
+        self._gateway_options = gateway_options
         self.partitions = partitions
         self.roles: dict[str, Role] = {}
 
@@ -88,7 +91,8 @@ class Cluster:
                 role.result()
 
     def gateway(self, name: str, port: int = 0) -> Role:
-        return self._start("gateway", name, ["--host", "127.0.0.1", "--port", str(port or free_port())])
+        address = ["--host", "127.0.0.1", "--port", str(port or free_port())]
+        return self._start("gateway", name, [*address, *self._gateway_options])
 
     def roomworker(self, name: str) -> Role:
         return self._start("roomworker", name, [])

@@ -63,7 +63,8 @@ class Known:
 class EchoWorker:
     """Answers each request with its data, by the rules of the hop (`shared.protocol.bus`), and keeps nothing else.
 
-    `deaf`: takes nothing. `loses`: the next so many answers are committed but never sent.
+    `deaf`: takes nothing. `loses`: the next so many answers are committed but never sent. Calls are answered with
+    what they ask, or with `answer_call`, unless `mute`.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -71,6 +72,9 @@ class EchoWorker:
         self.deaf = False
         self.loses = 0
         self.items: list[bus.SessionItem | bus.Replay] = []
+        self.mute = False
+        self.calls: list[bus.Call] = []
+        self.answer_call: tuple[int, bytes] | None = None
         self.known: dict[str, Known] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.changed = asyncio.Condition()
@@ -85,12 +89,16 @@ class EchoWorker:
         origin, items = bus.split(delivery.body)
         messages: list[bus.Message] = []
         reports: dict[str, bus.Applied] = {}
+        answers: list[bus.CallAnswer] = []
         for encoded in items:
             item = bus.decode_item(encoded)
             assert not isinstance(item, bus.MediaEvent | bus.Tick)
-            messages += self._apply(item, reports)
+            if isinstance(item, bus.Call):
+                answers += self._call(item)
+            else:
+                messages += self._apply(item, reports)
         delivery.ack()
-        answer = bus.encode_to_gateway(bus.ToGateway(messages, list(reports.values())))
+        answer = bus.encode_to_gateway(bus.ToGateway(messages, list(reports.values()), answers))
         self._later(self._send(origin, answer))
 
     def _later(self, work: Any) -> None:
@@ -103,6 +111,12 @@ class EchoWorker:
             await self.broker.publish("notify", f"{gateway}.0", body)
         async with self.changed:
             self.changed.notify_all()
+
+    def _call(self, call: bus.Call) -> list[bus.CallAnswer]:
+        self.calls.append(call)
+        if self.mute:
+            return []
+        return [bus.CallAnswer(call.n, *(self.answer_call or (200, call.action)))]
 
     def _apply(self, item: bus.SessionItem | bus.Replay, reports: dict[str, bus.Applied]) -> list[bus.Message]:
         self.items.append(item)

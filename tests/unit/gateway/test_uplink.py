@@ -110,7 +110,7 @@ async def test_after_a_lost_connection_everything_unapplied_comes_again_in_order
     uplink = await partition.start()
     lane = uplink.lane("room")
     one = session(1, inputs=2)
-    lane.sessions.add(one)
+    lane.sources.add(one)
     lane.stir(one)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(uplink.run())

@@ -1,0 +1,104 @@
+"""What the API knows without asking a room: the partitions' indexes and the registry, both in Redis.
+
+plenary:partition:<p>   set of `R#incarnation`, R percent-encoded: kept by the room workers
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final, get_args
+from urllib.parse import unquote
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.api.operations import ClusterStatus, Listed, ProcessView, RoomList
+from shared.errors import Unavailable
+from shared.protocol.bus import partition_of
+from shared.registry import BEAT_EVERY, Observer, Role
+
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+
+class Rooms:
+    """The rooms in order of partition, and of name within each: a cursor is the last name that was told."""
+
+    def __init__(self, redis: Redis, partitions: int) -> None:
+        self._redis = redis
+        self._partitions = partitions
+
+    async def page(self, limit: int, after: str) -> RoomList:
+        """Raises `Unavailable` while Redis does not answer."""
+        first = partition_of(after, self._partitions) if after else 0
+        try:
+            names = await self._names(range(first, self._partitions), limit, after)
+        except (RedisError, OSError) as failed:
+            raise Unavailable(f"Redis does not answer ({failed})") from None
+        page = names[:limit]
+        return RoomList([Listed(name) for name in page], page[-1] if len(names) > limit else None)
+
+    async def _names(self, partitions: Sequence[int], limit: int, after: str) -> list[str]:
+        """The names that follow, at least one more than `limit` if there are as many."""
+        found: list[str] = []
+        for these in await self._portions(partitions, limit):
+            for p, members in zip(these, await self._ask("smembers", these), strict=True):
+                # Twice the same name: an incarnation whose worker died between the index and the room.
+                here = sorted({unquote(member.decode().rpartition("#")[0]) for member in members})
+                found += [name for name in here if name > after] if p == partitions[0] else here
+            if len(found) > limit:
+                break
+        return found
+
+    async def _portions(self, partitions: Sequence[int], limit: int) -> list[list[int]]:
+        """The partitions in groups, each of which probably fills a page."""
+        portions: list[list[int]] = [[]]
+        expected = 0
+        for p, size in zip(partitions, await self._ask("scard", partitions), strict=True):
+            if expected > limit:
+                portions.append([])
+                expected = 0
+            portions[-1].append(p)
+            expected += size
+        return portions
+
+    async def _ask(self, command: str, partitions: Sequence[int]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for p in partitions:
+            getattr(pipeline, command)(f"plenary:partition:{p}")
+        return await pipeline.execute()
+
+
+class Watch:
+    """Who is alive in the cluster: known only to who has looked for a while. `run` is to be a task."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._observers = {role: Observer(redis, role) for role in ROLES}
+        self._seen = False
+
+    async def run(self) -> None:
+        while True:
+            await self.look(time.monotonic())
+            await asyncio.sleep(BEAT_EVERY)
+
+    async def look(self, now: float) -> None:
+        """`now` in seconds of this process's monotonic clock."""
+        try:
+            for observer in self._observers.values():
+                await observer.read(now)
+            self._seen = True
+        except (RedisError, OSError):
+            for observer in self._observers.values():
+                observer.failed()
+            self._seen = False
+
+    def status(self) -> ClusterStatus:
+        """As of the last look. Raises `Unavailable` if Redis did not answer then."""
+        if not self._seen:
+            raise Unavailable("Redis does not answer")
+        return ClusterStatus(**{role: _views(observer) for role, observer in self._observers.items()})
+
+
+def _views(observer: Observer) -> list[ProcessView]:
+    known = [(name, True, info) for name, info in observer.alive.items()]
+    known += [(name, False, {}) for name in observer.dead]
+    return [ProcessView(name, alive, info) for name, alive, info in sorted(known, key=lambda entry: entry[0])]

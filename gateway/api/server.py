@@ -1,0 +1,167 @@
+"""The API's HTTP: keys, bodies, errors. What it may be asked is in `operations`."""
+
+import hmac
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from aiohttp import web
+from redis.asyncio import Redis
+
+from gateway.api import openapi
+from gateway.api.cluster import Rooms, Watch
+from gateway.api.operations import (
+    LIST_ROOMS,
+    OPERATIONS,
+    PAGE_DEFAULT,
+    PAGE_LIMIT,
+    STATUS,
+    Failure,
+    Operation,
+    check_name,
+)
+from gateway.calls import Calls
+from shared import log
+from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
+from shared.settings import GatewaySettings
+
+BODY_BYTES: Final = 1024 * 1024
+RETRY_AFTER: Final = "2"
+SHUTDOWN_SECONDS: Final = 2.0
+
+_OPEN: Final = frozenset({"/v1", "/v1/", openapi.DOCUMENT_PATH})
+"""Tells nothing of this cluster."""
+_KEY: Final = re.compile(r"[!-~]{1,128}")
+_encode = msgspec.json.encode
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Api:
+    """`start` listens, `close` ends; between them `run` is to be a task."""
+
+    def __init__(self, settings: GatewaySettings, calls: Calls, redis: Redis) -> None:
+        self._settings = settings
+        self._key = settings.api_key.encode()
+        self._calls = calls
+        self._rooms = Rooms(redis, settings.partitions)
+        self.watch = Watch(redis)
+        self._log = log.get("api")
+        self._runner = web.AppRunner(
+            self._application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False
+        )
+
+    async def start(self) -> None:
+        """Raises OSError if it cannot listen."""
+        await self.watch.look(time.monotonic())
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._settings.api_host, self._settings.api_port).start()
+        self._log.info("server API", host=self._settings.api_host, port=self.port)
+
+    @property
+    def port(self) -> int:
+        """The port listened on, also when the settings left it open."""
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def run(self) -> None:
+        await self.watch.run()
+
+    async def close(self) -> None:
+        self._calls.fail()
+        await self._runner.cleanup()
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[self._answer_errors, self._authorize], client_max_size=BODY_BYTES)
+        own = {LIST_ROOMS: self._list_rooms, STATUS: self._status}
+        for operation in OPERATIONS:
+            handler = own.get(operation) or partial(self._call, operation)
+            app.router.add_route(operation.method, operation.path, handler)
+        app.router.add_get("/v1", self._page)
+        app.router.add_get("/v1/", self._page)
+        app.router.add_get(openapi.DOCUMENT_PATH, self._document)
+        return app
+
+    # --- around every request -------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except PlenaryError as refused:
+            return _failed(refused.code, refused.reason, _headers(refused.code))
+        except web.HTTPRequestEntityTooLarge:
+            return _failed(413, f"body: more than {BODY_BYTES} bytes")
+        except web.HTTPException as http:
+            allow = {"Allow": http.headers["Allow"]} if "Allow" in http.headers else {}
+            return _failed(http.status, HTTPStatus(http.status).phrase.lower(), allow)
+        except Exception:  # noqa: BLE001 - a defect: its caller gets JSON like everybody else
+            self._log.exception("request failed", method=request.method, path=request.match_info.route.name or "")
+            return _failed(500, ERRORS[500].meaning)
+
+    @web.middleware
+    async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in _OPEN:
+            scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+            given = key.strip().encode(errors="surrogateescape")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key):
+                raise Unauthorized("Authorization: expected Bearer and the API's key")
+        return await handler(request)
+
+    # --- the operations -------------------------------------------------------------------------------------
+
+    async def _call(self, operation: Operation, request: web.Request) -> web.Response:
+        path = request.match_info
+        room = check_name("room", path["room"])
+        if "peer" in path:
+            check_name("peer", path["peer"])
+        action = operation.read(path, await request.read() if operation.body else b"")
+        key = _idempotency_key(request) if operation.changes else ""
+        return _json(await self._calls.do(room, action, key))
+
+    async def _list_rooms(self, request: web.Request) -> web.Response:
+        limit = _limit(request.query)
+        return _json(_encode(await self._rooms.page(limit, request.query.get("after", ""))))
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return _json(_encode(self.watch.status()))
+
+    async def _document(self, _: web.Request) -> web.Response:
+        return _json(_encode(openapi.document(version("plenary"))))
+
+    async def _page(self, _: web.Request) -> web.Response:
+        return web.Response(text=openapi.page(), content_type="text/html")
+
+
+def _idempotency_key(request: web.Request) -> str:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise BadPayload("Idempotency-Key: expected 1 to 128 visible ASCII characters")
+    return key or ""
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    text = query.get("limit", str(PAGE_DEFAULT))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= PAGE_LIMIT):
+        raise BadPayload(f"limit: expected a number from 1 to {PAGE_LIMIT}")
+    return int(text)
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+
+def _failed(code: int, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    answer = _encode(Failure(code, reason))
+    return web.Response(status=code, body=answer, content_type="application/json", headers=headers)
+
+
+def _headers(code: int) -> dict[str, Any]:
+    if code == Unauthorized.code:
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Retry-After": RETRY_AFTER} if code in (Unavailable.code, 429) else {}

@@ -1,0 +1,237 @@
+"""The API over HTTP, with a worker that answers what it is asked."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from aiohttp import ClientSession
+from fakeredis import FakeAsyncRedis, FakeServer
+
+from gateway.api.cluster import Watch
+from gateway.api.operations import ProcessView
+from gateway.calls import LIFETIME
+from gateway.server import Gateway
+from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.errors import Unavailable
+from shared.protocol import bus
+from shared.registry import DEAD_AFTER, Membership
+from shared.settings import GatewaySettings
+from tests.support.gateways import EchoWorker, until
+
+PARTITIONS = 8
+KEY = "a key with ümlaut"
+
+
+@dataclass
+class Setup:
+    gateway: Gateway
+    worker: EchoWorker
+    redis: Any
+    redis_server: FakeServer
+    http: ClientSession
+
+    async def ask(self, method: str, path: str, *, key: str | None = KEY, **more: Any) -> tuple[int, Any]:
+        status, body, _ = await self.ask_all(method, path, key=key, **more)
+        return status, body
+
+    async def ask_all(self, method: str, path: str, *, key: str | None = KEY, **more: Any) -> tuple[int, Any, Any]:
+        headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        headers |= more.pop("headers", {})
+        assert self.gateway.api is not None
+        url = f"http://127.0.0.1:{self.gateway.api.port}{path}"
+        async with self.http.request(method, url, headers=headers, **more) as answer:
+            return answer.status, await answer.json(), answer.headers
+
+
+@pytest.fixture
+async def setup() -> AsyncIterator[Setup]:
+    queues, redis_server = MemoryHub(PARTITIONS), FakeServer()
+    redis = FakeAsyncRedis(server=redis_server)
+    broker, workers_broker = MemoryBroker(queues), MemoryBroker(queues)
+    await broker.connect()
+    await workers_broker.connect()
+    worker = EchoWorker(workers_broker)
+    await worker.start(PARTITIONS)
+    options = {"host": "127.0.0.1", "port": 0, "page": "none", "api_port": 0, "partitions": PARTITIONS}
+    gateway = Gateway(GatewaySettings(**options, api_key=KEY), broker, redis)  # type: ignore[arg-type]
+    await gateway.start()
+    async with ClientSession() as http:
+        yield Setup(gateway, worker, redis, redis_server, http)
+    await gateway.close()
+    await redis.aclose()
+
+
+async def test_a_call_is_carried_to_its_room_and_back(setup: Setup) -> None:
+    status, body = await setup.ask("PUT", "/v1/rooms/salon", json={"idleSeconds": 9})
+    assert (status, body) == (200, {"do": "createRoom", "idleSeconds": 9})
+    [call] = setup.worker.calls
+    assert (call.room, call.reply_to) == ("salon", setup.gateway.id)
+
+
+@pytest.mark.parametrize("name", ["räum/1 %?#", "☺", "%2F", "a+b", "..a"])
+async def test_names_in_paths_are_percent_encoded(setup: Setup, name: str) -> None:
+    await setup.ask("DELETE", f"/v1/rooms/{quote(name, safe='')}/peers/{quote(name, safe='')}")
+    [call] = setup.worker.calls
+    assert call.room == name
+    assert bus.msgspec.json.decode(call.action) == {"do": "closePeer", "peer": name}
+
+
+async def test_the_rooms_error_is_the_answer(setup: Setup) -> None:
+    setup.worker.answer_call = (409, b"codecs: the room has others")
+    status, body, headers = await setup.ask_all("PUT", "/v1/rooms/salon")
+    assert (status, body) == (409, {"code": 409, "reason": "codecs: the room has others"})
+    assert headers["Content-Type"].startswith("application/json")
+
+
+async def test_the_callers_key_is_the_calls_identity(setup: Setup) -> None:
+    for _ in range(2):
+        await setup.ask("DELETE", "/v1/rooms/salon", headers={"Idempotency-Key": "order-7"})
+    await setup.ask("GET", "/v1/rooms/salon", headers={"Idempotency-Key": "order-7"})
+    first, second, read = (call.key for call in setup.worker.calls)
+    assert first == second == "key:order-7"
+    assert read.startswith("call:")
+    assert (await setup.ask("DELETE", "/v1/rooms/salon", headers={"Idempotency-Key": "x" * 129}))[0] == 400
+
+
+async def test_without_an_answer_it_is_503_and_the_caller_may_try_again(setup: Setup) -> None:
+    setup.worker.mute = True
+    asking = asyncio.create_task(setup.ask_all("GET", "/v1/rooms/salon"))
+    await until(lambda: setup.worker.calls)
+    for _ in range(LIFETIME + 1):
+        setup.gateway.hub.sweep()
+    status, body, headers = await asking
+    assert (status, body["code"]) == (503, 503)
+    assert int(headers["Retry-After"]) > 0
+
+
+async def test_silence_repeats_the_call_until_it_is_answered(setup: Setup) -> None:
+    setup.worker.mute = True
+    asking = asyncio.create_task(setup.ask("DELETE", "/v1/rooms/salon"))
+    await until(lambda: setup.worker.calls)
+    setup.worker.mute = False
+    for _ in range(LIFETIME // 2):
+        setup.gateway.hub.sweep()
+    assert (await asking)[0] == 200
+    assert len({call.key for call in setup.worker.calls}) == 1
+
+
+async def test_a_closing_gateway_sends_callers_elsewhere(setup: Setup) -> None:
+    setup.worker.mute = True
+    asking = asyncio.create_task(setup.ask("GET", "/v1/rooms/salon"))
+    await until(lambda: setup.worker.calls)
+    await setup.gateway.close()
+    assert (await asking)[0] == 503
+
+
+# --- who may ask, and what --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", KEY + "x", KEY[:-1], "\xff"])
+async def test_only_the_key_opens(setup: Setup, key: str | None) -> None:
+    for path in ("/v1/rooms", "/v1/rooms/salon", "/v1/status", "/nothing"):
+        status, body, headers = await setup.ask_all("GET", path, key=key)
+        assert (status, body["code"], headers["WWW-Authenticate"]) == (401, 401, "Bearer")
+    assert setup.worker.calls == []
+
+
+async def test_without_a_key_there_is_no_api(setup: Setup) -> None:
+    assert Gateway(GatewaySettings(), MemoryBroker(MemoryHub()), setup.redis).api is None
+
+
+async def test_the_document_and_the_page_are_for_everybody(setup: Setup) -> None:
+    status, body = await setup.ask("GET", "/v1/openapi.json", key=None)
+    assert (status, body["openapi"]) == (200, "3.1.0")
+    assert setup.gateway.api is not None
+    for path in ("/v1", "/v1/"):
+        async with setup.http.get(f"http://127.0.0.1:{setup.gateway.api.port}{path}") as page:
+            assert "<h1>Plenary server API</h1>" in await page.text()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("GET", "/v2/rooms", 404), ("POST", "/v1/rooms/salon", 405), ("PUT", "/v1/status", 405)],
+)
+async def test_what_is_not_there_is_said_in_json(setup: Setup, method: str, path: str, status: int) -> None:
+    assert (await setup.ask(method, path))[1]["code"] == status
+
+
+async def test_bodies_are_bounded(setup: Setup) -> None:
+    status, body = await setup.ask("PUT", "/v1/rooms/salon", data=b" " * (1024 * 1024 + 1))
+    assert (status, body["reason"]) == (413, "body: more than 1048576 bytes")
+
+
+@pytest.mark.parametrize("path", ["/v1/rooms/a%00b", f"/v1/rooms/{'x' * 129}", "/v1/rooms/r/peers/a%0Ab"])
+async def test_bad_names_are_refused(setup: Setup, path: str) -> None:
+    status, body = await setup.ask("GET", path)
+    assert (status, body["code"]) == (400, 400)
+
+
+# --- what needs no room -----------------------------------------------------------------------------------------
+
+
+async def put_in_index(setup: Setup, *rooms: str) -> None:
+    for room in rooms:
+        p = bus.partition_of(room, PARTITIONS)
+        await setup.redis.sadd(f"plenary:partition:{p}", f"{quote(room, safe='')}#incarnation")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 1000])
+async def test_rooms_are_listed_page_by_page_each_once(setup: Setup, limit: int) -> None:
+    rooms = [f"räum {n}#/%" for n in range(40)]
+    await put_in_index(setup, *rooms)
+    found: list[str] = []
+    after = ""
+    while True:
+        query = {"limit": str(limit)} | ({"after": after} if after else {})
+        status, page = await setup.ask("GET", "/v1/rooms", params=query)
+        assert status == 200
+        assert len(page["rooms"]) <= limit
+        found += [room["name"] for room in page["rooms"]]
+        if page["next"] is None:
+            break
+        after = page["next"]
+    assert sorted(found) == sorted(rooms)
+    assert len(found) == len(rooms)
+
+
+async def test_a_room_that_goes_between_two_pages_takes_no_other_along(setup: Setup) -> None:
+    await put_in_index(setup, *(f"room{n}" for n in range(20)))
+    _, first = await setup.ask("GET", "/v1/rooms", params={"limit": "5"})
+    last = first["next"]
+    await setup.redis.srem(f"plenary:partition:{bus.partition_of(last, PARTITIONS)}", f"{last}#incarnation")
+    _, rest = await setup.ask("GET", "/v1/rooms", params={"after": last})
+    assert len(first["rooms"]) + len(rest["rooms"]) == 20
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "9" * 20])
+async def test_the_limit_is_a_number(setup: Setup, limit: str) -> None:
+    status, body = await setup.ask("GET", "/v1/rooms", params={"limit": limit})
+    assert (status, body["reason"]) == (400, "limit: expected a number from 1 to 1000")
+
+
+async def test_the_status_is_told(setup: Setup) -> None:
+    _, status = await setup.ask("GET", "/v1/status")
+    assert [(process["id"], process["alive"]) for process in status["gateways"]] == [(setup.gateway.id, True)]
+    assert (status["workers"], status["nodes"]) == ([], [])
+
+
+async def test_the_status_tells_the_living_from_the_dead(setup: Setup) -> None:
+    await Membership(setup.redis, "workers", "worker-1", {"rooms": 3}).beat()
+    watch = Watch(setup.redis)
+    await watch.look(1000.0)
+    assert watch.status().workers == [ProcessView("worker-1", True, {"rooms": 3, "beat": 1})]
+    await watch.look(1000.0 + DEAD_AFTER)
+    assert watch.status().workers == [ProcessView("worker-1", False, {})]
+
+
+async def test_without_redis_it_is_503(setup: Setup) -> None:
+    setup.redis_server.connected = False
+    status, body = await setup.ask("GET", "/v1/rooms")
+    assert (status, body["code"]) == (503, 503)
+    watch = Watch(setup.redis)
+    await watch.look(1000.0)
+    with pytest.raises(Unavailable):
+        watch.status()
