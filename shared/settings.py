@@ -85,6 +85,12 @@ class GatewaySettings(Common):
 
 
 class WorkerSettings(Common):
+    max_peers: int = Field(500, ge=1, description="Peers of a room; a room made by the API may say otherwise.")
+    max_transports: int = Field(16, ge=1, description="Transports of a peer; likewise.")
+    max_producers: int = Field(32, ge=1, description="Producers of a peer; likewise.")
+    max_incoming_bitrate: int = Field(0, ge=0, description="Bits per second that one transport may bring; 0: any.")
+    app_data_limit: int = Field(16 * 1024, ge=0, description="Largest appData, bytes.")
+    message_limit: int = Field(64 * 1024, ge=0, description="Largest message between peers, bytes.")
     prefetch: int = Field(64, ge=1, description="Deliveries of one partition in work at once.")
 
 
