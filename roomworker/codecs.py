@@ -5,11 +5,12 @@ browser has. VP8 leads the video codecs because the engine does simulcast with V
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from msgspec import UNSET
 
+from shared.errors import BadPayload
+from shared.protocol.actions import RoomCodec
 from shared.protocol.rtp import (
     HeaderExtensionCapability,
     Kind,
@@ -47,18 +48,18 @@ _VIDEO_FEEDBACK: Final = (
 )
 
 _DYNAMIC_PAYLOAD_TYPES: Final = (*range(100, 128), *range(96, 100))
+_STATIC_PAYLOAD_TYPES: Final = {"pcmu": 0, "pcma": 8}
+_CREATABLE: Final = frozenset(
+    {
+        ("audio", "opus", 48000),
+        ("audio", "pcmu", 8000),
+        ("audio", "pcma", 8000),
+        ("video", "vp8", 90000),
+        ("video", "vp9", 90000),
+        ("video", "h264", 90000),
+    }
+)
 _SIMULCAST_CODECS: Final = frozenset({"vp8", "h264"})
-
-
-@dataclass(frozen=True, slots=True)
-class RoomCodec:
-    """A media codec to offer; its payload type, feedback and rtx companion follow from it."""
-
-    kind: Kind
-    name: str
-    clock_rate: int
-    channels: int | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 DEFAULT_CODECS: Final[Sequence[RoomCodec]] = (
@@ -85,13 +86,14 @@ def room_capabilities(codecs: Sequence[RoomCodec] = DEFAULT_CODECS) -> RtpCapabi
 
 
 def _offer(codec: RoomCodec, payload_types: Iterator[int]) -> list[RtpCodecCapability]:
+    static = _STATIC_PAYLOAD_TYPES.get(codec.name.lower())
     try:
         media = RtpCodecCapability(
             kind=codec.kind,
             name=codec.name,
             mime_type=f"{codec.kind}/{codec.name}",
             clock_rate=codec.clock_rate,
-            preferred_payload_type=next(payload_types),
+            preferred_payload_type=next(payload_types) if static is None else static,
             channels=(codec.channels or 1) if codec.kind == "audio" else UNSET,
             parameters=dict(codec.parameters),
             rtcp_feedback=list(_VIDEO_FEEDBACK) if codec.kind == "video" else [],
@@ -112,6 +114,18 @@ def _offer(codec: RoomCodec, payload_types: Iterator[int]) -> list[RtpCodecCapab
 
 
 DEFAULT_ROOM_CAPABILITIES: Final = room_capabilities()
+
+
+def own_capabilities(codecs: Sequence[RoomCodec]) -> RtpCapabilities:
+    """The capabilities of a room created with its own codecs. Raises `BadPayload` for one that nobody could use."""
+    for index, codec in enumerate(codecs):
+        if (codec.kind, codec.name.lower(), codec.clock_rate) not in _CREATABLE:
+            offered = ", ".join(f"{name}/{rate}" for _, name, rate in sorted(_CREATABLE))
+            raise BadPayload(f"codecs[{index}]: {codec.name}/{codec.clock_rate} is none of {offered}")
+    try:
+        return room_capabilities(codecs)
+    except ValueError as too_many:
+        raise BadPayload(f"codecs: {too_many}") from None
 
 
 def is_rtx(codec: RtpCodec | RtpCodecCapability) -> bool:

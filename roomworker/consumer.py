@@ -33,6 +33,7 @@ class Consumer(Record):
     locally_paused: bool = False
     preferred_profile: Profile = "default"
     effective_profile: EffectiveProfile | None = None
+    stats_interval: int = 0
 
     @property
     def enabled(self) -> bool:
@@ -55,7 +56,8 @@ def find(room: "Room", peer: "Peer", consumer_id: int) -> "tuple[Consumer, Peer,
     return peer.consumers.get(consumer_id) or Consumer(id=consumer_id), sender, source
 
 
-def _keep(room: "Room", peer: "Peer", consumer: Consumer) -> None:
+def keep(room: "Room", peer: "Peer", consumer: Consumer) -> None:
+    """It is not as it was made: from now on it is stored."""
     peer.consumers[consumer.id] = consumer
     room.save(field(peer, consumer.id), consumer)
 
@@ -99,7 +101,7 @@ def enable(room: "Room", peer: "Peer", message: client.EnableConsumer) -> Steps[
     room.consumers_by_engine[engine] = (peer, consumer)
     if consumer.paused and not paused:
         _order_pause(room, consumer)
-    _keep(room, peer, consumer)
+    keep(room, peer, consumer)
     return client.ConsumerEnabled(
         paused=still.paused or consumer.locally_paused,
         preferred_profile=consumer.preferred_profile,
@@ -120,7 +122,7 @@ def _set_paused(room: "Room", peer: "Peer", consumer_id: int, *, remotely: bool)
     if consumer.remotely_paused != remotely:
         before = consumer.paused
         consumer.remotely_paused = remotely
-        _keep(room, peer, consumer)
+        keep(room, peer, consumer)
         if consumer.enabled and consumer.paused != before:
             _order_pause(room, consumer)
     return client.Nothing()
@@ -134,11 +136,52 @@ def _order_pause(room: "Room", consumer: Consumer) -> None:
 def set_preferred_profile(room: "Room", peer: "Peer", message: client.SetConsumerPreferredProfile) -> client.Nothing:
     consumer, _, _ = find(room, peer, message.id)
     if consumer.preferred_profile != message.profile:
-        consumer.preferred_profile = message.profile
-        _keep(room, peer, consumer)
-        if consumer.enabled:
-            room.order(media.SetPreferredProfile(object=consumer.engine, v=room.next_n, profile=message.profile))
+        _prefer(room, peer, consumer, message.profile)
     return client.Nothing()
+
+
+def _prefer(room: "Room", peer: "Peer", consumer: Consumer, profile: Profile) -> None:
+    consumer.preferred_profile = profile
+    keep(room, peer, consumer)
+    if consumer.enabled:
+        room.order(media.SetPreferredProfile(object=consumer.engine, v=room.next_n, profile=profile))
+
+
+def set_locally_paused(
+    room: "Room", peer: "Peer", consumer_id: int, *, paused: bool, app_data: client.AppData
+) -> None:
+    """By the server: the peer is told, unless it would make no difference to it (§consumerPaused)."""
+    consumer, sender, source = find(room, peer, consumer_id)
+    if consumer.locally_paused == paused:
+        return
+    before = consumer.paused
+    consumer.locally_paused = paused
+    keep(room, peer, consumer)
+    if not consumer.enabled:
+        return
+    if not source.paused:
+        notification = client.ConsumerPaused if paused else client.ConsumerResumed
+        room.notify([peer], notification(id=consumer.id, peer_name=sender.name, app_data=app_data))
+    if consumer.paused != before:
+        _order_pause(room, consumer)
+
+
+def prefer_profile(room: "Room", peer: "Peer", consumer_id: int, profile: Profile) -> None:
+    """By the server (§consumerPreferredProfileSet)."""
+    consumer, sender, _ = find(room, peer, consumer_id)
+    if consumer.preferred_profile != profile:
+        _prefer(room, peer, consumer, profile)
+        room.notify(
+            [peer],
+            client.ConsumerPreferredProfileSet(id=consumer.id, peer_name=sender.name, profile=profile),
+        )
+
+
+def request_key_frame(room: "Room", peer: "Peer", consumer_id: int) -> None:
+    consumer, _, source = find(room, peer, consumer_id)
+    if not consumer.enabled or consumer.paused or source.paused or source.kind != "video":
+        raise Conflict(f"id: consumer {consumer_id} is sending no video")
+    room.order(media.RequestKeyFrame(object=consumer.engine, v=room.next_n))
 
 
 def profile_changed(room: "Room", peer: "Peer", consumer: Consumer, profile: EffectiveProfile) -> None:
@@ -146,7 +189,7 @@ def profile_changed(room: "Room", peer: "Peer", consumer: Consumer, profile: Eff
     if consumer.effective_profile == profile:
         return
     consumer.effective_profile = profile
-    _keep(room, peer, consumer)
+    keep(room, peer, consumer)
     sender, _ = room.sources[consumer.id]
     room.notify(
         [peer],
@@ -208,7 +251,7 @@ def disable(room: "Room", peer: "Peer", consumer: Consumer) -> None:
     """Its transport has closed: it may be enabled again on another."""
     _unbind(room, consumer)
     consumer.transport, consumer.engine = None, ""
-    _keep(room, peer, consumer)
+    keep(room, peer, consumer)
 
 
 def drop(room: "Room", peer: "Peer", consumer: Consumer) -> None:

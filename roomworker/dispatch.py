@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 
-from roomworker import consumer, peer, producer, transport
+from roomworker import consumer, messages, peer, producer, stats, transport
 from roomworker import room as rooms
 from roomworker.room import Room
 from roomworker.session import Session
@@ -17,16 +17,23 @@ PEER_HANDLERS: Final[dict[type[client.FromClient], Callable[..., Any]]] = {
     client.Leave: peer.leave,
     client.CreateTransport: transport.create,
     client.UpdateTransport: transport.update,
+    client.EnableTransportStats: stats.enable_transport,
+    client.DisableTransportStats: stats.disable_transport,
     client.RestartTransport: transport.restart,
     client.CloseTransport: transport.close,
     client.CreateProducer: producer.create,
+    client.UpdateProducer: producer.update,
     client.PauseProducer: producer.pause,
     client.ResumeProducer: producer.resume,
     client.CloseProducer: producer.close,
+    client.EnableProducerStats: stats.enable_producer,
+    client.DisableProducerStats: stats.disable_producer,
     client.EnableConsumer: consumer.enable,
     client.PauseConsumer: consumer.pause,
     client.ResumeConsumer: consumer.resume,
     client.SetConsumerPreferredProfile: consumer.set_preferred_profile,
+    client.EnableConsumerStats: stats.enable_consumer,
+    client.DisableConsumerStats: stats.disable_consumer,
 }
 
 
@@ -39,6 +46,8 @@ def handle(room: Room, session: Session, item: bus.Input) -> Handled:
             message: client.FromClient = client.decode_request(item.data)
         case client.NOTIFICATION:
             message = client.decode_notification(item.data)
+        case client.MESSAGE:
+            return messages.relay(room, session, client.decode_message(item.data))
         case _:
             raise BadPayload(f"method: unknown method {item.method!r}")
 

@@ -1,13 +1,16 @@
 """A room from its stored fields, and the derived parts computed anew."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
+from roomworker import stats
 from roomworker.consumer import Consumer
+from roomworker.limits import DEFAULTS, Limits
 from roomworker.peer import Peer, PeerData
 from roomworker.producer import Producer
-from roomworker.room import META, Meta, Room
+from roomworker.room import META, Answered, Meta, Room
 from roomworker.session import Gone, Session
 from roomworker.transport import Transport
 
@@ -26,12 +29,16 @@ def load(
     n: int,
     fields: Mapping[str, bytes],
     gone: Mapping[str, Gone],
+    answered: Mapping[str, Answered] = MappingProxyType({}),
+    limits: Limits = DEFAULTS,
 ) -> Room:
     """Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's."""
-    room = Room(name, partition, incarnation, n)
+    room = Room(name, partition, incarnation, n, limits)
     room.gone.update(gone)
+    room.answered.update(answered)
     if META in fields:
         room.meta = _meta(fields[META])
+        room.configure()
     of_kind = _by_kind(fields)
     for value in of_kind["session"]:
         session = _session(value[1])
@@ -40,6 +47,7 @@ def load(
     for data in sorted((_peer(value) for _, value in of_kind["peer"]), key=lambda data: data.number):
         room.peers[data.name] = Peer(data, room.session_of[data.name])
     _load_media(room, of_kind)
+    stats.load(room)
     return room
 
 

@@ -39,7 +39,7 @@ class Parcel(NamedTuple, Generic[T]):
     receipt: Receipt | None = None
 
 
-ForGateway: TypeAlias = Parcel[bus.Message | bus.Applied]
+ForGateway: TypeAlias = Parcel[bus.Message | bus.Applied | bus.CallAnswer]
 ForNode: TypeAlias = Parcel[media.Command]
 
 APPLIED_SIZE = 48
@@ -73,13 +73,19 @@ class Outbox:
         for session, n_in, n_out in changes.applied:
             applied = bus.Applied(session.connection, session.id, n_in, n_out)
             self._gateway(session.gateway).put(Parcel(applied, APPLIED_SIZE, receipt.add()))
+        for gateway, answer in changes.answers:
+            self._gateway(gateway).put(Parcel(answer, APPLIED_SIZE + len(answer.body), receipt.add()))
         for node, order in changes.orders:
             self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE, receipt.add()))
         receipt.confirm()
 
-    def tell(self, gateway: str, what: bus.Message | bus.Applied) -> None:
+    def tell(self, gateway: str, what: bus.Message | bus.Applied | bus.CallAnswer) -> None:
         """Something that is not part of a commit."""
         self._gateway(gateway).put(Parcel(what, APPLIED_SIZE))
+
+    def order(self, node: str, order: media.AnyOrder) -> None:
+        """One that is committed already."""
+        self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE))
 
     def ask(self, node: str, n: int, request: media.AnyRequest) -> None:
         self._node(node).put(Parcel(media.Command(n, request), REQUEST_SIZE))
@@ -102,8 +108,9 @@ class Outbox:
             def send(parcels: list[ForGateway]) -> "asyncio.Future[None]":
                 messages = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Message)]
                 applied = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Applied)]
-                first = messages[0].to[0].connection if messages else applied[0].connection
-                body = bus.encode_to_gateway(bus.ToGateway(messages, applied))
+                answers = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.CallAnswer)]
+                first = messages[0].to[0].connection if messages else applied[0].connection if applied else 0
+                body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers))
                 self.published += 1
                 return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 

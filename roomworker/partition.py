@@ -6,8 +6,9 @@ from typing import Protocol
 
 import msgspec
 
+from roomworker.lane import Job
 from roomworker.outbox import Receipt
-from roomworker.runner import Job, Runner
+from roomworker.runner import Runner
 from roomworker.slot import Host, Slot
 from shared import log
 from shared.broker import Broker, Delivery, Subscription

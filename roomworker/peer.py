@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from roomworker import consumer, ortc, producer, transport
+from roomworker.limits import check_count
 from roomworker.record import Record
 from shared.errors import Conflict, Forbidden
 from shared.protocol import client
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PeerData(Record):
-    """Stored as `peer|<name>`.
+    """Stored as `peer|<name>`. A `spy` sees the others, unseen.
 
     `number` orders peers by arrival. `generation` counts what the peer's media objects were closed, so that an
     engine id is never used twice.
@@ -29,6 +30,7 @@ class PeerData(Record):
     number: int
     rtp_capabilities: RtpCapabilities
     generation: int = 0
+    spy: bool = False
     app_data: client.AppData = UNSET
 
 
@@ -61,12 +63,15 @@ def join(room: "Room", session: "Session", message: client.Join) -> client.Joine
         raise Forbidden(f"peerName: this connection belongs to peer {session.peer!r}")
     if session.peer in room.peers:
         raise Conflict("peerName: already joined")
+    check_count(len(room.peers), room.limits.peers, "peers of a room")
+    room.limits.check_app_data(message.app_data)
     ortc.assert_subset(message.rtp_capabilities, room.rtp_capabilities)
 
     data = PeerData(
         name=session.peer,
         number=room.take_number(),
         rtp_capabilities=message.rtp_capabilities,
+        spy=message.spy,
         app_data=client.kept(message.app_data),
     )
     peer = Peer(data, session)
@@ -74,8 +79,9 @@ def join(room: "Room", session: "Session", message: client.Join) -> client.Joine
     others = list(room.peers.values())
     room.peers[peer.name] = peer
     room.save(peer.field, data)
-    room.notify(others, client.NewPeer(name=peer.name, app_data=data.app_data))
-    return client.Joined(peers=[_describe(room, other, peer) for other in others])
+    if not data.spy:
+        room.notify(others, client.NewPeer(name=peer.name, app_data=data.app_data))
+    return client.Joined(peers=[_describe(room, other, peer) for other in others if not other.data.spy])
 
 
 def leave(room: "Room", peer: Peer, message: client.Leave) -> client.Nothing:
@@ -85,8 +91,14 @@ def leave(room: "Room", peer: Peer, message: client.Leave) -> client.Nothing:
 
 def close(room: "Room", peer: Peer, app_data: client.AppData = UNSET) -> None:
     """The peer is gone: others learn that once, not object by object (as the published Peer does)."""
+    discard(room, peer)
+    if not peer.data.spy:
+        room.notify(room.peers.values(), client.PeerClosed(name=peer.name, app_data=app_data))
+
+
+def discard(room: "Room", peer: Peer) -> None:
+    """Takes the peer and all that it has out of the room."""
     del room.peers[peer.name]
-    room.notify(room.peers.values(), client.PeerClosed(name=peer.name, app_data=app_data))
     for source in list(peer.producers.values()):
         producer.discard(room, peer, source)
     for fed in list(peer.consumers.values()):

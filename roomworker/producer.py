@@ -7,9 +7,10 @@ from zlib import crc32
 from msgspec import UNSET
 
 from roomworker import consumer, ortc, transport
+from roomworker.limits import check_count
 from roomworker.record import Record
 from roomworker.steps import Steps
-from shared.errors import Conflict, NotFound
+from shared.errors import BadPayload, Conflict, Forbidden, NotFound
 from shared.protocol import client, media
 from shared.protocol.rtp import Kind, PayloadTypeMapping, RtpParameters
 
@@ -35,6 +36,8 @@ class Producer(Record):
     mapped_ssrcs: list[int]
     remotely_paused: bool = False
     locally_paused: bool = False
+    updates: int = 0
+    stats_interval: int = 0
     app_data: client.AppData = UNSET
 
     @property
@@ -56,12 +59,34 @@ def find(peer: "Peer", producer_id: int) -> Producer:
 def create(room: "Room", peer: "Peer", message: client.CreateProducer) -> Steps[client.Nothing]:
     if message.id in peer.producers:
         raise Conflict(f"id: producer {message.id} exists")
+    if peer.data.spy:
+        raise Forbidden("peer: a spy cannot send")
+    check_count(len(peer.producers), room.limits.producers_per_peer, "producers of a peer")
+    room.limits.check_app_data(message.app_data)
     carrier = transport.find(peer, message.transport_id, "transportId")
     if carrier.direction != "send":
         raise Conflict(f"transportId: transport {carrier.id} is for receiving")
-    payload_types = ortc.producer_mapping(message.rtp_parameters, message.kind, room.rtp_capabilities)
-    sent = ortc.sort_encodings(message.rtp_parameters)
-    engine = room.engine_id(peer, "producer", message.id)
+    producer = yield from _produce(
+        room, peer, carrier, message.id, message.kind, message.rtp_parameters, message.paused
+    )
+    producer.app_data = client.kept(message.app_data)
+    _add(room, peer, producer)
+    return client.Nothing()
+
+
+def _produce(
+    room: "Room",
+    peer: "Peer",
+    carrier: "transport.Transport",
+    producer_id: int,
+    kind: Kind,
+    rtp_parameters: RtpParameters,
+    paused: bool,
+) -> Steps[Producer]:
+    """A producer that the engine has and the room does not have yet."""
+    payload_types = ortc.producer_mapping(rtp_parameters, kind, room.rtp_capabilities)
+    sent = ortc.sort_encodings(rtp_parameters)
+    engine = room.engine_id(peer, "producer", producer_id)
     # from the engine id, not from a counter: a successor that redoes this message must find the same producer
     mapped = ortc.ssrcs(crc32(engine.encode()) % ortc.SSRC_BLOCKS, len(sent.encodings)).mapped
     with room.releasing(peer, "producer", engine) as here:
@@ -69,32 +94,87 @@ def create(room: "Room", peer: "Peer", message: client.CreateProducer) -> Steps[
             router=room.router,
             transport=carrier.engine,
             producer=engine,
-            kind=message.kind,
+            kind=kind,
             rtp_parameters=sent,
             payload_types=payload_types,
             mapped_ssrcs=mapped,
-            paused=message.paused,
+            paused=paused,
+            updatable=is_updatable(sent),
         )
         here.check()
         if peer.transports.get(carrier.id) is not carrier:
             raise NotFound(f"transportId: transport {carrier.id} was closed")
-    producer = Producer(
-        id=message.id,
+    return Producer(
+        id=producer_id,
         number=room.take_number(),
         engine=engine,
         transport=carrier.id,
-        kind=message.kind,
+        kind=kind,
         rtp_parameters=sent,
         payload_types=payload_types,
         mapped_ssrcs=mapped,
-        remotely_paused=message.paused,
-        app_data=client.kept(message.app_data),
+        remotely_paused=paused,
     )
+
+
+def is_updatable(sent: RtpParameters) -> bool:
+    """Clients without replaceTrack, who alone send `updateProducer`, are known by sending no muxId."""
+    return not sent.mux_id and not ortc.is_simulcast(sent)
+
+
+def _add(room: "Room", peer: "Peer", producer: Producer) -> None:
     peer.producers[producer.id] = producer
     room.sources[producer.number] = (peer, producer)
     room.save(field(peer, producer.id), producer)
     _announce(room, peer, producer)
+
+
+def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[client.Nothing]:
+    """The client sends the same with other SSRCs.
+
+    Its consumers go on. Where the engine cannot do that (`is_updatable`) the others get new consumers for it.
+    """
+    producer = find(peer, message.id)
+    carrier = transport.find(peer, producer.transport, "id")
+    if is_updatable(producer.rtp_parameters) and is_updatable(message.rtp_parameters):
+        yield from _update_in_place(room, peer, producer, message.rtp_parameters)
+        return client.Nothing()
+    successor = yield from _produce(
+        room, peer, carrier, producer.id, producer.kind, message.rtp_parameters, producer.remotely_paused
+    )
+    if peer.producers.get(producer.id) is not producer:
+        room.release(peer, "producer", successor.engine)
+        raise NotFound(f"id: producer {producer.id} was closed")
+    successor.app_data, successor.locally_paused = producer.app_data, producer.locally_paused
+    successor.stats_interval = producer.stats_interval
+    end(room, peer, producer)
+    room.release(peer, "producer", producer.engine)
+    if successor.locally_paused and not successor.remotely_paused:
+        room.order(media.Pause(object=successor.engine, v=room.next_n, kind="producer"))
+    _add(room, peer, successor)
     return client.Nothing()
+
+
+def _update_in_place(room: "Room", peer: "Peer", producer: Producer, rtp_parameters: RtpParameters) -> Steps[None]:
+    payload_types = ortc.producer_mapping(rtp_parameters, producer.kind, room.rtp_capabilities)
+    sent = ortc.sort_encodings(rtp_parameters)
+    if len(sent.encodings) != len(producer.rtp_parameters.encodings):
+        raise BadPayload(f"rtpParameters.encodings: expected {len(producer.rtp_parameters.encodings)}")
+    here = room.here(peer)
+    yield media.UpdateProducer(
+        router=room.router,
+        producer=producer.engine,
+        rtp_parameters=sent,
+        payload_types=payload_types,
+        generation=producer.updates + 1,
+    )
+    here.check()
+    if peer.producers.get(producer.id) is not producer:
+        raise NotFound(f"id: producer {producer.id} was closed")
+    producer.updates += 1
+    producer.rtp_parameters = sent
+    producer.payload_types = payload_types
+    room.save(field(peer, producer.id), producer)
 
 
 def _announce(room: "Room", peer: "Peer", producer: Producer) -> None:
@@ -108,30 +188,39 @@ def _announce(room: "Room", peer: "Peer", producer: Producer) -> None:
 
 
 def pause(room: "Room", peer: "Peer", message: client.PauseProducer) -> client.Nothing:
-    producer = find(peer, message.id)
-    _set_paused(room, peer, producer, remotely=True)
+    _set_paused(room, peer, find(peer, message.id), remotely=True)
     return client.Nothing()
 
 
 def resume(room: "Room", peer: "Peer", message: client.ResumeProducer) -> client.Nothing:
-    producer = find(peer, message.id)
-    _set_paused(room, peer, producer, remotely=False)
+    _set_paused(room, peer, find(peer, message.id), remotely=False)
     return client.Nothing()
 
 
-def _set_paused(room: "Room", peer: "Peer", producer: Producer, *, remotely: bool) -> None:
-    if producer.remotely_paused == remotely:
-        return
-    before = producer.paused
-    producer.remotely_paused = remotely
-    room.save(field(peer, producer.id), producer)
-    if producer.paused == before:
-        return
-    if producer.paused:
-        room.order(media.Pause(object=producer.engine, v=room.next_n, kind="producer"))
-    else:
-        room.order(media.Resume(object=producer.engine, v=room.next_n, kind="producer"))
-    consumer.source_changed(room, peer, producer)
+def set_locally_paused(
+    room: "Room", peer: "Peer", producer_id: int, *, paused: bool, app_data: client.AppData
+) -> None:
+    """By the server: the sender is told (§producerPaused), and the receivers as far as it concerns them."""
+    producer = find(peer, producer_id)
+    if producer.locally_paused != paused:
+        notification = client.ProducerPaused if paused else client.ProducerResumed
+        room.notify([peer], notification(id=producer.id, app_data=app_data))
+        _set_paused(room, peer, producer, locally=paused)
+
+
+def _set_paused(
+    room: "Room", peer: "Peer", producer: Producer, *, remotely: bool | None = None, locally: bool | None = None
+) -> None:
+    before = (producer.remotely_paused, producer.locally_paused)
+    was_paused = producer.paused
+    producer.remotely_paused = producer.remotely_paused if remotely is None else remotely
+    producer.locally_paused = producer.locally_paused if locally is None else locally
+    if (producer.remotely_paused, producer.locally_paused) != before:
+        room.save(field(peer, producer.id), producer)
+    if producer.paused != was_paused:
+        order = media.Pause if producer.paused else media.Resume
+        room.order(order(object=producer.engine, v=room.next_n, kind="producer"))
+        consumer.source_changed(room, peer, producer)
 
 
 def close(room: "Room", peer: "Peer", message: client.CloseProducer) -> client.Nothing:
@@ -141,6 +230,14 @@ def close(room: "Room", peer: "Peer", message: client.CloseProducer) -> client.N
         end(room, peer, producer)
         room.release(peer, "producer", producer.engine)
     return client.Nothing()
+
+
+def shut(room: "Room", peer: "Peer", producer_id: int, app_data: client.AppData) -> None:
+    """By the server: the sender is told (§producerClosed)."""
+    producer = find(peer, producer_id)
+    room.notify([peer], client.ProducerClosed(id=producer.id, app_data=app_data))
+    end(room, peer, producer)
+    room.release(peer, "producer", producer.engine)
 
 
 def end(room: "Room", peer: "Peer", producer: Producer) -> None:

@@ -4,23 +4,26 @@ State changes only through `save`, `forget`, `notify`, `send`, `order` and the m
 `take` has all of it: fields to store, messages to send, orders for the media node.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
+from msgspec import UNSET
 
+from roomworker import stats
+from roomworker.codecs import DEFAULT_ROOM_CAPABILITIES, own_capabilities
 from roomworker.consumer import Consumer
-from roomworker.ortc import DEFAULT_ROOM_CAPABILITIES
+from roomworker.limits import DEFAULTS, Limits
 from roomworker.peer import Peer
 from roomworker.producer import Producer
 from roomworker.record import Record
 from roomworker.session import Gone, Session
 from roomworker.steps import Place, Placed, Steps, expect
 from shared.errors import NotFound, Unavailable
-from shared.protocol import client, media
+from shared.protocol import actions, bus, client, media
 from shared.protocol.rtp import RtpCapabilities, RtpParameters, Wire
 
 META: Final = "meta"
@@ -34,6 +37,16 @@ class Placement(Wire, frozen=True):
     epoch: int
 
 
+class Created(Record):
+    """What the server API gave the room, which then lives on empty for `idle_seconds` from `idle_since` (ms)."""
+
+    codecs: list[actions.RoomCodec] | None = None
+    limits: actions.RoomLimits = actions.RoomLimits()
+    idle_seconds: int = 0
+    idle_since: int | None = None
+    app_data: client.AppData = UNSET
+
+
 class Meta(Record):
     """Stored as `meta`. `numbers` is the last number given to a peer or producer, `epochs` the last placement's.
 
@@ -45,6 +58,14 @@ class Meta(Record):
     epochs: int = 0
     placement: Placement | None = None
     events: int = 0
+    created: Created | None = None
+
+
+class Answered(NamedTuple):
+    """The answer to a call of the server API, kept for whoever asks again with the same key."""
+
+    code: int
+    body: bytes
 
 
 @dataclass(slots=True)
@@ -60,6 +81,7 @@ class Outgoing:
 class Changes:
     """What one commit carries. `fields`: name → JSON, None deletes. `gone`: closed sessions (None: forget it).
 
+    `answered` are calls of the server API by their key (None: forget it), `answers` what is to be sent of them.
     `applied` has the sessions whose inputs or outputs moved, with the numbers that this commit makes true.
     """
 
@@ -69,33 +91,49 @@ class Changes:
     orders: list[tuple[str, media.AnyOrder]] = field(default_factory=list)
     gone: "dict[str, Gone | None]" = field(default_factory=dict)
     applied: list[tuple[Session, int, int]] = field(default_factory=list)
+    answered: dict[str, Answered | None] = field(default_factory=dict)
+    answers: list[tuple[str, bus.CallAnswer]] = field(default_factory=list)
 
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Room:
-    def __init__(self, name: str, partition: int, incarnation: str, n: int = 0) -> None:
+    def __init__(self, name: str, partition: int, incarnation: str, n: int = 0, limits: Limits = DEFAULTS) -> None:
         self.name = name
         self.partition = partition
         self.incarnation = incarnation
         self.n = n
         self.meta = Meta(name=name)
         self.rtp_capabilities: RtpCapabilities = DEFAULT_ROOM_CAPABILITIES
+        self._defaults = limits
+        self.limits = limits
         self.sessions: dict[str, Session] = {}
         self.session_of: dict[str, Session] = {}
         self.peers: dict[str, Peer] = {}
         self.gone: dict[str, Gone] = {}
+        self.answered: dict[str, Answered] = {}
         # derived, never stored
         self.sources: dict[int, tuple[Peer, Producer]] = {}
         self.consumers_by_engine: dict[str, tuple[Peer, Consumer]] = {}
         self.derived: dict[tuple[int, str], RtpParameters] = {}
+        self.reporters: dict[stats.Reporter, int] = {}
+        self.stats_wanted: list[stats.Reporter] = []
         # the journal
         self._dirty: dict[str, Record | None] = {}
         self._messages: list[Outgoing] = []
         self._orders: list[tuple[str, media.AnyOrder]] = []
         self._gone: dict[str, Gone | None] = {}
         self._moved: dict[str, Session] = {}
+        self._answered: dict[str, Answered | None] = {}
+        self._answers: list[tuple[str, bus.CallAnswer]] = []
+
+    def configure(self) -> None:
+        """Lets what the room was created with take effect."""
+        created = self.meta.created
+        self.limits = self._defaults.with_own(created.limits) if created else self._defaults
+        own = created.codecs if created else None
+        self.rtp_capabilities = own_capabilities(own) if own else DEFAULT_ROOM_CAPABILITIES
 
     # --- the journal ------------------------------------------------------------------------------------------
 
@@ -122,6 +160,10 @@ class Room:
 
     def notify(self, to: Iterable[Peer], notification: client.ToClient) -> None:
         """One notification for several peers, encoded once (DELIVERY O4)."""
+        self.tell(to, lambda: client.notification_frame(notification))
+
+    def tell(self, to: Iterable[Peer], frame: Callable[[], bytes]) -> None:
+        """One frame for several peers; made only if there are any."""
         recipients: list[tuple[Session, int]] = []
         for peer in to:
             session = peer.session
@@ -129,7 +171,7 @@ class Room:
             self.touch(session)
             recipients.append((session, session.n_out))
         if recipients:
-            self._messages.append(Outgoing(client.notification_frame(notification), recipients))
+            self._messages.append(Outgoing(frame(), recipients))
 
     def order(self, order: media.AnyOrder) -> None:
         """For the room's media node, sent once this is committed; `order.v` is `next_n`."""
@@ -145,6 +187,16 @@ class Room:
             del self.gone[oldest]
             self._gone[oldest] = None
 
+    def answer(self, call: bus.Call, code: int, body: bytes, *, keep: bool) -> None:
+        """Answers a call of the server API once its effect is committed; kept answers are known again."""
+        self._answers.append((call.reply_to, bus.CallAnswer(call.n, code, body)))
+        if keep:
+            self.answered[call.key] = self._answered[call.key] = Answered(code, body)
+            if len(self.answered) > GONE_KEPT:
+                oldest = next(iter(self.answered))
+                del self.answered[oldest]
+                self._answered[oldest] = None
+
     @property
     def next_n(self) -> int:
         """The number of the commit that will carry what is being changed now."""
@@ -152,11 +204,16 @@ class Room:
 
     @property
     def changed(self) -> bool:
-        return bool(self._dirty or self._messages or self._orders or self._gone or self._moved)
+        return bool(self._dirty or self._messages or self._orders or self._gone or self._moved or self._answered)
+
+    @property
+    def exists(self) -> bool:
+        """Whether anybody could tell it from a room that was never there."""
+        return bool(self.sessions) or self.meta.created is not None
 
     @property
     def empty(self) -> bool:
-        return not self.sessions
+        return not self.exists
 
     def take(self) -> Changes:
         """Everything since the last `take`, for one commit; the journal starts anew."""
@@ -168,9 +225,16 @@ class Room:
             self._orders,
             self._gone,
             [(session, session.n_in, session.n_out) for session in self._moved.values()],
+            self._answered,
+            self.take_answers(),
         )
-        self._dirty, self._messages, self._orders, self._gone, self._moved = {}, [], [], {}, {}
+        self._dirty, self._messages, self._orders, self._gone, self._moved, self._answered = {}, [], [], {}, {}, {}
         return changes
+
+    def take_answers(self) -> list[tuple[str, bus.CallAnswer]]:
+        """Answers of calls that need no commit."""
+        answers, self._answers = self._answers, []
+        return answers
 
     # --- numbers and names ------------------------------------------------------------------------------------
 

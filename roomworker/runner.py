@@ -5,25 +5,23 @@ of a session are handled one after another; those of different sessions side by 
 under way.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, cast
 
-from roomworker import dispatch, mediaevents
+from roomworker import actions, dispatch, mediaevents, stats
 from roomworker import session as sessions
 from roomworker.dispatch import Handled
+from roomworker.lane import Defect, Identity, Job, Lane, number
 from roomworker.room import Changes, Room
 from roomworker.session import Gone, Session
 from roomworker.steps import Place, Placed, Step, StepResult, Steps
 from shared import log
-from shared.errors import InternalError, PlenaryError, Unavailable, error
+from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media
 
 logger = log.get("room")
 
-Identity: TypeAlias = tuple[str, int]
 T = TypeVar("T")
 OnResult: TypeAlias = Callable[[media.AnyResult], None]
 
@@ -46,45 +44,6 @@ class Shell(Protocol):
     def done(self, job: "Job") -> None:
         """The job needs no commit."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """An item on its way through the room: kept until its effect is committed, so that it can be done again.
-
-    `origin` is the gateway or media node it came from, `done` tells the delivery it came in.
-    """
-
-    item: bus.SessionItem | bus.MediaEvent
-    origin: str
-    done: Callable[[], None]
-
-    @property
-    def identity(self) -> Identity:
-        if isinstance(self.item, bus.MediaEvent):
-            return self.item.node, self.item.n
-        return self.item.session, _number(self.item)
-
-
-class Defect(Exception):
-    """A handler raised what it must not: the room in memory can no longer be trusted."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job)
-        self.job = job
-
-
-class Lane:
-    """One session's jobs. `received` is the highest number taken in, `job` the one being handled."""
-
-    __slots__ = ("job", "queue", "received", "session", "steps")
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.received = session.n_in
-        self.queue: deque[Job] = deque()
-        self.job: Job | None = None
-        self.steps: Steps[client.AnyAnswer] | None = None
 
 
 class Runner:
@@ -110,6 +69,10 @@ class Runner:
             case bus.MediaEvent():
                 self._guarded(job, partial(mediaevents.event, self.room, item))
                 self._finished.append(job)
+            case bus.Call():
+                self._guarded(job, partial(actions.call, self.room, item))
+                self._finished.append(job)
+                self._drop_lanes()
             case bus.Connect():
                 self._guarded(job, partial(self._connect, job, item))
             case bus.Disconnect():
@@ -125,10 +88,8 @@ class Runner:
         if item.session in self.room.sessions or item.session in self.room.gone:
             self._duplicate(job, item)
             return
-        replaced = self.room.session_of.get(item.peer)
         session = sessions.connect(self.room, job.origin, item)
-        if replaced is not None and replaced.id not in self.room.sessions:
-            self._abandon(replaced.id)
+        self._drop_lanes()
         if session.id in self.room.sessions:
             self._lanes[session.id] = Lane(session)
         self._finished.append(job)
@@ -136,7 +97,7 @@ class Runner:
     def _expected(self, job: Job, item: bus.SessionItem) -> Lane | None:
         """The lane if `item` is the next of its session; else the gateway is told where it stands."""
         lane = self._lanes.get(item.session)
-        n = _number(item)
+        n = number(item)
         if lane is not None and n == lane.received + 1:
             return lane
         if lane is not None and n > lane.received:
@@ -155,7 +116,7 @@ class Runner:
         if lane is not None:
             self._report(lane.session)
         elif (gone := self._buried.get(item.session)) is not None:
-            n = max(gone.n_in, _number(item))
+            n = max(gone.n_in, number(item))
             self._shell.report(job.origin, bus.Applied(item.connection, item.session, n, gone.n_out))
         self._shell.done(job)
 
@@ -177,10 +138,23 @@ class Runner:
             self._report(session)
 
     def gateway_gone(self, gateway: str) -> None:
-        """A gateway has died: its sessions end as if their sockets had closed."""
+        """A gateway has died: its sessions end as if their sockets had closed.
+
+        Should it live after all, it closes them: it gets what the sessions' last output says.
+        """
         for session in [s for s in self.room.sessions.values() if s.gateway == gateway]:
-            self._abandon(session.id)
-            sessions.end(self.room, session)
+            sessions.end(self.room, session, GONE)
+        self._drop_lanes()
+
+    @property
+    def wants_time(self) -> bool:
+        return bool(self.room.reporters) or self.room.meta.created is not None
+
+    def tick(self, now: int) -> None:
+        """The partition's time, ms since the epoch."""
+        actions.idle(self.room, now)
+        for reporter in stats.due(self.room, now):
+            self._ask_stats(reporter)
 
     def node_gone(self) -> None:
         """The room's media node has died."""
@@ -190,23 +164,15 @@ class Runner:
 
     def _disconnect(self, lane: Lane, job: Job, item: bus.Disconnect) -> None:
         """Nobody waits for the session's answers any more: what is under way is given up."""
-        self._abandon(lane.session.id)
         lane.session.n_in = item.n
         sessions.end(self.room, lane.session)
+        self._drop_lanes()
         self._finished.append(job)
 
-    def _abandon(self, session_id: str) -> None:
-        lane = self._lanes.pop(session_id, None)
-        if lane is None:
-            return
-        steps, lane.steps = lane.steps, None
-        if steps is not None:
-            steps.close()
-        if lane.job is not None:
-            self._finished.append(lane.job)
-            lane.job = None
-        self._finished.extend(lane.queue)
-        lane.queue.clear()
+    def _drop_lanes(self) -> None:
+        """Gives up what is under way for sessions that have ended."""
+        for session_id in self._lanes.keys() - self.room.sessions.keys():
+            self._finished.extend(self._lanes.pop(session_id).abandon())
 
     def _run(self, lane: Lane) -> None:
         while lane.job is None and lane.queue:
@@ -292,6 +258,26 @@ class Runner:
                 reason=outcome.reason,
             )
         self._finished.append(job)
+        self._tell_stats()
+
+    # --- stats ------------------------------------------------------------------------------------------------
+
+    def _tell_stats(self) -> None:
+        """Asks the media node for what was just enabled: the first report comes at once."""
+        wanted, self.room.stats_wanted = self.room.stats_wanted, []
+        for reporter in wanted:
+            self._ask_stats(reporter)
+
+    def _ask_stats(self, reporter: stats.Reporter) -> None:
+        request, placement = stats.request(self.room, reporter), self.room.meta.placement
+        if request is None or placement is None:
+            return
+
+        def on_result(result: media.AnyResult) -> None:
+            if self._alive and isinstance(result, media.Stats):
+                stats.report(self.room, reporter, result)
+
+        self._shell.ask(placement.node, request, on_result)
 
     def _guarded(self, job: Job, call: Callable[[], T]) -> T:
         """Lets a handler's errors through; anything else is a defect."""
@@ -318,6 +304,10 @@ class Runner:
         finished, self._finished = self._finished, []
         return finished
 
+    def take_answers(self) -> list[tuple[str, bus.CallAnswer]]:
+        """Their answers, where they were calls."""
+        return self.room.take_answers()
+
     def committed(self, changes: Changes) -> None:
         for session, n_in, n_out in changes.applied:
             if session.id in self._lanes:
@@ -334,13 +324,7 @@ class Runner:
         """The room in memory is given up: handlers under way end without effect, results are ignored."""
         self._alive = False
         for lane in self._lanes.values():
-            steps, lane.steps = lane.steps, None
-            if steps is not None:
-                steps.close()
-
-
-def _number(item: bus.SessionItem) -> int:
-    return 0 if isinstance(item, bus.Connect) else item.n
+            lane.abandon()
 
 
 def _send(steps: Steps[client.AnyAnswer], result: StepResult) -> Callable[[], Step]:

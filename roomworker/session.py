@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec import UNSET
+
 from roomworker import peer as peers
 from roomworker.record import Record
 from shared.errors import REPLACED, CloseKind
-from shared.protocol import bus
+from shared.protocol import bus, client
 
 if TYPE_CHECKING:
     from roomworker.room import Room
@@ -65,13 +67,13 @@ def connect(room: "Room", gateway: str, item: bus.Connect) -> Session:
     return session
 
 
-def end(room: "Room", session: Session, why: CloseKind | None = None) -> None:
+def end(room: "Room", session: Session, why: CloseKind | None = None, app_data: client.AppData = UNSET) -> None:
     """The session is over, and with it its peer; with `why` its socket is closed, too."""
     if why is not None:
         room.send(session, why.reason.encode(), why.code)
     peer = room.peers.get(session.peer)
     if peer is not None and peer.session is session:
-        peers.close(room, peer)
+        peers.close(room, peer, app_data)
     del room.sessions[session.id]
     del room.session_of[session.peer]
     room.forget(session.field)

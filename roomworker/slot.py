@@ -10,9 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from roomworker.lane import Defect, Identity, Job
+from roomworker.limits import Limits
 from roomworker.loading import load
 from roomworker.room import Changes, Room
-from roomworker.runner import Defect, Identity, Job, OnResult, Runner
+from roomworker.runner import OnResult, Runner
 from roomworker.store import Commit, Entry, SentMessage, Status, Stored
 from shared import log
 from shared.protocol import bus, media
@@ -23,6 +25,8 @@ logger = log.get("room")
 class Host(Protocol):
     """The worker, as a room sees it."""
 
+    limits: Limits
+
     def choose_node(self) -> str | None: ...
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None: ...
@@ -30,6 +34,8 @@ class Host(Protocol):
     def report(self, gateway: str, applied: bus.Applied) -> None: ...
 
     def publish(self, changes: Changes, done: Callable[[], None]) -> None: ...
+
+    def answer_call(self, gateway: str, answer: bus.CallAnswer) -> None: ...
 
     def want_load(self, slot: "Slot") -> None: ...
 
@@ -58,6 +64,10 @@ class Slot:
     def gateways(self) -> set[str]:
         """The gateways that its sessions are connected to, as far as it is loaded."""
         return {session.gateway for session in self._runner.room.sessions.values()} if self._runner else set()
+
+    @property
+    def wants_time(self) -> bool:
+        return self._runner is not None and self._runner.wants_time
 
     def node(self) -> str | None:
         """The media node it is placed on, as far as it is loaded."""
@@ -113,6 +123,8 @@ class Slot:
             if self._pending is None:
                 self._host.want_commit(self)
             return
+        for gateway, answer in runner.take_answers():
+            self._host.answer_call(gateway, answer)
         for job in runner.take_finished():
             self.done(job)
         self._leave_if_unused(runner)
@@ -139,7 +151,16 @@ class Slot:
         incarnation, _, n = stored.version.partition(":")
         self._version, self._grave = stored.version, stored.grave
         try:
-            room = load(self.room, self.partition, incarnation, int(n or 0), stored.fields, stored.gone)
+            room = load(
+                self.room,
+                self.partition,
+                incarnation,
+                int(n or 0),
+                stored.fields,
+                stored.gone,
+                stored.answered,
+                self._host.limits,
+            )
         except Exception:  # whatever is wrong with it, it is wrong for this room only
             logger.exception("room cannot be read; its messages wait for a worker that can", room=self.room)
             return
@@ -197,6 +218,7 @@ class Slot:
             fields=changes.fields,
             entry=_entry(changes),
             gone=changes.gone,
+            answered=changes.answered,
             first=not self._version,
             grave="" if self._version else self._grave,
         )

@@ -10,7 +10,7 @@ Safety is `lua/commit.lua`'s compare-and-set; whoever's version is not the store
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -20,6 +20,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from roomworker.room import Answered
 from roomworker.session import Gone
 from shared import log
 from shared.protocol import media
@@ -27,6 +28,8 @@ from shared.protocol import media
 KEEP_OUT_MS: Final = 30_000
 KEEP_GONE_S: Final = 600
 RETRY_PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+_CALL: Final = "call|"
 
 Status: TypeAlias = Literal["OK", "APPLIED", "STALE"]
 
@@ -70,6 +73,7 @@ class Commit:
     fields: Mapping[str, bytes | None]
     entry: Entry | None
     gone: Mapping[str, Gone | None]
+    answered: Mapping[str, Answered | None] = field(default_factory=dict)
     first: bool = False
     grave: str = ""
 
@@ -84,6 +88,7 @@ class Stored:
     version: str
     fields: dict[str, bytes]
     gone: dict[str, Gone]
+    answered: dict[str, Answered] = field(default_factory=dict)
     grave: str = ""
 
 
@@ -152,6 +157,16 @@ class Store:
                 found += [(message, out) for to, out in message.to if to == session and out > after]
         return found
 
+    async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
+        """The orders that the rooms' commits carried and that are still kept, a room's in order; with their nodes."""
+        replies = await self._run([("XRANGE", f"{room_key(room)}:out", "-", "+") for room in rooms])
+        return [
+            order
+            for entries in replies
+            for _, fields in entries
+            for order in _decode_entry(_field(fields, b"m")).orders
+        ]
+
     async def indexed(self, partition: int) -> list[str]:
         """The names of the rooms of a partition."""
         (members,) = await self._run([("SMEMBERS", index_key(partition))])
@@ -201,6 +216,11 @@ def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
             forgotten.append(session)
         else:
             buried += (session, f"{gone.n_in}:{gone.n_out}")
+    for call, answer in commit.answered.items():
+        if answer is None:
+            forgotten.append(_CALL + call)
+        else:
+            buried += (_CALL + call, b"%d:%s" % (answer.code, answer.body))
     sections = [part for section in (sets, deletes, buried, forgotten) for part in (len(section), *section)]
     entry = _encode_entry(commit.entry) if commit.entry else b""
     head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
@@ -214,11 +234,17 @@ def _stored(fields: Any, gone: Any) -> Stored:
     named = {name.decode(): value for name, value in _pairs(fields)}
     version = named.pop("v", b"").decode()
     named.pop("token", None)
-    buried = {name.decode(): value.decode() for name, value in _pairs(gone)}
-    grave = buried.pop("|deleted", "")
-    numbers = {name: value.split(":") for name, value in buried.items()}
-    last = {name: Gone(int(n_in), int(n_out)) for name, (n_in, n_out) in numbers.items()}
-    return Stored(version, named, last, "" if version else grave)
+    buried = {name.decode(): value for name, value in _pairs(gone)}
+    grave = buried.pop("|deleted", b"").decode()
+    last: dict[str, Gone] = {}
+    answered: dict[str, Answered] = {}
+    for name, value in buried.items():
+        first, _, rest = value.partition(b":")
+        if name.startswith(_CALL):
+            answered[name.removeprefix(_CALL)] = Answered(int(first), rest)
+        else:
+            last[name] = Gone(int(first), int(rest))
+    return Stored(version, named, last, answered, "" if version else grave)
 
 
 def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:

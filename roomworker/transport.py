@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import UNSET
 
 from roomworker import consumer, producer
+from roomworker.limits import check_count
 from roomworker.record import Record
 from roomworker.steps import Steps, expect
 from shared.errors import Conflict, NotFound, PlenaryError
@@ -23,6 +24,7 @@ class Transport(Record):
     direction: Literal["send", "recv"]
     connected: bool = False
     restarts: int = 0
+    stats_interval: int = 0
     app_data: client.AppData = UNSET
 
 
@@ -40,6 +42,8 @@ def find(peer: "Peer", transport_id: int, named: str = "id") -> Transport:
 def create(room: "Room", peer: "Peer", message: client.CreateTransport) -> Steps[client.TransportInfo]:
     if message.id in peer.transports:
         raise Conflict(f"id: transport {message.id} exists")
+    check_count(len(peer.transports), room.limits.transports_per_peer, "transports of a peer")
+    room.limits.check_app_data(message.app_data)
     yield from room.place()
     options = message.options or client.TransportOptions()
     engine = room.engine_id(peer, "transport", message.id)
@@ -68,6 +72,8 @@ def create(room: "Room", peer: "Peer", message: client.CreateTransport) -> Steps
     )
     peer.transports[transport.id] = transport
     room.save(field(peer, transport.id), transport)
+    if transport.direction == "send" and room.limits.max_incoming_bitrate:
+        limit_bitrate(room, transport, room.limits.max_incoming_bitrate)
     return client.TransportInfo(
         ice_parameters=created.ice_parameters,
         ice_candidates=created.ice_candidates,
@@ -110,6 +116,11 @@ def restart(room: "Room", peer: "Peer", message: client.RestartTransport) -> Ste
     transport.restarts += 1
     room.save(field(peer, transport.id), transport)
     return client.TransportRestarted(ice_parameters=restarted.ice_parameters)
+
+
+def limit_bitrate(room: "Room", transport: Transport, bitrate: int) -> None:
+    """What a sending transport may bring at most, bits per second; 0: no limit."""
+    room.order(media.SetMaxIncomingBitrate(object=transport.engine, v=room.next_n, bitrate=bitrate))
 
 
 def close(room: "Room", peer: "Peer", message: client.CloseTransport) -> client.Nothing:

@@ -36,6 +36,7 @@ may be behind them."""
 
 TICK_TTL: Final = 3.0
 HAND_OVER_PATIENCE: Final = 1.0
+TAKE_OVER_AT_ONCE: Final = 100
 BURY_AFTER: Final = 60.0
 
 logger = log.get("worker")
@@ -258,11 +259,19 @@ class RoomWorker:
         self._spawn(self._take_over(partition))
 
     async def _take_over(self, partition: Partition) -> None:
-        """Every room of the partition is loaded, and its gateways hear what its sessions have behind them."""
-        for room in await self.store.indexed(partition.number):
-            if not partition.active:
-                return
-            partition.announce(room)
+        """Every room of the partition is loaded, and its gateways hear what its sessions have behind them.
+
+        Orders that the predecessor committed and may not have published go once more: nodes ignore what is old.
+        """
+        rooms = await self.store.indexed(partition.number)
+        for start in range(0, len(rooms), TAKE_OVER_AT_ONCE):
+            some = rooms[start : start + TAKE_OVER_AT_ONCE]
+            for node, order in await self.store.orders(some):
+                self.outbox.order(node, order)
+            for room in some:
+                if not partition.active:
+                    return
+                partition.announce(room)
 
     def ticked(self, partition: Partition, tick: bus.Tick) -> None:
         """Time has passed in the partition: whatever belongs to a process that died is ended."""

@@ -1,6 +1,7 @@
 """What all processes of a cluster must agree on, kept in Redis: the number of partitions."""
 
 import os
+import re
 import secrets
 import socket
 from typing import Final
@@ -28,5 +29,5 @@ async def agree_on_partitions(redis: Redis, partitions: int) -> None:
 def process_id(role: str, name: str) -> str:
     """An id that no other process ever had: the configured name (or role, host, pid) and a random boot id."""
     readable = name or f"{role}-{socket.gethostname()}-{os.getpid()}"
-    # ids are parts of routing keys, where a dot separates words
-    return f"{readable.replace('.', '-')}-{secrets.token_hex(4)}"
+    # ids are parts of routing keys (where a dot separates words) and of keys in Redis (where a bar does)
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '-', readable)}-{secrets.token_hex(4)}"

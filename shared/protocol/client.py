@@ -27,6 +27,7 @@ from shared.protocol.rtp import (
 
 REQUEST: Final = "mediasoup-request"
 NOTIFICATION: Final = "mediasoup-notification"
+MESSAGE: Final = "message"
 
 ObjectId = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -52,6 +53,7 @@ class QueryRoom(FromClient, frozen=True):
 class Join(FromClient, frozen=True):
     peer_name: Name
     rtp_capabilities: RtpCapabilities
+    spy: bool = False
     app_data: AppData = UNSET
 
 
@@ -186,8 +188,17 @@ Notification: TypeAlias = (
     | DisableConsumerStats
 )
 
+
+class Message(Wire, frozen=True):
+    """The data of a protoo `message`: for peer `to`, or for all others."""
+
+    data: Raw
+    to: Name | None = None
+
+
 T = TypeVar("T")
 
+_message_decoder = msgspec.json.Decoder(Message)
 _request_decoder = msgspec.json.Decoder(Request)
 _notification_decoder = msgspec.json.Decoder(Notification)
 
@@ -200,6 +211,10 @@ def decode_request(data: bytes) -> Request:
 def decode_notification(data: bytes) -> Notification:
     decoded: Notification = _decode(_notification_decoder.decode, data)
     return decoded
+
+
+def decode_message(data: bytes) -> Message:
+    return _decode(_message_decoder.decode, data)
 
 
 def _decode(decode: Callable[[bytes], T], data: bytes) -> T:
@@ -445,6 +460,13 @@ def notification_frame(notification: ToClient) -> bytes:
     else:
         rest = b"," + rest
     return b"".join((_NOTIFICATION_HEAD, head, b',"target":"peer","notification":true', rest, b"}"))
+
+
+def message_frame(data: Raw, sender: str | None) -> bytes:
+    """The protoo notification `message` {from, data}; without `from` it is the application's server that speaks."""
+    head = b'{"notification":true,"method":"message","data":{'
+    origin = b"" if sender is None else b'"from":' + _encode(sender) + b","
+    return b"".join((head, origin, b'"data":', bytes(data), b"}}"))
 
 
 def complaint_frame(failure: PlenaryError) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from roomworker.limits import Limits
 from roomworker.partition import Partition
 from roomworker.room import Changes
 from roomworker.runner import OnResult
@@ -23,7 +24,7 @@ class Shelf:
 
     def load(self, room: str) -> Stored:
         held = self.rooms.get(room, Stored("", {}, {}))
-        return Stored(held.version, dict(held.fields), dict(held.gone), held.grave)
+        return Stored(held.version, dict(held.fields), dict(held.gone), dict(held.answered), held.grave)
 
     def commit(self, commit: Commit) -> Status:
         held = self.load(commit.room)
@@ -31,12 +32,13 @@ class Shelf:
             return "APPLIED" if self.tokens.get(commit.room) == commit.token else "STALE"
         self.tokens[commit.room] = commit.token
         gone = {**held.gone, **{name: last for name, last in commit.gone.items() if last is not None}}
+        known = {**held.answered, **{key: answer for key, answer in commit.answered.items() if answer is not None}}
         if not commit.version:
-            self.rooms[commit.room] = Stored("", {}, gone, commit.token)
+            self.rooms[commit.room] = Stored("", {}, gone, known, commit.token)
             return "OK"
         fields = {**held.fields, **commit.fields}
         kept = {name: value for name, value in fields.items() if value is not None}
-        self.rooms[commit.room] = Stored(commit.version, kept, gone)
+        self.rooms[commit.room] = Stored(commit.version, kept, gone, known)
         for message in commit.entry.messages if commit.entry else ():
             for session, out in message.to:
                 self.stream.setdefault(session, []).append(Sent(out, message.body, message.close))
@@ -55,6 +57,8 @@ class Desk:
         self.published: list[tuple[Changes, Callable[[], None]]] = []
         self.asked: list[tuple[media.AnyRequest, OnResult]] = []
         self.reports: list[bus.Applied] = []
+        self.answers: list[bus.CallAnswer] = []
+        self.limits = Limits()
         self.activations = 0
         self.ticks: list[bus.Tick] = []
         self.replays: list[bus.Replay] = []
@@ -74,6 +78,9 @@ class Desk:
 
     def publish(self, changes: Changes, done: Callable[[], None]) -> None:
         self.published.append((changes, done))
+
+    def answer_call(self, gateway: str, answer: bus.CallAnswer) -> None:
+        self.answers.append(answer)
 
     def want_load(self, slot: Slot) -> None:
         if slot not in self.loads:

@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 
 from roomworker.codecs import DEFAULT_ROOM_CAPABILITIES
+from roomworker.lane import Defect, Identity, Job, RoomItem
+from roomworker.limits import Limits
 from roomworker.loading import load
-from roomworker.room import Changes, Room
-from roomworker.runner import Defect, Identity, Job, OnResult, Runner
+from roomworker.room import Answered, Changes, Room
+from roomworker.runner import OnResult, Runner
 from roomworker.session import Gone
 from shared.protocol import bus, client, media
 from shared.protocol.rtp import DtlsParameters, Fingerprint, IceCandidate, IceParameters
@@ -57,7 +59,7 @@ def result_of(request: media.AnyRequest) -> media.AnyResult:
             return media.TransportConnected("server")
         case media.RestartIce(generation=generation):
             return media.IceRestarted(IceParameters(f"fragment{generation}", "password", ice_lite=True))
-        case media.Produce():
+        case media.Produce() | media.UpdateProducer():
             return media.Produced()
         case media.Consume():
             return media.Consumed("default")
@@ -105,6 +107,9 @@ class World:
         self.orders: list[media.AnyOrder] = []
         self.fields: dict[str, bytes] = {}
         self.gone: dict[str, Gone] = {}
+        self.answered: dict[str, Answered] = {}
+        self.answers: list[tuple[str, bus.CallAnswer]] = []
+        self.limits = Limits()
         self.n = 0
         self.stream: dict[str, list[Sent]] = {}
         self.pending: tuple[Changes, list[Job]] | None = None
@@ -176,7 +181,7 @@ class World:
 
     # --- when -------------------------------------------------------------------------------------------------
 
-    def receive(self, item: bus.SessionItem | bus.MediaEvent, origin: str = GATEWAY) -> Job:
+    def receive(self, item: RoomItem, origin: str = GATEWAY) -> Job:
         job = Job(item, origin, lambda: self.done_items.append(item))
         self.jobs[job] = None
         self._feed(job)
@@ -228,6 +233,11 @@ class World:
                 self.gone.pop(session, None)
             else:
                 self.gone[session] = gone
+        for key, answer in changes.answered.items():
+            if answer is None:
+                self.answered.pop(key, None)
+            else:
+                self.answered[key] = answer
         for message in changes.messages:
             for receiver, out in message.to:
                 self.stream.setdefault(receiver.id, []).append(Sent(out, message.body, message.close))
@@ -240,6 +250,7 @@ class World:
         (changes, jobs), self.pending = self.pending, None
         self.runner.committed(changes)
         self.orders += [order for _, order in changes.orders]
+        self.answers += changes.answers
         for job in jobs:
             self.done(job)
 
@@ -248,6 +259,7 @@ class World:
         while self.take():
             self.store()
             self.finish()
+        self.answers += self.runner.take_answers()
         for job in self.runner.take_finished():
             self.done(job)
 
@@ -279,7 +291,7 @@ class World:
         self._reload()
 
     def _load(self) -> Runner:
-        room = load(self.name, 0, "incarnation", self.n, self.fields, self.gone)
+        room = load(self.name, 0, "incarnation", self.n, self.fields, self.gone, self.answered, self.limits)
         return Runner(room, self, self.poisoned)
 
     def _reload(self) -> None:
@@ -291,7 +303,7 @@ class World:
     # --- then -------------------------------------------------------------------------------------------------
 
     def reloaded(self) -> Room:
-        return load(self.name, 0, "incarnation", self.n, self.fields, self.gone)
+        return load(self.name, 0, "incarnation", self.n, self.fields, self.gone, self.answered, self.limits)
 
 
 @dataclass(eq=False)

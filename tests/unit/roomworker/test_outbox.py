@@ -22,7 +22,7 @@ class Held:
         self.calls: deque[tuple[str, str, bytes, asyncio.Future[None]]] = deque()
         self.called = asyncio.Event()
 
-    def send(self, exchange: str, key: str, body: bytes, **options: Any) -> asyncio.Future[None]:
+    def publish(self, exchange: str, key: str, body: bytes, **options: Any) -> asyncio.Future[None]:
         assert options == {"mandatory": True}
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.calls.append((exchange, key, body, future))

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from roomworker import dispatch
-from roomworker.runner import Job, Runner
+from roomworker.lane import Job
+from roomworker.runner import Runner
 from roomworker.slot import Slot
 from roomworker.store import Stored
 from shared.protocol import bus, client

@@ -1,0 +1,43 @@
+"""What a room may hold: the cluster's settings, unless the room was created with its own."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from msgspec import Raw
+
+from shared.errors import TooLarge, TooMany
+from shared.protocol import actions, client
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes. `max_incoming_bitrate` is per sending transport, bits per second, 0 is none."""
+
+    peers: int = 500
+    transports_per_peer: int = 16
+    producers_per_peer: int = 32
+    app_data_bytes: int = 16 * 1024
+    message_bytes: int = 64 * 1024
+    max_incoming_bitrate: int = 0
+
+    def with_own(self, own: actions.RoomLimits) -> "Limits":
+        """These, where the room has none of its own."""
+        chosen = {
+            name: value
+            for name in ("peers", "transports_per_peer", "producers_per_peer", "max_incoming_bitrate")
+            if (value := getattr(own, name)) is not None
+        }
+        return replace(self, **chosen) if chosen else self
+
+    def check_app_data(self, app_data: client.AppData) -> None:
+        if isinstance(app_data, Raw) and len(app_data) > self.app_data_bytes:
+            raise TooLarge(f"appData: larger than {self.app_data_bytes} bytes")
+
+
+DEFAULTS: Final = Limits()
+
+
+def check_count(count: int, most: int, what: str) -> None:
+    """Raises `TooMany` if one more would be more than `most`."""
+    if count >= most:
+        raise TooMany(f"{what}: at most {most}")
