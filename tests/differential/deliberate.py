@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tests.differential.normalise import MISSING, Difference
-from tests.differential.ours import HAS_STATS
 
 RTP_STREAM_IDS = (
     "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
@@ -21,7 +20,6 @@ class Rule:
     name: str
     reason: str
     excuses: Callable[[Difference], bool]
-    of_actions: bool = False
 
 
 def _error_text(it: Difference) -> bool:
@@ -103,22 +101,6 @@ def _room_app_data(it: Difference) -> bool:
     return it.operation["do"] == "closeRoom" and it.method == "closed" and it.path == ("notification", "appData")
 
 
-def _no_stats(it: Difference) -> bool:
-    return not it.path and it.ours is MISSING and str(it.method).endswith("Stats")
-
-
-_UNTIL_STATISTICS = (
-    ()
-    if HAS_STATS
-    else (
-        Rule(
-            "OUR_BUG_no_statistics",
-            "Statistics are not implemented yet; the rule ends when their handlers appear in the table of methods.",
-            _no_stats,
-        ),
-    )
-)
-
 RULES: tuple[Rule, ...] = (
     Rule(
         "error texts",
@@ -165,21 +147,17 @@ RULES: tuple[Rule, ...] = (
         "They send peerName in producerPaused, producerResumed and producerClosed, always the receiver's own name. "
         "The specification does not have it.",
         _peer_name,
-        of_actions=True,
     ),
     Rule(
         "a closed room has nobody to lose",
         "They close a room peer by peer, so that each is told of those before it. Nobody is left to care.",
         _farewells,
-        of_actions=True,
     ),
     Rule(
         "closing a room passes appData on",
         "The specification gives `closed` an appData; they drop the room's.",
         _room_app_data,
-        of_actions=True,
     ),
-    *_UNTIL_STATISTICS,
 )
 
 

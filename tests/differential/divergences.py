@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from roomworker.codecs import ABS_SEND_TIME, AUDIO_LEVEL
-from tests.differential.ours import HAS_ACTIONS
 from tests.unit.roomworker.kit import CAPABILITIES, DTLS, OPUS, VP8
 
 Json = dict[str, Any]
@@ -53,31 +52,6 @@ _RTX_ONLY = {
     "codecs": [codec for codec in CAPABILITIES["codecs"] if codec["name"] in ("rtx", "opus")],
 }
 _SEND_TIME = {"kind": "audio", "uri": ABS_SEND_TIME, "preferredId": 4}
-
-_UNTIL_SPIES = (
-    Divergence(
-        "no spies yet",
-        "Not in the specification.",
-        (_join("a"), _join("b", spy=True)),
-    ),
-)
-_SINCE_ACTIONS = (
-    Divergence(
-        "there are limits",
-        "How much appData, how many transports and producers a peer may have, and peers a room, is limited.",
-        (_join("a", appData="x" * 20_000),),
-    ),
-    Divergence(
-        "updateProducer",
-        "The specification has it, they do not. Where the engine can put other SSRCs into a producer nobody notices; "
-        "where it cannot (muxId, simulcast) the others get new consumers.",
-        (
-            *_ONE_FED[:-1],
-            _produce("a", 10, 1, rtpParameters={**OPUS, "muxId": "m"}),
-            _tell("a", "updateProducer", id=10, rtpParameters={**OPUS, "encodings": [{"ssrc": 7}]}),
-        ),
-    ),
-)
 
 DIVERGENCES: tuple[Divergence, ...] = (
     Divergence(
@@ -160,7 +134,21 @@ DIVERGENCES: tuple[Divergence, ...] = (
         "Which connection may join as whom is left to the application there.",
         (_join("a"), _ask("b", "join", peerName="c", rtpCapabilities=CAPABILITIES)),
     ),
-    *(_SINCE_ACTIONS if HAS_ACTIONS else _UNTIL_SPIES),
+    Divergence(
+        "there are limits",
+        "How much appData, how many transports and producers a peer may have, and peers a room, is limited.",
+        (_join("a", appData="x" * 20_000),),
+    ),
+    Divergence(
+        "updateProducer",
+        "The specification has it, they do not. Where the engine can put other SSRCs into a producer nobody notices; "
+        "where it cannot (muxId, simulcast) the others get new consumers.",
+        (
+            *_ONE_FED[:-1],
+            _produce("a", 10, 1, rtpParameters={**OPUS, "muxId": "m"}),
+            _tell("a", "updateProducer", id=10, rtpParameters={**OPUS, "encodings": [{"ssrc": 7}]}),
+        ),
+    ),
     Divergence(
         "capabilities without header extensions",
         "They accept the join and then fail in the middle of announcing a producer to that peer: its sender gets an "

@@ -89,14 +89,12 @@ class State:
 
 
 class Author:
-    """Writes one sequence, with or without server-side `actions` and `spies`."""
+    """Writes one sequence."""
 
-    def __init__(self, seed: int, *, actions: bool, spies: bool) -> None:
+    def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.weights = {**WEIGHTS, **ACTION_WEIGHTS} if actions else WEIGHTS
-        self.spies = spies
         self.joins = 0
-        self.closes_room = actions and self.random.random() < 0.3
+        self.closes_room = self.random.random() < 0.3
         self.names = PEERS[: self.random.choice((2, 3, 3, 4))]
         self.peers = {name: State() for name in self.names}
 
@@ -114,7 +112,7 @@ class Author:
     def _operation(self, name: str) -> Json:
         if not self.peers[name].joined and self.random.random() < 0.7:
             return self._join(name)
-        methods, weights = zip(*self.weights.items(), strict=True)
+        methods, weights = zip(*WEIGHTS.items(), strict=True)
         (write,) = self.random.choices(methods, weights)
         if self._chance(0.9):
             name, write = self._possible(name, write)
@@ -206,7 +204,7 @@ class Author:
     def _join(self, name: str) -> Json:
         receiver = self.random.choice(RECEIVERS)
         message = {"method": "join", "peerName": name, "rtpCapabilities": receiver}
-        spies = self.spies and self._chance(0.08)
+        spies = self._chance(0.08)
         if spies:
             message["spy"] = True
         operation = self._request(name, self._with_app_data(message))
@@ -524,9 +522,6 @@ WEIGHTS: dict[Write, int] = {
     Author._change_profile: 8,
     Author._stats: 6,
     Author._nonsense: 3,
-}
-
-ACTION_WEIGHTS: dict[Write, int] = {
     Author._server_closes_peer: 1,
     Author._server_closes_transport: 2,
     Author._server_pauses_producer: 12,

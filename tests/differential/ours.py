@@ -2,10 +2,8 @@
 
 import json
 from copy import deepcopy
-from importlib.util import find_spec
 from typing import Any
 
-from roomworker.dispatch import PEER_HANDLERS
 from shared.protocol import bus, client, media
 from tests.differential.media import Engine
 from tests.unit.roomworker.kit import GATEWAY, Client, World
@@ -13,9 +11,6 @@ from tests.unit.roomworker.kit import GATEWAY, Client, World
 Json = dict[str, Any]
 
 NO_SUCH_CONSUMER = 99999
-HAS_ACTIONS = find_spec("roomworker.actions") is not None
-HAS_SPIES = "spy" in client.Join.__struct_fields__
-HAS_STATS = client.EnableTransportStats in PEER_HANDLERS
 
 
 class Media(World):

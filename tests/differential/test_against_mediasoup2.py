@@ -17,7 +17,7 @@ from tests.differential.divergences import DIVERGENCES, Divergence
 from tests.differential.node import Oracle, Unavailable
 from tests.differential.normalise import Difference, canonical, differences
 from tests.differential.operations import Author
-from tests.differential.ours import HAS_ACTIONS, HAS_SPIES, Ours
+from tests.differential.ours import Ours
 from tests.unit.roomworker.kit import CAPABILITIES
 
 Json = dict[str, Any]
@@ -52,12 +52,12 @@ def compare(oracle: Oracle, operations: list[Json], judge: Judge) -> list[Differ
 def test_random_sequences_have_no_unexplained_difference(oracle: Oracle) -> None:
     judge = Judge()
     for seed in range(SEQUENCES):
-        operations = Author(seed, actions=HAS_ACTIONS, spies=HAS_SPIES).sequence(LENGTH)
+        operations = Author(seed).sequence(LENGTH)
         found = compare(oracle, operations, judge)
         if found:
             shortest = shrunk(oracle, operations, found[0])
             pytest.fail(f"seed {seed}\n{report(oracle, shortest)}", pytrace=False)
-    unused = [rule.name for rule in RULES if rule.name not in judge.excused and (HAS_ACTIONS or not rule.of_actions)]
+    unused = [rule.name for rule in RULES if rule.name not in judge.excused]
     assert not unused, f"nothing differs so any more: {unused}"
 
 
