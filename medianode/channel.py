@@ -76,6 +76,12 @@ def encode_request(number: int, method: str, handler: str = "", data: object = N
     return _LENGTH.pack(length) + head + body
 
 
+def encode_injection(producer: str, packet: bytes) -> bytes:
+    """An RTP packet for a producer, as two frames of the payload channel."""
+    head = f"n:producer.send:{producer}:undefined".encode()
+    return _LENGTH.pack(len(head)) + head + _LENGTH.pack(len(packet)) + packet
+
+
 class Decoder:
     """Cuts what the engine sends into messages, however its bytes arrive."""
 

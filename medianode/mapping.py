@@ -4,7 +4,8 @@ Simulcast layers: v2's profiles low, medium, high are the engine's spatial layer
 producer's encodings are listed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from struct import pack
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -37,6 +38,15 @@ _ESTIMATION_FEEDBACK = frozenset({"goog-remb", "transport-cc"})
 _UNSUPPORTED_FEATURES = frozenset({"red", "ulpfec", "x-ulpfecuc", "flexfec"})
 # The engine relies on the temporal layers that browsers put into simulcast; without them video drops to 5 fps.
 _SIMULCAST_STREAM = "S1T3"
+# A pipe within one process loses nothing: no retransmission, only key frames are asked for.
+_PIPED_FEEDBACK = frozenset({("nack", "pli"), ("ccm", "fir")})
+# What the engine itself does not write anew, with the ids that it gives to all that passes a producer.
+_PIPED_EXTENSIONS: Final = {
+    "urn:ietf:params:rtp-hdrext:ssrc-audio-level": 10,
+    "urn:3gpp:video-orientation": 11,
+    "urn:ietf:params:rtp-hdrext:toffset": 12,
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time": 13,
+}
 
 
 def _simulcast_consumer(layers: int) -> str:
@@ -202,6 +212,71 @@ def _present(**fields: object) -> Dict:
     return {name: value for name, value in fields.items() if value is not UNSET and value is not None}
 
 
+# --- through a pipe -------------------------------------------------------------------------------------------
+
+
+def piped_consumer(request: media.Produce, inner: str) -> Dict:
+    """Takes all streams of the producer `inner` as the room knows them, under their mapped SSRCs."""
+    parameters = _piped_parameters(request)
+    return {
+        "consumerId": f"{inner}.pipe",
+        "producerId": inner,
+        "kind": request.kind,
+        "type": "pipe",
+        "rtpParameters": parameters,
+        "consumableRtpEncodings": parameters["encodings"],
+        "paused": False,
+        "ignoreDtx": False,
+    }
+
+
+def piped_producer(request: media.Produce) -> Dict:
+    """What comes out of the pipe, for consumers: nothing is mapped any more."""
+    parameters = _piped_parameters(request)
+    types = [codec["payloadType"] for codec in parameters["codecs"]]
+    return {
+        "producerId": request.producer,
+        "kind": request.kind,
+        "rtpParameters": parameters,
+        "rtpMapping": {
+            "codecs": [{"payloadType": t, "mappedPayloadType": t} for t in types],
+            "encodings": [{**encoding, "mappedSsrc": encoding["ssrc"]} for encoding in parameters["encodings"]],
+        },
+        "paused": request.paused,
+    }
+
+
+def first_packets(request: media.Produce) -> list[bytes]:
+    """An empty RTP packet numbered 0 for each stream that comes out of the pipe, whose first real one is 1."""
+    payload_type = _piped_parameters(request)["codecs"][0]["payloadType"]
+    return [pack("!BBHII", 0x80, payload_type, 0, 0, ssrc) for ssrc in request.mapped_ssrcs]
+
+
+def _piped_parameters(request: media.Produce) -> Dict:
+    parameters = request.rtp_parameters
+    types = {p.payload_type: p.mapped_payload_type for p in request.payload_types}
+    codecs = [
+        {**_codec(codec, request.kind, frozenset()), "payloadType": types[codec.payload_type]}
+        for codec in parameters.codecs
+        if codec.payload_type in types and not codec.is_rtx
+    ]
+    if not codecs:
+        raise ValueError("codecs: none that the room knows")
+    for codec in codecs:
+        codec["rtcpFeedback"] = [f for f in codec["rtcpFeedback"] if (f["type"], f["parameter"]) in _PIPED_FEEDBACK]
+    simulcast = {"scalabilityMode": _SIMULCAST_STREAM} if len(request.mapped_ssrcs) > 1 else {}
+    return {
+        "codecs": codecs,
+        "headerExtensions": [
+            {"uri": e.uri, "id": _PIPED_EXTENSIONS[e.uri], "encrypt": False, "parameters": {}}
+            for e in parameters.header_extensions
+            if e.uri in _PIPED_EXTENSIONS
+        ],
+        "encodings": [{"ssrc": ssrc, **simulcast} for ssrc in request.mapped_ssrcs],
+        "rtcp": _present(cname=parameters.rtcp.cname, reducedSize=True),
+    }
+
+
 # --- layers ---------------------------------------------------------------------------------------------------
 
 
@@ -235,43 +310,3 @@ def event(target: str, name: str, data: Any) -> media.AnyEvent | None:
             return media.Score(target, data)
         case _:
             return None
-
-
-# --- stats ----------------------------------------------------------------------------------------------------
-
-
-def stats(request: media.GetStats, answer: Sequence[Dict]) -> media.Stats:
-    match request.kind:
-        case "transport":
-            return media.Stats([_transport_stats(request, entry) for entry in answer])
-        case "producer":
-            return media.Stats([{**_rtp_stats(request, entry), **_transport_id(request)} for entry in answer])
-        case "consumer":
-            return media.Stats(_consumer_stats(request, answer))
-
-
-def _transport_stats(request: media.GetStats, entry: Dict) -> Dict:
-    known = {key: value for key, value in entry.items() if key not in {"transportId", "iceState", "iceRole"}}
-    result = {**known, "type": "transport", "id": request.id, "iceConnectionState": entry.get("iceState", "new")}
-    if selected := entry.get("iceSelectedTuple"):
-        names = {"localIp": "localIP", "remoteIp": "remoteIP"}
-        result["iceSelectedTuple"] = {names.get(key, key): value for key, value in selected.items()}
-    return result
-
-
-def _rtp_stats(request: media.GetStats, entry: Dict) -> Dict:
-    """`id` tells one stream of an object from its others, and stays the same from one report to the next."""
-    return {**entry, "id": f"{request.kind}-{request.id}-{entry['type']}-{entry['ssrc']}", "mediaType": entry["kind"]}
-
-
-def _transport_id(request: media.GetStats) -> Dict:
-    return _present(transportId=request.transport_id)
-
-
-def _consumer_stats(request: media.GetStats, answer: Sequence[Dict]) -> list[Dict]:
-    """v2 lists what comes in from the producer before what goes out, the engine the other way round."""
-    inbound = [_rtp_stats(request, e) for e in answer if e["type"] == "inbound-rtp"]
-    outbound = [{**_rtp_stats(request, e), **_transport_id(request)} for e in answer if e["type"] == "outbound-rtp"]
-    if inbound:
-        outbound = [{**e, "inboundRtpId": inbound[0]["id"]} for e in outbound]
-    return inbound + outbound

@@ -3,17 +3,17 @@
 One process, with one WebRtcServer: all its transports share one UDP and one TCP port.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
-import msgspec
-
-from medianode import mapping
+from medianode import mapping, stats
+from medianode.answers import failed, then
 from medianode.channel import ChannelError, Notification, Response
 from medianode.engine import Done, EngineFailed, OnDeath, OnEvent
-from medianode.process import BUSY, NO_ANSWER, UNSENDABLE, Answered, EngineProcess
+from medianode.process import Answered, EngineProcess
+from medianode.updatable import Updatables
 from shared import log
 from shared.protocol import media
 from shared.protocol.media import EngineId, Failed
@@ -53,6 +53,7 @@ class MediasoupEngine:
         self._on_event: OnEvent = _ignore
         self._on_death: OnDeath = _ignore
         self._process = EngineProcess(settings.binary, settings.arguments(), self._notified, self._died)
+        self._updatables = Updatables(self._process)
 
     @property
     def pid(self) -> int:
@@ -85,7 +86,7 @@ class MediasoupEngine:
         await self._process.close()
 
     def create_router(self, router: EngineId) -> None:
-        self._tell("worker.createRouter", "", {"routerId": router})
+        self._process.tell("worker.createRouter", "", {"routerId": router})
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -97,19 +98,24 @@ class MediasoupEngine:
                     self._create_transport(request, done)
                 case media.ConnectTransport(transport=transport, dtls_parameters=remote):
                     data = {"dtlsParameters": mapping.dtls_to_engine(remote)}
-                    ask("transport.connect", transport, data, _then(done, _connected))
+                    ask("transport.connect", transport, data, then(done, _connected))
                 case media.RestartIce(transport=transport):
-                    ask("transport.restartIce", transport, None, _then(done, _restarted))
+                    ask("transport.restartIce", transport, None, then(done, _restarted))
+                case media.Produce(updatable=True):
+                    self._updatables.produce(request, done)
                 case media.Produce(transport=transport):
                     produced = media.Produced()
-                    ask("transport.produce", transport, mapping.produce(request), _then(done, lambda _: produced))
-                case media.UpdateProducer():
-                    done(Failed(409, "the engine cannot change the SSRCs of a producer"))
+                    ask("transport.produce", transport, mapping.produce(request), then(done, lambda _: produced))
+                case media.UpdateProducer(producer=producer):
+                    if updatable := self._updatables.get(producer):
+                        updatable.update(request, done)
+                    else:
+                        done(Failed(409, "the producer was not made to be updated: its SSRCs are fixed"))
                 case media.Consume(transport=transport):
                     consumed = mapping.consumed(request)
-                    ask("transport.consume", transport, mapping.consume(request), _then(done, lambda _: consumed))
-                case media.GetStats(kind=kind, object=target):
-                    ask(f"{kind}.getStats", target, None, _then(done, lambda data: mapping.stats(request, data)))
+                    ask("transport.consume", transport, mapping.consume(request), then(done, lambda _: consumed))
+                case media.GetStats():
+                    self._get_stats(request, done)
                 case _:
                     assert_never(request)
         except ValueError as error:
@@ -121,7 +127,7 @@ class MediasoupEngine:
         create = "router.createWebRtcTransportWithServer"
         if request.dtls_parameters is None:
             self._process.request(
-                create, request.router.id, data, _then(done, lambda answer: mapping.transport_created(answer, None))
+                create, request.router.id, data, then(done, lambda answer: mapping.transport_created(answer, None))
             )
             return
         created: list[Response] = []
@@ -131,13 +137,41 @@ class MediasoupEngine:
                 done(failed(created[0]))
                 return
             if answer.error:
-                self._tell("router.closeTransport", request.router.id, {"transportId": request.transport})
-            both = _then(done, lambda role: mapping.transport_created(created[0].data, role["dtlsLocalRole"]))
+                self._close_transport(request.router.id, request.transport)
+            both = then(done, lambda role: mapping.transport_created(created[0].data, role["dtlsLocalRole"]))
             both(answer)
 
         self._process.request(create, request.router.id, data, created.append)
         remote = {"dtlsParameters": mapping.dtls_to_engine(request.dtls_parameters)}
         self._process.request("transport.connect", request.transport, remote, connected)
+
+    def _get_stats(self, request: media.GetStats, done: Done) -> None:
+        """Of an updatable producer, also where it is a consumer's source, that is what its client sends."""
+        answered = then(done, lambda data: stats.convert(request, data))
+        target = request.object
+        if request.kind == "consumer":
+            self._process.request("consumer.getStats", target, None, partial(self._consumer_stats, request, answered))
+            return
+        if updatable := self._updatables.get(target):
+            if updatable.inner is None:
+                done(media.Stats([]))
+                return
+            target = updatable.inner
+        self._process.request(f"{request.kind}.getStats", target, None, answered)
+
+    def _consumer_stats(self, request: media.GetStats, answered: Answered, answer: Response) -> None:
+        ssrc = None if answer.error else stats.inbound_ssrc(answer.data)
+        source = None if ssrc is None else self._updatables.source(request.router.id, ssrc)
+        if source is None:
+            answered(answer)
+            return
+        inner, encoding = source
+
+        def from_client(sent: Response) -> None:
+            inbound = None if sent.error else stats.of_encoding(sent.data, encoding)
+            answered(Response(answer.id, stats.with_inbound(answer.data, inbound)))
+
+        self._process.request("producer.getStats", inner, None, from_client)
 
     # --- orders -----------------------------------------------------------------------------------------------
 
@@ -147,74 +181,59 @@ class MediasoupEngine:
             case media.Close(kind=kind):
                 self._close(kind, target, parent)
             case media.Pause(kind=kind):
-                self._tell(f"{kind}.pause", target)
+                if updatable := self._updatables.get(target):
+                    updatable.pause()
+                else:
+                    self._process.tell(f"{kind}.pause", target)
             case media.Resume(kind=kind):
-                self._tell(f"{kind}.resume", target)
+                if updatable := self._updatables.get(target):
+                    updatable.resume()
+                else:
+                    self._process.tell(f"{kind}.resume", target)
             case media.SetPreferredProfile(profile=profile):
-                self._tell("consumer.setPreferredLayers", target, mapping.preferred_layers(profile))
+                self._process.tell("consumer.setPreferredLayers", target, mapping.preferred_layers(profile))
             case media.RequestKeyFrame():
-                self._tell("consumer.requestKeyFrame", target)
+                self._process.tell("consumer.requestKeyFrame", target)
             case media.SetMaxIncomingBitrate(bitrate=bitrate):
-                self._tell("transport.setMaxIncomingBitrate", target, {"bitrate": bitrate})
+                self._process.tell("transport.setMaxIncomingBitrate", target, {"bitrate": bitrate})
             case _:
                 assert_never(order)
 
     def _close(self, kind: media.ObjectKind, target: EngineId, parent: EngineId) -> None:
         match kind:
             case "router":
-                self._tell("worker.closeRouter", "", {"routerId": target})
+                self._process.tell("worker.closeRouter", "", {"routerId": target})
+                self._updatables.router_closed(target)
             case "transport":
-                self._tell("router.closeTransport", parent, {"transportId": target})
+                self._close_transport(parent, target)
             case "producer":
-                self._tell("transport.closeProducer", parent, {"producerId": target})
+                if updatable := self._updatables.get(target):
+                    self._updatables.close(updatable)
+                else:
+                    self._process.tell("transport.closeProducer", parent, {"producerId": target})
             case "consumer":
-                self._tell("transport.closeConsumer", parent, {"consumerId": target})
+                self._process.tell("transport.closeConsumer", parent, {"consumerId": target})
             case _:
                 assert_never(kind)
 
-    def _tell(self, method: str, handler: str, data: object = None) -> None:
-        def answered(answer: Response) -> None:
-            # Usual when both ends close at once; a defect of ours otherwise.
-            if answer.error and answer.error != NO_ANSWER:
-                self._log.debug("order refused", method=method, target=handler, reason=answer.reason)
-
-        self._process.request(method, handler, data, answered, must=True)
+    def _close_transport(self, router: EngineId, transport: EngineId) -> None:
+        self._process.tell("router.closeTransport", router, {"transportId": transport})
+        self._updatables.transport_closed(transport)
 
     # --- what the engine reports ------------------------------------------------------------------------------
 
     def _notified(self, notification: Notification) -> None:
-        event = mapping.event(notification.target, notification.event, notification.data)
+        target = notification.target
+        if updatable := self._updatables.behind(target):
+            target = updatable.id
+        elif self._updatables.get(target):
+            return  # how well the loopback carries it is nobody's concern
+        event = mapping.event(target, notification.event, notification.data)
         if event is not None:
             self._on_event(event)
 
     def _died(self, reason: str) -> None:
         self._on_death(reason)
-
-
-_CODES = {NO_ANSWER: 503, BUSY: 503, UNSENDABLE: 413, "TypeError": 400}
-
-
-def failed(answer: Response) -> Failed:
-    """The engine tells bad arguments (TypeError) from all else; the rest it says only in words."""
-    code = _CODES.get(answer.error)
-    if code is None:
-        code = 404 if "not found" in answer.reason else 409 if "already" in answer.reason else 500
-    return Failed(code, answer.reason)
-
-
-def _then(done: Done, result: Callable[[Any], media.AnyResult]) -> Answered:
-    def answered(answer: Response) -> None:
-        if answer.error:
-            done(failed(answer))
-            return
-        try:
-            value = result(answer.data)
-        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
-            done(Failed(500, f"the engine's answer was not understood: {error!r}"))
-        else:
-            done(value)
-
-    return answered
 
 
 def _connected(data: Any) -> media.AnyResult:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from medianode.build import VERSION
-from medianode.channel import ChannelError, Decoder, LogLine, Notification, Response, encode_request
+from medianode.channel import ChannelError, Decoder, LogLine, Notification, Response, encode_injection, encode_request
 from shared import log
 
 MAX_PENDING = 20_000
@@ -31,7 +31,7 @@ Answered: TypeAlias = Callable[[Response], None]
 Notified: TypeAlias = Callable[[Notification], None]
 Died: TypeAlias = Callable[[str], None]
 
-# What the engine calls its ends: we write to 3 and read from 4; 5 and 6 are a second channel that must exist.
+# What the engine calls its ends: we write to 3 and read from 4; 5 and 6 are the same for RTP packets.
 _CHILD_FDS = (3, 4, 5, 6)
 _FIRST_FREE_FD = 10
 
@@ -98,6 +98,7 @@ class EngineProcess:
         for end, receive in zip(ours, (_ignore, self._received, _ignore, _ignore), strict=True):
             transport, _ = await loop.create_unix_connection(lambda receive=receive: _Pipe(receive), sock=end)  # type: ignore[misc]
             self._transports.append(transport)
+        self._payload_writer = cast("asyncio.WriteTransport", self._transports[2])
         self._writer = cast("asyncio.WriteTransport", self._transports[0])
 
     async def close(self) -> None:
@@ -178,6 +179,21 @@ class EngineProcess:
 
         self.request(method, handler, data, answered)
         return await answer
+
+    def tell(self, method: str, handler: str, data: object = None) -> None:
+        """A request that is never refused and that nobody waits for."""
+
+        def answered(answer: Response) -> None:
+            # Usual when both ends close at once; a defect of ours otherwise.
+            if answer.error and answer.error != NO_ANSWER:
+                self._log.debug("order refused", method=method, target=handler, reason=answer.reason)
+
+        self.request(method, handler, data, answered, must=True)
+
+    def inject(self, producer: str, packet: bytes) -> None:
+        """Gives a producer an RTP packet as if its transport had received it. Not in order with requests."""
+        if self._writer and self._pidfd >= 0 and not self._closing:
+            self._payload_writer.write(encode_injection(producer, packet))
 
     def _received(self, data: bytes) -> None:
         self._silent_ticks = 0
