@@ -4,7 +4,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from roomworker import consumer, ortc, transport
 from roomworker.limits import check_count
@@ -157,9 +157,11 @@ def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[
 
 def _update_in_place(room: "Room", peer: "Peer", producer: Producer, rtp_parameters: RtpParameters) -> Steps[None]:
     payload_types = ortc.producer_mapping(rtp_parameters, producer.kind, room.rtp_capabilities)
-    sent = ortc.sort_encodings(rtp_parameters)
-    if len(sent.encodings) != len(producer.rtp_parameters.encodings):
+    if payload_types != producer.payload_types:
+        raise BadPayload("rtpParameters.codecs: an update changes SSRCs only")
+    if len(rtp_parameters.encodings) != len(producer.rtp_parameters.encodings):
         raise BadPayload(f"rtpParameters.encodings: expected {len(producer.rtp_parameters.encodings)}")
+    sent = structs.replace(producer.rtp_parameters, encodings=ortc.sort_encodings(rtp_parameters).encodings)
     here = room.here(peer)
     yield media.UpdateProducer(
         router=room.router,
@@ -173,7 +175,6 @@ def _update_in_place(room: "Room", peer: "Peer", producer: Producer, rtp_paramet
         raise NotFound(f"id: producer {producer.id} was closed")
     producer.updates += 1
     producer.rtp_parameters = sent
-    producer.payload_types = payload_types
     room.save(field(peer, producer.id), producer)
 
 

@@ -1,6 +1,8 @@
 """Real browsers with the unmodified clients, on both deployments: one process on memory, and a cluster."""
 
+import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,8 @@ from tests.e2e.page import CallPage
 from tests.support.cluster import Cluster, all_in_one
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PAGE = Path(__file__).parents[2] / "web" / "dist" / "index.html"
+WEB = Path(__file__).parents[2] / "web"
+PAGE = WEB / "dist" / "index.html"
 CHROMIUM_FLAGS = [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
@@ -86,7 +89,8 @@ class Browsers:
 
 
 @pytest.fixture
-async def browsers(needs: None) -> AsyncIterator[Browsers]:
+async def launch(needs: None) -> AsyncIterator[Callable[[], Awaitable[Browser]]]:
+    """Starts a browser, a process of its own."""
     opened: list[Browser] = []
     async with async_playwright() as playwright:
 
@@ -95,11 +99,44 @@ async def browsers(needs: None) -> AsyncIterator[Browsers]:
             opened.append(browser)
             return browser
 
-        browsers = Browsers(launch)
-        try:
-            yield browsers
-        finally:
-            for page in browsers.pages:
-                print(f"--- {page.name}'s console", *page.console, sep="\n")
-            for browser in opened:
-                await browser.close()
+        yield launch
+        for browser in opened:
+            await browser.close()
+
+
+@pytest.fixture
+async def browsers(launch: Callable[[], Awaitable[Browser]]) -> AsyncIterator[Browsers]:
+    browsers = Browsers(launch)
+    yield browsers
+    for page in browsers.pages:
+        print(f"--- {page.name}'s console", *page.console, sep="\n")
+
+
+@pytest.fixture(scope="session")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The harness's page, built with what the demo page is built with."""
+    esbuild = WEB / "node_modules" / ".bin" / "esbuild"
+    if not esbuild.exists():
+        pytest.skip("esbuild is not installed: make page")
+    folder = tmp_path_factory.mktemp("harness")
+    source = Path(__file__).parent / "harness"
+    subprocess.run(
+        [esbuild, source / "harness.js", "--bundle", "--define:global=globalThis", f"--outdir={folder}"],
+        check=True,
+        env={**os.environ, "NODE_PATH": str(WEB / "node_modules")},
+    )
+    shutil.copy(source / "index.html", folder)
+    return folder
+
+
+@pytest.fixture
+def harness_cluster(needs: None, harness: Path, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    """Two gateways that serve the harness, the first with the server API; two room workers, one media node."""
+    options = ["--page", str(harness)]
+    cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, api_key="secret")
+    try:
+        cluster.start("mediasoup", gateways=2, workers=2)
+        yield cluster
+    finally:
+        print(cluster.said())
+        cluster.stop()

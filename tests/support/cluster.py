@@ -21,11 +21,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Role:
-    """One `plenary …` process. `url` is a gateway's address."""
+    """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API."""
 
     def __init__(self, name: str, arguments: list[str], logs: Path, url: str = "") -> None:
         self.name = name
         self.url = url
+        self.api_url = ""
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -66,15 +67,26 @@ def _environment() -> dict[str, str]:
 
 
 class Cluster:
-    """Starts roles and waits until they serve. `gateway_options` are what every gateway gets besides."""
+    """Starts roles and waits until they serve.
+
+    `gateway_options` are what every gateway gets besides; with an `api_key` each serves the server API.
+    """
 
     def __init__(
-        self, redis_url: str, amqp_url: str, logs: Path, partitions: int = 32, gateway_options: Sequence[str] = ()
+        self,
+        redis_url: str,
+        amqp_url: str,
+        logs: Path,
+        partitions: int = 32,
+        *,
+        gateway_options: Sequence[str] = (),
+        api_key: str = "",
     ) -> None:
         self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
         self._logs = logs
         self._servers = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", str(partitions)]
         self._gateway_options = gateway_options
+        self._api_key = api_key
         self.partitions = partitions
         self.roles: dict[str, Role] = {}
 
@@ -92,7 +104,10 @@ class Cluster:
 
     def gateway(self, name: str, port: int = 0) -> Role:
         address = ["--host", "127.0.0.1", "--port", str(port or free_port())]
-        return self._start("gateway", name, [*address, *self._gateway_options])
+        api = ["--api-key", self._api_key, "--api-port", str(free_port())] if self._api_key else []
+        role = self._start("gateway", name, [*address, *api, *self._gateway_options])
+        role.api_url = f"http://127.0.0.1:{api[-1]}" if api else ""
+        return role
 
     def roomworker(self, name: str) -> Role:
         return self._start("roomworker", name, [])
