@@ -113,6 +113,8 @@ def restart(room: "Room", peer: "Peer", message: client.RestartTransport) -> Ste
         media.IceRestarted,
     )
     here.check()
+    if peer.transports.get(message.id) is not transport:
+        raise NotFound(f"id: transport {message.id} was closed")
     transport.restarts += 1
     room.save(field(peer, transport.id), transport)
     return client.TransportRestarted(ice_parameters=restarted.ice_parameters)

@@ -3,6 +3,7 @@
 import pytest
 
 from shared.protocol import media
+from tests.unit.roomworker.backend import Backend
 from tests.unit.roomworker.kit import DTLS, World, error_of
 
 
@@ -207,3 +208,18 @@ def test_app_data_is_kept_byte_for_byte() -> None:
     alice.ask("createTransport", id=1, direction="send", appData={"b": 1.0, "a": [None]})
 
     assert b'"appData":{"b": 1.0, "a": [null]}' in world.fields["transport|1|alice"]
+
+
+def test_a_transport_that_the_server_closes_while_it_restarts_stays_closed() -> None:
+    world = World()
+    alice, backend = world.sending("alice"), Backend(world)
+    world.prompt = False
+    id_ = alice.request("restartTransport", id=1)
+
+    backend.send(backend.item("closeTransport", peer="alice", id=1))
+    world.answer()
+    world.commit()
+
+    assert error_of(alice.answers(id_)[0]) == (404, "id: transport 1 was closed")
+    assert alice.told("transportClosed") == [{"id": 1}]
+    assert world.reloaded().peers["alice"].transports == {}
