@@ -95,7 +95,7 @@ def enable(room: "Room", peer: "Peer", message: client.EnableConsumer) -> Steps[
         if still.engine != source.engine or peer.transports.get(carrier.id) is not carrier:
             raise NotFound(f"id: consumer {message.id} lost its producer or transport")
     consumer.transport, consumer.engine = carrier.id, engine
-    consumer.effective_profile = consumed.effective_profile
+    consumer.effective_profile = room.take_early_profile(engine) or consumed.effective_profile
     consumer.preferred_profile = profile
     consumer.remotely_paused = consumer.remotely_paused or message.paused
     room.consumers_by_engine[engine] = (peer, consumer)

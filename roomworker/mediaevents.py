@@ -23,6 +23,7 @@ def event(room: "Room", item: bus.MediaEvent) -> None:
         case media.ProfileChanged(object=engine, profile=profile):
             peer, fed = room.consumers_by_engine.get(engine, (None, None))
             if peer is None or fed is None:
+                room.keep_early_profile(engine, profile)
                 return
             consumer.profile_changed(room, peer, fed, profile)
         case media.RouterClosed():

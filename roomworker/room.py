@@ -24,10 +24,11 @@ from roomworker.session import Gone, Session
 from roomworker.steps import Place, Placed, Steps, expect
 from shared.errors import NotFound, Unavailable
 from shared.protocol import actions, bus, client, media
-from shared.protocol.rtp import RtpCapabilities, RtpParameters, Wire
+from shared.protocol.rtp import EffectiveProfile, RtpCapabilities, RtpParameters, Wire
 
 META: Final = "meta"
 GONE_KEPT: Final = 1000
+EARLY_KEPT: Final = 256
 
 
 class Placement(Wire, frozen=True):
@@ -117,6 +118,7 @@ class Room:
         self.sources: dict[int, tuple[Peer, Producer]] = {}
         self.consumers_by_engine: dict[str, tuple[Peer, Consumer]] = {}
         self.derived: dict[tuple[int, str], RtpParameters] = {}
+        self._early_profiles: dict[media.EngineId, EffectiveProfile] = {}
         self.reporters: dict[stats.Reporter, int] = {}
         self.stats_wanted: list[stats.Reporter] = []
         # the journal
@@ -292,6 +294,15 @@ class Room:
             self.order(media.Close(object=self._router_id(placement), v=self.next_n, kind="router"))
             self.meta.placement = None
             self.save_meta()
+
+    def keep_early_profile(self, engine: media.EngineId, profile: EffectiveProfile) -> None:
+        """For a consumer that is being made: the engine's event may overtake the answer."""
+        self._early_profiles[engine] = profile
+        if len(self._early_profiles) > EARLY_KEPT:
+            del self._early_profiles[next(iter(self._early_profiles))]
+
+    def take_early_profile(self, engine: media.EngineId) -> EffectiveProfile | None:
+        return self._early_profiles.pop(engine, None)
 
     def here(self, peer: Peer) -> "Here":
         return Here(self, peer, self.meta.epochs)

@@ -292,6 +292,9 @@ class Slot:
                 on_result(result)
             except Defect as defect:
                 self._failed(defect)
+            except Exception:
+                logger.exception("defect", room=self.room)
+                self._reload()
             self._settle()
 
         self._host.ask(node, request, resumed)

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from roomworker.room import Answered
 from roomworker.session import Gone
@@ -129,8 +129,6 @@ class Store:
                 if isinstance(result, NoScriptError):  # not applied: Redis forgot the script
                     self._script_loaded = False
                     again.append(index)
-                elif isinstance(result, Exception):
-                    raise result
                 else:
                     statuses[index] = cast("Status", result.decode())
             todo = again
@@ -183,6 +181,7 @@ class Store:
             self.round_trips += 1
             try:
                 results: list[Any] = await pipeline.execute(raise_on_error=False)
+                _raise_passing(results)
             except (RedisError, OSError, TimeoutError) as failure:
                 if attempt == 0:
                     logger.warning("redis does not answer; trying until it does", error=str(failure))
@@ -192,6 +191,13 @@ class Store:
             if attempt:
                 logger.info("redis answers again", attempts=attempt)
             return results
+
+
+def _raise_passing(results: Iterable[Any]) -> None:
+    """Raises what Redis answers while it cannot: loading, out of memory, read-only, disk trouble (MISCONF)."""
+    for result in results:
+        if isinstance(result, ResponseError) and not isinstance(result, NoScriptError):
+            raise result
 
 
 def _member(commit: Commit) -> str:
@@ -228,9 +234,6 @@ def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
 
 
 def _stored(fields: Any, gone: Any) -> Stored:
-    for result in (fields, gone):
-        if isinstance(result, Exception):
-            raise result
     named = {name.decode(): value for name, value in _pairs(fields)}
     version = named.pop("v", b"").decode()
     named.pop("token", None)

@@ -179,12 +179,17 @@ class RoomWorker:
                 if self.id in ranked:
                     await self._subscribe(partition)
             elif partition.active and ranked[0] != self.id:
-                if number in self._workers.alive.get(ranked[0], {}).get("subscribed", ()):
+                if self._waits_for(ranked[0], number):
                     hand_overs.append(self._hand_over(partition, stay=self.id in ranked))
             elif self.id not in ranked:
                 hand_overs.append(self._hand_over(partition, stay=False))
         # side by side: each may take its patience, and the heartbeat waits for all of them
         await asyncio.gather(*hand_overs)
+
+    def _waits_for(self, worker: str, partition: int) -> bool:
+        """Whether the worker is in line for the partition, and has been heard of just now: not one that died."""
+        listed = self._workers.alive.get(worker, {}).get("subscribed", ())
+        return partition in listed and self._workers.silent_for(worker, time.monotonic()) < 2 * BEAT_EVERY
 
     async def _subscribe(self, partition: Partition) -> None:
         await partition.subscribe(self._broker, self._settings.prefetch)

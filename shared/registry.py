@@ -5,8 +5,9 @@ No TTL: a process is dead only when one observer has *read* the same beat for `D
 clock (DELIVERY T2), so that a Redis outage kills nobody. Ids contain a random boot id and are never reused.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, cast
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import orjson
 from redis.asyncio import Redis
@@ -14,8 +15,15 @@ from redis.asyncio import Redis
 Role: TypeAlias = Literal["gateways", "workers", "nodes"]
 Info: TypeAlias = Mapping[str, Any]
 
+T = TypeVar("T")
+
 BEAT_EVERY = 1.0
 DEAD_AFTER = 5.0
+
+
+async def _whole(command: Awaitable[T]) -> T:
+    """A command that is not cut short when its caller is cancelled: redis-py may lose that, or a reply."""
+    return await asyncio.shield(asyncio.ensure_future(command))
 
 
 def key(role: Role) -> str:
@@ -36,11 +44,11 @@ class Membership:
         """Announces this process once more. Call it every `BEAT_EVERY` seconds. Raises `redis.RedisError`."""
         self._beat += 1
         value = orjson.dumps({**self.info, "beat": self._beat})
-        await self._redis.hset(key(self._role), self.member, value)
+        await _whole(self._redis.hset(key(self._role), self.member, value))
 
     async def leave(self) -> None:
         """Takes the entry away: others need not wait for `DEAD_AFTER`."""
-        await self._redis.hdel(key(self._role), self.member)
+        await _whole(self._redis.hdel(key(self._role), self.member))
 
 
 class Observer:
@@ -60,7 +68,7 @@ class Observer:
 
         `alive` and `dead` are then the members listed in Redis by our judgement; who is not listed left.
         """
-        entries = cast("dict[bytes, bytes]", await self._redis.hgetall(key(self._role)))
+        entries = cast("dict[bytes, bytes]", await _whole(self._redis.hgetall(key(self._role))))
         self.update({name.decode(): orjson.loads(value) for name, value in entries.items()}, now)
 
     def failed(self) -> None:
@@ -87,10 +95,15 @@ class Observer:
             return False
         return member in self.dead or now - self._unlisted.setdefault(member, now) >= DEAD_AFTER
 
+    def silent_for(self, member: str, now: float) -> float:
+        """Seconds that the member's beat has not changed; endless for one that is not listed."""
+        seen = self._seen.get(member)
+        return now - seen[1] if seen else float("inf")
+
     def dead_for(self, seconds: float, now: float) -> list[str]:
         """Members whose beat has not changed for so long."""
         return [name for name, (_, since) in self._seen.items() if now - since >= seconds]
 
     async def bury(self, member: str) -> bool:
         """Removes a dead member's entry; false if another observer did."""
-        return bool(await self._redis.hdel(key(self._role), member))
+        return bool(await _whole(self._redis.hdel(key(self._role), member)))

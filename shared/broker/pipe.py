@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from shared import log
-from shared.broker import BrokerError, Unroutable
+from shared.broker import BrokerError, BrokerGone, Unroutable
 
 BATCH_ITEMS: Final = 512
 BATCH_BYTES: Final = 256 * 1024
@@ -105,19 +105,17 @@ class Pipe(Generic[T]):
     def _answered(self, sent: "asyncio.Future[None]") -> None:
         if self._closed:
             return
-        failure = None if sent.cancelled() else sent.exception()
-        if failure is None and not sent.cancelled():
-            self._done(self._batch)
-        elif isinstance(failure, Unroutable):
-            logger.info("nobody takes this any more", to=self._name, items=len(self._batch))
-            self._lost(self._batch)
-        elif failure is None or isinstance(failure, BrokerError):
+        failure = BrokerGone("cancelled") if sent.cancelled() else sent.exception()
+        if isinstance(failure, BrokerError) and not isinstance(failure, Unroutable):
             loop = asyncio.get_running_loop()
             if loop.time() < self._give_up:
                 self._retry = loop.call_later(RETRY_PAUSE, self._publish)
                 return
-            logger.warning("given up", to=self._name, items=len(self._batch), error=repr(failure))
-            self._lost(self._batch)
-        else:
-            raise failure
-        self._next()
+        try:
+            if failure is None:
+                self._done(self._batch)
+            else:
+                logger.info("not delivered", to=self._name, items=len(self._batch), why=repr(failure))
+                self._lost(self._batch)
+        finally:  # whatever they do, what follows must go on
+            self._next()
