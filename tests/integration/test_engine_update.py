@@ -1,0 +1,400 @@
+"""§updateProducer on the real engine, with real RTP: new SSRCs of a client's are one stream to its receivers."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from medianode.mediasoup import MediasoupEngine
+from medianode.objects import Objects
+from shared.protocol import media
+from shared.protocol.media import Close, Failed, Pause, Resume
+from tests.integration.test_engine import CHROME, MAPPED, PLAIN, ROUTER, TYPES, consume, create, rtp, settings
+
+pytestmark = pytest.mark.engine
+
+FRAME = 3
+# VP8 descriptors with picture id and temporal layer. The first byte of a frame then says whether it is a key frame.
+KEY_FRAME = b"\x9d\x01\x2a"
+FIRST, REST = b"\x90\xe0", b"\x80\xe0"
+
+
+class Packet(msgspec.Struct, frozen=True):
+    number: int
+    timestamp: int
+    ssrc: int
+    payload: bytes
+
+    @property
+    def sent_as(self) -> int:
+        """The SSRC that its sender gave it."""
+        return self.payload[-1]
+
+    @property
+    def begins_key_frame(self) -> bool:
+        return KEY_FRAME in self.payload
+
+
+class Endpoint(asyncio.DatagramProtocol):
+    """Plain RTP and RTCP on one UDP socket. PLIs are kept as the SSRC they are about."""
+
+    def __init__(self) -> None:
+        self.packets: asyncio.Queue[Packet] = asyncio.Queue()
+        self.plis: asyncio.Queue[int] = asyncio.Queue()
+
+    @property
+    def port(self) -> int:
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        if 192 <= data[1] <= 223:
+            self._rtcp(data)
+            return
+        flags, _, number, timestamp, ssrc = struct.unpack_from("!BBHII", data)
+        extension = 4 + 4 * struct.unpack_from("!H", data, 14)[0] if flags & 0x10 else 0
+        self.packets.put_nowait(Packet(number, timestamp, ssrc, data[12 + extension :]))
+
+    def _rtcp(self, data: bytes) -> None:
+        while data:
+            flags, kind, length = struct.unpack_from("!BBH", data)
+            if (kind, flags & 0x1F) == (206, 1):
+                self.plis.put_nowait(struct.unpack_from("!I", data, 8)[0])
+            data = data[4 + 4 * length :]
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class Sender(Endpoint):
+    """Sends frames of each of its SSRCs, the first and those asked for by PLI being key frames."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._address = ("127.0.0.1", port)
+        self._numbers: dict[int, int] = {}
+        self._frames: dict[int, int] = {}
+        self._wanted: set[int] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._tick()
+
+    def send(self, *ssrcs: int, first: int) -> None:
+        """From now on these and no others. `first` is the number of their first packets."""
+        self._numbers = dict.fromkeys(ssrcs, first)
+        self._frames = dict.fromkeys(ssrcs, 0)
+        self._wanted = set(ssrcs)
+
+    async def asked_for_a_key_frame(self, ssrc: int) -> None:
+        while await self.plis.get() != ssrc:
+            pass
+
+    def _rtcp(self, data: bytes) -> None:
+        before = self.plis.qsize()
+        super()._rtcp(data)
+        if self.plis.qsize() > before:
+            self._wanted |= set(self._numbers)
+
+    def _tick(self) -> None:
+        if self._transport.is_closing():
+            return
+        for ssrc in self._numbers:
+            self._send_frame(ssrc)
+        asyncio.get_running_loop().call_later(0.002, self._tick)
+
+    def _send_frame(self, ssrc: int) -> None:
+        frame = self._frames[ssrc] = self._frames[ssrc] + 1
+        timestamp = (ssrc << 24) + frame * 3000
+        for index in range(FRAME):
+            number = self._numbers[ssrc] = (self._numbers[ssrc] + 1) & 0xFFFF
+            kind = 96 if index < FRAME - 1 else 96 | 0x80
+            header = struct.pack("!BBHII", 0x80, kind, number, timestamp, ssrc)
+            descriptor = (REST if index else FIRST) + bytes([frame & 0x7F, frame & 0xFF, 0])
+            begins_key_frame = not index and ssrc in self._wanted
+            frame_bytes = b"\0\0\0" + KEY_FRAME if begins_key_frame else b"\1"
+            self._transport.sendto(header + descriptor + frame_bytes + bytes([ssrc]) * 100, self._address)
+        self._wanted.discard(ssrc)
+
+
+class Call:
+    """A client sends a producer through plain RTP, another receives it; asked through the node's memory."""
+
+    def __init__(self, engine: MediasoupEngine, objects: Objects) -> None:
+        self.engine = engine
+        self.objects = objects
+        self.profiles: asyncio.Queue[str] = asyncio.Queue()
+        self.last_number = 0
+        self.simulcast = False
+
+    async def start(self) -> None:
+        await self.engine.start(self._event, lambda _: None)
+        self.objects.engine_up(self.engine)
+        # Plain transports instead of a browser's: made behind the node's back, under the ids of those it knows.
+        await self.ask(create("sending"))
+        await self.ask(create("receiving"))
+        for transport, comedia in (("sending", True), ("receiving", False)):
+            await self.engine.ask("router.closeTransport", "router", {"transportId": transport})
+            plain = {**PLAIN, "transportId": transport, "comedia": comedia}
+            await self.engine.ask("router.createPlainTransport", "router", plain)
+        port = (await self.engine.ask("transport.dump", "sending")).data["tuple"]["localPort"]
+        self.sender = await self._open(Sender(port))
+        self.receiver = await self._open(Endpoint())
+        await self.engine.ask("transport.connect", "receiving", {"ip": "127.0.0.1", "port": self.receiver.port})
+
+    async def _open(self, endpoint: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        await loop.create_datagram_endpoint(lambda: endpoint, local_addr=("127.0.0.1", 0))
+        return endpoint
+
+    async def close(self) -> None:
+        self.sender.close()
+        self.receiver.close()
+        await self.engine.close()
+
+    def _event(self, event: media.AnyEvent) -> None:
+        if self.objects.concerns(event) and isinstance(event, media.ProfileChanged):
+            self.profiles.put_nowait(event.profile)
+
+    def ask(self, request: media.AnyRequest) -> asyncio.Future[media.AnyResult]:
+        result: asyncio.Future[media.AnyResult] = asyncio.get_running_loop().create_future()
+        self.objects.request(request, result.set_result)
+        return result
+
+    async def dump(self, method: str, target: str) -> Any:
+        return (await self.engine.ask(f"{method}.dump", target)).data
+
+    async def stats(self, kind: Any, target: str) -> list[dict[str, Any]]:
+        result = await self.ask(media.GetStats(ROUTER, kind, target, 7, 8))
+        assert isinstance(result, media.Stats)
+        return result.stats
+
+    async def received(self, count: int) -> list[Packet]:
+        """The next so many packets for the receiver: those of one stream, numbered without a step back."""
+        async with asyncio.timeout(20):
+            packets = [await self.receiver.packets.get() for _ in range(count)]
+        for packet in packets:
+            assert packet.ssrc == 51
+            # The engine leaves one number out where it switches layers amid a frame.
+            assert packet.number - self.last_number in ((1, 2) if self.simulcast else (1,))
+            self.last_number = packet.number
+        return packets
+
+    async def received_from(self, ssrc: int) -> list[Packet]:
+        """All packets for the receiver up to the first that this SSRC of the sender's brought."""
+        packets = await self.received(1)
+        async with asyncio.timeout(20):
+            while packets[-1].sent_as != ssrc:
+                packets += await self.received(1)
+        return packets
+
+
+@pytest.fixture
+async def call() -> AsyncIterator[Call]:
+    call = Call(MediasoupEngine(settings()), Objects())
+    await call.start()
+    yield call
+    await call.close()
+
+
+def video(ssrc: int) -> list[dict[str, Any]]:
+    return [{"ssrc": ssrc, "rtx": {"ssrc": ssrc + 1}}]
+
+
+def produce(*encodings: dict[str, Any], **more: Any) -> media.Produce:
+    mapped = MAPPED[: len(encodings)]
+    return media.Produce(ROUTER, "sending", "producer", "video", rtp(list(encodings)), TYPES, mapped, **more)
+
+
+def update(generation: int, *encodings: dict[str, Any]) -> media.UpdateProducer:
+    return media.UpdateProducer(ROUTER, "producer", rtp(list(encodings)), TYPES, generation)
+
+
+# Fewer or more packets than the engine takes for misorder rather than for a jump.
+@pytest.mark.parametrize("before", [30, 1800])
+async def test_receivers_see_one_stream_go_on(call: Call, before: int) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    assert await call.ask(consume("consumer", "producer", MAPPED[:1])) == media.Consumed("default")
+    call.sender.send(11, first=1000)
+    await call.received(before)
+    for generation, (ssrc, first) in enumerate([(21, 40_000), (31, 0), (41, 65_500)], 1):
+        call.sender.send(ssrc, first=first)
+        assert await call.ask(update(generation, *video(ssrc))) == media.Produced()
+        packets = await call.received_from(ssrc)
+        assert packets[-1].begins_key_frame
+        assert {p.sent_as for p in await call.received(100)} == {ssrc}
+
+
+async def test_key_frames_are_asked_of_the_new_source(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    call.sender.send(11, first=1)
+    await call.received(10)
+    call.sender.send(21, first=1)
+    await call.ask(update(1, *video(21)))
+    await call.received_from(21)
+    while not call.sender.plis.empty():
+        call.sender.plis.get_nowait()
+    call.objects.order(media.RequestKeyFrame("consumer", 1))
+    await call.sender.asked_for_a_key_frame(21)
+
+
+async def test_stats_are_of_what_the_client_sends(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    assert await call.stats("producer", "producer") == []
+    call.sender.send(11, first=1)
+    await call.received(10)
+    call.sender.send(21, first=1)
+    await call.ask(update(1, *video(21)))
+    await call.received_from(21)
+    (sent,) = await call.stats("producer", "producer")
+    assert (sent["type"], sent["ssrc"], sent["transportId"]) == ("inbound-rtp", 21, 8)
+    inbound, outbound = await call.stats("consumer", "consumer")
+    assert (inbound["type"], inbound["ssrc"]) == ("inbound-rtp", 21)
+    assert (outbound["ssrc"], outbound["inboundRtpId"]) == (51, inbound["id"])
+
+
+async def test_a_paused_producer_may_be_updated(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    call.sender.send(11, first=1)
+    await call.received(10)
+    call.objects.order(Pause("producer", 1, "producer"))
+    assert (await call.dump("consumer", "consumer"))["producerPaused"]
+    call.sender.send(21, first=1)
+    assert await call.ask(update(1, *video(21))) == media.Produced()
+    assert (await call.dump("consumer", "consumer"))["producerPaused"]
+    assert (await call.dump("producer", "producer.2"))["paused"], "nothing goes round the loopback"
+    call.objects.order(Resume("producer", 2, "producer"))
+    await call.received_from(21)
+    assert not (await call.dump("consumer", "consumer"))["producerPaused"]
+
+
+async def test_a_pause_during_an_update_holds(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    updating = call.ask(update(1, *video(21)))
+    call.objects.order(Pause("producer", 1, "producer"))
+    assert await updating == media.Produced()
+    assert (await call.dump("consumer", "consumer"))["producerPaused"]
+    call.objects.order(Resume("producer", 2, "producer"))
+    call.sender.send(21, first=1)
+    await call.received_from(21)
+
+
+async def test_an_update_is_carried_out_once(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    for generation, ssrc in ((2, 21), (2, 31), (1, 41)):
+        assert await call.ask(update(generation, *video(ssrc))) == media.Produced()
+    assert (await call.dump("transport", "sending"))["rtpListener"]["ssrcTable"] == {
+        "21": "producer.2",
+        "22": "producer.2",
+    }
+
+
+async def test_updates_in_a_row_end_with_the_last(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    results = [call.ask(update(n, *video(11 + 10 * n))) for n in (1, 2, 3)]
+    assert await asyncio.gather(*results) == [media.Produced()] * 3
+    call.sender.send(41, first=1)
+    await call.received_from(41)
+
+
+async def test_an_update_may_keep_some_of_its_ssrcs(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    assert await call.ask(update(1, {"ssrc": 11, "rtx": {"ssrc": 99}})) == media.Produced()
+    call.sender.send(11, first=1)
+    await call.received_from(11)
+
+
+async def test_a_producer_that_was_not_made_for_it_is_not_updated(call: Call) -> None:
+    await call.ask(produce(*video(11)))
+    refused = await call.ask(update(1, *video(21)))
+    assert isinstance(refused, Failed)
+    assert (refused.code, refused.reason) == (409, "the producer was not made to be updated: its SSRCs are fixed")
+
+
+async def test_a_refused_update_leaves_a_producer_that_can_be_updated(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    other = msgspec.structs.replace(produce(*video(71)), producer="other", mapped_ssrcs=[9009])
+    assert await call.ask(other) == media.Produced()
+    for parameters, code in ((video(71), 409), (CHROME, 400)):
+        refused = await call.ask(update(1, *parameters))
+        assert isinstance(refused, Failed)
+        assert refused.code == code
+    assert await call.ask(update(1, *video(21))) == media.Produced()
+    call.sender.send(21, first=1)
+    await call.received_from(21)
+
+
+async def test_closing_the_producer_leaves_nothing_of_it(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    await call.ask(update(1, *video(21)))
+    call.objects.order(Close("producer", 1, "producer"))
+    await nothing_left(call)
+    assert (await call.dump("transport", "sending"))["producerIds"] == []
+
+
+async def test_closing_the_transport_leaves_nothing_of_its_producers(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    call.objects.order(Close("sending", 1, "transport"))
+    await nothing_left(call)
+
+
+async def test_a_close_during_an_update_leaves_nothing(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    updating = call.ask(update(1, *video(21)))
+    call.objects.order(Close("producer", 1, "producer"))
+    assert isinstance(await updating, Failed)
+    await nothing_left(call)
+    assert (await call.dump("transport", "sending"))["producerIds"] == []
+
+
+@pytest.mark.parametrize(("profile", "layer"), [("low", 0), ("default", 2)])
+async def test_simulcast_goes_on_in_the_same_profile(call: Call, profile: Any, layer: int) -> None:
+    call.simulcast = True
+    await call.ask(produce(*CHROME, updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED, preferred_profile=profile))
+    call.sender.send(11, 21, 31, first=1)
+    await call.received_from((11, 21, 31)[layer])
+    updated = [encoding for ssrc in (41, 51, 61) for encoding in video(ssrc)]
+    call.sender.send(41, 51, 61, first=1)
+    assert await call.ask(update(1, *updated)) == media.Produced()
+    await call.received_from((41, 51, 61)[layer])
+    call.objects.order(media.SetPreferredProfile("consumer", 1, "medium"))
+    await call.received_from(51)
+
+
+async def nothing_left(call: Call) -> None:
+    assert (await call.dump("transport", "router.entrance"))["consumerIds"] == []
+    assert (await call.dump("transport", "router.exit"))["producerIds"] == []
+    assert (await call.dump("transport", "receiving"))["consumerIds"] == []
+
+
+async def test_a_producer_that_is_refused_leaves_nothing(call: Call) -> None:
+    other = msgspec.structs.replace(produce(*video(11)), producer="other", mapped_ssrcs=[9009])
+    await call.ask(other)
+    refused = await call.ask(produce(*video(11), updatable=True))
+    assert isinstance(refused, Failed)
+    assert refused.code == 409
+    await nothing_left(call)
+    assert await call.ask(produce(*video(21), updatable=True)) == media.Produced()
+
+
+async def test_closing_the_router_closes_its_loopback(call: Call) -> None:
+    await call.ask(produce(*video(11), updatable=True))
+    call.objects.order(Close("router", 1, "router"))
+    assert (await call.dump("worker", ""))["routerIds"] == []
