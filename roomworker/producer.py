@@ -10,7 +10,7 @@ from roomworker import consumer, ortc, transport
 from roomworker.limits import check_count
 from roomworker.record import Record
 from roomworker.steps import Steps
-from shared.errors import BadPayload, Conflict, Forbidden, NotFound
+from shared.errors import BadPayload, Conflict, Forbidden, NotFound, PlenaryError
 from shared.protocol import client, media
 from shared.protocol.rtp import Kind, PayloadTypeMapping, RtpParameters
 
@@ -82,11 +82,12 @@ def _produce(
     kind: Kind,
     rtp_parameters: RtpParameters,
     paused: bool,
+    updates: int = 0,
 ) -> Steps[Producer]:
     """A producer that the engine has and the room does not have yet."""
     payload_types = ortc.producer_mapping(rtp_parameters, kind, room.rtp_capabilities)
     sent = ortc.sort_encodings(rtp_parameters)
-    engine = room.engine_id(peer, "producer", producer_id)
+    engine = room.engine_id(peer, "producer", producer_id, updates)
     # from the engine id, not from a counter: a successor that redoes this message must find the same producer
     mapped = ortc.ssrcs(crc32(engine.encode()) % ortc.SSRC_BLOCKS, len(sent.encodings)).mapped
     with room.releasing(peer, "producer", engine) as here:
@@ -114,6 +115,7 @@ def _produce(
         payload_types=payload_types,
         mapped_ssrcs=mapped,
         remotely_paused=paused,
+        updates=updates,
     )
 
 
@@ -140,7 +142,14 @@ def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[
         yield from _update_in_place(room, peer, producer, message.rtp_parameters)
         return client.Nothing()
     successor = yield from _produce(
-        room, peer, carrier, producer.id, producer.kind, message.rtp_parameters, producer.remotely_paused
+        room,
+        peer,
+        carrier,
+        producer.id,
+        producer.kind,
+        message.rtp_parameters,
+        producer.remotely_paused,
+        producer.updates + 1,
     )
     if peer.producers.get(producer.id) is not producer:
         room.release(peer, "producer", successor.engine)
@@ -163,13 +172,20 @@ def _update_in_place(room: "Room", peer: "Peer", producer: Producer, rtp_paramet
         raise BadPayload(f"rtpParameters.encodings: expected {len(producer.rtp_parameters.encodings)}")
     sent = structs.replace(producer.rtp_parameters, encodings=ortc.sort_encodings(rtp_parameters).encodings)
     here = room.here(peer)
-    yield media.UpdateProducer(
-        router=room.router,
-        producer=producer.engine,
-        rtp_parameters=sent,
-        payload_types=payload_types,
-        generation=producer.updates + 1,
-    )
+    try:
+        yield media.UpdateProducer(
+            router=room.router,
+            producer=producer.engine,
+            rtp_parameters=sent,
+            payload_types=payload_types,
+            generation=producer.updates + 1,
+        )
+    except PlenaryError:
+        if peer.producers.get(producer.id) is producer:
+            # the node may have done it: it must not take the next update for this one
+            producer.updates += 1
+            room.save(field(peer, producer.id), producer)
+        raise
     here.check()
     if peer.producers.get(producer.id) is not producer:
         raise NotFound(f"id: producer {producer.id} was closed")

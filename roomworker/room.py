@@ -245,11 +245,14 @@ class Room:
         self.save_meta()
         return self.meta.numbers
 
-    def engine_id(self, peer: Peer, kind: media.ObjectKind, object_id: int) -> media.EngineId:
-        """The same for a message that is done again, never the same for another object (DELIVERY T3)."""
+    def engine_id(self, peer: Peer, kind: media.ObjectKind, object_id: int, updates: int = 0) -> media.EngineId:
+        """The same for a message that is done again, never the same for another object (DELIVERY T3).
+
+        `updates` tells an object from its predecessor with the same id, which is still there.
+        """
         name = (
             f"{self.incarnation}/{peer.session.id}/{peer.session.joins}/{kind}/{object_id}"
-            f"/{self.meta.epochs}/{peer.data.generation}"
+            f"/{self.meta.epochs}/{peer.data.generation}/{updates}"
         )
         return str(uuid5(NAMESPACE_OID, name))
 

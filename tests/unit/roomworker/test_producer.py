@@ -1,11 +1,13 @@
-"""§createProducer, §pauseProducer, §resumeProducer, §closeProducer."""
+"""§createProducer, §updateProducer, §pauseProducer, §resumeProducer, §closeProducer."""
 
+import json
 from typing import Any
 
 import pytest
 
 from shared.protocol import media
-from tests.unit.roomworker.kit import OPUS, VP8, World, error_of
+from tests.unit.roomworker.backend import Backend
+from tests.unit.roomworker.kit import CAPABILITIES, OPUS, VP8, World, error_of, snapshot
 
 
 def test_producing_tells_everybody_else_of_a_new_consumer() -> None:
@@ -165,3 +167,208 @@ def test_a_producer_whose_transport_closes_meanwhile_is_not_made() -> None:
     assert error_of(alice.answers(id_)[0])[0] == 503
     assert bob.frames == []
     assert alice.told("transportClosed") == [{"id": 1}]
+
+
+# --- updateProducer -----------------------------------------------------------------------------------------------
+
+AGAIN = {**OPUS, "encodings": [{"ssrc": 2222}]}
+MUXED = {**OPUS, "muxId": "0"}
+
+
+def updates(world: World) -> list[media.UpdateProducer]:
+    return [request for request in world.requests if isinstance(request, media.UpdateProducer)]
+
+
+def produced(world: World) -> list[media.Produce]:
+    return [request for request in world.requests if isinstance(request, media.Produce)]
+
+
+def test_an_updated_producer_gets_its_new_ssrcs_in_place_and_nobody_hears() -> None:
+    world = World()
+    alice, bob = world.sending("alice"), world.receiving("bob")
+    bob.enable(alice.produce(10))
+    before = world.room.peers["alice"].producers[10].engine
+    alice.hush()
+    bob.hush()
+
+    alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
+    alice.notify("updateProducer", id=10, rtpParameters=OPUS)
+
+    assert produced(world)[0].updatable
+    assert [(update.producer, update.generation) for update in updates(world)] == [(before, 1), (before, 2)]
+    assert [update.rtp_parameters.encodings[0].ssrc for update in updates(world)] == [2222, 1111]
+    assert (alice.frames, bob.frames, world.orders) == ([], [], [])
+
+
+def test_an_update_done_again_has_the_same_generation() -> None:
+    world = World()
+    alice = world.sending("alice")
+    alice.produce(10)
+    world.prompt = False
+    alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
+
+    world.crash()
+    world.answer()
+    world.commit()
+
+    first, again = updates(world)
+    assert first == again
+    assert world.reloaded().peers["alice"].producers[10].rtp_parameters.encodings[0].ssrc == 2222
+
+
+def test_after_an_update_that_failed_the_next_one_is_not_taken_for_it() -> None:
+    """The node may have done what it could not tell, and would answer the same generation without effect."""
+    world = World()
+    alice = world.sending("alice")
+    alice.produce(10)
+    world.prompt = False
+
+    alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
+    world.fail()
+    world.commit()
+    alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
+    world.answer()
+    world.commit()
+
+    assert [update.generation for update in updates(world)] == [1, 2]
+    assert world.room.peers["alice"].producers[10].rtp_parameters.encodings[0].ssrc == 2222
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "then"),
+    [
+        ("audio", MUXED, {**MUXED, "encodings": [{"ssrc": 2222}]}),
+        ("audio", OPUS, MUXED),
+        ("video", VP8, {**VP8, "encodings": [{"ssrc": 3001, "profile": "high"}, {"ssrc": 3002, "profile": "low"}]}),
+    ],
+    ids=["muxId", "muxId from now on", "simulcast"],
+)
+def test_what_cannot_be_updated_in_place_is_another_producer_with_the_same_id(
+    kind: str, first: dict[str, Any], then: dict[str, Any]
+) -> None:
+    world = World()
+    alice, bob, carol = world.sending("alice"), world.receiving("bob"), world.receiving("carol")
+    old = alice.produce(10, kind, rtpParameters=first, paused=True, appData={"source": "mic"})
+    bob.enable(old)
+    engine = world.room.peers["alice"].producers[10].engine
+    for it in (alice, bob, carol):
+        it.hush()
+
+    alice.notify("updateProducer", id=10, rtpParameters=then)
+
+    updated = world.room.peers["alice"].producers[10]
+    assert updates(world) == []
+    assert alice.frames == []
+    for other in (bob, carol):
+        assert other.methods == ["consumerClosed", "newConsumer"]
+        assert other.told("consumerClosed") == [{"id": old, "peerName": "alice"}]
+        (told,) = other.told("newConsumer")
+        assert (told["id"], told["paused"], told["appData"]) == (updated.number, True, {"source": "mic"})
+    assert updated.number != old
+    assert produced(world)[-1].paused
+    assert produced(world)[-1].producer == updated.engine != engine, "or closing one would close both"
+    assert world.orders == [media.Close(object=engine, v=world.n, kind="producer")]
+    assert bob.enable(updated.number)["ok"]
+    assert snapshot(world.reloaded()) == snapshot(world.room)
+
+
+def test_who_joins_after_an_update_is_told_what_the_next_worker_would_tell() -> None:
+    world = World()
+    alice, bob = world.sending("alice"), world.receiving("bob")
+    alice.produce(10)
+    assert bob.told("newConsumer")
+
+    alice.notify("updateProducer", id=10, rtpParameters={**AGAIN, "rtcp": {"cname": "another"}})
+    told = []
+    for name in ("carol", "dave"):
+        joined = world.connected(name).ask("join", peerName=name, rtpCapabilities=CAPABILITIES)
+        told.append(joined["data"]["peers"][0]["consumers"])
+        world.crash()
+
+    assert told[0] == told[1]
+
+
+def test_another_producer_with_the_same_id_is_asked_for_again_after_a_crash_as_the_same() -> None:
+    world = World()
+    alice = world.sending("alice")
+    alice.produce(10, rtpParameters=MUXED)
+    world.prompt = False
+    alice.notify("updateProducer", id=10, rtpParameters=MUXED)
+
+    world.crash()
+
+    assert produced(world)[-1] == produced(world)[-2]
+
+
+def test_what_the_server_pauses_during_an_update_stays_paused() -> None:
+    world = World()
+    alice, bob, backend = world.sending("alice"), world.receiving("bob"), Backend(world)
+    alice.produce(10, rtpParameters=MUXED)
+    world.prompt = False
+    alice.notify("updateProducer", id=10, rtpParameters=MUXED)
+    backend.send(backend.item("pauseProducer", peer="alice", id=10))
+    bob.hush()
+
+    world.answer()
+    world.commit()
+
+    updated = world.room.peers["alice"].producers[10]
+    assert updated.locally_paused
+    assert bob.told("newConsumer")[0]["paused"] is True
+    assert [order.object for order in world.orders if isinstance(order, media.Pause)][-1] == updated.engine
+
+
+@pytest.mark.parametrize("parameters", [AGAIN, MUXED])
+def test_what_the_server_closes_during_an_update_stays_closed(parameters: dict[str, Any]) -> None:
+    world = World()
+    alice, bob, backend = world.sending("alice"), world.receiving("bob"), Backend(world)
+    alice.produce(10)
+    world.prompt = False
+    alice.notify("updateProducer", id=10, rtpParameters=parameters)
+    backend.send(backend.item("closeProducer", peer="alice", id=10))
+    world.commit()
+    bob.hush()
+
+    asked = world.answer()
+    world.commit()
+
+    assert isinstance(asked, media.UpdateProducer | media.Produce)
+    assert bob.frames == []
+    assert world.reloaded().peers["alice"].producers == {}
+    assert asked.producer in [order.object for order in world.orders]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"id": 11}, 404, "id"),
+        ({"rtpParameters": VP8}, 400, "rtpParameters.codecs[0]"),
+        ({"rtpParameters": {**OPUS, "encodings": []}}, 400, "rtpParameters.encodings"),
+        (
+            {"rtpParameters": {**OPUS, "codecs": [{**OPUS["codecs"][0], "payloadType": 99}]}},
+            400,
+            "rtpParameters.codecs",
+        ),
+    ],
+)
+def test_an_update_that_makes_no_sense_is_refused_with_its_field(
+    fields: dict[str, Any], code: int, field: str
+) -> None:
+    world = World()
+    alice, bob = world.sending("alice"), world.joined("bob")
+    alice.produce(10)
+    before = snapshot(world.room)
+    bob.hush()
+
+    item = alice.input("mediasoup-notification", 99, json.dumps(update_message(**fields)).encode())
+    world.receive(item)
+
+    answer = error_of(alice.answers(99)[0])
+    assert answer[0] == code
+    assert answer[1].startswith(f"{field}")
+    assert bob.frames == []
+    assert {**snapshot(world.room), "session|alice": 0} == {**before, "session|alice": 0}
+
+
+def update_message(**fields: Any) -> dict[str, Any]:
+    return {"method": "updateProducer", "notification": True, "id": 10, "rtpParameters": AGAIN, **fields}
