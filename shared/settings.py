@@ -54,6 +54,9 @@ class Common(BaseSettings):
 
     redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="Where room state is kept.")
     amqp_url: AmqpUrl = Field("amqp://guest:guest@127.0.0.1:5672/", description="RabbitMQ.")
+    grace_seconds: float = Field(
+        15.0, gt=0, le=3600, description="How long a resumable session may be without a connection."
+    )
     partitions: int = Field(32, ge=1, le=1024, description="Partitions of rooms; fixed once a cluster runs.")
     queue_type: Literal["classic", "quorum"] = Field("classic", description="Kind of the partition queues.")
     name: str = Field("", description="This process's name in logs and status; by default role, host and pid.")
@@ -65,7 +68,7 @@ class GatewaySettings(Common):
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a public server
     port: Port = Field(8080, description="Port of WebSocket, page and health checks; 0 picks a free one.")
     page: str = Field("", description="Folder of the call page; by default the built one. `none`: no page.")
-    tls_cert: str = Field("", description="Certificate chain (PEM); with tls_key serves https and wss.")
+    tls_cert: str = Field("", description="Certificate chain (PEM); with --tls-key serves https and wss.")
     tls_key: str = Field("", description="Private key (PEM).")
     api_key: str = Field("", description="Key of the server API; without one the API is off.")
     api_host: str = Field("127.0.0.1", description="Address of the server API: an internal one.")
@@ -75,7 +78,7 @@ class GatewaySettings(Common):
     frame_limit: int = Field(256 * 1024, ge=1024, le=1024 * 1024, description="Largest frame accepted, bytes.")
     unapplied_limit: int = Field(256, ge=1, description="Inputs of one connection in flight.")
     send_buffer: int = Field(1024 * 1024, ge=4096, description="Bytes unsent to a client before it is dropped.")
-    drain_seconds: float = Field(10.0, ge=0, description="Longest wait for clients to leave on SIGTERM.")
+    drain_seconds: float = Field(10, ge=0, description="Longest wait for clients to leave on SIGTERM.")
 
     @model_validator(mode="after")
     def _tls_is_a_pair(self) -> Self:
@@ -105,9 +108,9 @@ class NodeSettings(Common):
         "", description="Address told to clients; by default the machine's first that is not loopback."
     )
     media_port: Port = Field(
-        0, description="First media port (UDP and TCP), one per engine; 0: any of rtc_min_port to rtc_max_port."
+        0, description="First media port (UDP and TCP), one per engine; 0: any of the range --rtc-min-port begins."
     )
-    rtc_min_port: Port = Field(40000, description="First port that an engine may take when media_port is 0.")
+    rtc_min_port: Port = Field(40000, description="First port an engine may take if --media-port is 0.")
     rtc_max_port: Port = Field(49999, description="The last one.")
     initial_bitrate: int = Field(1_000_000, ge=0, description="First estimate per transport, bits per second.")
 

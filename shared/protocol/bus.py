@@ -10,11 +10,14 @@ Towards the gateway: exchange `notify`, routing key `<gateway>.<connection>` of 
 Numbers. A session's inputs are counted from 0 (its `Connect`) without gaps, its `Disconnect` included; a
 session's outputs from 1. Who sends keeps what it sent until the other end reports it applied or written, and
 sends again from there (go-back-N), so that loss, repetition and reordering in between are harmless.
+
+A resumable session (its `Connect` has a token) outlives its connections: its inputs have the client's own
+numbers (`cseq`), so its end is no input: it is `Lost`, and may be taken up again by `Resume` for the grace.
 """
 
 from collections.abc import Iterable, Iterator
 from struct import Struct as Packing
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -85,6 +88,32 @@ class Disconnect(Item, frozen=True, tag="disconnect"):
     n: int
 
 
+class Resume(Item, frozen=True, tag="resume"):
+    """Asks that a resumable session goes on over a new connection. Not numbered; repeated until a `Link` answers.
+
+    `token` is the hash of the resume token. Of two attempts the one with the higher number stays (I7). The client
+    has every output up to `ack`.
+    """
+
+    room: str
+    session: str
+    connection: int
+    token: str
+    attempt: int
+    ack: int
+
+
+class Lost(Item, frozen=True, tag="lost"):
+    """A resumable session's socket has closed. Not numbered (its inputs have the client's own numbers), repeated
+    until a `Link` answers. `final`: the client closed it and will not come back; else it has the grace to resume.
+    """
+
+    room: str
+    session: str
+    connection: int
+    final: bool = False
+
+
 class Replay(Item, frozen=True, tag="replay"):
     """Asks for the session's outputs after number `after` once more (O2). Not numbered."""
 
@@ -126,7 +155,7 @@ class Tick(Item, frozen=True, tag="tick"):
     now: int
 
 
-AnyItem: TypeAlias = Connect | Input | Refused | Disconnect | Replay | Call | MediaEvent | Tick
+AnyItem: TypeAlias = Connect | Input | Refused | Disconnect | Resume | Lost | Replay | Call | MediaEvent | Tick
 SessionItem: TypeAlias = Connect | Input | Refused | Disconnect
 
 encode_item = msgspec.msgpack.Encoder().encode
@@ -206,6 +235,21 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
     again: bool = False
 
 
+class Link(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What became of a connection to a resumable session.
+
+    `resumed`: the session goes on over it; the client's next input is `n`+1, and the outputs after its `ack` up to
+    `out` are to be had by `Replay`. `refused`: there is no such session for it (gone, other token, an older
+    attempt). `released`: the session does not go over it any more: it was lost, or another has taken over.
+    """
+
+    connection: int
+    session: str
+    state: Literal["resumed", "refused", "released"]
+    n: int = 0
+    out: int = 0
+
+
 class CallAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`code` 200 with the answer's JSON as `body`, or an error's code with its reason as text.
 
@@ -223,6 +267,7 @@ class ToGateway(msgspec.Struct, frozen=True, array_like=True, gc=False):
     messages: list[Message]
     applied: list[Applied]
     answers: list[CallAnswer] = []
+    links: list[Link] = []
 
 
 encode_to_gateway = msgspec.msgpack.Encoder().encode
