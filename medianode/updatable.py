@@ -80,7 +80,10 @@ class Updatable:
 
         self._working = True
         self.inner = inner["producerId"]
-        self._process.request("transport.produce", self.transport, inner, answers.append, must=True)
+        self._process.request("transport.produce", self.transport, inner, answers.append)
+        if answers:
+            self._produced(answers, done)  # refused before it was sent
+            return
         self._process.request("transport.consume", self._loopback.entrance, self._pipe(), answers.append, must=True)
         self._process.request("transport.produce", self._loopback.exit, outer, produced, must=True)
 

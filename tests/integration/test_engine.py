@@ -236,6 +236,9 @@ async def test_orders_take_effect_in_the_engine(room: Room) -> None:
     room.objects.order(media.SetMaxIncomingBitrate("sending", 1, 500_000))
     dump = (await engine.ask("consumer.dump", "consumer")).data
     assert (dump["paused"], dump["producerPaused"], dump["preferredSpatialLayer"]) == (True, True, 1)
+    stats = await room.ask(media.GetStats(ROUTER, "transport", "sending", 7))
+    assert isinstance(stats, media.Stats)
+    assert stats.stats[0]["localAvailableSendBw"]["maxBitrate"] == 500_000
     room.objects.order(Resume("producer", 2, "producer"))
     room.objects.order(Resume("consumer", 3, "consumer"))
     room.objects.order(media.SetPreferredProfile("consumer", 3, "default"))
