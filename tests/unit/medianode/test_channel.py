@@ -4,7 +4,16 @@ from struct import pack, unpack_from
 
 import pytest
 
-from medianode.channel import MAX_PAYLOAD, ChannelError, Decoder, LogLine, Notification, Response, encode_request
+from medianode.channel import (
+    MAX_PAYLOAD,
+    ChannelError,
+    Decoder,
+    LogLine,
+    Notification,
+    Response,
+    encode_injection,
+    encode_request,
+)
 
 
 def frame(payload: bytes) -> bytes:
@@ -29,6 +38,10 @@ def test_what_is_missing_is_undefined() -> None:
 def test_what_cannot_be_sent_is_refused(data: object) -> None:
     with pytest.raises(ChannelError):
         encode_request(1, "m", "", data)
+
+
+def test_an_injected_packet_follows_its_address() -> None:
+    assert encode_injection("p", b"rtp") == frame(b"n:producer.send:p:undefined") + frame(b"rtp")
 
 
 def test_messages_are_told_apart() -> None:

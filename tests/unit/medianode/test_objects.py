@@ -113,6 +113,37 @@ def test_ice_restarts_anew_for_a_new_generation_only(room: Objects, engine: Any,
     assert engine.requests == []
 
 
+def test_a_producer_is_updated_once_a_generation(room: Objects, engine: Any, requests: Any) -> None:
+    first = ask(room, requests.update(1))
+    again = ask(room, requests.update(1))
+    assert len(engine.requests) == 1
+    engine.answer(Produced())
+    assert first == again == ask(room, requests.update(1)) == [Produced()]
+    ask(room, requests.update(2))
+    engine.answer(Produced())
+    assert ask(room, requests.update(1)) == [Produced()], "an older one has no effect"
+    assert engine.requests == []
+    assert ask(room, requests.produce()) == [Produced()]
+
+
+def test_a_failed_update_leaves_the_producer_and_may_be_asked_again(
+    room: Objects, engine: Any, requests: Any
+) -> None:
+    first = ask(room, requests.update(1))
+    engine.answer(Failed(409, "fixed"))
+    assert failure(first) == 409
+    second = ask(room, requests.update(1))
+    engine.answer(Produced())
+    assert second == [Produced()]
+    assert room.counts().producers == 1
+
+
+def test_a_closed_producer_is_not_updated(room: Objects, engine: Any, requests: Any) -> None:
+    room.order(Close("producer", 5, "producer"))
+    assert failure(ask(room, requests.update(1))) == 404
+    assert failure(ask(room, requests.update(1, "consumer"))) == 409
+
+
 def test_stats_are_never_remembered(room: Objects, engine: Any, requests: Any) -> None:
     for _ in range(2):
         results = ask(room, requests.stats("transport"))
@@ -257,6 +288,7 @@ def test_the_null_engine_answers_everything_consistently(requests: Any) -> None:
     assert created.ice_candidates[0].ip == "192.0.2.7"
     assert ask(objects, requests.produce()) == [Produced()]
     assert ask(objects, requests.consume()) == [Consumed("default")]
+    assert ask(objects, requests.update(1)) == [Produced()]
     (restarted,) = ask(objects, requests.restart(1))
     assert isinstance(restarted, media.IceRestarted)
     assert restarted.ice_parameters != created.ice_parameters
