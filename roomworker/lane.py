@@ -10,7 +10,7 @@ from roomworker.steps import Steps
 from shared.protocol import bus, client
 
 Identity: TypeAlias = tuple[str, int]
-RoomItem: TypeAlias = bus.SessionItem | bus.Call | bus.MediaEvent
+RoomItem: TypeAlias = bus.SessionItem | bus.Resume | bus.Lost | bus.Call | bus.MediaEvent
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +31,10 @@ class Job:
                 return node, n
             case bus.Call(key=key):
                 return key, 0
+            case (
+                bus.Resume(session=session, connection=connection) | bus.Lost(session=session, connection=connection)
+            ):
+                return f"{session}/{type(self.item).__name__}", connection
             case item:
                 return item.session, number(item)
 

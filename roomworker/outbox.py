@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from roomworker.room import Changes
+from roomworker.room import Changes, Reply
 from shared.broker import Broker
 from shared.broker.pipe import Pipe
 from shared.protocol import bus, media
@@ -39,7 +39,7 @@ class Parcel(NamedTuple, Generic[T]):
     receipt: Receipt | None = None
 
 
-ForGateway: TypeAlias = Parcel[bus.Message | bus.Applied | bus.CallAnswer]
+ForGateway: TypeAlias = Parcel[bus.Message | bus.Applied | Reply]
 ForNode: TypeAlias = Parcel[media.Command]
 
 APPLIED_SIZE = 48
@@ -64,6 +64,8 @@ class Outbox:
         for message in changes.messages:
             by_gateway: dict[str, list[bus.Recipient]] = {}
             for session, out in message.to:
+                if not session.gateway:
+                    continue  # lost: the stream keeps it for the session's return
                 recipient = bus.Recipient(session.connection, session.id, out)
                 by_gateway.setdefault(session.gateway, []).append(recipient)
             for gateway, to in by_gateway.items():
@@ -71,15 +73,18 @@ class Outbox:
                 parcel: ForGateway = Parcel(bus.Message(message.body, to, message.close), size, receipt.add())
                 self._gateway(gateway).put(parcel)
         for session, n_in, n_out in changes.applied:
+            if not session.gateway:
+                continue
             applied = bus.Applied(session.connection, session.id, n_in, n_out)
             self._gateway(session.gateway).put(Parcel(applied, APPLIED_SIZE, receipt.add()))
-        for gateway, answer in changes.answers:
-            self._gateway(gateway).put(Parcel(answer, APPLIED_SIZE + len(answer.body), receipt.add()))
+        for gateway, reply in changes.replies:
+            size = APPLIED_SIZE + (len(reply.body) if isinstance(reply, bus.CallAnswer) else 0)
+            self._gateway(gateway).put(Parcel(reply, size, receipt.add()))
         for node, order in changes.orders:
             self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE, receipt.add()))
         receipt.confirm()
 
-    def tell(self, gateway: str, what: bus.Message | bus.Applied | bus.CallAnswer) -> None:
+    def tell(self, gateway: str, what: bus.Message | bus.Applied | Reply) -> None:
         """Something that is not part of a commit."""
         self._gateway(gateway).put(Parcel(what, APPLIED_SIZE))
 
@@ -110,7 +115,8 @@ class Outbox:
                 applied = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Applied)]
                 answers = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.CallAnswer)]
                 first = messages[0].to[0].connection if messages else applied[0].connection if applied else 0
-                body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers))
+                links = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Link)]
+                body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers, links))
                 self.published += 1
                 return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 

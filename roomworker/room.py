@@ -7,7 +7,7 @@ State changes only through `save`, `forget`, `notify`, `send`, `order` and the m
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
@@ -62,6 +62,9 @@ class Meta(Record):
     created: Created | None = None
 
 
+Reply: TypeAlias = bus.CallAnswer | bus.Link
+
+
 class Answered(NamedTuple):
     """The answer to a call of the server API, kept for whoever asks again with the same key."""
 
@@ -82,7 +85,7 @@ class Outgoing:
 class Changes:
     """What one commit carries. `fields`: name → JSON, None deletes. `gone`: closed sessions (None: forget it).
 
-    `answered` are calls of the server API by their key (None: forget it), `answers` what is to be sent of them.
+    `answered` are calls of the server API by their key (None: forget it); `replies` is what gateways are told beside.
     `applied` has the sessions whose inputs or outputs moved, with the numbers that this commit makes true.
     """
 
@@ -93,7 +96,7 @@ class Changes:
     gone: "dict[str, Gone | None]" = field(default_factory=dict)
     applied: list[tuple[Session, int, int]] = field(default_factory=list)
     answered: dict[str, Answered | None] = field(default_factory=dict)
-    answers: list[tuple[str, bus.CallAnswer]] = field(default_factory=list)
+    replies: list[tuple[str, Reply]] = field(default_factory=list)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -128,7 +131,8 @@ class Room:
         self._gone: dict[str, Gone | None] = {}
         self._moved: dict[str, Session] = {}
         self._answered: dict[str, Answered | None] = {}
-        self._answers: list[tuple[str, bus.CallAnswer]] = []
+        self._replies: list[tuple[str, Reply]] = []
+        self._resumed: dict[str, Session] = {}
 
     def configure(self) -> None:
         """Lets what the room was created with take effect."""
@@ -156,9 +160,14 @@ class Room:
 
     def send(self, session: Session, body: bytes, close: int = 0) -> None:
         """A frame (or a close) for one session."""
-        session.n_out += 1
-        self.touch(session)
+        self._number(session, len(body))
         self._messages.append(Outgoing(body, [(session, session.n_out)], close))
+
+    def _number(self, session: Session, size: int) -> None:
+        session.n_out += 1
+        if session.lost_at is not None:
+            session.lost_bytes += size
+        self.touch(session)
 
     def notify(self, to: Iterable[Peer], notification: client.ToClient) -> None:
         """One notification for several peers, encoded once (DELIVERY O4)."""
@@ -166,14 +175,15 @@ class Room:
 
     def tell(self, to: Iterable[Peer], frame: Callable[[], bytes]) -> None:
         """One frame for several peers; made only if there are any."""
+        receivers = list(to)
+        if not receivers:
+            return
+        body = frame()
         recipients: list[tuple[Session, int]] = []
-        for peer in to:
-            session = peer.session
-            session.n_out += 1
-            self.touch(session)
-            recipients.append((session, session.n_out))
-        if recipients:
-            self._messages.append(Outgoing(frame(), recipients))
+        for peer in receivers:
+            self._number(peer.session, len(body))
+            recipients.append((peer.session, peer.session.n_out))
+        self._messages.append(Outgoing(body, recipients))
 
     def order(self, order: media.AnyOrder) -> None:
         """For the room's media node, sent once this is committed; `order.v` is `next_n`."""
@@ -191,7 +201,7 @@ class Room:
 
     def answer(self, call: bus.Call, code: int, body: bytes, *, keep: bool) -> None:
         """Answers a call of the server API once its effect is committed; kept answers are known again."""
-        self._answers.append((call.reply_to, bus.CallAnswer(call.n, code, body)))
+        self._replies.append((call.reply_to, bus.CallAnswer(call.n, code, body)))
         if keep:
             self.answered[call.key] = self._answered[call.key] = Answered(code, body)
             if len(self.answered) > GONE_KEPT:
@@ -228,15 +238,26 @@ class Room:
             self._gone,
             [(session, session.n_in, session.n_out) for session in self._moved.values()],
             self._answered,
-            self.take_answers(),
+            self.take_replies(),
         )
         self._dirty, self._messages, self._orders, self._gone, self._moved, self._answered = {}, [], [], {}, {}, {}
         return changes
 
-    def take_answers(self) -> list[tuple[str, bus.CallAnswer]]:
-        """Answers of calls that need no commit."""
-        answers, self._answers = self._answers, []
-        return answers
+    def take_replies(self) -> list[tuple[str, Reply]]:
+        """What gateways are told even if there is nothing to commit."""
+        for session in self._resumed.values():
+            link = bus.Link(session.connection, session.id, "resumed", session.n_in, session.n_out)
+            self._replies.append((session.gateway, link))
+        replies, self._replies, self._resumed = self._replies, [], {}
+        return replies
+
+    def link(self, gateway: str, link: bus.Link) -> None:
+        """What became of a connection of a resumable session."""
+        self._replies.append((gateway, link))
+
+    def link_resumed(self, session: Session) -> None:
+        """It goes on over its present connection, from the numbers that will then be committed."""
+        self._resumed[session.id] = session
 
     # --- numbers and names ------------------------------------------------------------------------------------
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, cast
 
-from roomworker import actions, dispatch, mediaevents, stats
+from roomworker import actions, dispatch, mediaevents, resumption, stats
 from roomworker import session as sessions
 from roomworker.dispatch import Handled
 from roomworker.lane import Defect, Identity, Job, Lane, number
-from roomworker.room import Changes, Room
+from roomworker.room import Changes, Reply, Room
 from roomworker.session import Gone, Session
 from roomworker.steps import Place, Placed, Step, StepResult, Steps
 from shared import log
@@ -55,6 +55,7 @@ class Runner:
         self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
         self._buried = dict(room.gone)
         self._finished: list[Job] = []
+        self._now = 0
         self._alive = True
 
     # --- in ---------------------------------------------------------------------------------------------------
@@ -71,6 +72,13 @@ class Runner:
                 self._finished.append(job)
             case bus.Call():
                 self._guarded(job, partial(actions.call, self.room, item))
+                self._finished.append(job)
+                self._drop_lanes()
+            case bus.Resume():
+                self._guarded(job, partial(resumption.resume, self.room, job.origin, item))
+                self._finished.append(job)
+            case bus.Lost():
+                self._guarded(job, partial(resumption.lost, self.room, job.origin, item, self._now))
                 self._finished.append(job)
                 self._drop_lanes()
             case bus.Connect():
@@ -122,7 +130,7 @@ class Runner:
 
     def _report(self, session: Session, *, again: bool = False) -> None:
         committed = self._committed.get(session.id)
-        if committed is not None:
+        if committed is not None and session.gateway:
             self._shell.report(
                 session.gateway,
                 bus.Applied(session.connection, session.id, committed.n_in, committed.n_out, again),
@@ -138,21 +146,33 @@ class Runner:
             self._report(session)
 
     def gateway_gone(self, gateway: str) -> None:
-        """A gateway has died: its sessions end as if their sockets had closed.
+        """A gateway has died: its sessions are lost, or end, as if their sockets had closed.
 
-        Should it live after all, it closes them: it gets what the sessions' last output says.
+        Should it live after all, it closes them: it gets what the sessions' last output says, or their release.
         """
         for session in [s for s in self.room.sessions.values() if s.gateway == gateway]:
-            sessions.end(self.room, session, GONE)
+            if session.token:
+                self.room.link(gateway, bus.Link(session.connection, session.id, "released"))
+                resumption.lose(self.room, session, self._now)
+            else:
+                sessions.end(self.room, session, GONE)
         self._drop_lanes()
 
     @property
     def wants_time(self) -> bool:
-        return bool(self.room.reporters) or self.room.meta.created is not None
+        room = self.room
+        return (
+            bool(room.reporters)
+            or room.meta.created is not None
+            or any(session.lost_at is not None for session in room.sessions.values())
+        )
 
-    def tick(self, now: int) -> None:
-        """The partition's time, ms since the epoch."""
+    def tick(self, now: int, grace: int = resumption.GRACE) -> None:
+        """The partition's time, ms since the epoch, and how long (ms) a session may be without a connection."""
+        self._now = now
         actions.idle(self.room, now)
+        resumption.end_overdue(self.room, now, grace)
+        self._drop_lanes()
         for reporter in stats.due(self.room, now):
             self._ask_stats(reporter)
 
@@ -304,9 +324,9 @@ class Runner:
         finished, self._finished = self._finished, []
         return finished
 
-    def take_answers(self) -> list[tuple[str, bus.CallAnswer]]:
-        """Their answers, where they were calls."""
-        return self.room.take_answers()
+    def take_replies(self) -> list[tuple[str, Reply]]:
+        """What gateways are told of them."""
+        return self.room.take_replies()
 
     def committed(self, changes: Changes) -> None:
         for session, n_in, n_out in changes.applied:

@@ -18,6 +18,8 @@ FIRST: Final = 0  # the number of a session's `Connect`
 class Session(Record):
     """Stored as `session|<peer>`. `n_in` is the last input applied, `n_out` the last output that exists.
 
+    `gateway` is empty while it has no connection; `lost_at` is since when (ms, room time), `lost_bytes` what it was
+    sent since. `token` is the hash of its resume token, `attempt` the number of its last resumption.
     `joins` counts how often its peer has joined: it tells apart the media objects of one join and the next.
     """
 
@@ -30,6 +32,9 @@ class Session(Record):
     n_in: int = FIRST
     n_out: int = 0
     joins: int = 0
+    attempt: int = 0
+    lost_at: int | None = None
+    lost_bytes: int = 0
 
     @property
     def field(self) -> str:

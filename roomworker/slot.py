@@ -13,7 +13,7 @@ from typing import Protocol
 from roomworker.lane import Defect, Identity, Job
 from roomworker.limits import Limits
 from roomworker.loading import load
-from roomworker.room import Changes, Room
+from roomworker.room import Changes, Reply, Room
 from roomworker.runner import OnResult, Runner
 from roomworker.store import Commit, Entry, SentMessage, Status, Stored
 from shared import log
@@ -35,7 +35,7 @@ class Host(Protocol):
 
     def publish(self, changes: Changes, done: Callable[[], None]) -> None: ...
 
-    def answer_call(self, gateway: str, answer: bus.CallAnswer) -> None: ...
+    def reply(self, gateway: str, reply: Reply) -> None: ...
 
     def want_load(self, slot: "Slot") -> None: ...
 
@@ -63,7 +63,8 @@ class Slot:
 
     def gateways(self) -> set[str]:
         """The gateways that its sessions are connected to, as far as it is loaded."""
-        return {session.gateway for session in self._runner.room.sessions.values()} if self._runner else set()
+        sessions = self._runner.room.sessions.values() if self._runner else ()
+        return {session.gateway for session in sessions if session.gateway}
 
     @property
     def wants_time(self) -> bool:
@@ -123,8 +124,9 @@ class Slot:
             if self._pending is None:
                 self._host.want_commit(self)
             return
-        for gateway, answer in runner.take_answers():
-            self._host.answer_call(gateway, answer)
+        if self._pending is None:  # or they might tell of what is not committed yet
+            for gateway, reply in runner.take_replies():
+                self._host.reply(gateway, reply)
         for job in runner.take_finished():
             self.done(job)
         self._leave_if_unused(runner)

@@ -103,8 +103,9 @@ def index_key(partition: int) -> str:
 class Store:
     """`commit` and `load` take many rooms in one round trip and try again until Redis answers."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, keep_out_ms: int = KEEP_OUT_MS) -> None:
         self._redis = redis
+        self._keep_out_ms = keep_out_ms
         self._script_loaded = False
         self.round_trips = 0
 
@@ -119,7 +120,7 @@ class Store:
             commands: list[tuple[Any, ...]] = []
             script_at: list[int] = []
             for index in todo:
-                before, script = _commands(commits[index])
+                before, script = _commands(commits[index], self._keep_out_ms)
                 script_at.append(len(commands) + len(before))
                 commands += [*before, script]
             results = await self._run(commands)
@@ -204,7 +205,7 @@ def _member(commit: Commit) -> str:
     return f"{quote(commit.room, safe='')}#{(commit.version or commit.expected).partition(':')[0]}"
 
 
-def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
+def _commands(commit: Commit, keep_out_ms: int) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
     """What precedes the script, and the script."""
     key = room_key(commit.room)
     before = [("SADD", index_key(commit.partition), _member(commit))] if commit.first else []
@@ -230,7 +231,7 @@ def _commands(commit: Commit) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
     sections = [part for section in (sets, deletes, buried, forgotten) for part in (len(section), *section)]
     entry = _encode_entry(commit.entry) if commit.entry else b""
     head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
-    return before, (*head, KEEP_OUT_MS, KEEP_GONE_S, entry, commit.grave, *sections)
+    return before, (*head, keep_out_ms, KEEP_GONE_S, entry, commit.grave, *sections)
 
 
 def _stored(fields: Any, gone: Any) -> Stored:

@@ -17,7 +17,7 @@ from roomworker.limits import Limits
 from roomworker.mediaclient import MediaClient
 from roomworker.outbox import Outbox
 from roomworker.partition import Partition
-from roomworker.room import Changes
+from roomworker.room import Changes, Reply
 from roomworker.runner import OnResult, Runner
 from roomworker.session import Gone
 from roomworker.slot import Slot
@@ -37,6 +37,8 @@ may be behind them."""
 TICK_TTL: Final = 3.0
 HAND_OVER_PATIENCE: Final = 1.0
 TAKE_OVER_AT_ONCE: Final = 100
+KEEP_BEYOND_GRACE_MS: Final = 15_000
+"""Sent messages are kept this much longer than a session may be without a connection (DELIVERY O1)."""
 BURY_AFTER: Final = 60.0
 
 logger = log.get("worker")
@@ -59,7 +61,8 @@ class RoomWorker:
         self._broker = broker
         self._redis = redis
         self._random = Random()
-        self.store = Store(redis)
+        self._grace = round(settings.grace_seconds * 1000)
+        self.store = Store(redis, keep_out_ms=self._grace + KEEP_BEYOND_GRACE_MS)
         self.committer = Committer(self.store)
         self.outbox = Outbox(broker, self.id, lambda lost: self._media.lost(lost))
         self._media = MediaClient(self.outbox.ask)
@@ -242,8 +245,8 @@ class RoomWorker:
     def report(self, gateway: str, applied: bus.Applied) -> None:
         self.outbox.tell(gateway, applied)
 
-    def answer_call(self, gateway: str, answer: bus.CallAnswer) -> None:
-        self.outbox.tell(gateway, answer)
+    def reply(self, gateway: str, reply: Reply) -> None:
+        self.outbox.tell(gateway, reply)
 
     def publish(self, changes: Changes, done: Callable[[], None]) -> None:
         self.outbox.push(changes, done)
@@ -288,7 +291,7 @@ class RoomWorker:
         now = time.monotonic()
         for slot in list(partition.slots.values()):
             if slot.wants_time:
-                slot.when_live(partial(Runner.tick, now=tick.now))
+                slot.when_live(partial(Runner.tick, now=tick.now, grace=self._grace))
             for gateway in slot.gateways():
                 if self._gateways.gone(gateway, now):
                     slot.when_live(partial(Runner.gateway_gone, gateway=gateway))

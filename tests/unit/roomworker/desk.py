@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from roomworker.limits import Limits
 from roomworker.partition import Partition
-from roomworker.room import Changes
+from roomworker.room import Changes, Reply
 from roomworker.runner import OnResult
 from roomworker.session import Gone
 from roomworker.slot import Slot
@@ -57,7 +57,7 @@ class Desk:
         self.published: list[tuple[Changes, Callable[[], None]]] = []
         self.asked: list[tuple[media.AnyRequest, OnResult]] = []
         self.reports: list[bus.Applied] = []
-        self.answers: list[bus.CallAnswer] = []
+        self.replies: list[Reply] = []
         self.limits = Limits()
         self.activations = 0
         self.ticks: list[bus.Tick] = []
@@ -79,8 +79,8 @@ class Desk:
     def publish(self, changes: Changes, done: Callable[[], None]) -> None:
         self.published.append((changes, done))
 
-    def answer_call(self, gateway: str, answer: bus.CallAnswer) -> None:
-        self.answers.append(answer)
+    def reply(self, gateway: str, reply: Reply) -> None:
+        self.replies.append(reply)
 
     def want_load(self, slot: Slot) -> None:
         if slot not in self.loads:

@@ -15,7 +15,7 @@ from roomworker.codecs import DEFAULT_ROOM_CAPABILITIES
 from roomworker.lane import Defect, Identity, Job, RoomItem
 from roomworker.limits import Limits
 from roomworker.loading import load
-from roomworker.room import Answered, Changes, Room
+from roomworker.room import Answered, Changes, Reply, Room
 from roomworker.runner import OnResult, Runner
 from roomworker.session import Gone
 from shared.protocol import bus, client, media
@@ -109,6 +109,7 @@ class World:
         self.gone: dict[str, Gone] = {}
         self.answered: dict[str, Answered] = {}
         self.answers: list[tuple[str, bus.CallAnswer]] = []
+        self.links: list[tuple[str, bus.Link]] = []
         self.limits = Limits()
         self.n = 0
         self.stream: dict[str, list[Sent]] = {}
@@ -250,7 +251,7 @@ class World:
         (changes, jobs), self.pending = self.pending, None
         self.runner.committed(changes)
         self.orders += [order for _, order in changes.orders]
-        self.answers += changes.answers
+        self._take_replies(changes.replies)
         for job in jobs:
             self.done(job)
 
@@ -259,9 +260,16 @@ class World:
         while self.take():
             self.store()
             self.finish()
-        self.answers += self.runner.take_answers()
+        self._take_replies(self.runner.take_replies())
         for job in self.runner.take_finished():
             self.done(job)
+
+    def _take_replies(self, replies: Iterable[tuple[str, Reply]]) -> None:
+        for gateway, reply in replies:
+            if isinstance(reply, bus.Link):
+                self.links.append((gateway, reply))
+            else:
+                self.answers.append((gateway, reply))
 
     def crash(self) -> None:
         """Another worker takes over; what was not committed is delivered to it again."""
