@@ -145,26 +145,26 @@ def close_room(room: Room, action: actions.CloseRoom) -> actions.Done:
         peers.discard(room, peer)  # everybody leaves: nobody needs to hear it of everybody
     for session in list(room.sessions.values()):
         sessions.end(room, session, ROOM_CLOSED)
-    room.meta.created = None
-    room.save_meta()
+    _uncreate(room)
     return actions.Done()
+
+
+def _uncreate(room: Room) -> None:
+    room.meta.created = None
+    room.configure()  # whoever comes before the room has left memory finds it as it will be read
+    room.save_meta()
 
 
 def idle(room: Room, now: int) -> None:
     """Lets a created room go when it has been without anybody for its `idle_seconds`. `now` in ms."""
     created = room.meta.created
-    if created is None:
+    if created is None or room.sessions:
         return
-    if room.sessions:
-        if created.idle_since is not None:
-            created.idle_since = None
-            room.save_meta()
-    elif created.idle_since is None:
+    if created.idle_since is None:
         created.idle_since = now
         room.save_meta()
     elif now - created.idle_since >= created.idle_seconds * 1000:
-        room.meta.created = None
-        room.save_meta()
+        _uncreate(room)
 
 
 # --- its objects ----------------------------------------------------------------------------------------------

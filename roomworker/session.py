@@ -67,6 +67,8 @@ def connect(room: "Room", gateway: str, item: bus.Connect) -> Session:
         end(room, current, REPLACED)
     room.sessions[session.id] = session
     room.session_of[session.peer] = session
+    if room.meta.created is not None:
+        room.meta.created.idle_since = None
     room.save_meta()
     room.touch(session)
     return session

@@ -57,3 +57,42 @@ class Backend:
     def answer(self, n: int) -> tuple[int, Any]:
         (answer,) = self.answers(n)
         return answer
+
+
+class Call:
+    """alice sends 10 over transport 1, bob receives it over transport 2, carol could."""
+
+    def __init__(self, kind: str = "audio") -> None:
+        self.world = World()
+        self.alice = self.world.sending("alice")
+        self.bob = self.world.receiving("bob")
+        self.carol = self.world.receiving("carol")
+        self.consumer = self.alice.produce(10, kind)
+        assert self.bob.enable(self.consumer)["ok"]
+        self.backend = Backend(self.world)
+        self.hush()
+
+    def hush(self) -> None:
+        self.world.orders.clear()
+        for it in (self.alice, self.bob, self.carol):
+            it.hush()
+
+    @property
+    def source(self) -> str:
+        """alice's producer on the media node."""
+        return self.world.room.peers["alice"].producers[10].engine
+
+    @property
+    def fed(self) -> str:
+        """bob's consumer on the media node."""
+        return self.world.room.peers["bob"].consumers[self.consumer].engine
+
+    @property
+    def heard(self) -> dict[str, list[str]]:
+        """The notifications since `hush`, of those who heard any."""
+        everybody = (self.alice, self.bob, self.carol)
+        return {it.peer: it.methods for it in everybody if it.methods}
+
+    @property
+    def ordered(self) -> list[tuple[type, str]]:
+        return [(type(order), order.object) for order in self.world.orders]
