@@ -32,29 +32,28 @@ async def run(settings: RunSettings, stop: asyncio.Event) -> None:
         gateway_broker, _ = await stack.enter_async_context(open_links("gateway"))
         if stop.is_set():
             return
+        # Closed in the opposite order, also if a later one cannot start.
         node = await _media_node(settings, node_broker, redis)
+        if node is not None:
+            stack.push_async_callback(node.close)
         worker = RoomWorker(settings, worker_broker, redis)
         await started(worker.start())
+        stack.push_async_callback(worker.close)
         gateway = Gateway(settings, gateway_broker, redis)
         await started(gateway.start())
+        stack.push_async_callback(gateway.close)
         _greet(settings, gateway, has_engine=node is not None)
         await until(stop, gateway, worker, *([node] if node else []))
         await gateway.drain()
-        await gateway.close()
-        await worker.close()
-        if node is not None:
-            await node.close()
 
 
 @asynccontextmanager
 async def _servers(settings: RunSettings, stop: asyncio.Event) -> AsyncIterator[Links]:
     """How this process's roles reach broker and Redis: each has its own link, all to the same servers."""
-    if bool(settings.amqp_url) != bool(settings.redis_url):
-        raise CannotStart("REDIS_URL and AMQP_URL belong together: give both, or neither")
     if settings.amqp_url:
         yield lambda role: links(settings, role, stop)
         return
-    hub, redis = MemoryHub(), _memory_redis()
+    hub, redis = MemoryHub(settings.partitions), _memory_redis()
 
     @asynccontextmanager
     async def in_memory(_: str) -> AsyncIterator[tuple[Broker, Redis]]:
@@ -75,7 +74,9 @@ def _memory_redis() -> Redis:
     try:
         from fakeredis.aioredis import FakeRedis
     except ImportError:
-        raise CannotStart("in-memory Redis needs `pip install plenary[embedded]`; or give REDIS_URL") from None
+        raise CannotStart(
+            "in-memory Redis needs `pip install plenary[embedded]`; or give --redis-url and --amqp-url"
+        ) from None
     return FakeRedis()
 
 
@@ -97,4 +98,5 @@ def _greet(settings: RunSettings, gateway: Gateway, *, has_engine: bool) -> None
     broker = "RabbitMQ" if settings.amqp_url else "in-memory broker"
     store = "Redis" if settings.redis_url else "in-memory Redis"
     engine = f"{settings.engine} engine" if has_engine else "no media engine"
-    console.print(f"  [dim]{broker}, {store}, {engine}. Ctrl-C ends it.[/]\n")
+    api = f" Server API: http://localhost:{gateway.api.port}/v1/" if gateway.api else ""
+    console.print(f"  [dim]{broker}, {store}, {engine}.{api} Ctrl-C ends it.[/]\n")

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from shared import log
 from shared.broker import Broker
-from shared.broker.amqp import AmqpBroker
+from shared.broker.amqp import AmqpBroker, Mismatch
 from shared.settings import Common
 
 REDIS_TIMEOUT = 5.0
@@ -70,6 +70,20 @@ async def reach(redis: Redis, stop: asyncio.Event) -> None:
         return
 
 
+async def _connect(broker: AmqpBroker, stop: asyncio.Event) -> None:
+    connecting = asyncio.ensure_future(broker.connect())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not connecting.done():
+        connecting.cancel()
+        return
+    try:
+        await connecting
+    except Mismatch as reason:
+        raise CannotStart(str(reason)) from None
+
+
 @asynccontextmanager
 async def links(settings: Common, name: str, stop: asyncio.Event) -> AsyncIterator[tuple[Broker, Redis]]:
     """The role's broker and Redis, both up. Waits for them as long as it takes, or until `stop`."""
@@ -77,14 +91,7 @@ async def links(settings: Common, name: str, stop: asyncio.Event) -> AsyncIterat
     broker = AmqpBroker(settings.amqp_url, partitions=settings.partitions, queue_type=settings.queue_type, name=name)
     try:
         await reach(redis, stop)
-        connecting = asyncio.ensure_future(broker.connect())
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if connecting.done():
-            await connecting
-        else:
-            connecting.cancel()
+        await _connect(broker, stop)
         yield broker, redis
     finally:
         await broker.close()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
+from gateway.front import BadCertificate
 from gateway.server import Gateway
 from medianode.build import EngineUnavailable
 from medianode.engine import EngineFailed
@@ -38,9 +39,11 @@ async def gateway(settings: GatewaySettings, stop: asyncio.Event) -> None:
             return
         role = Gateway(settings, broker, redis)
         await started(role.start())
-        await until(stop, role)
-        await role.drain()
-        await role.close()
+        try:
+            await until(stop, role)
+            await role.drain()
+        finally:
+            await role.close()
 
 
 async def roomworker(settings: WorkerSettings, stop: asyncio.Event) -> None:
@@ -49,8 +52,10 @@ async def roomworker(settings: WorkerSettings, stop: asyncio.Event) -> None:
             return
         role = RoomWorker(settings, broker, redis)
         await started(role.start())
-        await until(stop, role)
-        await role.close()
+        try:
+            await until(stop, role)
+        finally:
+            await role.close()
 
 
 async def medianode(settings: NodeSettings, stop: asyncio.Event) -> None:
@@ -63,15 +68,17 @@ async def medianode(settings: NodeSettings, stop: asyncio.Event) -> None:
             return
         role = MediaNode(settings, broker, redis, make)
         await started(role.start())
-        await until(stop, role)
-        await role.close()
+        try:
+            await until(stop, role)
+        finally:
+            await role.close()
 
 
 async def started(start: Awaitable[None]) -> None:
     """Awaits a role's start, and says in words what kept it from starting."""
     try:
         await start
-    except (DifferentCluster, EngineFailed) as reason:
+    except (BadCertificate, DifferentCluster, EngineFailed) as reason:
         raise CannotStart(str(reason)) from None
     except OSError as reason:
         raise CannotStart(f"cannot listen: {reason}") from None

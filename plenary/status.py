@@ -1,61 +1,98 @@
 """`plenary status`: who is there, and who serves what."""
 
-import time
-from typing import Any
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, get_args
 
+import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from plenary.process import CannotStart, open_redis
-from shared.registry import Observer
+from shared import registry
+from shared.registry import BEAT_EVERY, Role
 
-console = Console()
+LOOK_FOR: Final = 2 * BEAT_EVERY
+"""Seconds between the two looks: who lives has changed its beat meanwhile."""
+
+console = Console(soft_wrap=True)
+
+_COLUMNS: Final[dict[Role, tuple[str, dict[str, str]]]] = {
+    "gateways": ("Gateways", {"connections": "connections", "draining": "draining"}),
+    "workers": ("Room workers", {"rooms": "rooms", "active": "partitions", "subscribed": "in line for"}),
+    "nodes": (
+        "Media nodes",
+        {"engine": "engine", "announced_ip": "address", "routers": "routers", "transports": "transports"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A process as it was seen twice."""
+
+    id: str
+    info: dict[str, Any]
+    beating: bool
 
 
 async def show(redis_url: str) -> None:
     redis = open_redis(redis_url)
     try:
-        members = {role: await _read(redis, role) for role in ("gateways", "workers", "nodes")}
+        with console.status(f"looking for {LOOK_FOR:.0f} s who is alive …"):
+            first = await look(redis)
+            await asyncio.sleep(LOOK_FOR)
+            second = await look(redis)
     except (RedisError, OSError) as failure:
-        raise CannotStart(f"Redis at {redis_url} does not answer: {failure}") from None
+        raise CannotStart(f"Redis does not answer: {failure} (--redis-url)") from None
     finally:
         await redis.aclose()
-    _print("Gateways", members["gateways"], {"connections": "connections", "draining": "draining"})
-    _print(
-        "Room workers", members["workers"], {"rooms": "rooms", "active": "partitions", "subscribed": "in line for"}
-    )
-    _print(
-        "Media nodes",
-        members["nodes"],
-        {"engine": "engine", "announced_ip": "address", "routers": "routers", "transports": "transports"},
-    )
+    for role, (title, columns) in _COLUMNS.items():
+        _print(title, compare(first[role], second[role]), columns)
 
 
-async def _read(redis: Redis, role: Any) -> dict[str, dict[str, Any]]:
-    observer = Observer(redis, role)
-    await observer.read(time.monotonic())
-    return observer.alive
+async def look(redis: Redis) -> dict[Role, dict[str, Any]]:
+    """What every process last told."""
+    found: dict[Role, dict[str, Any]] = {}
+    for role in get_args(Role):
+        entries: Any = await redis.hgetall(registry.key(role))
+        found[role] = {name.decode(): orjson.loads(value) for name, value in entries.items()}
+    return found
 
 
-def _print(title: str, members: dict[str, dict[str, Any]], columns: dict[str, str]) -> None:
-    table = Table(title=f"{title} ({len(members)})", title_justify="left")
-    table.add_column("id")
-    for heading in columns.values():
+def compare(first: dict[str, Any], second: dict[str, Any]) -> list[Seen]:
+    """Who is new in the second look beats as well as who has changed."""
+    return [
+        Seen(name, info, name not in first or first[name].get("beat") != info.get("beat"))
+        for name, info in sorted(second.items())
+    ]
+
+
+def _print(title: str, members: Sequence[Seen], columns: dict[str, str]) -> None:
+    alive = sum(member.beating for member in members)
+    table = Table(title=f"{title} ({alive})", title_justify="left")
+    for heading in ("id", *columns.values()):
         table.add_column(heading)
-    for name, info in sorted(members.items()):
-        table.add_row(name, *(_cell(info.get(field, "")) for field in columns))
+    for member in members:
+        note = "" if member.beating else " [yellow]not beating[/]"
+        cells = (escape(_cell(member.info.get(field, ""))) for field in columns)
+        table.add_row(escape(member.id) + note, *cells, style=None if member.beating else "dim")
     console.print(table)
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         return _ranges([int(number) for number in value])
     return str(value)
 
 
-def _ranges(numbers: list[int]) -> str:
+def _ranges(numbers: Sequence[int]) -> str:
     """`0-3 7` for [0, 1, 2, 3, 7]."""
     parts: list[str] = []
     for number in numbers:

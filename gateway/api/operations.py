@@ -19,9 +19,7 @@ from shared.protocol import actions
 from shared.protocol.client import explain
 from shared.protocol.rtp import Wire
 
-_LIMITS: Final = {"appData": 16 * 1024, "data": 256 * 1024}
-"""Bytes of JSON that a field may have. It is told to clients, each of which gets a copy."""
-
+APP_DATA_BYTES: Final = 16 * 1024
 PAGE_LIMIT: Final = 1000
 PAGE_DEFAULT: Final = 100
 
@@ -110,9 +108,8 @@ class Operation:
             if name not in self.body:
                 known = ", ".join(self.body)
                 raise BadPayload(f"{name}: unknown field; there are {known}")
-        for name, limit in _LIMITS.items():
-            if len(bytes(fields.get(name, b""))) > limit:
-                raise TooLarge(f"{name}: more than {limit} bytes")
+        if len(bytes(fields.get("appData", b""))) > APP_DATA_BYTES:
+            raise TooLarge(f"appData: more than {APP_DATA_BYTES} bytes")
         return fields
 
 

@@ -1,10 +1,12 @@
 """Names in a connection's query, and TLS settings."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.front import names, tls, tokens, valid_name
+from gateway.front import BadCertificate, names, tls, tokens, valid_name
 from shared.settings import GatewaySettings
 
 
@@ -31,6 +33,15 @@ def test_header_tokens() -> None:
     assert tokens("keep-alive, Upgrade,,") == ["keep-alive", "Upgrade"]
 
 
-def test_half_of_tls_is_an_error() -> None:
-    with pytest.raises(ValueError, match="belong together"):
-        tls(GatewaySettings(tls_cert="cert.pem"))
+def test_a_missing_certificate_is_named(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_text("x")
+    with pytest.raises(BadCertificate, match=f"cannot read {key}: No such file"):
+        tls(GatewaySettings(tls_cert=str(cert), tls_key=str(key)))
+
+
+def test_what_is_no_certificate_is_named(tmp_path: Path) -> None:
+    cert = tmp_path / "cert.pem"
+    cert.write_text("x")
+    with pytest.raises(BadCertificate, match=str(cert)):
+        tls(GatewaySettings(tls_cert=str(cert), tls_key=str(cert)))

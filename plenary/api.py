@@ -1,0 +1,251 @@
+"""`plenary rooms`, `plenary peers` and `plenary api`: the server API for people."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final, TypeAlias
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from plenary.client import Client, Refused, path
+
+PAGE: Final = 1000
+
+console = Console(soft_wrap=True)
+rooms = typer.Typer(help="Lists, makes and closes rooms, through a gateway's server API.", no_args_is_help=True)
+peers = typer.Typer(help="Lists and closes peers, through a gateway's server API.", no_args_is_help=True)
+
+Url: TypeAlias = Annotated[
+    str, typer.Option("--api-url", envvar="PLENARY_API_URL", help="Address of a gateway's server API.")
+]
+Key: TypeAlias = Annotated[
+    str,
+    typer.Option("--api-key", envvar="PLENARY_API_KEY", help="The API's key.", show_default=False),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the API's answer as it is.")]
+Room: TypeAlias = Annotated[str, typer.Argument(help="The room's name.")]
+Peer: TypeAlias = Annotated[str, typer.Argument(help="The peer's name.")]
+AppData: TypeAlias = Annotated[
+    str | None, typer.Option("--app-data", help="JSON that is told along.", show_default=False)
+]
+URL: Final = "http://127.0.0.1:8081"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(rooms, name="rooms")
+    app.add_typer(peers, name="peers")
+    app.command(name="api")(api)
+
+
+# --- rooms ----------------------------------------------------------------------------------------------------
+
+
+@rooms.command("list")
+def list_rooms(url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
+    """All rooms."""
+    names = [room["name"] for page in _pages(url, key) for room in page["rooms"]]
+    if as_json:
+        _print_json(names)
+    else:
+        _print(f"Rooms ({len(names)})", ["name"], [[name] for name in sorted(names)])
+
+
+def _pages(url: str, key: str) -> Iterator[Any]:
+    after = ""
+    while True:
+        page = _ask(url, key, "GET", f"/v1/rooms?limit={PAGE}&after={quote(after, safe='')}")
+        yield page
+        if page["next"] is None:
+            return
+        after = page["next"]
+
+
+@rooms.command("show")
+def show_room(room: Room, url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
+    """A room and who is in it."""
+    _print_room(_ask(url, key, "GET", path("rooms", room)), as_json)
+
+
+@rooms.command("create")
+def create_room(
+    room: Room,
+    max_peers: Annotated[int | None, typer.Option(help="Peers it takes at most.", show_default=False)] = None,
+    idle_seconds: Annotated[int, typer.Option(help="How long it stays when everybody has left.")] = 300,
+    codecs: Annotated[
+        str | None, typer.Option(help="JSON list of codecs, best first; see the API.", show_default=False)
+    ] = None,
+    app_data: AppData = None,
+    url: Url = URL,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:
+    """Makes a room, which then stays for a while with nobody in it."""
+    body: dict[str, Any] = {"idleSeconds": idle_seconds} | _app_data(app_data)
+    if max_peers is not None:
+        body["limits"] = {"peers": max_peers}
+    if codecs is not None:
+        body["codecs"] = _parse(codecs, "--codecs")
+    _print_room(_ask(url, key, "PUT", path("rooms", room), body), as_json)
+
+
+@rooms.command("close")
+def close_room(room: Room, app_data: AppData = None, url: Url = URL, key: Key = "") -> None:
+    """Sends everybody away and ends the room."""
+    _ask(url, key, "DELETE", path("rooms", room), _app_data(app_data))
+    console.print("closed")
+
+
+@rooms.command("message")
+def message_room(
+    room: Room,
+    data: Annotated[str, typer.Argument(help="JSON; what is none is sent as text.")],
+    url: Url = URL,
+    key: Key = "",
+) -> None:
+    """Sends a message to everybody in a room."""
+    _ask(url, key, "POST", path("rooms", room, "messages"), {"data": _json_or_text(data)})
+    console.print("sent")
+
+
+# --- peers ----------------------------------------------------------------------------------------------------
+
+
+@peers.command("list")
+def list_peers(room: Room, url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
+    """The peers of a room."""
+    found = _ask(url, key, "GET", path("rooms", room))["peers"]
+    if as_json:
+        _print_json(found)
+    else:
+        _print_peers(found)
+
+
+@peers.command("show")
+def show_peer(room: Room, peer: Peer, url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
+    """A peer and all it has."""
+    view = _ask(url, key, "GET", path("rooms", room, "peers", peer))
+    if as_json:
+        _print_json(view)
+        return
+    spy = ", a spy" if view["spy"] else ""
+    console.print(f"{view['name']} at {view['gateway']}{spy}", markup=False)
+    for noun in ("transports", "producers", "consumers"):
+        entries = [{name: value for name, value in entry.items() if name != "appData"} for entry in view[noun]]
+        headings = list(entries[0]) if entries else ["id"]
+        _print(f"{noun.capitalize()} ({len(entries)})", headings, [list(entry.values()) for entry in entries])
+
+
+@peers.command("close")
+def close_peer(room: Room, peer: Peer, app_data: AppData = None, url: Url = URL, key: Key = "") -> None:
+    """Sends a peer away."""
+    _ask(url, key, "DELETE", path("rooms", room, "peers", peer), _app_data(app_data))
+    console.print("closed")
+
+
+@peers.command("message")
+def message_peer(
+    room: Room,
+    peer: Peer,
+    data: Annotated[str, typer.Argument(help="JSON; what is none is sent as text.")],
+    url: Url = URL,
+    key: Key = "",
+) -> None:
+    """Sends a message to one peer."""
+    _ask(url, key, "POST", path("rooms", room, "peers", peer, "messages"), {"data": _json_or_text(data)})
+    console.print("sent")
+
+
+# --- all the rest ---------------------------------------------------------------------------------------------
+
+
+def api(
+    method: Annotated[str, typer.Argument(help="GET, PUT, POST or DELETE.")],
+    path: Annotated[str, typer.Argument(help="Like /v1/rooms/salon/peers/alice/producers/7/pause.")],
+    body: Annotated[str | None, typer.Argument(help="JSON, where there is something to say.")] = None,
+    url: Url = URL,
+    key: Key = "",
+) -> None:
+    """Asks anything of the server API and prints the answer. All it can be asked is listed at its /v1/."""
+    target = path if path.startswith("/") else f"/{path}"
+    _print_json(_ask(url, key, method.upper(), target, None if body is None else _parse(body, "BODY")))
+
+
+# --- asking and printing --------------------------------------------------------------------------------------
+
+
+def _ask(url: str, key: str, method: str, path: str, body: Any = None) -> Any:
+    try:
+        return Client(url, key).ask(method, path, body)
+    except Refused as why:
+        typer.echo(f"plenary: {why}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _parse(text: str, option: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as broken:
+        raise typer.BadParameter(f"{option}: not valid JSON ({broken})") from None
+
+
+def _app_data(text: str | None) -> dict[str, Any]:
+    return {} if text is None else {"appData": _parse(text, "--app-data")}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _print_json(answer: Any) -> None:
+    json.dump(answer, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def _print_room(view: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(view)
+        return
+    limits = {name: value for name, value in view["limits"].items() if value is not None}
+    console.print(view["name"], markup=False, style="bold")
+    lines = {
+        "media node": view["mediaNode"] or "none yet",
+        "connections": view["connections"],
+        "codecs": ", ".join(view["codecs"]),
+        "limits": ", ".join(f"{name} {value}" for name, value in limits.items()) or "the cluster's",
+    }
+    for name, value in lines.items():
+        console.print(f"  {name}: {value}", markup=False)
+    _print_peers(view["peers"])
+
+
+def _print_peers(found: Sequence[Any]) -> None:
+    headings = ["name", "spy", "transports", "producers"]
+    _print(f"Peers ({len(found)})", headings, [[peer[heading] for heading in headings] for peer in found])
+
+
+def _print(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    """Names come from clients: rich must not take them for markup."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value).replace("[", r"\[")

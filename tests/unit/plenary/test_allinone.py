@@ -1,0 +1,32 @@
+"""All roles in one process, on memory."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plenary import allinone
+from plenary.process import CannotStart
+from shared.settings import RunSettings
+from tests.support.gateways import PATIENCE
+
+
+def settings(**more: Any) -> RunSettings:
+    return RunSettings(host="127.0.0.1", port=0, page="none", engine="null", engines=1, **more)
+
+
+async def test_any_number_of_partitions_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = asyncio.Event()
+    monkeypatch.setattr(allinone, "_greet", lambda *_, **__: stop.set())
+    async with asyncio.timeout(PATIENCE):
+        await allinone.run(settings(partitions=64), stop)
+
+
+async def test_what_cannot_start_takes_the_rest_down_with_it(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    missing = str(tmp_path / "cert.pem")
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(CannotStart, match=missing):
+            await allinone.run(settings(tls_cert=missing, tls_key=missing), asyncio.Event())
+    assert asyncio.all_tasks() == before

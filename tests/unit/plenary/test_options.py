@@ -1,0 +1,99 @@
+"""Options from the settings: all of them, and what is wrong said in words that name them."""
+
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from plenary import cli, options
+from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
+
+runner = CliRunner()
+KINDS: dict[str, type[Common]] = {
+    "run": RunSettings,
+    "gateway": GatewaySettings,
+    "roomworker": WorkerSettings,
+    "medianode": NodeSettings,
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.mark.parametrize("command", KINDS)
+def test_every_setting_is_an_option_with_its_help(command: str) -> None:
+    said = runner.invoke(cli.app, [command, "--help"]).output
+    for field, info in KINDS[command].model_fields.items():
+        assert f"--{field.replace('_', '-')} " in said
+        assert info.description
+        assert info.description.split("`")[0].split(";")[0][:60] in said
+    assert "none)" not in said
+
+
+def given(*arguments: str) -> dict[str, Any]:
+    """What a command with a gateway's options is given for these arguments."""
+    seen: dict[str, Any] = {}
+    app = typer.Typer()
+    app.command()(options.with_options(GatewaySettings, seen.update, "about"))
+    assert runner.invoke(app, list(arguments)).exit_code == 0
+    return seen
+
+
+def test_only_what_is_typed_is_given() -> None:
+    assert given() == {}
+    assert given("--port", "0", "--message-rate", "2.5", "--page", "") == {
+        "port": 0,
+        "message_rate": 2.5,
+        "page": "",
+    }
+
+
+def test_what_is_typed_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLENARY_PORT", "1")
+    monkeypatch.setenv("PLENARY_API_PORT", "2")
+    settings = options.settings(GatewaySettings, {"port": 3})
+    assert (settings.port, settings.api_port, settings.frame_limit) == (3, 2, 262144)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("run --redis-url redis://h", "--redis-url and --amqp-url belong together"),
+        ("gateway --tls-cert a.pem", "--tls-cert and --tls-key belong together"),
+        ("medianode --listen-ip localhost", "--listen-ip: expected an IP address, not a name"),
+        ("medianode --listen-ip=", "--listen-ip: expected an IP address"),
+        ("medianode --rtc-min-port 5000 --rtc-max-port 4000", "--rtc-min-port is above --rtc-max-port"),
+        ("gateway --redis-url redis", "--redis-url: expected a URL like redis://HOST:6379/0"),
+        ("gateway --redis-url redis://h:port/0", "--redis-url: expected a URL"),
+        ("gateway --amqp-url http://h", "--amqp-url: expected a URL like amqp://"),
+        ("roomworker --queue-type mirrored", "--queue-type: Input should be 'classic' or 'quorum'"),
+        ("gateway --port 99999", "--port: Input should be less than or equal to 65535"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(command: str, reason: str) -> None:
+    result = runner.invoke(cli.app, command.split())
+    assert result.exit_code == 2
+    assert reason in result.output
+    assert "Traceback" not in result.output
+
+
+def test_what_is_wrong_in_the_environment_is_named_as_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLENARY_PORT", "x")
+    result = runner.invoke(cli.app, ["gateway"])
+    assert "PLENARY_PORT: Input should be a valid integer" in result.output
+
+
+def test_a_password_is_never_repeated() -> None:
+    result = runner.invoke(cli.app, ["gateway", "--amqp-url", "http://user:secret@host"])
+    assert result.exit_code == 2
+    assert "secret" not in result.output
+
+
+def test_the_version_is_told() -> None:
+    result = runner.invoke(cli.app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("plenary 0.")
