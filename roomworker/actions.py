@@ -29,9 +29,14 @@ def call(room: Room, item: bus.Call) -> None:
             raise NotFound(f"room: no room {room.name!r}")
         answer = HANDLERS[type(action)](room, action)
     except PlenaryError as refused:
-        room.answer(item, refused.code, refused.reason.encode(), keep=False)
+        refuse(room, item, refused)
         return
     room.answer(item, OK, actions.encode(answer), keep=not isinstance(action, actions.READS))
+
+
+def refuse(room: Room, item: bus.Call, why: PlenaryError) -> None:
+    """Not remembered: the same call may succeed another time."""
+    room.answer(item, why.code, why.reason.encode(), keep=False)
 
 
 def _peer(room: Room, name: str) -> Peer:
@@ -232,7 +237,7 @@ def request_key_frame(room: Room, action: actions.RequestKeyFrame) -> actions.Do
 
 
 def send_message(room: Room, action: actions.SendMessage) -> actions.Done:
-    messages.send(room, action.data, action.peer)
+    messages.send(room, action.data, _peer(room, action.peer) if action.peer is not None else None)
     return actions.Done()
 
 

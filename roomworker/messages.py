@@ -18,18 +18,18 @@ def relay(room: "Room", session: "Session", message: client.Message) -> client.N
     sender = room.peers.get(session.peer)
     if sender is None:
         raise Conflict("peer: join first")
-    send(room, message.data, message.to or None, sender)
+    receiver = None
+    if message.to is not None:
+        receiver = room.peers.get(message.to)
+        if receiver is None:
+            raise NotFound(f"to: no peer {message.to!r}")
+    send(room, message.data, receiver, sender)
     return client.Nothing()
 
 
-def send(room: "Room", data: Raw, to: str | None, sender: Peer | None = None) -> None:
-    """`sender` None: the application's server."""
+def send(room: "Room", data: Raw, to: Peer | None, sender: Peer | None = None) -> None:
+    """To one or to all others. `sender` None: the application's server."""
     if len(data) > room.limits.message_bytes:
         raise TooLarge(f"data: larger than {room.limits.message_bytes} bytes")
-    if to is None:
-        receivers = [peer for peer in room.peers.values() if peer is not sender]
-    elif (receiver := room.peers.get(to)) is not None:
-        receivers = [receiver]
-    else:
-        raise NotFound(f"to: no peer {to!r}")
+    receivers = [peer for peer in room.peers.values() if peer is not sender] if to is None else [to]
     room.tell(receivers, lambda: client.message_frame(data, sender.name if sender else None))

@@ -64,6 +64,8 @@ class Runner:
         """Takes one item in. Raises `Defect`."""
         item = job.item
         if job.identity in self._poisoned and not isinstance(item, bus.Input):
+            if isinstance(item, bus.Call):
+                actions.refuse(self.room, item, InternalError("this call met a defect of the server"))
             self._finished.append(job)
             return
         match item:
