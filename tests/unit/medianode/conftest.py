@@ -61,9 +61,9 @@ class Requests:
         parameters = RtpParameters(codecs=[OPUS], encodings=[Encoding(ssrc=1111)])
         return media.Produce(self.router, transport, producer, "audio", parameters, [], [2222])
 
-    def update(self, generation: int, producer: str = "producer") -> media.UpdateProducer:
+    def update(self, generation: int) -> media.UpdateProducer:
         parameters = RtpParameters(codecs=[OPUS], encodings=[Encoding(ssrc=4444)])
-        return media.UpdateProducer(self.router, producer, parameters, [], generation)
+        return media.UpdateProducer(self.router, "producer", parameters, [], generation)
 
     def consume(
         self, consumer: str = "consumer", producer: str = "producer", transport: str = "transport", **more: Any

@@ -141,7 +141,6 @@ def test_a_failed_update_leaves_the_producer_and_may_be_asked_again(
 def test_a_closed_producer_is_not_updated(room: Objects, engine: Any, requests: Any) -> None:
     room.order(Close("producer", 5, "producer"))
     assert failure(ask(room, requests.update(1))) == 404
-    assert failure(ask(room, requests.update(1, "consumer"))) == 409
 
 
 def test_stats_are_never_remembered(room: Objects, engine: Any, requests: Any) -> None:
