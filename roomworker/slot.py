@@ -120,13 +120,13 @@ class Slot:
         runner = self._runner
         if runner is None:
             return
+        if self._pending is not None:
+            return  # replies might tell of what is not committed, and are due again if it never is
         if runner.changed:
-            if self._pending is None:
-                self._host.want_commit(self)
+            self._host.want_commit(self)
             return
-        if self._pending is None:  # or they might tell of what is not committed yet
-            for gateway, reply in runner.take_replies():
-                self._host.reply(gateway, reply)
+        for gateway, reply in runner.take_replies():
+            self._host.reply(gateway, reply)
         for job in runner.take_finished():
             self.done(job)
         self._leave_if_unused(runner)

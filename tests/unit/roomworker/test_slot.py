@@ -338,3 +338,87 @@ def test_what_comes_from_time_loads_a_room_that_is_there(desk: Desk, slot: Slot,
     assert desk.reports[-1] == bus.Applied(1, "gateway.1", 0, 0)
     assert fresh.gateways() == {"gateway"}
     assert fresh.node() is None
+
+
+# --- calls of the server API --------------------------------------------------------------------------------------
+
+
+def put_call(slot: Slot, action: str, *, key: str = "key", n: int = 1) -> None:
+    call = bus.Call("room", key, "gateway", n, action.encode())
+    slot.receive(Job(call, "gateway", lambda: None))
+
+
+def answers(desk: Desk) -> list[tuple[int, int]]:
+    """(number, code) of what gateways were answered, with a commit or without."""
+    replies = [*desk.replies, *(reply for changes, _ in desk.published for _, reply in changes.replies)]
+    return [(reply.n, reply.code) for reply in replies if isinstance(reply, bus.CallAnswer)]
+
+
+def test_what_is_read_while_a_commit_is_under_way_is_answered_when_it_is_in(
+    desk: Desk, slot: Slot, alice: Line
+) -> None:
+    """Or the answer would tell of what may never have happened."""
+    alice.connect()
+    desk.load()
+    ((_, commit),) = desk.take()
+
+    put_call(slot, '{"do":"inspectRoom"}')
+    assert answers(desk) == []
+    slot.settled(commit, desk.shelf.commit(commit))
+
+    assert answers(desk) == [(1, 200)]
+
+
+def test_a_call_repeated_while_its_commit_is_under_way_is_answered_when_it_is_in(desk: Desk, slot: Slot) -> None:
+    put_call(slot, '{"do":"createRoom"}', n=1)
+    desk.load()
+    ((_, commit),) = desk.take()
+
+    put_call(slot, '{"do":"createRoom"}', n=2)
+    assert answers(desk) == []
+    slot.settled(commit, desk.shelf.commit(commit))
+
+    assert sorted(answers(desk)) == [(1, 200), (2, 200)]
+
+
+@pytest.mark.parametrize("action", ['{"do":"inspectRoom"}', '{"do":"closePeer","peer":"alice"}'])
+def test_what_was_answered_over_a_stale_room_is_answered_anew(desk: Desk, slot: Slot, action: str) -> None:
+    alice = Line(desk, slot)
+    other = Desk(desk.shelf, "other")
+    elsewhere = Slot("room", 0, other, other.forget)
+    alice.connect()
+    desk.load()
+    ((_, commit),) = desk.take()
+    put_call(slot, action)
+    Line(other, elsewhere, "bob", 2).connect()
+    other.load()
+    assert other.commit() == ["OK"]
+
+    slot.settled(commit, desk.shelf.commit(commit))
+    assert answers(desk) == []
+    desk.load()
+    desk.commit()
+
+    assert answers(desk) == [(1, 200)]
+
+
+def test_a_call_about_a_room_that_is_not_there_is_answered_and_leaves_nothing(desk: Desk, slot: Slot) -> None:
+    put_call(slot, '{"do":"inspectRoom"}')
+    desk.work()
+
+    assert answers(desk) == [(1, 404)]
+    assert desk.forgotten == [slot]
+    assert desk.shelf.rooms == {}
+
+
+def test_a_closed_room_is_deleted_and_its_call_still_known(desk: Desk, slot: Slot, alice: Line) -> None:
+    alice.connect()
+    put_call(slot, '{"do":"closeRoom"}', key="close")
+    desk.work()
+    assert desk.shelf.rooms["room"].version == ""
+
+    again = Slot("room", 0, desk, desk.forget)
+    put_call(again, '{"do":"closeRoom"}', key="close", n=2)
+    desk.work()
+
+    assert answers(desk) == [(2, 200)]
