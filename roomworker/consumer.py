@@ -71,7 +71,8 @@ def enable(room: "Room", peer: "Peer", message: client.EnableConsumer) -> Steps[
     if not ortc.can_consume(parameters):
         raise Conflict(f"id: consumer {message.id} has no codec that this peer can receive")
     paused = consumer.paused or message.paused
-    profile = message.preferred_profile or consumer.preferred_profile
+    before = consumer.preferred_profile
+    profile = message.preferred_profile or before
     engine = room.engine_id(peer, "consumer", message.id)
     with room.releasing(peer, "consumer", engine) as here:
         consumed = expect(
@@ -96,11 +97,15 @@ def enable(room: "Room", peer: "Peer", message: client.EnableConsumer) -> Steps[
             raise NotFound(f"id: consumer {message.id} lost its producer or transport")
     consumer.transport, consumer.engine = carrier.id, engine
     consumer.effective_profile = room.take_early_profile(engine) or consumed.effective_profile
-    consumer.preferred_profile = profile
     consumer.remotely_paused = consumer.remotely_paused or message.paused
     room.consumers_by_engine[engine] = (peer, consumer)
-    if consumer.paused and not paused:
+    # meanwhile the server may have had its way with it
+    if consumer.paused != paused:
         _order_pause(room, consumer)
+    if consumer.preferred_profile == before:
+        consumer.preferred_profile = profile
+    else:
+        _order_profile(room, consumer)
     keep(room, peer, consumer)
     return client.ConsumerEnabled(
         paused=still.paused or consumer.locally_paused,
@@ -144,7 +149,11 @@ def _prefer(room: "Room", peer: "Peer", consumer: Consumer, profile: Profile) ->
     consumer.preferred_profile = profile
     keep(room, peer, consumer)
     if consumer.enabled:
-        room.order(media.SetPreferredProfile(object=consumer.engine, v=room.next_n, profile=profile))
+        _order_profile(room, consumer)
+
+
+def _order_profile(room: "Room", consumer: Consumer) -> None:
+    room.order(media.SetPreferredProfile(object=consumer.engine, v=room.next_n, profile=consumer.preferred_profile))
 
 
 def set_locally_paused(

@@ -1,5 +1,6 @@
 """Requests to media nodes and their results."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,12 @@ from shared.errors import Unavailable
 from shared.protocol import media
 
 DEADLINE: Final = 5.0
+SILENCE: Final = 2.0
+"""A node that has answered nothing for so long fails what it was asked, and for half as long what it would be asked:
+one dead node must not fill the partitions' prefetch windows with waiting messages (DELIVERY B6)."""
+
+_AWAY: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
+_GONE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
 
 logger = log.get("media")
 
@@ -21,7 +28,7 @@ OnResult = Callable[[media.AnyResult], None]
 class _Pending:
     on_result: OnResult
     node: str
-    until: float
+    since: float
 
 
 class MediaClient:
@@ -31,6 +38,8 @@ class MediaClient:
         self._send = send
         self._last = 0
         self._pending: dict[int, _Pending] = {}
+        self._heard: dict[str, float] = {}
+        self._shunned: dict[str, float] = {}
 
     @property
     def waiting(self) -> int:
@@ -38,30 +47,44 @@ class MediaClient:
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult, now: float) -> None:
         """`now` is the monotonic clock, seconds."""
+        if self._shunned.get(node, 0.0) > now:
+            asyncio.get_running_loop().call_soon(on_result, _AWAY)
+            return
         self._last += 1
-        self._pending[self._last] = _Pending(on_result, node, now + DEADLINE)
+        self._pending[self._last] = _Pending(on_result, node, now)
         self._send(node, self._last, request)
 
-    def receive(self, body: bytes) -> None:
+    def receive(self, body: bytes, now: float) -> None:
         """A batch of results."""
         try:
             results = media.decode_results(body)
         except msgspec.MsgspecError as failure:
             logger.error("results that cannot be read", error=str(failure))
             return
+        self._heard[results.node] = now
+        self._shunned.pop(results.node, None)
         for answer in results.answers:
             self._answer(answer.n, answer.result)
 
     def lost(self, numbers: list[int]) -> None:
         """These found no node."""
         for n in numbers:
-            self._answer(n, media.Failed(Unavailable.code, "the media node is gone: try again"))
+            self._answer(n, _GONE)
 
     def expire(self, now: float) -> None:
-        late = [n for n, pending in self._pending.items() if pending.until <= now]
+        """Fails what waits too long; to be called every second or so."""
+        silent = {
+            pending.node
+            for pending in self._pending.values()
+            if now - max(pending.since, self._heard.get(pending.node, 0.0)) >= SILENCE
+        }
+        for node in silent:
+            logger.warning("media node does not answer", node=node)
+            self._shunned[node] = now + SILENCE / 2
+        late = [n for n, asked in self._pending.items() if asked.node in silent or now - asked.since >= DEADLINE]
         for n in late:
-            logger.warning("media node does not answer", node=self._pending[n].node)
-            self._answer(n, media.Failed(Unavailable.code, "the media node does not answer: try again"))
+            self._answer(n, _AWAY)
+        self._heard = {node: at for node, at in self._heard.items() if now - at < 60 * SILENCE}
 
     def _answer(self, n: int, result: media.AnyResult) -> None:
         pending = self._pending.pop(n, None)

@@ -37,6 +37,7 @@ may be behind them."""
 TICK_TTL: Final = 3.0
 HAND_OVER_PATIENCE: Final = 1.0
 TAKE_OVER_AT_ONCE: Final = 100
+STEP_DOWN_AFTER: Final = 3.0
 KEEP_BEYOND_GRACE_MS: Final = 15_000
 """Sent messages are kept this much longer than a session may be without a connection (DELIVERY O1)."""
 BURY_AFTER: Final = 60.0
@@ -86,7 +87,7 @@ class RoomWorker:
     async def start(self) -> None:
         await agree_on_partitions(self._redis, self._settings.partitions)
         self._results = await self._broker.subscribe_own(
-            "media", self.id, self._media.receive, on_lost=_nothing, on_restored=_nothing
+            "media", self.id, self._results_came, on_lost=_nothing, on_restored=_nothing
         )
         self._spawn(self.committer.load_loop())
         self._spawn(self.committer.commit_loop())
@@ -133,17 +134,22 @@ class RoomWorker:
                 self._failure.exception()  # whoever waits gets it; nobody has to
 
     async def _every_second(self) -> None:
+        reached = time.monotonic()
         while not self._leaving.is_set():
             began = time.monotonic()
             try:
                 await self._observe()
-                await self._lead()
-                await self._rebalance()
                 await self._beat()
+                reached = time.monotonic()
+                if self._broker.connected:  # or this would wait, and the heartbeat with it
+                    await self._lead()
+                    await self._rebalance()
             except (RedisError, OSError, TimeoutError) as failure:
                 for observer in (self._workers, self._gateways, self._nodes):
                     observer.failed()
                 logger.warning("registry does not answer", error=str(failure))
+                if time.monotonic() - reached >= STEP_DOWN_AFTER:
+                    await self._step_down()
             except BrokerError as failure:
                 logger.warning("broker does not answer", error=str(failure))
             self._media.expire(time.monotonic())
@@ -228,6 +234,17 @@ class RoomWorker:
             for member in observer.dead_for(BURY_AFTER, now):
                 if await observer.bury(member):
                     logger.info("removed a dead process", member=member)
+
+    def _results_came(self, body: bytes) -> None:
+        self._media.receive(body, time.monotonic())
+
+    async def _step_down(self) -> None:
+        """Cannot commit: who can shall have the partitions. Comes back with the first success (DELIVERY B4)."""
+        if self._subscribed:
+            logger.warning("no commit for too long, gives its partitions up", partitions=len(self._subscribed))
+        partitions = [self.partitions[number] for number in self._subscribed]
+        self._subscribed.clear()
+        await asyncio.gather(*(partition.unsubscribe() for partition in partitions))
 
     # --- what rooms and partitions ask of their worker ----------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """Every request is answered once: by its node, or with a 503."""
 
+import asyncio
+
 import pytest
 
-from roomworker.mediaclient import DEADLINE, MediaClient
+from roomworker.mediaclient import DEADLINE, SILENCE, MediaClient
 from shared.protocol import media
 
 ROUTER = media.RouterRef("router", 0, "room", "incarnation", 1)
@@ -20,8 +22,12 @@ class Desk:
         self.client.ask("node", REQUEST, self.results[name].append, now)
         return self.sent[-1][1]
 
-    def answer(self, *answers: tuple[int, media.AnyResult]) -> None:
-        self.client.receive(media.encode(media.Results("node", [media.Answer(n, result) for n, result in answers])))
+    def answer(self, *answers: tuple[int, media.AnyResult], now: float = 0) -> None:
+        results = media.Results("node", [media.Answer(n, result) for n, result in answers])
+        self.client.receive(media.encode(results), now)
+
+    def codes(self, name: str) -> list[int | None]:
+        return [getattr(result, "code", None) for result in self.results[name]]
 
 
 @pytest.fixture
@@ -56,11 +62,12 @@ def test_requests_that_found_no_node_fail_at_once(desk: Desk) -> None:
     assert failed.code == 503
 
 
-def test_a_node_that_does_not_answer_fails_its_requests_at_their_deadline(desk: Desk) -> None:
+def test_a_request_that_a_living_node_does_not_answer_fails_at_its_deadline(desk: Desk) -> None:
     early, late = desk.ask("early", now=0), desk.ask("late", now=1)
+    desk.answer(now=DEADLINE - 0.1)
 
     desk.client.expire(DEADLINE)
-    assert [getattr(result, "code", None) for result in desk.results["early"]] == [503]
+    assert desk.codes("early") == [503]
     assert desk.results["late"] == []
 
     desk.answer((early, media.Produced()), (late, media.Produced()))
@@ -68,10 +75,35 @@ def test_a_node_that_does_not_answer_fails_its_requests_at_their_deadline(desk: 
     assert desk.results["late"] == [media.Produced()]
 
 
+async def test_a_silent_node_fails_what_waits_and_for_a_while_what_comes(desk: Desk) -> None:
+    desk.ask("one", now=0)
+    desk.client.expire(SILENCE)
+    assert desk.codes("one") == [503]
+
+    desk.ask("two", now=SILENCE + 0.1)
+    assert desk.results["two"] == []  # never inside the call
+    await asyncio.sleep(0)
+    assert desk.codes("two") == [503]
+    assert len(desk.sent) == 1
+
+    three = desk.ask("three", now=2 * SILENCE)
+    desk.answer((three, media.Produced()), now=2 * SILENCE)
+    assert desk.results["three"] == [media.Produced()]
+
+
+async def test_a_node_that_speaks_again_is_asked_again(desk: Desk) -> None:
+    desk.ask("one", now=0)
+    desk.client.expire(SILENCE)
+    desk.answer(now=SILENCE)
+
+    desk.ask("two", now=SILENCE)
+    assert len(desk.sent) == 2
+
+
 def test_a_batch_that_cannot_be_read_leaves_requests_to_their_deadline(desk: Desk) -> None:
     desk.ask("one")
 
-    desk.client.receive(b"{")
+    desk.client.receive(b"{", 0)
 
     assert desk.client.waiting == 1
 
@@ -82,7 +114,7 @@ def test_a_result_may_bring_the_next_request(desk: Desk) -> None:
         "node", REQUEST, lambda _: desk.client.ask("node", REQUEST, desk.results["next"].append, 10), now=0
     )
 
-    desk.client.expire(DEADLINE)
+    desk.answer((1, media.Produced()))
     assert desk.results["next"] == []
     desk.answer((2, media.Produced()))
     assert desk.results["next"] == [media.Produced()]
