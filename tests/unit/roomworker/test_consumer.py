@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from shared.protocol import media
+from tests.unit.roomworker.backend import Backend
 from tests.unit.roomworker.kit import AUDIO_ONLY, CAPABILITIES, Client, World, error_of
 
 
@@ -161,3 +162,55 @@ def test_a_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
     (described,), (told,) = alice["consumers"], bob.told("newConsumer")
     assert described["id"] == told["id"] == consumer
     assert described["rtpParameters"] == told["rtpParameters"]
+
+
+def test_what_the_server_resumes_while_it_is_being_enabled_flows() -> None:
+    world = World()
+    _, bob, consumer = call(world)
+    backend = Backend(world)
+    backend.do("pauseConsumer", peer="bob", id=consumer)
+    world.prompt = False
+    bob.request("enableConsumer", id=consumer, transportId=2)
+
+    backend.send(backend.item("resumeConsumer", peer="bob", id=consumer))
+    asked = world.answer()
+    world.commit()
+
+    assert isinstance(asked, media.Consume)
+    assert asked.paused
+    assert [(type(order), order.object) for order in world.orders] == [(media.Resume, asked.consumer)]
+
+
+def test_what_the_server_pauses_while_it_is_being_enabled_is_paused() -> None:
+    world = World()
+    _, bob, consumer = call(world)
+    backend = Backend(world)
+    world.prompt = False
+    id_ = bob.request("enableConsumer", id=consumer, transportId=2)
+
+    backend.send(backend.item("pauseConsumer", peer="bob", id=consumer))
+    asked = world.answer()
+    world.commit()
+
+    assert isinstance(asked, media.Consume)
+    assert [(type(order), order.object) for order in world.orders] == [(media.Pause, asked.consumer)]
+    assert bob.answers(id_)[0]["data"]["paused"] is True
+
+
+@pytest.mark.parametrize("wish", [{}, {"preferredProfile": "high"}])
+def test_the_profile_that_the_server_sets_while_it_is_being_enabled_is_the_later_one(wish: dict[str, str]) -> None:
+    world = World()
+    _, bob, consumer = call(world)
+    backend = Backend(world)
+    world.prompt = False
+    id_ = bob.request("enableConsumer", id=consumer, transportId=2, **wish)
+
+    backend.send(backend.item("setConsumerProfile", peer="bob", id=consumer, profile="low"))
+    asked = world.answer()
+    world.commit()
+
+    assert isinstance(asked, media.Consume)
+    assert asked.preferred_profile != "low"
+    assert bob.answers(id_)[0]["data"]["preferredProfile"] == "low"
+    assert world.orders == [media.SetPreferredProfile(object=asked.consumer, v=world.n, profile="low")]
+    assert world.room.peers["bob"].consumers[consumer].preferred_profile == "low"
