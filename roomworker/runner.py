@@ -297,7 +297,7 @@ class Runner:
 
         def on_result(result: media.AnyResult) -> None:
             if self._alive and isinstance(result, media.Stats):
-                stats.report(self.room, reporter, result)
+                stats.report(self.room, reporter, request.object, result)
 
         self._shell.ask(placement.node, request, on_result)
 

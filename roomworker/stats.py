@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 LEAST_INTERVAL: Final = 1000
 
+JUST_ENABLED: Final = -1
+"""Due its interval after the first report, which came at some time since the last tick."""
+
 Kind: TypeAlias = Literal["transport", "producer", "consumer"]
 Reporter: TypeAlias = tuple[Kind, str, int]
 """(kind, peer's name, id)"""
@@ -52,7 +55,7 @@ def _enable(room: "Room", reporter: Reporter, found: Object, interval: float) ->
     if found.stats_interval:
         return False
     found.stats_interval = max(LEAST_INTERVAL, int(interval))
-    room.reporters[reporter] = 0
+    room.reporters[reporter] = JUST_ENABLED
     room.stats_wanted.append(reporter)
     return True
 
@@ -106,10 +109,15 @@ def due(room: "Room", now: int) -> list[Reporter]:
         _, found = _find(room, reporter)
         if found is None or not found.stats_interval:
             del room.reporters[reporter]
-        elif at <= now:
-            # half a second early rather than one late: ticks come a second apart, but not exactly
-            room.reporters[reporter] = now + found.stats_interval - LEAST_INTERVAL // 2
+            continue
+        # half a second early rather than one late: ticks come a second apart, but not exactly
+        following = now + found.stats_interval - LEAST_INTERVAL // 2
+        if at == JUST_ENABLED:
+            at = following - LEAST_INTERVAL
+        if at <= now:
+            at = following
             ready.append(reporter)
+        room.reporters[reporter] = at
     return ready
 
 
@@ -127,10 +135,12 @@ def request(room: "Room", reporter: Reporter) -> media.GetStats | None:
     )
 
 
-def report(room: "Room", reporter: Reporter, stats: media.Stats) -> None:
-    """Tells the peer, if it still wants to know."""
+def report(room: "Room", reporter: Reporter, engine: media.EngineId, stats: media.Stats) -> None:
+    """Tells the peer, if it still wants to know of that object of the engine."""
     peer, found = _find(room, reporter)
     if peer is None or found is None or not found.stats_interval or _is_silent(room, found):
+        return
+    if found.engine != engine:
         return
     match found:
         case Transport():

@@ -212,6 +212,10 @@ class World:
         call(self.runner)
         self._go_on()
 
+    def tick(self, seconds: float) -> None:
+        """The partition's time."""
+        self.act(lambda runner: runner.tick(round(seconds * 1000)))
+
     def take(self) -> bool:
         """Begins a commit."""
         if self.pending is not None or not self.runner.changed:
@@ -382,6 +386,16 @@ class Client:
 
     def notify(self, method: str, **data: Any) -> None:
         self.world.receive(self.notification_item(method, **data), self.gateway)
+
+    def notify_asking(self, method: str, **data: Any) -> Json:
+        """Sends a notification as a request, as older clients do; its answer."""
+        self.ids += 1
+        body = json.dumps({"method": method, "notification": True, **data}).encode()
+        item = self.input(client.NOTIFICATION, self.ids, body)
+        self.world.receive(item, self.gateway)
+        answer = self.answer(self.ids)
+        assert answer is not None
+        return answer
 
     def produce(self, id_: int = 10, kind: str = "audio", **more: Any) -> int:
         """Sends a stream over transport 1; the id of its consumers."""

@@ -1,6 +1,5 @@
 """§createProducer, §updateProducer, §pauseProducer, §resumeProducer, §closeProducer."""
 
-import json
 from typing import Any
 
 import pytest
@@ -360,15 +359,10 @@ def test_an_update_that_makes_no_sense_is_refused_with_its_field(
     before = snapshot(world.room)
     bob.hush()
 
-    item = alice.input("mediasoup-notification", 99, json.dumps(update_message(**fields)).encode())
-    world.receive(item)
+    message = {"id": 10, "rtpParameters": AGAIN, **fields}
+    answer = error_of(alice.notify_asking("updateProducer", **message))
 
-    answer = error_of(alice.answers(99)[0])
     assert answer[0] == code
-    assert answer[1].startswith(f"{field}")
+    assert answer[1].startswith(field)
     assert bob.frames == []
     assert {**snapshot(world.room), "session|alice": 0} == {**before, "session|alice": 0}
-
-
-def update_message(**fields: Any) -> dict[str, Any]:
-    return {"method": "updateProducer", "notification": True, "id": 10, "rtpParameters": AGAIN, **fields}

@@ -1,0 +1,369 @@
+"""§enableTransportStats … §disableConsumerStats and their reports."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from shared.protocol import media
+from tests.unit.roomworker.backend import Backend
+from tests.unit.roomworker.kit import OPUS, Client, Json, World, error_of
+
+KINDS = ("Transport", "Producer", "Consumer")
+STATS: list[dict[str, Any]] = [{"type": "x", "ssrc": 7, "nested": {"a": [1]}}]
+
+
+@dataclass
+class Seen:
+    """bob reports of his transport 2, of producer 20 on transport 1, and of what alice sends him."""
+
+    world: World
+    alice: Client
+    bob: Client
+    consumer: int
+    backend: Backend
+
+    def id(self, kind: str) -> int:
+        return {"Transport": 2, "Producer": 20, "Consumer": self.consumer}[kind]
+
+    def enable(self, kind: str, **more: Any) -> None:
+        self.bob.notify(f"enable{kind}Stats", id=self.id(kind), **more)
+
+    def disable(self, kind: str) -> None:
+        self.bob.notify(f"disable{kind}Stats", id=self.id(kind))
+
+    def tick(self, *seconds: float) -> list[int]:
+        """How many requests each tick made."""
+        made = []
+        for second in seconds:
+            before = len(self.requests)
+            self.world.tick(second)
+            made.append(len(self.requests) - before)
+        return made
+
+    @property
+    def requests(self) -> list[media.GetStats]:
+        return [request for request in self.world.requests if isinstance(request, media.GetStats)]
+
+    def told(self, kind: str) -> list[Json]:
+        return self.bob.told(f"{kind.lower()}Stats")
+
+
+@pytest.fixture
+def seen() -> Seen:
+    world = World()
+    alice, bob = world.sending("alice"), world.sending("bob")
+    bob.ask("createTransport", id=2, direction="recv")
+    consumer = alice.produce(10)
+    bob.produce(20)
+    assert bob.enable(consumer)["ok"]
+    bob.hush()
+    return Seen(world, alice, bob, consumer, Backend(world))
+
+
+# --- what is told -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_report_comes_at_once_and_to_him_alone_who_asked(seen: Seen, kind: str) -> None:
+    seen.alice.hush()
+    seen.world.prompt = False
+
+    seen.enable(kind, interval=1000)
+    assert len(seen.world.asked) == 1, "before any tick or commit"
+    seen.world.answer(media.Stats(STATS))
+    seen.world.commit()
+
+    report = {"id": seen.id(kind), "stats": STATS}
+    assert seen.told(kind) == [{**report, "peerName": "alice"} if kind == "Consumer" else report]
+    assert seen.alice.frames == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_media_node_is_asked_for_the_object_in_the_clients_terms(seen: Seen, kind: str) -> None:
+    bob = seen.world.room.peers["bob"]
+    engine, on = {
+        "Transport": (bob.transports[2].engine, 2),
+        "Producer": (bob.producers[20].engine, 1),
+        "Consumer": (bob.consumers[seen.consumer].engine, 2),
+    }[kind]
+
+    seen.enable(kind)
+
+    (asked,) = seen.requests
+    assert (asked.kind, asked.object, asked.id, asked.transport_id) == (kind.lower(), engine, seen.id(kind), on)
+
+
+def test_the_senders_own_transport_reports_too(seen: Seen) -> None:
+    seen.alice.notify("enableTransportStats", id=1)
+
+    assert seen.alice.told("transportStats") == [{"id": 1, "stats": []}]
+
+
+# --- when ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interval", [1, 0, -5, 999.5, 1000])
+def test_no_interval_is_shorter_than_a_second(seen: Seen, kind: str, interval: float) -> None:
+    seen.enable(kind, interval=interval)
+
+    assert seen.tick(11, 11.4, 12, 13, 14) == [1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_an_interval_it_is_a_second(seen: Seen, kind: str) -> None:
+    seen.enable(kind)
+
+    assert seen.tick(11, 12, 13) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_longer_intervals_are_kept_from_the_first_report_on(seen: Seen, kind: str) -> None:
+    seen.enable(kind, interval=3000)
+    assert len(seen.requests) == 1
+
+    assert seen.tick(11, 12, 13, 14, 15, 16, 17) == [0, 0, 1, 0, 0, 1, 0]
+
+
+def test_ticks_need_not_come_to_the_millisecond(seen: Seen) -> None:
+    seen.enable("Transport", interval=2000)
+
+    assert seen.tick(11, 12.1, 13.05, 13.99, 15.2) == [0, 1, 0, 1, 0]
+
+
+def test_an_interval_beyond_all_time_is_no_defect(seen: Seen) -> None:
+    seen.enable("Transport", interval=1e300)
+
+    assert seen.tick(11, 12) == [0, 0]
+    assert seen.world.reloaded().reporters
+    assert not seen.world.defects
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_enabling_again_keeps_the_first_interval(seen: Seen, kind: str) -> None:
+    seen.enable(kind, interval=5000)
+    seen.enable(kind, interval=1000)
+
+    assert len(seen.requests) == 1
+    assert seen.tick(11, 12, 13) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_disabling_there_are_no_more_and_enabling_begins_anew(seen: Seen, kind: str) -> None:
+    seen.enable(kind, interval=5000)
+    seen.disable(kind)
+    assert seen.tick(11, 20) == [0, 0]
+    assert not seen.world.runner.wants_time
+
+    seen.enable(kind, interval=1000)
+    assert len(seen.requests) == 2
+    assert seen.tick(21, 22) == [1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_under_way_when_it_is_disabled_is_not_told(seen: Seen, kind: str) -> None:
+    seen.world.prompt = False
+    seen.enable(kind)
+    seen.disable(kind)
+
+    seen.world.answer(media.Stats(STATS))
+    seen.world.commit()
+
+    assert seen.told(kind) == []
+
+
+def test_disabling_what_was_not_enabled_is_nothing(seen: Seen) -> None:
+    fields = dict(seen.world.fields)
+
+    for kind in KINDS:
+        seen.disable(kind)
+
+    assert {**seen.world.fields, "session|bob": b""} == {**fields, "session|bob": b""}
+
+
+# --- silence ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "silent"),
+    [
+        ("producer", "Producer"),
+        ("consumer", "Consumer"),
+        ("source", "Consumer"),
+        ("producer, by the server", "Producer"),
+        ("consumer, by the server", "Consumer"),
+    ],
+)
+def test_what_is_paused_is_silent_until_it_goes_on(seen: Seen, what: str, silent: str) -> None:
+    set_paused(seen, what, paused=True)
+    for kind in KINDS:
+        seen.enable(kind)
+    told = [len(seen.told(kind)) for kind in KINDS]
+    assert told == [0 if kind == silent else 1 for kind in KINDS], "the first report, too"
+    assert seen.tick(11, 12) == [2, 2]
+
+    set_paused(seen, what, paused=False)
+
+    assert seen.tick(13, 14) == [3, 3]
+    set_paused(seen, what, paused=True)
+    assert seen.tick(15) == [2]
+
+
+def set_paused(seen: Seen, what: str, *, paused: bool) -> None:
+    do = "pause" if paused else "resume"
+    match what:
+        case "producer":
+            seen.bob.notify(f"{do}Producer", id=20)
+        case "consumer":
+            seen.bob.notify(f"{do}Consumer", id=seen.consumer)
+        case "source":
+            seen.alice.notify(f"{do}Producer", id=10)
+        case "producer, by the server":
+            seen.backend.do(f"{do}Producer", peer="bob", id=20)
+        case "consumer, by the server":
+            seen.backend.do(f"{do}Consumer", peer="bob", id=seen.consumer)
+
+
+def test_a_report_of_what_was_paused_meanwhile_is_not_told(seen: Seen) -> None:
+    seen.world.prompt = False
+    seen.enable("Producer")
+    seen.bob.notify("pauseProducer", id=20)
+
+    seen.world.answer(media.Stats(STATS))
+    seen.world.commit()
+
+    assert seen.told("Producer") == []
+
+
+def test_a_consumer_that_is_not_enabled_is_silent_until_it_is(seen: Seen) -> None:
+    carol = seen.world.receiving("carol")
+    carol.notify("enableConsumerStats", id=seen.consumer)
+    assert seen.tick(11) == [0]
+
+    carol.enable(seen.consumer)
+    assert seen.tick(12) == [1]
+    carol.notify("closeTransport", id=2)
+    assert seen.tick(13) == [0]
+
+    carol.ask("createTransport", id=2, direction="recv")
+    carol.enable(seen.consumer)
+    assert seen.tick(14) == [1]
+    assert len(carol.told("consumerStats")) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("Transport", lambda seen: seen.bob.notify("closeTransport", id=2)),
+        ("Producer", lambda seen: seen.bob.notify("closeProducer", id=20)),
+        ("Producer", lambda seen: seen.bob.notify("closeTransport", id=1)),
+        ("Consumer", lambda seen: seen.alice.notify("closeProducer", id=10)),
+        ("Consumer", lambda seen: seen.bob.notify("leave")),
+        ("Transport", lambda seen: seen.bob.disconnect()),
+        ("Transport", lambda seen: seen.world.event(media.RouterClosed(seen.world.room.router.id, "died"))),
+    ],
+)
+@pytest.mark.parametrize("under_way", [False, True])
+def test_of_what_has_closed_nothing_is_told(seen: Seen, kind: str, end: Any, under_way: bool) -> None:
+    seen.world.prompt = not under_way
+    seen.enable(kind)
+    before = len(seen.told(kind))
+
+    end(seen)
+    if under_way:
+        seen.world.commit()
+        seen.world.answer(media.Stats(STATS))
+        seen.world.commit()
+
+    assert seen.tick(11, 12) == [0, 0]
+    assert len(seen.told(kind)) == before
+    assert seen.world.room.reporters == {}
+
+
+def test_a_late_report_of_a_closed_object_is_not_taken_for_its_successors(seen: Seen) -> None:
+    seen.world.prompt = False
+    seen.enable("Producer")
+    seen.bob.notify("closeProducer", id=20)
+    seen.bob.request("createProducer", id=20, kind="audio", transportId=1, rtpParameters=OPUS)
+    seen.world.answer(at=1)
+    seen.enable("Producer")
+
+    seen.world.answer(media.Stats(STATS))
+    seen.world.answer(media.Stats([]))
+    seen.world.commit()
+
+    assert seen.told("Producer") == [{"id": 20, "stats": []}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_that_failed_is_asked_for_again_at_the_next_tick(seen: Seen, kind: str) -> None:
+    seen.world.prompt = False
+    seen.enable(kind)
+    seen.world.fail()
+    seen.world.commit()
+    assert seen.told(kind) == []
+
+    assert seen.tick(11) == [1]
+    seen.world.answer(media.Stats(STATS))
+    seen.world.commit()
+
+    assert [report["stats"] for report in seen.told(kind)] == [STATS]
+
+
+def test_a_producer_that_is_updated_goes_on_reporting(seen: Seen) -> None:
+    seen.enable("Producer", interval=1000)
+
+    seen.bob.notify("updateProducer", id=20, rtpParameters={**OPUS, "muxId": "1"})
+
+    assert seen.tick(11, 12) == [1, 1]
+    assert seen.requests[-1].object == seen.world.room.peers["bob"].producers[20].engine
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_next_worker_goes_on_reporting_from_its_first_tick_on(seen: Seen, kind: str) -> None:
+    seen.enable(kind, interval=3000)
+
+    seen.world.crash()
+
+    assert seen.world.runner.wants_time
+    assert seen.tick(21, 22, 23, 24) == [1, 0, 0, 1]
+    assert len(seen.told(kind)) == 3
+    seen.disable(kind)
+    seen.world.crash()
+    assert seen.tick(31) == [0]
+
+
+def test_a_worker_that_dies_before_the_first_report_leaves_it_to_the_next(seen: Seen) -> None:
+    seen.world.prompt = False
+    seen.enable("Transport")
+    seen.world.commit()
+
+    seen.world.crash()
+
+    assert seen.tick(11) == [1]
+    seen.world.answer(media.Stats(STATS))
+    seen.world.commit()
+    assert len(seen.told("Transport")) == 1
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("do", ["enable", "disable"])
+@pytest.mark.parametrize(("fields", "code"), [({"id": 77}, 404), ({"id": "x"}, 400), ({}, 400)])
+def test_what_is_not_there_is_named(seen: Seen, do: str, kind: str, fields: Json, code: int) -> None:
+    answer = error_of(seen.bob.notify_asking(f"{do}{kind}Stats", **fields))
+
+    assert answer[0] == code
+    assert answer[1].startswith("id: ")
+
+
+@pytest.mark.parametrize("interval", ["1000", None, {}])
+def test_an_interval_that_is_no_number_is_refused(seen: Seen, interval: Any) -> None:
+    answer = error_of(seen.bob.notify_asking("enableTransportStats", id=2, interval=interval))
+
+    assert answer[0] == 400
+    assert answer[1].startswith("interval: ")
+    assert seen.tick(11) == [0]
