@@ -46,6 +46,7 @@ class Line:
         self.early: dict[int, bus.Message] = {}
         self.sent_again = False
         self.asked_after = -1
+        self.wants_replay = False
         self.closed: int | None = None
 
     # --- towards the worker -----------------------------------------------------------------------------------
@@ -89,6 +90,7 @@ class Line:
                 self.closed = following.close
 
     def applied(self, report: bus.Applied) -> None:
+        self.wants_replay = False
         if report.n < 0:
             self.again()
             return
@@ -108,6 +110,13 @@ class Line:
     def tick(self) -> None:
         self.sent_again, self.asked_after = False, -1
         self.repeat()
+        if self.wants_replay:
+            self.ask_replay()
+
+    def ask_replay(self) -> None:
+        """Asked again until it is answered: the link may not be whole yet."""
+        self.wants_replay = True
+        self.gateway.publish(self.room, [bus.Replay(self.room, self.session, self.connection, len(self.written))])
 
     # --- what a test looks at ---------------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ class FakeGateway:
     def repeat(self) -> None:
         for line in self.lines.values():
             line.repeat()
-            line.gateway.publish(line.room, [bus.Replay(line.room, line.session, line.connection, len(line.written))])
+            line.ask_replay()
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(WITHIN):
