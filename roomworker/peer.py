@@ -85,6 +85,7 @@ def join(room: "Room", session: "Session", message: client.Join) -> client.Joine
 
 
 def leave(room: "Room", peer: Peer, message: client.Leave) -> client.Nothing:
+    room.limits.check_app_data(message.app_data)
     close(room, peer, message.app_data)
     return client.Nothing()
 
