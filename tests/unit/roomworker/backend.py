@@ -62,8 +62,8 @@ class Backend:
 class Call:
     """alice sends 10 over transport 1, bob receives it over transport 2, carol could."""
 
-    def __init__(self, kind: str = "audio") -> None:
-        self.world = World()
+    def __init__(self, kind: str = "audio", world: World | None = None) -> None:
+        self.world = world or World()
         self.alice = self.world.sending("alice")
         self.bob = self.world.receiving("bob")
         self.carol = self.world.receiving("carol")
