@@ -1,4 +1,4 @@
-"""Plain HTTP on the public port: the page's files and the health checks. Pure but for reading the page once."""
+"""Plain HTTP on the public port: the page's files and the health checks."""
 
 import gzip
 from collections.abc import Callable
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from multidict import CIMultiDict
 from picows import WSUpgradeRequest, WSUpgradeResponse
 
 from shared import log
 
-PAGE: Final = Path(__file__).parent.parent / "web" / "dist"
+_HERE: Final = Path(__file__).parent
+PAGES: Final = (_HERE.parent / "web" / "dist", _HERE / "page")
+"""Where the built page is in a checkout, and where the wheel has it (`hatch_build.py`)."""
 
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -42,6 +44,15 @@ class File:
     etag: str
 
 
+State: TypeAlias = tuple[tuple[str, int, int], ...]
+
+
+def state(folder: Path) -> State:
+    """What changes whenever a file under `folder` does."""
+    found = ((path, path.stat()) for path in sorted(folder.rglob("*")))
+    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
+
+
 def load(folder: Path) -> dict[str, File]:
     """The files under `folder` by their path in a URL; a path is looked up, so none leads out of the folder."""
     files: dict[str, File] = {}
@@ -66,17 +77,28 @@ def page_folder(setting: str) -> Path | None:
     """What `GatewaySettings.page` means."""
     if setting == "none":
         return None
-    return Path(setting) if setting else PAGE
+    if setting:
+        return Path(setting)
+    return next((folder for folder in PAGES if folder.is_dir()), PAGES[0])
 
 
 class Site:
     """Answers requests that are no WebSocket. `trouble` says in words why the gateway is not ready, or nothing."""
 
     def __init__(self, page: Path | None, trouble: Callable[[], str]) -> None:
-        self._files = load(page) if page else {}
+        self._page = page
+        self._state: State = ()
+        self._files: dict[str, File] = {}
         self._trouble = trouble
+        self._read()
         if page and "/" not in self._files:
             log.get("http").warning("no page to serve: no index.html there", folder=str(page))
+
+    def _read(self) -> None:
+        """Reads the page if it has changed, as after a new build."""
+        if self._page is not None and (now := state(self._page)) != self._state:
+            self._state = now
+            self._files = load(self._page)
 
     def answer(self, path: str, request: WSUpgradeRequest) -> WSUpgradeResponse:
         if path == "/healthz":
@@ -87,6 +109,8 @@ class Site:
             return respond(HTTPStatus.OK, b"ready\n")
         if path == "/ws":
             return respond(HTTPStatus.UPGRADE_REQUIRED, b"this is a WebSocket\n", {"Upgrade": "websocket"})
+        if path in ("/", "/index.html"):  # the page's other files are asked for after it
+            self._read()
         file = self._files.get(path)
         if file is None:
             return respond(HTTPStatus.NOT_FOUND, b"no such page\n")

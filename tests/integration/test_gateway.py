@@ -487,6 +487,16 @@ async def test_the_page_is_served_and_revalidated(setup: Setup) -> None:
     assert (await get(setup, "/assets/app.js?v=1"))[1]["content-type"] == "text/javascript; charset=utf-8"
 
 
+async def test_a_new_build_of_the_page_shows_at_once(setup: Setup, tmp_path: Path) -> None:
+    assert (await get(setup, "/"))[0] == 200
+    (tmp_path / "page" / "index.html").write_text("new")
+    (tmp_path / "page" / "new.js").write_text("run()")
+    assert (await get(setup, "/"))[2] == b"new"
+    assert (await get(setup, "/new.js"))[0] == 200
+    shutil.rmtree(tmp_path / "page")
+    assert (await get(setup, "/"))[0] == 404
+
+
 @pytest.mark.parametrize(
     "path",
     ["/nothing", "/../secret.txt", "/assets/../../secret.txt", "/%2e%2e/secret.txt", "//etc/passwd", "/assets"],
