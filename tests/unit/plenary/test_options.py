@@ -1,5 +1,6 @@
 """Options from the settings: all of them, and what is wrong said in words that name them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from plenary import cli, options
 from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
 
+ROOT = Path(__file__).parents[3]
 runner = CliRunner()
 KINDS: dict[str, type[Common]] = {
     "run": RunSettings,
@@ -97,3 +99,14 @@ def test_the_version_is_told() -> None:
     result = runner.invoke(cli.app, ["--version"])
     assert result.exit_code == 0
     assert result.output.startswith("plenary 0.")
+
+
+def test_the_readme_tells_of_every_setting_and_its_default() -> None:
+    rows = [
+        line.split(" | ") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `PLENARY_")
+    ]
+    defaults = {cells[0].strip("| `"): cells[1].strip("`") for cells in rows}
+    for kind in (GatewaySettings, WorkerSettings, NodeSettings):
+        for field, info in kind.model_fields.items():
+            told = defaults[f"PLENARY_{field.upper()}"]
+            assert info.default == "" or told == str(info.default)
