@@ -12,6 +12,7 @@ from gateway.uplink import Lane
 from shared import errors
 from shared.protocol.bus import Message
 from shared.protocol.client import Frame, complaint_frame
+from shared.websocket import send_text
 
 FRAME_BYTES: Final = 1024 * 1024
 """A larger frame ends the connection; between this and the settings' `frame_limit` it is answered 413."""
@@ -20,10 +21,6 @@ _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
 _CLOSE: Final = WSMsgType.CLOSE
-
-_COPIED_BYTES: Final = 8192
-_HEADER_BYTES: Final = 14
-"""What picows copies as a whole, and the room it wants before a body that is sent in place."""
 
 
 class Connection(Socket):
@@ -69,7 +66,7 @@ class Connection(Socket):
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError as broken:
-                self._complain(f"frame: not valid UTF-8 (byte {broken.start})")
+                self._judged(frames.Complaint(f"frame: not valid UTF-8 (byte {broken.start})"))
             else:
                 self._text(text, frame.payload_size)
         elif kind in (_TEXT, _CONTINUATION):
@@ -78,32 +75,42 @@ class Connection(Socket):
             self._binary(frame)
 
     def _text(self, text: str, size: int) -> None:
+        self.hub.counts.frames_in_total += 1
+        self._judged(frames.judge(text, size, self.hub.settings.frame_limit))
+
+    def _judged(self, verdict: frames.Verdict) -> None:
+        """Of one frame; overridden by who looks at its number first."""
         hub, session = self.hub, self.session
-        hub.counts.frames_in_total += 1
-        verdict = frames.judge(text, size, hub.settings.frame_limit)
-        if self._bucket is not None and not self._bucket.admit():
-            hub.too_fast(self, self._bucket.refused)
-            verdict = frames.too_many(verdict)
         before = session.size
-        match verdict:
-            case Frame():
-                session.input(verdict)
-            case frames.Refused():
-                hub.counts.refused_total += 1
-                session.refuse(verdict.id, verdict.code, verdict.reason)
-            case frames.Complaint():
-                self._complain(verdict.reason)
-                return
-            case frames.Dropped():
-                hub.dropped(self, verdict)
-                return
-            case frames.Response():
-                hub.counts.responses_ignored_total += 1
-                return
+        self._keep(self._in_time(verdict))
+        if session.size == before:
+            return
         hub.held += session.size - before
         self.lane.stir(session)
         if session.beyond(hub.limits) or hub.full:
             self._pause_reading()
+
+    def _in_time(self, verdict: frames.Verdict) -> frames.Verdict:
+        if self._bucket is None or self._bucket.admit():
+            return verdict
+        self.hub.too_fast(self, self._bucket.refused)
+        return frames.too_many(verdict)
+
+    def _keep(self, verdict: frames.Verdict) -> None:
+        """Gives the session what is its input."""
+        hub = self.hub
+        match verdict:
+            case Frame():
+                self.session.input(verdict)
+            case frames.Refused():
+                hub.counts.refused_total += 1
+                self.session.refuse(verdict.id, verdict.code, verdict.reason)
+            case frames.Complaint():
+                self._complain(verdict.reason)
+            case frames.Dropped():
+                hub.dropped(self, verdict)
+            case frames.Response():
+                hub.counts.responses_ignored_total += 1
 
     def _fragment(self, frame: WSFrame) -> None:
         """RFC 6455 §5.4; picows leaves joining to us."""
@@ -124,13 +131,13 @@ class Connection(Socket):
         try:
             text = joined.decode()
         except UnicodeDecodeError as broken:
-            self._complain(f"frame: not valid UTF-8 (byte {broken.start})")
+            self._judged(frames.Complaint(f"frame: not valid UTF-8 (byte {broken.start})"))
         else:
             self._text(text, len(joined))
 
     def _binary(self, frame: WSFrame) -> None:
         if frame.fin and self._fragments is None:
-            self._complain("frame: expected text, got binary")
+            self._judged(frames.Complaint("frame: expected text, got binary"))
         else:
             self.close_as(errors.PROTOCOL)
 
@@ -146,16 +153,7 @@ class Connection(Socket):
             self.close(message.close, message.body.decode(errors="replace"))
         elif not self.closing:
             self.hub.counts.frames_out_total += 1
-            self._send(message.body)
-
-    def _send(self, body: bytes) -> None:
-        if len(body) <= _COPIED_BYTES:
-            self.transport.send(_TEXT, body)
-        else:
-            # `send` would leave uvloop a view of a header that picows overwrites with the next one.
-            buffer = bytearray(_HEADER_BYTES)
-            buffer += body
-            self.transport.send_reuse_external_bytearray(_TEXT, buffer, _HEADER_BYTES)
+            send_text(self.transport, message.body)
 
     def pause_writing(self) -> None:
         if not self.closing:

@@ -18,6 +18,11 @@ class Counts:
     repeated_total: int = 0
     """Sessions whose inputs were published again after silence."""
     connections_total: int = 0
+    resumed_total: int = 0
+    """Sessions that went on over a new connection to this gateway."""
+    resumes_refused_total: int = 0
+    duplicates_total: int = 0
+    """Frames that a client has sent before."""
     turned_away_total: int = 0
     too_slow_total: int = 0
     batches_in_total: int = 0

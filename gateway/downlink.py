@@ -3,8 +3,9 @@
 import msgspec
 
 from gateway.hub import Hub
+from gateway.resumable import ResumableSession
 from shared import errors, log
-from shared.protocol.bus import Applied, Message, decode_to_gateway
+from shared.protocol.bus import Applied, Link, Message, decode_to_gateway
 
 
 class Downlink:
@@ -24,6 +25,8 @@ class Downlink:
             self._message(message)
         for report in batch.applied:
             self._applied(report)
+        for link in batch.links:
+            self._link(link)
         for answer in batch.answers:
             if not self._hub.calls.answer(answer):
                 self._hub.counts.strangers_total += 1
@@ -51,6 +54,29 @@ class Downlink:
         before = session.size
         session.applied(report)
         hub.held += session.size - before
+        if isinstance(session, ResumableSession):
+            for ready in session.answered():
+                connection.write(ready)
         if session.forgotten and not session.closed:
             connection.close_as(errors.GONE)
+        hub.settle(connection)
+
+    def _link(self, link: Link) -> None:
+        hub = self._hub
+        connection = hub.connections.get(link.connection)
+        session = connection.session if connection is not None else None
+        if connection is None or not isinstance(session, ResumableSession) or session.id != link.session:
+            hub.counts.strangers_total += 1
+            return
+        before, asked = session.size, session.resuming
+        for ready in session.linked(link):
+            connection.write(ready)
+        hub.held += session.size - before
+        if not session.greeted:
+            hub.counts.resumes_refused_total += asked
+            connection.close_as(errors.GONE)
+        elif session.forgotten:
+            connection.close_as(errors.REPLACED)
+        else:
+            hub.counts.resumed_total += asked
         hub.settle(connection)

@@ -28,12 +28,18 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     id: int
     code: int
     reason: str
+    cseq: int | None = None
 
 
 class Complaint(msgspec.Struct, frozen=True, gc=False):
-    """No request can be told from it: answered at once, without a number."""
+    """No request can be told from it: answered at once, without a number.
+
+    If it is not `legible` nobody knows whether it has a `cseq`.
+    """
 
     reason: str
+    cseq: int | None = None
+    legible: bool = False
 
 
 class Dropped(msgspec.Struct, frozen=True, gc=False):
@@ -41,10 +47,13 @@ class Dropped(msgspec.Struct, frozen=True, gc=False):
 
     code: int
     reason: str
+    cseq: int | None = None
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
     """The server sends no requests, so nothing waits for it."""
+
+    cseq: int | None = None
 
 
 Verdict: TypeAlias = Frame | Refused | Complaint | Dropped | Response
@@ -57,11 +66,10 @@ class _Loose(msgspec.Struct, gc=False):
     response: Any = None
     notification: Any = None
     id: Any = None
+    cseq: Any = None
 
 
 _decode_loose = msgspec.json.Decoder(_Loose).decode
-
-RESPONSE = Response()
 
 
 def judge(text: str, size: int, limit: int) -> Verdict:
@@ -77,9 +85,9 @@ def judge(text: str, size: int, limit: int) -> Verdict:
     if frame.request + frame.response + frame.notification != 1:
         return _misshapen(text, "frame: expected exactly one of request, response, notification")
     if frame.response:
-        return RESPONSE
+        return Response(frame.cseq)
     if frame.request and frame.id is None:
-        return Complaint("id: missing")
+        return Complaint("id: missing", frame.cseq, legible=True)
     if not frame.method:
         return _not_through(frame, 400, "method: missing")
     if size > limit:
@@ -94,16 +102,16 @@ def too_many(verdict: Verdict) -> Refused | Dropped:
     reason = "messages: too many a second"
     match verdict:
         case Frame(request=True, id=int(id_)) | Refused(id=id_):
-            return Refused(id_, 429, reason)
+            return Refused(id_, 429, reason, verdict.cseq)
         case _:
-            return Dropped(429, reason)
+            return Dropped(429, reason, verdict.cseq)
 
 
 def _not_through(frame: Frame, code: int, reason: str) -> Refused | Dropped:
     if frame.request:
         assert frame.id is not None
-        return Refused(frame.id, code, reason)
-    return Dropped(code, reason)
+        return Refused(frame.id, code, reason, frame.cseq)
+    return Dropped(code, reason, frame.cseq)
 
 
 def _misshapen(text: str, reason: str) -> Refused | Complaint | Dropped:
@@ -111,12 +119,13 @@ def _misshapen(text: str, reason: str) -> Refused | Complaint | Dropped:
     try:
         loose = _decode_loose(text)
     except msgspec.DecodeError:
-        return Complaint(reason)
+        return Complaint(reason, legible=True)
+    cseq = loose.cseq if type(loose.cseq) is int and 1 <= loose.cseq < 2**53 else None
     if loose.request is True and type(loose.id) is int and 0 <= loose.id < 2**53:
-        return Refused(loose.id, 400, reason)
+        return Refused(loose.id, 400, reason, cseq)
     if loose.notification is True and loose.request is not True:
-        return Dropped(400, reason)
-    return Complaint(reason)
+        return Dropped(400, reason, cseq)
+    return Complaint(reason, cseq, legible=True)
 
 
 def depth(text: str) -> int:

@@ -1,43 +1,23 @@
 """Who comes in at the public port: a WebSocket with a room and a peer name, or a reader of the page."""
 
 import ssl
-import unicodedata
 from http import HTTPStatus
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
+from gateway import query
 from gateway.connection import Connection
 from gateway.http import Site, respond
 from gateway.hub import Hub
+from gateway.query import NAME_BYTES as NAME_BYTES
+from gateway.query import valid_name as valid_name
+from gateway.resuming import ResumableConnection
 from gateway.socket import TurnedAway
 from shared import errors
 from shared.settings import GatewaySettings
 
 SUBPROTOCOL = "protoo"
-NAME_BYTES = 128
-
-
-def valid_name(name: str) -> bool:
-    """DELIVERY S1."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        return False
-    return 1 <= size <= NAME_BYTES and not any(unicodedata.category(char) == "Cc" for char in name)
-
-
-def names(query: str) -> tuple[str, str] | None:
-    """Room id and peer name of a connection's query; None if one of them is missing, doubled or invalid."""
-    try:
-        fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=32)
-    except ValueError:
-        return None
-    rooms = [value for name, value in fields if name == "roomId"]
-    peers = [value for name, value in fields if name == "peerName"]
-    if len(rooms) != 1 or len(peers) != 1 or not (valid_name(rooms[0]) and valid_name(peers[0])):
-        return None
-    return rooms[0], peers[0]
 
 
 def tokens(header: str) -> list[str]:
@@ -78,7 +58,7 @@ class Front:
         self._site = site
 
     def __call__(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        target, _, query = request.path.decode("ascii", "replace").partition("?")
+        target, _, asked = request.path.decode("ascii", "replace").partition("?")
         path = unquote(target, errors="replace")
         upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         if not upgrade or path not in ("/", "/ws"):
@@ -90,7 +70,7 @@ class Front:
             return WSUpgradeResponseWithListener(
                 respond(HTTPStatus.SERVICE_UNAVAILABLE, b"draining\n", {"Retry-After": "1"}), None
             )
-        return WSUpgradeResponseWithListener(self._accept(request), self._listener(query))
+        return WSUpgradeResponseWithListener(self._accept(request), self._listener(asked))
 
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponse:
         offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
@@ -98,15 +78,16 @@ class Front:
         response: WSUpgradeResponse = WSUpgradeResponse.create_101_response(chosen)
         return response
 
-    def _listener(self, query: str) -> WSListener:
+    def _listener(self, text: str) -> WSListener:
         hub = self._hub
-        named = names(query)
-        if named is None:
+        wanted = query.read(text)
+        if wanted is None:
             hub.counts.turned_away_total += 1
             return TurnedAway(hub.departures, errors.BAD_REQUEST)
         if hub.full:
             hub.counts.turned_away_total += 1
             return TurnedAway(hub.departures, errors.UNAVAILABLE)
-        room, peer = named
-        session, lane = hub.session(room)
-        return Connection(hub, session, lane, peer)
+        lane = hub.lane(wanted.room)
+        if wanted.resumable:
+            return ResumableConnection(hub, hub.resumable(wanted), lane, wanted.peer)
+        return Connection(hub, hub.session(wanted.room), lane, wanted.peer)

@@ -1,6 +1,7 @@
 """Who is connected to this gateway, and what concerns them all: bounds, repetition, dead peers.
 
-A connection stays here after its socket has closed, until the room worker has applied its `Disconnect`.
+A connection stays here after its socket has closed, until the room worker has applied its `Disconnect`, or has
+released the connection from its resumable session.
 """
 
 import asyncio
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 from gateway import frames
 from gateway.calls import Calls
 from gateway.counts import Counts
+from gateway.query import Wanted
 from gateway.rate import Bucket
+from gateway.resumable import ResumableSession
 from gateway.session import Limits, Session
 from gateway.socket import Departures
 from gateway.uplink import Lane, Uplink
@@ -53,18 +56,39 @@ class Hub:
 
     # --- connections come and go ----------------------------------------------------------------------------
 
-    def session(self, room: str) -> tuple[Session, Lane]:
-        """For a socket about to be accepted; its number is never used again (DELIVERY O3)."""
-        self._last_connection += 1
-        number = self._last_connection
-        return Session(room, f"{self.gateway}.{number}", number), self._uplink.lane(room)
+    def lane(self, room: str) -> Lane:
+        return self._uplink.lane(room)
 
-    def bucket(self) -> Bucket | None:
-        """What a new connection may send; None: as much as it wants."""
+    def session(self, room: str) -> Session:
+        """For a socket about to be accepted; its number is never used again (DELIVERY O3)."""
+        number = self._next_connection()
+        return Session(room, f"{self.gateway}.{number}", number)
+
+    def resumable(self, wanted: Wanted) -> ResumableSession:
+        """The same for a client that can resume its session, or that is about to."""
+        number = self._next_connection()
+        return ResumableSession(
+            wanted.room,
+            f"{self.gateway}.{number}" if wanted.resume is None else wanted.resume.session,
+            number,
+            grace=self.settings.grace_seconds,
+            resume=wanted.resume,
+        )
+
+    def _next_connection(self) -> int:
+        self._last_connection += 1
+        return self._last_connection
+
+    def bucket(self, *, resumed: bool = False) -> Bucket | None:
+        """What a new connection may send; None: as much as it wants.
+
+        Who resumes has been away for the grace at most, and may say at once what he could have said in that time.
+        """
         settings = self.settings
         if not settings.message_rate:
             return None
-        return Bucket(settings.message_rate, settings.message_burst, asyncio.get_running_loop().time)
+        away = int(settings.message_rate * settings.grace_seconds) if resumed else 0
+        return Bucket(settings.message_rate, settings.message_burst + away, asyncio.get_running_loop().time)
 
     def opened(self, connection: "Connection") -> None:
         session = connection.session
@@ -130,6 +154,8 @@ class Hub:
             if session.waiting and session.sweep():
                 self.counts.repeated_total += 1
                 connection.lane.stir(session)
+            if session.overdue:
+                connection.close_as(errors.UNAVAILABLE)
             if number % PING_SWEEPS == turn and not session.closed:
                 connection.check_alive()
         if not self.full:

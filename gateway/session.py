@@ -99,20 +99,23 @@ class Session:
         n = self._base + len(self._kept)
         self._keep(Input(self.room, self.id, self.connection, n, frame.method, id_, bytes(frame.data)))
 
-    def refuse(self, id_: int, code: int, reason: str) -> None:
+    def refuse(self, id_: int | None, code: int, reason: str) -> None:
         n = self._base + len(self._kept)
         self._keep(Refused(self.room, self.id, self.connection, n, id_, code, reason))
 
     def disconnect(self) -> None:
         """The last input. A session of which nobody has heard, or which nobody knows, needs none."""
-        self.closed = True
-        self._held = _NOTHING
-        self._want_replay = self._asked = False
+        self._end()
         if self._published == 0 or self.forgotten:
             self._forget()
         else:
             n = self._base + len(self._kept)
             self._keep(Disconnect(self.room, self.id, self.connection, n))
+
+    def _end(self) -> None:
+        self.closed = True
+        self._held = _NOTHING
+        self._want_replay = self._asked = False
 
     def _keep(self, item: SessionItem) -> None:
         encoded = encode_item(item)
@@ -245,6 +248,11 @@ class Session:
     def waiting(self) -> bool:
         """Something is expected of the worker: an input applied, or an output."""
         return bool(self._kept) or self._asked or (self.missing and not self.closed)
+
+    @property
+    def overdue(self) -> bool:
+        """The client has waited for too long: it is better off elsewhere."""
+        return False
 
     def sweep(self) -> bool:
         """Called at regular intervals while `waiting`; true if it was silent for too long and is repeated."""

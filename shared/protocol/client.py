@@ -28,6 +28,7 @@ from shared.protocol.rtp import (
 REQUEST: Final = "mediasoup-request"
 NOTIFICATION: Final = "mediasoup-notification"
 MESSAGE: Final = "message"
+SESSION: Final = "session"
 
 ObjectId = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -419,6 +420,22 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     cseq: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
 
 
+class SessionInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Data of `session`, the only notification that a resumable session's own working needs. Never numbered.
+
+    The first frame of a new session has `token` and `graceSeconds`. That of a resumed one has `in`, the last of the
+    client's numbers that is kept: it goes on with the next. `resumed` false in answer to a resumption: the session is
+    gone. Later ones have `ack`, the last of the client's numbers that is applied: sent now and then, and at once when
+    the client sends a `session` notification itself, by which it learns that the connection is alive.
+    """
+
+    resumed: bool | UnsetType = UNSET
+    token: str | UnsetType = UNSET
+    grace_seconds: float | UnsetType = msgspec.field(default=UNSET, name="graceSeconds")
+    in_: int | UnsetType = msgspec.field(default=UNSET, name="in")
+    ack: int | UnsetType = UNSET
+
+
 class _Answer(msgspec.Struct, frozen=True, gc=False):
     response: bool
     id: int
@@ -467,6 +484,10 @@ def message_frame(data: Raw, sender: str | None) -> bytes:
     head = b'{"notification":true,"method":"message","data":{'
     origin = b"" if sender is None else b'"from":' + _encode(sender) + b","
     return b"".join((head, origin, b'"data":', bytes(data), b"}}"))
+
+
+def session_frame(info: SessionInfo) -> bytes:
+    return _encode(_Notification(notification=True, method=SESSION, data=info))
 
 
 def complaint_frame(failure: PlenaryError) -> bytes:

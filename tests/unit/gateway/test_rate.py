@@ -60,7 +60,7 @@ def test_never_more_than_burst_and_rate_together(rate: float, burst: int, steps:
         (frames.Refused(7, 413, "too large"), frames.Refused),
         (Frame(notification=True, method="m"), frames.Dropped),
         (frames.Complaint("no JSON"), frames.Dropped),
-        (frames.RESPONSE, frames.Dropped),
+        (frames.Response(), frames.Dropped),
     ],
 )
 def test_only_requests_beyond_the_rate_are_answered(verdict: frames.Verdict, becomes: type[object]) -> None:

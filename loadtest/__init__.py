@@ -1,0 +1,1 @@
+"""Clients without a browser, for tests, bots and load."""
