@@ -10,8 +10,6 @@ from gateway import query
 from gateway.connection import Connection
 from gateway.http import Site, respond
 from gateway.hub import Hub
-from gateway.query import NAME_BYTES as NAME_BYTES
-from gateway.query import valid_name as valid_name
 from gateway.resuming import ResumableConnection
 from gateway.socket import TurnedAway
 from shared import errors

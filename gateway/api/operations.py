@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.frames import DEPTH_LIMIT, depth
-from gateway.front import NAME_BYTES, valid_name
+from gateway.query import NAME_BYTES, valid_name
 from shared.errors import BadPayload, TooLarge
 from shared.protocol import actions
 from shared.protocol.client import explain
