@@ -11,11 +11,14 @@ from hypothesis.stateful import invariant, precondition, rule
 from roomworker.room import Changes
 from shared.protocol import actions, bus, client
 from tests.unit.roomworker.kit import CAPABILITIES, GATEWAY, NODE, OPUS, VP8, Json
-from tests.unit.roomworker.test_faults import APP_DATA, CONSUMERS, PEERS, SMALL_IDS, Network
+from tests.unit.roomworker.test_faults import APP_DATA, PEERS, Network
 
+AGAIN = {"encodings": [{"ssrc": 7}]}
 PARAMETERS = st.sampled_from(
-    [OPUS, {**OPUS, "encodings": [{"ssrc": 7}]}, {**OPUS, "muxId": "0"}, VP8, {**VP8, "encodings": [{"ssrc": 8}]}]
+    [(OPUS, VP8), ({**OPUS, **AGAIN}, {**VP8, **AGAIN}), ({**OPUS, "muxId": "0"}, {**VP8, "muxId": "0"}), (VP8, OPUS)]
 )
+"""For audio and for video."""
+
 OBJECTS = st.sampled_from(
     [
         {"do": "closeTransport"},
@@ -72,9 +75,21 @@ class CalledNetwork(Network):
         self.calls.append(call)
         self.calls_on_wire.append(call)
 
-    @rule(do=OBJECTS, peer=st.sampled_from(PEERS), id_=st.one_of(SMALL_IDS, CONSUMERS), more=APP_DATA)
-    def calls_about_object(self, do: Json, peer: str, id_: int, more: Json) -> None:
+    @precondition(lambda self: self.world.room.sources)
+    @rule(do=OBJECTS, at=st.integers(0, 7), more=APP_DATA)
+    def calls_about_object(self, do: Json, at: int, more: Json) -> None:
+        peer, id_ = self.one_of(do["do"], at)
         self.calls_for({**do, "peer": peer, "id": id_, **more})
+
+    def one_of(self, method: str, at: int) -> tuple[str, int]:
+        """A transport, producer or consumer that is there: its peer and id."""
+        peers = self.world.room.peers.values()
+        there = [(peer.name, id_) for peer in peers for id_ in peer.transports]
+        if "Producer" in method:
+            there = [(peer.name, id_) for peer in peers for id_ in peer.producers]
+        elif "Transport" not in method and "Bitrate" not in method:
+            there = [(peer.name, id_) for peer in peers for id_ in self.world.room.sources]
+        return there[at % len(there)]
 
     @rule(
         do=st.sampled_from(
@@ -99,6 +114,15 @@ class CalledNetwork(Network):
         self.said += 1
         self.calls_for({"do": "sendMessage", "data": self.said, **to})
 
+    @precondition(lambda self: not self.world.room.sources)
+    @rule()
+    def a_call_again(self) -> None:
+        self.a_call()
+
+    @rule()
+    def all_gets_through(self) -> None:
+        self.run_dry()
+
     # --- what else clients do ---------------------------------------------------------------------------------
 
     @rule(peer=st.sampled_from(PEERS), to=st.sampled_from([{}, {"to": "alice"}, {"to": "nobody"}]))
@@ -111,19 +135,24 @@ class CalledNetwork(Network):
     def joins_as_spy(self, peer: str) -> None:
         self.requests(peer, "join", peerName=peer, rtpCapabilities=CAPABILITIES, spy=True)
 
-    @rule(peer=st.sampled_from(PEERS), id_=SMALL_IDS, parameters=PARAMETERS)
-    def updates_producer(self, peer: str, id_: int, parameters: Json) -> None:
-        self.notifies(peer, "updateProducer", id=id_, rtpParameters=parameters)
+    @precondition(lambda self: self.world.room.sources)
+    @rule(at=st.integers(0, 7), parameters=PARAMETERS)
+    def updates_producer(self, at: int, parameters: tuple[Json, Json]) -> None:
+        peer, id_ = self.one_of("updateProducer", at)
+        is_video = self.world.room.peers[peer].producers[id_].kind == "video"
+        self.notifies(peer, "updateProducer", id=id_, rtpParameters=parameters[is_video])
 
-    @rule(
-        peer=st.sampled_from(PEERS),
-        what=st.sampled_from(["Transport", "Producer", "Consumer"]),
-        id_=CONSUMERS,
-        enable=st.booleans(),
-    )
-    def wants_stats(self, peer: str, what: str, id_: int, enable: bool) -> None:
-        id_ = id_ if what == "Consumer" else id_ % 3
+    @precondition(lambda self: self.world.room.sources)
+    @rule(at=st.integers(0, 7), what=st.sampled_from(["Transport", "Producer", "Consumer"]), enable=st.booleans())
+    def wants_stats(self, at: int, what: str, enable: bool) -> None:
+        peer, id_ = self.one_of(what, at)
         self.notifies(peer, f"{'enable' if enable else 'disable'}{what}Stats", id=id_)
+
+    @precondition(lambda self: self.world.room.sources)
+    @rule(at=st.integers(0, 7))
+    def restarts_one(self, at: int) -> None:
+        peer, id_ = self.one_of("Transport", at)
+        self.requests(peer, "restartTransport", id=id_)
 
     # --- what gateways and time do ----------------------------------------------------------------------------
 
