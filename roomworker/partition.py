@@ -1,8 +1,10 @@
 """One partition's queue: deliveries in, each acknowledged when everything in it is committed and published."""
 
 import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -10,6 +12,8 @@ from roomworker.lane import Job
 from roomworker.outbox import Receipt
 from roomworker.runner import Runner
 from roomworker.slot import Host, Slot
+from roomworker.store import Store
+from roomworker.suspects import Suspects, batch_name
 from shared import log
 from shared.broker import Broker, Delivery, Subscription
 from shared.protocol import bus
@@ -19,6 +23,12 @@ logger = log.get("partition")
 
 class PartitionHost(Host, Protocol):
     """What a partition asks of its worker."""
+
+    store: Store
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs something beside; its failure is the worker's."""
+        ...
 
     def activated(self, partition: "Partition") -> None:
         """The first delivery since subscribing, or since the channel was lost: this worker is the active one."""
@@ -42,6 +52,9 @@ class Partition:
         self.active = False
         self.bad_items = 0
         self._open: set[Delivery] = set()
+        self._line: deque[Delivery] = deque()
+        self._careful: asyncio.Task[None] | None = None
+        self._suspects = Suspects(host.store, number)
         self._quiet = asyncio.Event()
 
     async def subscribe(self, broker: Broker, prefetch: int) -> None:
@@ -65,6 +78,10 @@ class Partition:
     def lost(self) -> None:
         """What was delivered and is not acknowledged belongs to the next active worker."""
         self.active = False
+        self._line.clear()
+        if self._careful is not None:
+            self._careful.cancel()
+            self._careful = None
         self._open.clear()
         self._quiet.set()
         for slot in list(self.slots.values()):
@@ -73,17 +90,15 @@ class Partition:
     def receive(self, delivery: Delivery) -> None:
         if not self.active:
             self.active = True
+            self._careful = asyncio.get_running_loop().create_task(self._begin())
             self._host.activated(self)
         self._open.add(delivery)
-        receipt = Receipt(partial(self._finished, delivery))
-        try:
-            origin, items = bus.split(delivery.body)
-            for encoded in items:
-                self._receive_item(origin, encoded, receipt)
-        except ValueError as broken:
-            self.bad_items += 1
-            logger.error("batch cannot be read", partition=self.number, error=str(broken))
-        receipt.confirm()
+        if self._careful is None and not delivery.redelivered and not self._suspects:
+            self._run_whole(delivery, partial(self._finished, delivery))
+        else:
+            self._line.append(delivery)
+            if self._careful is None:
+                self._careful = asyncio.get_running_loop().create_task(self._run_line())
 
     def _finished(self, delivery: Delivery) -> None:
         delivery.ack()
@@ -91,13 +106,27 @@ class Partition:
         if not self._open:
             self._quiet.set()
 
-    def _receive_item(self, origin: str, encoded: bytes, receipt: Receipt) -> None:
+    def _run_whole(self, delivery: Delivery, finished: Callable[[], None]) -> None:
+        receipt = Receipt(finished)
+        for origin, item in self._items(delivery):
+            self._run_item(origin, item, receipt)
+        receipt.confirm()
+
+    def _items(self, delivery: Delivery) -> Iterator[tuple[str, bus.AnyItem]]:
+        """What can be read of a batch; a bad item fails alone (DELIVERY I3)."""
         try:
-            item: bus.AnyItem = bus.decode_item(encoded)
-        except msgspec.MsgspecError as broken:
+            origin, items = bus.split(delivery.body)
+            for encoded in items:
+                try:
+                    yield origin, bus.decode_item(encoded)
+                except msgspec.MsgspecError as broken:
+                    self.bad_items += 1
+                    logger.error("item cannot be read", partition=self.number, origin=origin, error=str(broken))
+        except ValueError as broken:
             self.bad_items += 1
-            logger.error("item cannot be read", partition=self.number, origin=origin, error=str(broken))
-            return
+            logger.error("batch cannot be read", partition=self.number, error=str(broken))
+
+    def _run_item(self, origin: str, item: bus.AnyItem, receipt: Receipt) -> None:
         match item:
             case bus.Tick():
                 self._host.ticked(self, item)
@@ -105,6 +134,55 @@ class Partition:
                 self._host.replay(self.slot(item.room), origin, item)
             case _:
                 self.slot(item.room).receive(Job(item, origin, receipt.add().confirm))
+
+    # --- after a worker has died ------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        """Active at last: first it must be known what others died with."""
+        await self._suspects.load()
+        await self._run_line()
+
+    async def _run_line(self) -> None:
+        """What waits, in order, with care; once nothing does, deliveries are run as they come."""
+        try:
+            while self._line and self.active:
+                delivery = self._line.popleft()
+                if delivery.redelivered and await self._suspects.may_run_whole(delivery.body):
+                    self._run_whole(delivery, partial(self._finished_again, delivery))
+                elif delivery.redelivered or self._has_suspects(delivery):
+                    await self._run_one_by_one(delivery)
+                else:
+                    self._run_whole(delivery, partial(self._finished, delivery))
+        finally:
+            self._careful = None
+
+    def _has_suspects(self, delivery: Delivery) -> bool:
+        if not self._suspects:
+            return False
+        return any(
+            not isinstance(item, bus.Tick | bus.Replay) and self._suspects.knows(Job(item, origin, _nothing))
+            for origin, item in self._items(delivery)
+        )
+
+    async def _run_one_by_one(self, delivery: Delivery) -> None:
+        for origin, item in self._items(delivery):
+            done = asyncio.Event()
+            if isinstance(item, bus.Tick | bus.Replay):
+                self._run_item(origin, item, Receipt(done.set))
+                continue
+            job = Job(item, origin, done.set)
+            slot = self.slot(item.room)
+            if not await self._suspects.may_run(job):
+                slot.poison(job)
+            slot.receive(job)
+            await done.wait()
+            await self._suspects.job_done(job)
+        await self._suspects.done(batch_name(delivery.body))
+        self._finished(delivery)
+
+    def _finished_again(self, delivery: Delivery) -> None:
+        self._finished(delivery)
+        self._host.spawn(self._suspects.done(batch_name(delivery.body)))
 
     def slot(self, room: str) -> Slot:
         slot = self.slots.get(room)
@@ -119,3 +197,7 @@ class Partition:
     def _forget(self, slot: Slot) -> None:
         if self.slots.get(slot.room) is slot:
             del self.slots[slot.room]
+
+
+def _nothing() -> None:
+    """A job that is only looked at is never done."""

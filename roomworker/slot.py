@@ -85,6 +85,10 @@ class Slot:
         else:
             self._load()
 
+    def poison(self, job: Job) -> None:
+        """Workers die with it: it is answered 500, or has no effect."""
+        self._poisoned.add(job.identity)
+
     def when_live(self, call: Callable[[Runner], None]) -> None:
         """Runs `call` now or once the room is loaded: for what comes from time or other processes' death."""
         if self._runner is None:

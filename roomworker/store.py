@@ -27,6 +27,9 @@ from shared.protocol import media
 
 KEEP_OUT_MS: Final = 30_000
 KEEP_GONE_S: Final = 600
+KEEP_SUSPECTS_S: Final = 3600
+DEAD_KEY: Final = "plenary:dead"
+DEAD_KEPT: Final = 1000
 RETRY_PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 _CALL: Final = "call|"
@@ -100,6 +103,10 @@ def index_key(partition: int) -> str:
     return f"plenary:partition:{partition}"
 
 
+def suspects_key(partition: int) -> str:
+    return f"plenary:suspects:{partition}"
+
+
 class Store:
     """`commit` and `load` take many rooms in one round trip and try again until Redis answers."""
 
@@ -166,6 +173,25 @@ class Store:
             for order in _decode_entry(_field(fields, b"m")).orders
         ]
 
+    async def suspects(self, partition: int) -> dict[str, int]:
+        """What was being run again, and how often that was begun (`roomworker.suspects`)."""
+        (marked,) = await self._run([("HGETALL", suspects_key(partition))])
+        return {name.decode(): int(times) for name, times in _pairs(marked)}
+
+    async def suspect(self, partition: int, name: str) -> int:
+        """Marks it once more; how often it has been."""
+        key = suspects_key(partition)
+        times, _ = await self._run([("HINCRBY", key, name, 1), ("EXPIRE", key, KEEP_SUSPECTS_S)])
+        return int(times)
+
+    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None:
+        await self._run([("HDEL", suspects_key(partition), *names)])
+
+    async def set_aside(self, partition: int, item: msgspec.Struct, reason: str) -> None:
+        """Keeps a message that nobody can handle, for a person to look at."""
+        fields = ("partition", partition, "reason", reason, "item", msgspec.json.encode(item))
+        await self._run([("XADD", DEAD_KEY, "MAXLEN", "~", DEAD_KEPT, "*", *fields)])
+
     async def indexed(self, partition: int) -> list[str]:
         """The names of the rooms of a partition."""
         (members,) = await self._run([("SMEMBERS", index_key(partition))])
@@ -181,7 +207,10 @@ class Store:
                 pipeline.execute_command(*command)
             self.round_trips += 1
             try:
-                results: list[Any] = await pipeline.execute(raise_on_error=False)
+                # whole, whoever is cancelled: redis-py may lose that, or a reply
+                results: list[Any] = await asyncio.shield(
+                    asyncio.ensure_future(pipeline.execute(raise_on_error=False))
+                )
                 _raise_passing(results)
             except (RedisError, OSError, TimeoutError) as failure:
                 if attempt == 0:

@@ -268,6 +268,9 @@ class RoomWorker:
     def publish(self, changes: Changes, done: Callable[[], None]) -> None:
         self.outbox.push(changes, done)
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._spawn(work)
+
     def want_load(self, slot: Slot) -> None:
         self.committer.want_load(slot)
 

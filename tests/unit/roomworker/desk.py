@@ -1,7 +1,9 @@
 """A worker by hand: what slots and partitions ask of it is done when the test says."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from roomworker.limits import Limits
 from roomworker.partition import Partition
@@ -45,11 +47,37 @@ class Shelf:
         return "OK"
 
 
+class Marks:
+    """What a store keeps of suspects, in memory."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, int] = {}
+        self.aside: list[tuple[Any, str]] = []
+
+    async def suspects(self, partition: int) -> dict[str, int]:
+        return dict(self.begun)
+
+    async def suspect(self, partition: int, name: str) -> int:
+        self.begun[name] = self.begun.get(name, 0) + 1
+        return self.begun[name]
+
+    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None:
+        for name in names:
+            self.begun.pop(name, None)
+
+    async def set_aside(self, partition: int, item: Any, reason: str) -> None:
+        self.aside.append((item, reason))
+
+
 class Desk:
     """A `PartitionHost`."""
 
+    store: Any
+
     def __init__(self, shelf: Shelf | None = None, name: str = "worker") -> None:
         self.shelf = shelf or Shelf()
+        self.store = Marks()
+        self.spawned: list[asyncio.Task[None]] = []
         self.name = name
         self.node: str | None = "node"
         self.loads: list[Slot] = []
@@ -102,6 +130,9 @@ class Desk:
 
     def ticked(self, partition: Partition, tick: bus.Tick) -> None:
         self.ticks.append(tick)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.spawned.append(asyncio.get_running_loop().create_task(work))
 
     def forget(self, slot: Slot) -> None:
         self.forgotten.append(slot)

@@ -29,6 +29,14 @@ def query(room: str = "room", n: int = 1, number: int = 1) -> bytes:
     return bus.encode_item(bus.Input(room, f"gateway.{n}", n, number, "mediasoup-request", number, data))
 
 
+async def receive(partition: Partition, *deliveries: Delivered) -> None:
+    """Gives the partition deliveries, and the time to look at what others died with."""
+    for delivery in deliveries:
+        partition.receive(delivery)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
@@ -39,9 +47,9 @@ async def partition(desk: Desk) -> Partition:
     return Partition(3, desk)
 
 
-def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(desk: Desk, partition: Partition) -> None:
+async def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(desk: Desk, partition: Partition) -> None:
     delivery = Delivered(connect("one"), connect("other"), query("one"))
-    partition.receive(delivery)
+    await receive(partition, delivery)
     desk.load()
     desk.commit()
     assert delivery.acks == 0
@@ -54,10 +62,10 @@ def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(desk: Desk,
     assert set(partition.slots) == {"one", "other"}
 
 
-def test_items_that_cannot_be_read_fail_alone(desk: Desk, partition: Partition) -> None:
+async def test_items_that_cannot_be_read_fail_alone(desk: Desk, partition: Partition) -> None:
     delivery = Delivered(b"\xff", connect(), b"", b"\x92\xa4what\x01", query())
 
-    partition.receive(delivery)
+    await receive(partition, delivery)
     desk.work()
 
     assert delivery.acks == 1
@@ -68,47 +76,47 @@ def test_items_that_cannot_be_read_fail_alone(desk: Desk, partition: Partition) 
 @pytest.mark.parametrize(
     "body", [b"", b"\x00", bus.batch("gateway", [])[:-1], b"\xff\xff\xff\xffx", b"\x00\x00\x00\x01\xff"]
 )
-def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Partition, body: bytes) -> None:
+async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Partition, body: bytes) -> None:
     delivery = Delivered(body=body)
 
-    partition.receive(delivery)
+    await receive(partition, delivery)
 
     assert delivery.acks == 1
     assert partition.bad_items == 1
 
 
-def test_what_can_be_read_of_a_truncated_batch_counts(desk: Desk, partition: Partition) -> None:
+async def test_what_can_be_read_of_a_truncated_batch_counts(desk: Desk, partition: Partition) -> None:
     delivery = Delivered(body=bus.batch("gateway", [connect(), query()])[:-3])
 
-    partition.receive(delivery)
+    await receive(partition, delivery)
     desk.work()
 
     assert delivery.acks == 1
     assert "session|peer1" in desk.shelf.rooms["room"].fields
 
 
-def test_the_first_delivery_tells_that_the_partition_is_ours(desk: Desk, partition: Partition) -> None:
+async def test_the_first_delivery_tells_that_the_partition_is_ours(desk: Desk, partition: Partition) -> None:
     assert not partition.active
     for n in (1, 2):
-        partition.receive(Delivered(bus.encode_item(bus.Tick(n, 1000 * n))))
+        await receive(partition, Delivered(bus.encode_item(bus.Tick(n, 1000 * n))))
 
     assert (partition.active, desk.activations) == (True, 1)
     assert [tick.n for tick in desk.ticks] == [1, 2]
 
 
-def test_replays_are_handed_on(desk: Desk, partition: Partition) -> None:
+async def test_replays_are_handed_on(desk: Desk, partition: Partition) -> None:
     item = bus.Replay("room", "gateway.1", 1, 7)
     delivery = Delivered(bus.encode_item(item))
 
-    partition.receive(delivery)
+    await receive(partition, delivery)
 
     assert desk.replays == [item]
     assert delivery.acks == 1
 
 
-def test_a_lost_channel_leaves_everything_to_the_next(desk: Desk, partition: Partition) -> None:
+async def test_a_lost_channel_leaves_everything_to_the_next(desk: Desk, partition: Partition) -> None:
     delivery = Delivered(connect())
-    partition.receive(delivery)
+    await receive(partition, delivery)
     desk.load()
     ((slot, commit),) = desk.take()
 
@@ -116,7 +124,7 @@ def test_a_lost_channel_leaves_everything_to_the_next(desk: Desk, partition: Par
     slot.settled(commit, desk.shelf.commit(commit))
     assert (partition.active, partition.slots) == (False, {})
     again = Delivered(connect(), query())
-    partition.receive(again)
+    await receive(partition, again)
     desk.work()
 
     assert again.acks == 1
@@ -126,8 +134,8 @@ def test_a_lost_channel_leaves_everything_to_the_next(desk: Desk, partition: Par
 
 async def test_quiet_waits_for_all_that_was_delivered(desk: Desk, partition: Partition) -> None:
     await partition.quiet()
-    partition.receive(Delivered(connect()))
-    partition.receive(Delivered(query()))
+    await receive(partition, Delivered(connect()))
+    await receive(partition, Delivered(query()))
     waiting = asyncio.ensure_future(partition.quiet())
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -139,7 +147,7 @@ async def test_quiet_waits_for_all_that_was_delivered(desk: Desk, partition: Par
 
 
 async def test_quiet_ends_with_the_channel(partition: Partition) -> None:
-    partition.receive(Delivered(connect()))
+    await receive(partition, Delivered(connect()))
     waiting = asyncio.ensure_future(partition.quiet())
     await asyncio.sleep(0)
 
@@ -149,8 +157,8 @@ async def test_quiet_ends_with_the_channel(partition: Partition) -> None:
         await waiting
 
 
-def test_rooms_of_the_index_are_announced_after_a_takeover(desk: Desk, partition: Partition) -> None:
-    partition.receive(Delivered(connect()))
+async def test_rooms_of_the_index_are_announced_after_a_takeover(desk: Desk, partition: Partition) -> None:
+    await receive(partition, Delivered(connect()))
     desk.work()
     partition.lost()
 
@@ -160,3 +168,70 @@ def test_rooms_of_the_index_are_announced_after_a_takeover(desk: Desk, partition
 
     assert desk.reports == [bus.Applied(1, "gateway.1", 0, 0)]
     assert set(partition.slots) == {"room"}
+
+
+class Redelivered(Delivered):
+    redelivered = True
+
+
+async def test_a_batch_delivered_again_is_run_whole_once_more(desk: Desk, partition: Partition) -> None:
+    delivery = Redelivered(connect("one"), connect("two"))
+    await receive(partition, delivery)
+    assert set(partition.slots) == {"one", "two"}
+    assert len(desk.store.begun) == 1
+
+    desk.work()
+    await asyncio.gather(*desk.spawned)
+    assert delivery.acks == 1
+    assert not desk.store.begun
+
+
+async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(desk: Desk, partition: Partition) -> None:
+    await receive(partition, Redelivered(connect()), Delivered(query()))
+    desk.work()
+    assert desk.shelf.stream["gateway.1"], "the request was answered, so its session was known"
+
+
+async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(desk: Desk) -> None:
+    """Each new partition object is a worker that died with the second message of the batch and was replaced."""
+    shelf, marks = desk.shelf, desk.store
+    batch = (connect(), query(number=1), query(number=2))
+
+    def dies_with(item: object) -> bool:
+        return isinstance(item, bus.Input) and item.n == 1
+
+    for _ in range(4):
+        desk = Desk(shelf)
+        desk.store = marks
+        partition = Partition(3, desk)
+        delivery = Redelivered(*batch)
+        await receive(partition, delivery)
+        for _ in range(10):  # one message at a time, until the worker would die
+            desk.load()
+            running = [job.item for slot in partition.slots.values() for job in slot._jobs]
+            if any(dies_with(item) for item in running) and not marks.aside:
+                break
+            desk.work()
+            await receive(partition)
+        if delivery.acks:
+            break
+
+    assert delivery.acks == 1
+    ((item, reason),) = marks.aside
+    assert dies_with(item)
+    assert "died" in reason
+    frames = [sent.body for sent in shelf.stream["gateway.1"]]
+    assert b'"errorCode":500' in frames[0]
+    assert b'"ok":true' in frames[1]
+
+
+async def test_a_suspect_that_comes_in_a_new_batch_is_still_one(desk: Desk, partition: Partition) -> None:
+    desk.store.begun["gateway.1/1"] = 2
+    delivery = Delivered(connect(), query(number=1))
+    await receive(partition, delivery)
+    for _ in range(3):
+        desk.work()
+        await receive(partition)
+    assert delivery.acks == 1
+    assert b'"errorCode":500' in desk.shelf.stream["gateway.1"][0].body
+    assert len(desk.store.aside) == 1
