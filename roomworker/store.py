@@ -23,6 +23,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from roomworker.room import Answered
 from roomworker.session import Gone
 from shared import log
+from shared.cluster import index_key
 from shared.protocol import media
 
 KEEP_OUT_MS: Final = 30_000
@@ -97,10 +98,6 @@ class Stored:
 
 def room_key(room: str) -> str:
     return f"room:{{{quote(room, safe='')}}}"
-
-
-def index_key(partition: int) -> str:
-    return f"plenary:partition:{partition}"
 
 
 def suspects_key(partition: int) -> str:

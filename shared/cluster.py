@@ -1,4 +1,4 @@
-"""What all processes of a cluster must agree on, kept in Redis: the number of partitions."""
+"""What all processes of a cluster must agree on: the number of partitions, keys that more than one role reads."""
 
 import os
 import re
@@ -9,6 +9,11 @@ from typing import Final
 from redis.asyncio import Redis
 
 PARTITIONS_KEY: Final = "plenary:partitions"
+
+
+def index_key(partition: int) -> str:
+    """The set of a partition's rooms: `R#incarnation`, R percent-encoded (DELIVERY C5)."""
+    return f"plenary:partition:{partition}"
 
 
 class DifferentCluster(Exception):

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.api.operations import ClusterStatus, Listed, ProcessView, RoomList
+from shared.cluster import index_key
 from shared.errors import Unavailable
 from shared.protocol.bus import partition_of
 from shared.registry import BEAT_EVERY, Observer, Role
@@ -64,7 +65,7 @@ class Rooms:
     async def _ask(self, command: str, partitions: Sequence[int]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
         for p in partitions:
-            getattr(pipeline, command)(f"plenary:partition:{p}")
+            getattr(pipeline, command)(index_key(p))
         return await pipeline.execute()
 
 

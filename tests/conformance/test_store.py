@@ -7,7 +7,8 @@ from fakeredis.aioredis import FakeRedis
 from redis.asyncio import Redis
 
 from roomworker.session import Gone
-from roomworker.store import Commit, Entry, SentMessage, Store, index_key, room_key
+from roomworker.store import Commit, Entry, SentMessage, Store, room_key
+from shared.cluster import index_key
 from shared.protocol import media
 
 ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]
