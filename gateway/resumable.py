@@ -109,16 +109,16 @@ class ResumableSession(Session):
 
     def _resumed(self, link: Link) -> list[Message]:
         self._resume = None
-        if self.expected > link.out + 1:  # the client has what never was: it is not this session's
-            self.final = True
-            return [Message(session_frame(SessionInfo(resumed=False)), [])]
-        self._base = self._next = self._told = link.n + 1
+        self._base = self._next = link.n + 1
         self._progress()
         if self.closed:
             self._tell = True
             return []
+        if self.expected > link.out + 1:  # the client has what never was: it is not this session's
+            self.final = True
+            return [Message(session_frame(SessionInfo(resumed=False)), [])]
         self.known = max(self.known, link.out)
-        return self._greet(session_frame(SessionInfo(resumed=True, grace_seconds=self._grace, in_=link.n)))
+        return self._greet(SessionInfo(resumed=True, grace_seconds=self._grace, in_=link.n))
 
     def applied(self, report: Applied) -> None:
         if not self.resuming:
@@ -131,7 +131,7 @@ class ResumableSession(Session):
         if not self.greeted:
             token = query.token(self.id, self._secret)
             self._secret = ""
-            return self._greet(session_frame(SessionInfo(resumed=False, grace_seconds=self._grace, token=token)))
+            return self._greet(SessionInfo(resumed=False, grace_seconds=self._grace, token=token))
         if self._base - self._told >= ACK_EVERY:
             return [self.acknowledge()]
         return []
@@ -141,9 +141,10 @@ class ResumableSession(Session):
         self._told = self._base
         return Message(session_frame(SessionInfo(ack=self._base - 1)), [])
 
-    def _greet(self, greeting: bytes) -> list[Message]:
+    def _greet(self, info: SessionInfo) -> list[Message]:
         self.greeted = True
-        ready = [Message(greeting, []), *self._early()]
+        self._told = self._base
+        ready = [Message(session_frame(info), []), *self._early()]
         if self.missing:
             self.ask_replay()
         return ready
