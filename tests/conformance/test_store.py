@@ -1,5 +1,7 @@
 """Rooms in Redis: the promises of `roomworker.store`, kept by the real server and by the embedded one."""
 
+import base64
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,7 +11,7 @@ from redis.asyncio import Redis
 from roomworker.session import Gone
 from roomworker.store import Commit, Entry, SentMessage, Store, room_key
 from shared.cluster import index_key
-from shared.protocol import media
+from shared.protocol import bus, media
 
 ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]
 
@@ -244,6 +246,22 @@ async def test_orders_are_kept_with_the_messages(store: Store) -> None:
 
     assert await store.commit([with_orders]) == ["OK"]
     assert await store.replay("room", "s", 0) == []
+    assert await store.orders(["room", "nowhere"]) == [("node", order)]
+
+
+async def test_suspects_are_counted_until_they_are_cleared(store: Store) -> None:
+    assert [await store.suspect(3, "one"), await store.suspect(3, "one"), await store.suspect(3, "two")] == [1, 2, 1]
+    assert await store.suspects(3) == {"one": 2, "two": 1}
+    await store.clear_suspects(3, ["one"])
+    assert await store.suspects(3) == {"two": 1}
+
+
+async def test_what_is_set_aside_can_be_read(store: Store, redis: Redis) -> None:
+    item = bus.Input("room", "s", 1, 4, "mediasoup-request", 9, b'{"method":"queryRoom"}')
+    await store.set_aside(3, item, "its worker died")
+    ((_, fields),) = await redis.xrange("plenary:dead")
+    assert (fields[b"partition"], fields[b"reason"]) == (b"3", b"its worker died")
+    assert b"queryRoom" in base64.b64decode(json.loads(fields[b"item"])[7])
 
 
 # --- names ------------------------------------------------------------------------------------------------------

@@ -331,6 +331,7 @@ class Client:
     n: int = 0
     ids: int = 0
     items: list[bus.SessionItem] = field(default_factory=list)
+    token: str = ""
 
     def __post_init__(self) -> None:
         self.accepted = self.accepted or self.connection
@@ -338,7 +339,7 @@ class Client:
     # --- frames and items -------------------------------------------------------------------------------------
 
     def connect_item(self) -> bus.Connect:
-        item = bus.Connect(self.world.name, self.session, self.connection, self.peer, self.accepted)
+        item = bus.Connect(self.world.name, self.session, self.connection, self.peer, self.accepted, self.token)
         self.items.append(item)
         return item
 

@@ -60,13 +60,13 @@ def test_a_peer_has_so_many_transports_and_no_more() -> None:
 def test_a_peer_has_so_many_producers_and_no_more() -> None:
     world = limited(producers_per_peer=1)
     alice, bob = world.sending("alice"), world.joined("bob")
-    alice.produce(10)
+    alice.produce(10, rtpParameters={**OPUS, "muxId": "1"})
     bob.hush()
     message = {"id": 11, "kind": "audio", "transportId": 1, "rtpParameters": OPUS}
 
     assert error_of(alice.ask("createProducer", **message)) == (429, "producers of a peer: at most 1")
     assert bob.frames == []
-    alice.notify("updateProducer", id=10, rtpParameters={**OPUS, "muxId": "1"})
+    alice.notify("updateProducer", id=10, rtpParameters={**OPUS, "encodings": [{"ssrc": 7}]})
     assert bob.methods == ["consumerClosed", "newConsumer"], "an update is not one more"
     alice.notify("closeProducer", id=10)
     assert alice.ask("createProducer", **message)["ok"]

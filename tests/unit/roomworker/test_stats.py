@@ -311,10 +311,13 @@ def test_a_report_that_failed_is_asked_for_again_at_the_next_tick(seen: Seen, ki
     assert [report["stats"] for report in seen.told(kind)] == [STATS]
 
 
-def test_a_producer_that_is_updated_goes_on_reporting(seen: Seen) -> None:
+@pytest.mark.parametrize("mux_id", [None, "1"], ids=["in place", "by another"])
+def test_a_producer_that_is_updated_goes_on_reporting(seen: Seen, mux_id: str | None) -> None:
+    seen.bob.notify("closeProducer", id=20)
+    seen.bob.produce(20, rtpParameters={**OPUS, "muxId": mux_id})
     seen.enable("Producer", interval=1000)
 
-    seen.bob.notify("updateProducer", id=20, rtpParameters={**OPUS, "muxId": "1"})
+    seen.bob.notify("updateProducer", id=20, rtpParameters={**OPUS, "encodings": [{"ssrc": 7}]})
 
     assert seen.tick(11, 12) == [1, 1]
     assert seen.requests[-1].object == seen.world.room.peers["bob"].producers[20].engine
