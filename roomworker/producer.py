@@ -138,8 +138,10 @@ def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[
     """
     producer = find(peer, message.id)
     carrier = transport.find(peer, producer.transport, "id")
-    if is_updatable(producer.rtp_parameters) and is_updatable(message.rtp_parameters):
-        yield from _update_in_place(room, peer, producer, message.rtp_parameters)
+    # a muxId is still the predecessor's while the engine has both; SSRCs do without
+    rtp_parameters = structs.replace(message.rtp_parameters, mux_id=UNSET)
+    if is_updatable(producer.rtp_parameters) and is_updatable(rtp_parameters):
+        yield from _update_in_place(room, peer, producer, rtp_parameters)
         return client.Nothing()
     successor = yield from _produce(
         room,
@@ -147,7 +149,7 @@ def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[
         carrier,
         producer.id,
         producer.kind,
-        message.rtp_parameters,
+        rtp_parameters,
         producer.remotely_paused,
         producer.updates + 1,
     )

@@ -208,6 +208,17 @@ async def test_two_producers_of_one_stream_conflict(room: Room) -> None:
     assert result.code == 409
 
 
+async def test_a_producers_successor_is_made_while_it_is_there_by_other_ssrcs_and_no_mux_id(room: Room) -> None:
+    """As the room worker updates a producer that cannot be updated in place."""
+    await room.call()
+    others = [{"ssrc": encoding["ssrc"] + 100} for encoding in CHROME]
+    taken = await room.ask(produce("successor", others, [9101, 9102, 9103], "0"))
+    assert isinstance(taken, Failed)
+    assert "MID already exists" in taken.reason
+
+    assert isinstance(await room.ask(produce("another", others, [9101, 9102, 9103], "")), media.Produced)
+
+
 async def test_stats_speak_v2(room: Room) -> None:
     await room.call()
     result = await room.ask(media.GetStats(ROUTER, "transport", "sending", 7))
