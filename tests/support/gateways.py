@@ -53,15 +53,20 @@ class FaultyBroker(MemoryBroker):
 
 @dataclass
 class Known:
-    """A session as the worker sees it."""
+    """A session as the worker sees it. A resumable one may be without connection: 0."""
 
+    gateway: str
     connection: int
+    token: str = ""
+    attempt: int = 0
     last: int = 0
-    stream: list[bus.Message] = field(default_factory=list)
+    stream: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 class EchoWorker:
     """Answers each request with its data, by the rules of the hop (`shared.protocol.bus`), and keeps nothing else.
+
+    Resumable sessions have no grace here: they wait for ever.
 
     `deaf`: takes nothing. `loses`: the next so many answers are committed but never sent. Calls are answered with
     what they ask, or with `answer_call`, unless `mute`.
@@ -71,7 +76,7 @@ class EchoWorker:
         self.broker = broker
         self.deaf = False
         self.loses = 0
-        self.items: list[bus.SessionItem | bus.Replay] = []
+        self.items: list[bus.SessionItem | bus.Replay | bus.Resume | bus.Lost] = []
         self.mute = False
         self.calls: list[bus.Call] = []
         self.answer_call: tuple[int, bytes] | None = None
@@ -90,16 +95,41 @@ class EchoWorker:
         messages: list[bus.Message] = []
         reports: dict[str, bus.Applied] = {}
         answers: list[bus.CallAnswer] = []
+        links: list[tuple[str, bus.Link]] = []
         for encoded in items:
             item = bus.decode_item(encoded)
             assert not isinstance(item, bus.MediaEvent | bus.Tick)
-            if isinstance(item, bus.Call):
-                answers += self._call(item)
-            else:
-                messages += self._apply(item, reports)
+            match item:
+                case bus.Call():
+                    answers += self._call(item)
+                case bus.Resume() | bus.Lost():
+                    self.items.append(item)
+                    links += self._resume(origin, item) if isinstance(item, bus.Resume) else self._lost(origin, item)
+                case _:
+                    messages += self._apply(origin, item, reports)
         delivery.ack()
-        answer = bus.encode_to_gateway(bus.ToGateway(messages, list(reports.values()), answers))
+        mine = [link for gateway, link in links if gateway == origin]
+        answer = bus.encode_to_gateway(bus.ToGateway(messages, list(reports.values()), answers, mine))
         self._later(self._send(origin, answer))
+        for gateway, link in links:
+            if gateway != origin:
+                self._later(self._send(gateway, bus.encode_to_gateway(bus.ToGateway([], [], [], [link]))))
+
+    def _resume(self, origin: str, item: bus.Resume) -> list[tuple[str, bus.Link]]:
+        known = self.known.get(item.session)
+        if known is None or known.token != item.token or item.attempt <= known.attempt:
+            return [(origin, bus.Link(item.connection, item.session, "refused"))]
+        old = [(known.gateway, bus.Link(known.connection, item.session, "released"))] if known.connection else []
+        known.gateway, known.connection, known.attempt = origin, item.connection, item.attempt
+        return [*old, (origin, bus.Link(item.connection, item.session, "resumed", known.last, len(known.stream)))]
+
+    def _lost(self, origin: str, item: bus.Lost) -> list[tuple[str, bus.Link]]:
+        known = self.known.get(item.session)
+        if known is not None and (known.gateway, known.connection) == (origin, item.connection):
+            known.connection = 0
+            if item.final:
+                del self.known[item.session]
+        return [(origin, bus.Link(item.connection, item.session, "released"))]
 
     def _later(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -118,11 +148,13 @@ class EchoWorker:
             return []
         return [bus.CallAnswer(call.n, *(self.answer_call or (200, call.action)))]
 
-    def _apply(self, item: bus.SessionItem | bus.Replay, reports: dict[str, bus.Applied]) -> list[bus.Message]:
+    def _apply(
+        self, origin: str, item: bus.SessionItem | bus.Replay, reports: dict[str, bus.Applied]
+    ) -> list[bus.Message]:
         self.items.append(item)
         known = self.known.get(item.session)
         if isinstance(item, bus.Connect) and known is None:
-            known = self.known[item.session] = Known(item.connection)
+            known = self.known[item.session] = Known(origin, item.connection, item.token)
         if known is None:
             reports[item.session] = bus.Applied(item.connection, item.session, -1, 0)
             return []
@@ -132,7 +164,7 @@ class EchoWorker:
             case bus.Connect():
                 pass
             case bus.Replay():
-                messages = known.stream[item.after :]
+                messages = [self._addressed(item.session, at) for at in range(item.after, len(known.stream))]
             case _ if item.n == known.last + 1:
                 known.last = item.n
                 messages = self._answer(known, item)
@@ -145,7 +177,7 @@ class EchoWorker:
         match item:
             case bus.Input(id=id_, data=data) if id_ is not None:
                 body = b'{"response":true,"id":%d,"ok":true,"data":%s}' % (id_, data)
-            case bus.Refused(id=id_, code=code, reason=reason):
+            case bus.Refused(id=id_, code=code, reason=reason) if id_ is not None:
                 body = json.dumps({"response": True, "id": id_, "errorCode": code, "errorReason": reason}).encode()
             case _:
                 return []
@@ -158,14 +190,18 @@ class EchoWorker:
     def add(self, session: str, body: bytes, close: int = 0) -> bus.Message:
         """Commits one output of a session without sending it."""
         known = self.known[session]
-        message = bus.Message(body, [bus.Recipient(known.connection, session, len(known.stream) + 1)], close)
-        known.stream.append(message)
-        return message
+        known.stream.append((body, close))
+        return self._addressed(session, len(known.stream) - 1)
+
+    def _addressed(self, session: str, at: int) -> bus.Message:
+        known = self.known[session]
+        body, close = known.stream[at]
+        return bus.Message(body, [bus.Recipient(known.connection, session, at + 1)], close)
 
     async def send(self, session: str, body: bytes, close: int = 0) -> None:
         """Commits and sends one output of a session."""
         batch = bus.ToGateway([self.add(session, body, close)], [])
-        await self._send(session.rpartition(".")[0], bus.encode_to_gateway(batch))
+        await self._send(self.known[session].gateway, bus.encode_to_gateway(batch))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE), self.changed:
@@ -173,8 +209,9 @@ class EchoWorker:
 
     def numbers(self, session: str) -> list[int]:
         """The inputs that came, in that order, repeated ones too."""
-        mine = [item for item in self.items if item.session == session and not isinstance(item, bus.Replay)]
-        return [0 if isinstance(item, bus.Connect) else item.n for item in mine]
+        mine = [item for item in self.items if item.session == session]
+        numbered = (bus.Connect, bus.Input, bus.Refused, bus.Disconnect)
+        return [0 if isinstance(item, bus.Connect) else item.n for item in mine if isinstance(item, numbered)]
 
 
 class Client(WSListener):
