@@ -33,6 +33,7 @@ class Loopback:
         self.entrance = f"{router}.entrance"
         self.exit = f"{router}.exit"
         self.failure: Failed | None = None
+        self._last_ssrc = 0
         self._process = process
         self._router = router
         self._ports: dict[EngineId, int] = {}
@@ -40,6 +41,12 @@ class Loopback:
         self._waiting: list[Callable[[], None]] = []
         for end in (self.entrance, self.exit):
             self._create(end)
+
+    def new_ssrcs(self, count: int) -> list[int]:
+        """For streams that nobody else sees."""
+        first = self._last_ssrc + 1
+        self._last_ssrc += count
+        return list(range(first, first + count))
 
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Calls once it is connected or has its `failure`, maybe at once."""

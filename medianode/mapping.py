@@ -5,7 +5,6 @@ producer's encodings are listed.
 """
 
 from collections.abc import Iterable
-from struct import pack
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -30,26 +29,17 @@ Dict: TypeAlias = dict[str, Any]
 
 LAYERS: Final[tuple[EffectiveProfile, ...]] = ("low", "medium", "high")
 # More than any producer has: the engine takes it for the highest.
-_HIGHEST = 15
+HIGHEST_LAYER = 15
 # The engine would estimate the bandwidth with these, but a room offers no transport-wide-cc: it would log an
 # error a second and stay at its first estimate.
 _ESTIMATION_FEEDBACK = frozenset({"goog-remb", "transport-cc"})
 # Codecs that carry no media; the engine ends itself when it looks for the media codec of one other than rtx.
 _UNSUPPORTED_FEATURES = frozenset({"red", "ulpfec", "x-ulpfecuc", "flexfec"})
 # The engine relies on the temporal layers that browsers put into simulcast; without them video drops to 5 fps.
-_SIMULCAST_STREAM = "S1T3"
-# A pipe within one process loses nothing: no retransmission, only key frames are asked for.
-_PIPED_FEEDBACK = frozenset({("nack", "pli"), ("ccm", "fir")})
-# What the engine itself does not write anew, with the ids that it gives to all that passes a producer.
-_PIPED_EXTENSIONS: Final = {
-    "urn:ietf:params:rtp-hdrext:ssrc-audio-level": 10,
-    "urn:3gpp:video-orientation": 11,
-    "urn:ietf:params:rtp-hdrext:toffset": 12,
-    "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time": 13,
-}
+SIMULCAST_STREAM = "S1T3"
 
 
-def _simulcast_consumer(layers: int) -> str:
+def simulcast_consumer(layers: int) -> str:
     return f"L{layers}T3"
 
 
@@ -126,8 +116,8 @@ def consume(request: media.Consume) -> Dict:
     encodings = [_encoding(e) for e in parameters.encodings]
     consumable: list[Dict] = [{"ssrc": ssrc} for ssrc in request.producer_ssrcs]
     if layers > 1:
-        encodings = [{**e, "scalabilityMode": _simulcast_consumer(layers)} for e in encodings]
-        consumable = [{**e, "scalabilityMode": _SIMULCAST_STREAM} for e in consumable]
+        encodings = [{**e, "scalabilityMode": simulcast_consumer(layers)} for e in encodings]
+        consumable = [{**e, "scalabilityMode": SIMULCAST_STREAM} for e in consumable]
     data: Dict = {
         "consumerId": request.consumer,
         "producerId": request.producer,
@@ -152,17 +142,17 @@ def _rtp_parameters(
     parameters: RtpParameters, kind: Kind, encodings: list[Dict], drop_feedback: frozenset[str] = frozenset()
 ) -> Dict:
     data: Dict = {
-        "codecs": [_codec(codec, kind, drop_feedback) for codec in parameters.codecs],
+        "codecs": [codec_to_engine(codec, kind, drop_feedback) for codec in parameters.codecs],
         "headerExtensions": [_header_extension(e) for e in parameters.header_extensions],
         "encodings": encodings,
-        "rtcp": _present(cname=parameters.rtcp.cname, reducedSize=parameters.rtcp.reduced_size),
+        "rtcp": present(cname=parameters.rtcp.cname, reducedSize=parameters.rtcp.reduced_size),
     }
     if parameters.mux_id:
         data["mid"] = parameters.mux_id
     return data
 
 
-def _codec(codec: RtpCodec, kind: Kind, drop_feedback: frozenset[str]) -> Dict:
+def codec_to_engine(codec: RtpCodec, kind: Kind, drop_feedback: frozenset[str] = frozenset()) -> Dict:
     mime_type = codec.mime_type or f"{kind}/{codec.name}"
     main, _, subtype = mime_type.lower().partition("/")
     if main != kind or subtype in _UNSUPPORTED_FEATURES:
@@ -202,87 +192,22 @@ def _encoding(encoding: Encoding, *, simulcast: bool = False) -> Dict:
 def _stream(encoding: Encoding, simulcast: bool) -> Dict:
     """How the engine knows the stream's packets: by RID or by SSRC, never both. It ends itself when packets of
     one encoding come once with its RID and once with its SSRC."""
-    data = {"rid": encoding.encoding_id} if encoding.encoding_id else _present(ssrc=encoding.ssrc)
+    data = {"rid": encoding.encoding_id} if encoding.encoding_id else present(ssrc=encoding.ssrc)
     if simulcast:
-        data["scalabilityMode"] = _SIMULCAST_STREAM
+        data["scalabilityMode"] = SIMULCAST_STREAM
     return data
 
 
-def _present(**fields: object) -> Dict:
+def present(**fields: object) -> Dict:
     return {name: value for name, value in fields.items() if value is not UNSET and value is not None}
-
-
-# --- through a pipe -------------------------------------------------------------------------------------------
-
-
-def piped_consumer(request: media.Produce, inner: str) -> Dict:
-    """Takes all streams of the producer `inner` as the room knows them, under their mapped SSRCs."""
-    parameters = _piped_parameters(request)
-    return {
-        "consumerId": f"{inner}.pipe",
-        "producerId": inner,
-        "kind": request.kind,
-        "type": "pipe",
-        "rtpParameters": parameters,
-        "consumableRtpEncodings": parameters["encodings"],
-        "paused": False,
-        "ignoreDtx": False,
-    }
-
-
-def piped_producer(request: media.Produce) -> Dict:
-    """What comes out of the pipe, for consumers: nothing is mapped any more."""
-    parameters = _piped_parameters(request)
-    types = [codec["payloadType"] for codec in parameters["codecs"]]
-    return {
-        "producerId": request.producer,
-        "kind": request.kind,
-        "rtpParameters": parameters,
-        "rtpMapping": {
-            "codecs": [{"payloadType": t, "mappedPayloadType": t} for t in types],
-            "encodings": [{**encoding, "mappedSsrc": encoding["ssrc"]} for encoding in parameters["encodings"]],
-        },
-        "paused": request.paused,
-    }
-
-
-def first_packets(request: media.Produce) -> list[bytes]:
-    """An empty RTP packet numbered 0 for each stream that comes out of the pipe, whose first real one is 1."""
-    payload_type = _piped_parameters(request)["codecs"][0]["payloadType"]
-    return [pack("!BBHII", 0x80, payload_type, 0, 0, ssrc) for ssrc in request.mapped_ssrcs]
-
-
-def _piped_parameters(request: media.Produce) -> Dict:
-    parameters = request.rtp_parameters
-    types = {p.payload_type: p.mapped_payload_type for p in request.payload_types}
-    codecs = [
-        {**_codec(codec, request.kind, frozenset()), "payloadType": types[codec.payload_type]}
-        for codec in parameters.codecs
-        if codec.payload_type in types and not codec.is_rtx
-    ]
-    if not codecs:
-        raise ValueError("codecs: none that the room knows")
-    for codec in codecs:
-        codec["rtcpFeedback"] = [f for f in codec["rtcpFeedback"] if (f["type"], f["parameter"]) in _PIPED_FEEDBACK]
-    simulcast = {"scalabilityMode": _SIMULCAST_STREAM} if len(request.mapped_ssrcs) > 1 else {}
-    return {
-        "codecs": codecs,
-        "headerExtensions": [
-            {"uri": e.uri, "id": _PIPED_EXTENSIONS[e.uri], "encrypt": False, "parameters": {}}
-            for e in parameters.header_extensions
-            if e.uri in _PIPED_EXTENSIONS
-        ],
-        "encodings": [{"ssrc": ssrc, **simulcast} for ssrc in request.mapped_ssrcs],
-        "rtcp": _present(cname=parameters.rtcp.cname, reducedSize=True),
-    }
 
 
 # --- layers ---------------------------------------------------------------------------------------------------
 
 
 def preferred_layers(profile: Profile) -> Dict:
-    layer = _HIGHEST if profile == "default" else LAYERS.index(profile)
-    return {"spatialLayer": layer, "temporalLayer": _HIGHEST}
+    layer = HIGHEST_LAYER if profile == "default" else LAYERS.index(profile)
+    return {"spatialLayer": layer, "temporalLayer": HIGHEST_LAYER}
 
 
 def effective_profile(layers: Dict | None) -> EffectiveProfile:

@@ -24,7 +24,7 @@ from medianode.pool import Pool
 from shared import log
 from shared.broker import Broker, Subscription
 from shared.broker.pipe import Pipe
-from shared.cluster import process_id
+from shared.cluster import Epoch, process_id
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, AnyEvent, RouterRef
 from shared.registry import BEAT_EVERY, Info, Membership
@@ -35,6 +35,8 @@ RESULT_PATIENCE = 5.0
 FAREWELL = 2.0
 PIPE_LIMIT = 50_000
 RESULT_SIZE = 1024
+LAST_WORD = 2**53
+"""A commit number that no room reaches."""
 
 
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
@@ -74,6 +76,7 @@ class MediaNode:
         self._log = log.get("node").bind(node=self.id)
         self._objects = Objects()
         self._membership = Membership(redis, "nodes", self.id, {})
+        self._epoch = Epoch(redis)
         self._pool = Pool(
             make, self._slots(), on_event=self._event, up=self._objects.engine_up, down=self._engine_down
         )
@@ -245,6 +248,8 @@ class MediaNode:
             self._membership.info = self.info()
             try:
                 await self._membership.beat()
+                if await self._epoch.changed():
+                    self._rooms_are_gone()
             except (RedisError, OSError) as error:
                 if not away:
                     self._log.warning("registry not reached", error=repr(error))
@@ -255,6 +260,13 @@ class MediaNode:
                 away = False
             ready.set()
             await asyncio.sleep(BEAT_EVERY)
+
+    def _rooms_are_gone(self) -> None:
+        """Redis was emptied: nobody will ever speak of these routers again (DELIVERY C7)."""
+        routers = list(self._objects.routers())
+        self._log.error("Redis was emptied: closing all routers", routers=len(routers))
+        for router in routers:
+            self._objects.order(media.Close(object=router.id, v=LAST_WORD, kind="router"))
 
     def info(self) -> Info:
         """What others may know; `load` is objects per engine, what placement goes by."""

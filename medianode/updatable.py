@@ -2,31 +2,40 @@
 
 The engine fixes a producer's SSRCs when it is made, and closes its consumers with it. So an updatable producer
 has two halves, with the router's loopback between them: the inner one takes what the client sends and is
-replaced at an update; the outer one has the id that consumers know, and stays.
+replaced at an update; the outer one has the id that consumers know, and stays. What must not show then:
 
-What an update must not do is show in a receiver's sequence numbers: SRTP takes a step back for a replay. The
-pipe consumer of a new inner half begins at 1, so
+* In sequence numbers, because SRTP takes a step back for a replay.
+* In the timestamps of video: browsers' pictures stood still, for seconds or for ever, after a step back. They play
+  audio on (under 200 ms were concealed).
 
-* the outer half is paused, which makes all its consumers go on at the first packet (video: key frame) after it
-  resumes, with the number after their last;
+Video is *stitched*: each inner half is a stream of its own of a third producer, the seam, and one consumer of that
+makes a single stream of them, which goes round to the outer half. To the engine these are the layers of a simulcast,
+between which it switches at a key frame, with numbers, picture ids and timestamps going on. It does so when sender
+reports of the first stream and of the new one have come round, on the average half a second later; therefore an
+inner half is retired first, and closed when its report has come for certain.
+
+The engine does that for VP8 and H264. All else is *resumed* where it stopped. The pipe consumer of a new inner
+half begins at number 1, so
+
+* the outer half is paused, which makes all its consumers go on at the first packet after it resumes, with the
+  number after their last, but with the sender's own timestamps;
 * it resumes only when the packets of the old inner half that were under way have passed (`_ROUNDS`);
 * it is shown a packet numbered 0 before: a receiver takes a jump for an error until two packets in a row agree,
-  and would drop the first, which is the beginning of a key frame.
-
-Timestamps are the sender's own: they jump with an update, and consumers pass that on.
+  and would drop the first.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from medianode import mapping
+from medianode import mapping, relays
 from medianode.answers import failed
 from medianode.channel import Response
 from medianode.engine import Done
 from medianode.loopback import Loopback
-from medianode.process import EngineProcess
+from medianode.process import Answered, EngineProcess
 from shared.protocol import media
 from shared.protocol.media import EngineId, Failed
 from shared.protocol.rtp import Encoding, PayloadTypeMapping, RtpParameters
@@ -34,6 +43,10 @@ from shared.protocol.rtp import Encoding, PayloadTypeMapping, RtpParameters
 # After its answer the engine reads the loopback at least once before it takes another request, 32 packets each
 # time, and no more than that get into it in between.
 _ROUNDS = 3
+# How often a stitched producer may change its SSRCs, and once more. The engine has two digits for layers.
+STREAMS = 64
+# Seconds, twice of what the engine lets pass before the first sender report of a stream.
+RETIREMENT = 3.0
 _CLOSED = Failed(404, "the producer was closed")
 
 
@@ -50,11 +63,18 @@ class Updatable:
         self._loopback = loopback
         self._request = request
         self._encodings = request.rtp_parameters.encodings
+        self._stitched = relays.stitchable(request)
+        self._streams = [loopback.new_ssrcs(STREAMS) if self._stitched else [ssrc] for ssrc in request.mapped_ssrcs]
+        self._seam_end = loopback.exit
+        self._outer_end = loopback.entrance if self._stitched else loopback.exit
         self._paused = request.paused
         self._made = 0
         self._generation = 0
         self._working = False
         self._held = False
+        self._names = relays.names(request.rtp_parameters)
+        self._retired: dict[EngineId, frozenset[int | str]] = {}
+        self._loop = asyncio.get_running_loop()
         self._updates: deque[tuple[media.UpdateProducer, Done]] = deque()
 
     @property
@@ -71,7 +91,7 @@ class Updatable:
     def produce(self, done: Done) -> None:
         """Raises ValueError as `mapping.produce` does, and has done nothing then."""
         inner = self._next_inner(self._request.rtp_parameters, self._request.payload_types)
-        outer = mapping.piped_producer(self._request)
+        outer = relays.outer(self._request)
         answers: list[Response] = []
 
         def produced(answer: Response) -> None:
@@ -79,13 +99,18 @@ class Updatable:
             self._loopback.when_settled(lambda: self._produced(answers, done))
 
         self._working = True
-        self.inner = inner["producerId"]
         self._process.request("transport.produce", self.transport, inner, answers.append)
         if answers:
             self._produced(answers, done)  # refused before it was sent
             return
-        self._process.request("transport.consume", self._loopback.entrance, self._pipe(), answers.append, must=True)
-        self._process.request("transport.produce", self._loopback.exit, outer, produced, must=True)
+        self.inner = inner["producerId"]
+        self._pipe(answers.append)
+        for name, streams, ssrc in self._seams():
+            seam = relays.seam(self._request, name, streams)
+            self._process.request("transport.produce", self._seam_end, seam, answers.append, must=True)
+            stitch = relays.stitch(self._request, name, streams, ssrc)
+            self._process.request("transport.consume", self._seam_end, stitch, answers.append, must=True)
+        self._process.request("transport.produce", self._outer_end, outer, produced, must=True)
 
     def _produced(self, answers: list[Response], done: Done) -> None:
         failure = next((failed(answer) for answer in answers if answer.error), self._loopback.failure)
@@ -93,21 +118,34 @@ class Updatable:
             self.close()
         self._finish(failure or media.Produced(), done)
 
+    def _seams(self) -> Iterator[tuple[EngineId, list[int], int]]:
+        """Of each encoding: the seam's id, its streams, and the SSRC they become."""
+        if self._stitched:
+            for index, ssrc in enumerate(self._request.mapped_ssrcs):
+                yield f"{self.id}.seam.{index}", self._streams[index], ssrc
+
     def _next_inner(self, parameters: RtpParameters, payload_types: list[PayloadTypeMapping]) -> mapping.Dict:
-        self._made += 1
-        return mapping.produce(
+        """Raises ValueError."""
+        inner = mapping.produce(
             msgspec.structs.replace(
                 self._request,
-                producer=f"{self.id}.{self._made}",
+                producer=f"{self.id}.{self._made + 1}",
                 rtp_parameters=parameters,
                 payload_types=payload_types,
+                mapped_ssrcs=self._ssrcs(self._made),
                 paused=self._paused,
             )
         )
+        self._made += 1
+        return inner
 
-    def _pipe(self) -> mapping.Dict:
+    def _ssrcs(self, inner: int) -> list[int]:
+        return [streams[inner if self._stitched else 0] for streams in self._streams]
+
+    def _pipe(self, answered: Answered) -> None:
         assert self.inner
-        return mapping.piped_consumer(self._request, self.inner)
+        pipe = relays.pipe(self._request, self.inner, self._ssrcs(self._made - 1))
+        self._process.request("transport.consume", self._loopback.entrance, pipe, answered, must=True)
 
     # --- update -----------------------------------------------------------------------------------------------
 
@@ -119,45 +157,73 @@ class Updatable:
             self._updates.append((request, done))
         elif request.generation <= self._generation:
             done(media.Produced())
+        elif self._stitched and self._made == STREAMS:
+            done(Failed(409, f"the producer was updated {STREAMS - 1} times: it must be made anew"))
         else:
             try:
                 inner = self._next_inner(request.rtp_parameters, request.payload_types)
             except ValueError as error:
                 done(Failed(400, str(error)))
             else:
-                self._encodings = request.rtp_parameters.encodings
-                self._replace(inner, request.generation, done)
+                self._working = True
+                self._replace(inner, request, done)
 
-    def _replace(self, inner: mapping.Dict, generation: int, done: Done) -> None:
+    def _replace(self, inner: mapping.Dict, request: media.UpdateProducer, done: Done) -> None:
+        names = relays.names(request.rtp_parameters)
+        if self._stitched and self.inner:
+            self._retire(self.inner)
+            self.inner = None
+        if any(names & taken for taken in self._retired.values()):
+            # The engine knows an SSRC of a transport's once.
+            self._loop.call_later(RETIREMENT, self._replace, inner, request, done)
+        elif self.closed:
+            self._finish(_CLOSED, done)
+        else:
+            self._encodings = request.rtp_parameters.encodings
+            self._names = names
+            self._exchange(inner, request.generation, done)
+
+    def _retire(self, inner: EngineId) -> None:
+        self._process.tell("producer.pause", inner)
+        self._retired[inner] = self._names
+        self._loop.call_later(RETIREMENT, self._close_retired, inner)
+
+    def _close_retired(self, inner: EngineId) -> None:
+        if self._retired.pop(inner, None):
+            self._close_inner(inner)
+
+    def _exchange(self, inner: mapping.Dict, generation: int, done: Done) -> None:
         def produced(answer: Response) -> None:
             if self.closed:
                 self._finish(_CLOSED, done)
-                return
-            if answer.error:
+            elif answer.error:
                 self.inner = None
                 self._let_flow()
                 self._finish(failed(answer), done)
-                return
-            for packet in mapping.first_packets(self._request):
-                self._process.inject(self.id, packet)
-            self._wait(_ROUNDS, settled)
+            elif self._stitched:
+                self._pipe(piped)
+            else:
+                for packet in relays.first_packets(self._request):
+                    self._process.inject(self.id, packet)
+                self._wait(_ROUNDS, settled)
 
         def settled() -> None:
             if self.closed:
                 self._finish(_CLOSED, done)
                 return
             self._let_flow()
-            self._process.request("transport.consume", self._loopback.entrance, self._pipe(), piped, must=True)
+            self._pipe(piped)
 
         def piped(answer: Response) -> None:
             if not answer.error:
                 self._generation = generation
             self._finish(failed(answer) if answer.error else media.Produced(), done)
 
-        self._working = self._held = True
-        self._process.tell("producer.pause", self.id)
-        # First, because the new SSRCs may be the old ones in part, and the engine knows an SSRC once.
-        self._close_inner()
+        if not self._stitched:
+            self._held = True
+            self._process.tell("producer.pause", self.id)
+            # First, because the new SSRCs may be the old ones in part.
+            self._close_inner(self.inner)
         self.inner = inner["producerId"]
         self._process.request("transport.produce", self.transport, inner, produced, must=True)
 
@@ -171,9 +237,9 @@ class Updatable:
             then()
 
     def _let_flow(self) -> None:
-        self._held = False
-        if not self._paused:
+        if self._held and not self._paused:
             self._process.tell("producer.resume", self.id)
+        self._held = False
 
     def _finish(self, result: media.AnyResult, done: Done) -> None:
         self._working = False
@@ -198,14 +264,18 @@ class Updatable:
 
     def close(self) -> None:
         self.closed = True
-        self._close_inner()
-        self._process.tell("transport.closeProducer", self._loopback.exit, {"producerId": self.id})
+        for inner in (self.inner, *self._retired):
+            self._close_inner(inner)
+        self.inner = None
+        self._retired.clear()
+        for name, _, _ in self._seams():
+            self._process.tell("transport.closeProducer", self._seam_end, {"producerId": name})
+        self._process.tell("transport.closeProducer", self._outer_end, {"producerId": self.id})
 
-    def _close_inner(self) -> None:
+    def _close_inner(self, inner: EngineId | None) -> None:
         """And the pipe consumer with it."""
-        if self.inner:
-            self._process.tell("transport.closeProducer", self.transport, {"producerId": self.inner})
-            self.inner = None
+        if inner:
+            self._process.tell("transport.closeProducer", self.transport, {"producerId": inner})
 
 
 class Updatables:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 FRAME = 3
+INTERVAL = 0.002
 # VP8 descriptors with picture id and temporal layer. The first byte of a frame then says whether it is a key frame.
 KEY_FRAME = b"\x9d\x01\x2a"
 FIRST, REST = b"\x90\xe0", b"\x80\xe0"
@@ -97,11 +98,11 @@ class Sender(Endpoint):
             return
         for ssrc in self._numbers:
             self._send_frame(ssrc)
-        asyncio.get_running_loop().call_later(0.002, self._tick)
+        asyncio.get_running_loop().call_later(INTERVAL, self._tick)
 
     def _send_frame(self, ssrc: int) -> None:
         frame = self._frames[ssrc] = self._frames[ssrc] + 1
-        timestamp = (ssrc << 24) + frame * 3000
+        timestamp = (ssrc << 24) + int(frame * INTERVAL * 90_000)
         for index in range(FRAME):
             number = self._numbers[ssrc] = (self._numbers[ssrc] + 1) & 0xFFFF
             kind = 96 if index < FRAME - 1 else 96 | 0x80

@@ -1,6 +1,5 @@
 """v2 dictionaries as browsers send them, and what the engine gets."""
 
-from struct import unpack
 from typing import Any
 
 import msgspec
@@ -264,52 +263,3 @@ def test_transport_options_map_by_name() -> None:
 )
 def test_notifications_become_events(name: str, data: Any, expected: media.AnyEvent | None) -> None:
     assert mapping.event("id", name, data) == expected
-
-
-# --- through a pipe -------------------------------------------------------------------------------------------
-
-
-def updatable(rtp: RtpParameters, kind: Any = "video", **more: Any) -> media.Produce:
-    types = [PayloadTypeMapping(96, 101), PayloadTypeMapping(97, 102), PayloadTypeMapping(111, 100)]
-    mapped = [9001 + i for i in range(len(rtp.encodings))]
-    return media.Produce(ROUTER, "transport", "producer", kind, rtp, types, mapped, updatable=True, **more)
-
-
-def test_what_goes_through_a_pipe_is_as_the_room_knows_it() -> None:
-    data = mapping.piped_consumer(updatable(parameters(encodings=[{"ssrc": 11, "rtx": {"ssrc": 12}}])), "inner")
-    assert (data["type"], data["producerId"]) == ("pipe", "inner")
-    assert data["consumableRtpEncodings"] == data["rtpParameters"]["encodings"] == [{"ssrc": 9001}]
-    (codec,) = data["rtpParameters"]["codecs"]
-    assert codec["payloadType"] == 101
-    assert codec["rtcpFeedback"] == [{"type": "ccm", "parameter": "fir"}, {"type": "nack", "parameter": "pli"}]
-    assert data["rtpParameters"]["headerExtensions"] == [], "the engine writes abs-send-time itself"
-
-
-def test_what_comes_out_of_a_pipe_is_not_mapped_again() -> None:
-    data = mapping.piped_producer(updatable(CHROME_SIMULCAST, paused=True))
-    assert (data["producerId"], data["paused"]) == ("producer", True)
-    assert data["rtpMapping"] == {
-        "codecs": [{"payloadType": 101, "mappedPayloadType": 101}],
-        "encodings": [{"ssrc": ssrc, "mappedSsrc": ssrc, "scalabilityMode": "S1T3"} for ssrc in (9001, 9002, 9003)],
-    }
-
-
-def test_header_extensions_have_the_engines_ids_in_a_pipe() -> None:
-    audio_level = {"uri": "urn:ietf:params:rtp-hdrext:ssrc-audio-level", "id": 2}
-    rtp = parameters(codecs=[OPUS], headerExtensions=[ABS_SEND_TIME, audio_level], encodings=[{"ssrc": 11}])
-    data = mapping.piped_consumer(updatable(rtp, "audio"), "inner")
-    assert [(e["uri"], e["id"]) for e in data["rtpParameters"]["headerExtensions"]] == [(audio_level["uri"], 10)]
-    assert data["rtpParameters"]["codecs"][0]["parameters"]["useinbandfec"] == 1
-
-
-def test_the_packets_before_the_first_have_each_streams_ssrc() -> None:
-    packets = mapping.first_packets(updatable(CHROME_SIMULCAST))
-    assert [unpack("!BBHII", packet) for packet in packets] == [
-        (0x80, 101, 0, 0, ssrc) for ssrc in (9001, 9002, 9003)
-    ]
-
-
-def test_a_codec_that_the_room_does_not_know_goes_through_no_pipe() -> None:
-    unknown = parameters(codecs=[{**VP8, "payloadType": 120}], encodings=[{"ssrc": 11}])
-    with pytest.raises(ValueError, match="none that the room knows"):
-        mapping.piped_producer(updatable(unknown))
