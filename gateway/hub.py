@@ -18,6 +18,8 @@ from gateway.session import Limits, Session
 from gateway.socket import Departures
 from gateway.uplink import Lane, Uplink
 from shared import errors, log
+from shared.protocol.bus import Message
+from shared.protocol.client import Closed, notification_frame
 from shared.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -140,6 +142,12 @@ class Hub:
         self.counts.too_fast_total += 1
         if times == 1:
             self._log.warning("client sends too fast", session=connection.session.id, peer=connection.peer)
+
+    def rooms_are_gone(self) -> None:
+        """Nothing is left of any room: everybody is told `closed`, and may come anew (DELIVERY C7)."""
+        for connection in list(self.connections.values()):
+            connection.write(Message(notification_frame(Closed()), []))
+            connection.close_as(errors.GONE)
 
     # --- time -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from gateway.hub import SWEEP_EVERY, Hub
 from gateway.uplink import Uplink
 from shared import errors, log
 from shared.broker import Broker, Subscription
-from shared.cluster import agree_on_partitions, process_id
+from shared.cluster import Epoch, agree_on_partitions, process_id
 from shared.registry import BEAT_EVERY, Membership
 from shared.settings import GatewaySettings
 
@@ -44,6 +44,7 @@ class Gateway:
         self.hub = Hub(settings, self.id, self._uplink, self.counts)
         self._downlink = Downlink(self.hub)
         self._membership = Membership(redis, "gateways", self.id, {})
+        self._epoch = Epoch(redis)
         self._log = log.get("gateway")
         self._server: asyncio.Server | None = None
         self.api = Api(settings, self.hub.calls, redis) if settings.api_key else None
@@ -186,6 +187,9 @@ class Gateway:
         }
         try:
             await self._membership.beat()
+            if await self._epoch.changed():
+                self._log.error("Redis was emptied: all rooms are gone", connections=len(self.hub.connections))
+                self.hub.rooms_are_gone()
         except (RedisError, OSError) as failed:
             if self._beating:
                 self._log.warning("Redis does not answer; still trying", why=repr(failed))

@@ -24,7 +24,7 @@ from roomworker.slot import Slot
 from roomworker.store import Store
 from shared import log
 from shared.broker import Broker, BrokerError, Subscription
-from shared.cluster import agree_on_partitions, process_id
+from shared.cluster import Epoch, agree_on_partitions, process_id
 from shared.errors import GAP, GONE, CloseKind
 from shared.protocol import bus, media
 from shared.registry import BEAT_EVERY, Membership, Observer
@@ -68,6 +68,7 @@ class RoomWorker:
         self.outbox = Outbox(broker, self.id, lambda lost: self._media.lost(lost))
         self._media = MediaClient(self.outbox.ask)
         self._membership = Membership(redis, "workers", self.id, {})
+        self._epoch = Epoch(redis)
         self._workers = Observer(redis, "workers")
         self._gateways = Observer(redis, "gateways")
         self._nodes = Observer(redis, "nodes")
@@ -138,6 +139,10 @@ class RoomWorker:
         while not self._leaving.is_set():
             began = time.monotonic()
             try:
+                if await self._epoch.changed():
+                    logger.error("Redis was emptied: all rooms are gone")
+                    await self._step_down()
+                    await agree_on_partitions(self._redis, self._settings.partitions)
                 await self._observe()
                 await self._beat()
                 reached = time.monotonic()
@@ -148,7 +153,7 @@ class RoomWorker:
                 for observer in (self._workers, self._gateways, self._nodes):
                     observer.failed()
                 logger.warning("registry does not answer", error=str(failure))
-                if time.monotonic() - reached >= STEP_DOWN_AFTER:
+                if time.monotonic() - reached >= STEP_DOWN_AFTER:  # who can commit shall have them (DELIVERY B4)
                     await self._step_down()
             except BrokerError as failure:
                 logger.warning("broker does not answer", error=str(failure))
@@ -239,9 +244,9 @@ class RoomWorker:
         self._media.receive(body, time.monotonic())
 
     async def _step_down(self) -> None:
-        """Cannot commit: who can shall have the partitions. Comes back with the first success (DELIVERY B4)."""
+        """Gives its partitions up, unfinished, and forgets their rooms; the next balance takes them again."""
         if self._subscribed:
-            logger.warning("no commit for too long, gives its partitions up", partitions=len(self._subscribed))
+            logger.warning("gives its partitions up", partitions=len(self._subscribed))
         partitions = [self.partitions[number] for number in self._subscribed]
         self._subscribed.clear()
         await asyncio.gather(*(partition.unsubscribe() for partition in partitions))

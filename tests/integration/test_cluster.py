@@ -1,6 +1,7 @@
 """A cluster of processes on real RabbitMQ and Redis, with the null engine: what holds whoever is killed."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,6 +170,26 @@ async def test_bad_input_is_answered_and_disturbs_nobody(cluster: Cluster) -> No
     await alice.notified("peerClosed", name="mallory")
     assert "rtpCapabilities" in await alice.request("queryRoom")
     assert alice.notifications == [] or {n["method"] for n in alice.notifications} == {"newPeer"}
+
+
+async def test_when_redis_is_emptied_everybody_is_told_and_may_come_anew(cluster: Cluster) -> None:
+    url = cluster.roles["gateway1"].url
+    alice, bob = [await Peer.connect(url, "salon", name) for name in ("alice", "bob")]
+    for peer in (alice, bob):
+        await peer.join()
+        await peer.transports()
+    cluster.redis.flushall()
+    for peer in (alice, bob):
+        await peer.notified("closed")
+        assert (await peer.client.until_closed())[0] == 4001
+
+    again = await Peer.connect(url, "salon", "alice")
+    assert await again.join() == []
+    async with asyncio.timeout(PATIENCE):  # the media node has to be known again, first
+        while (media := await again.offered_transport()) is None:
+            pass
+    await again.produce(media)
+    await until(lambda: [json.loads(info)["routers"] for info in cluster.redis.hvals("plenary:nodes")] == [1])
 
 
 async def test_without_a_media_node_transports_are_refused_with_503(

@@ -120,6 +120,15 @@ class Peer:
         await self.confirmed("updateTransport", id=recv, dtlsParameters=FINGERPRINT)
         return send, recv
 
+    async def offered_transport(self) -> int | None:
+        """A sending transport; None while there is no media node."""
+        try:
+            return (await self.transports())[0]
+        except Refusal as refusal:
+            if refusal.code != 503:
+                raise
+            return None
+
     async def produce(self, transport: int) -> int:
         producer = next(self._ids)
         await self.request(
