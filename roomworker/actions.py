@@ -137,7 +137,7 @@ def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
         codecs=action.codecs,
         limits=action.limits,
         idle_seconds=action.idle_seconds,
-        app_data=client.kept(action.app_data),
+        app_data=client.kept(action.app_data) if action.app_data is not UNSET or not created else created.app_data,
     )
     room.configure()
     room.save_meta()

@@ -17,6 +17,10 @@ from shared.protocol.client import AppData, Name, ObjectId, explain
 from shared.protocol.rtp import Kind, Profile, Wire
 
 
+Bitrate = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+"""Bits per second; the engine counts in 32 bits."""
+
+
 class Action(Wire, frozen=True, tag_field="do", tag=lambda name: name[0].lower() + name[1:]):
     pass
 
@@ -53,7 +57,7 @@ class RoomLimits(Wire, frozen=True):
     peers: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     transports_per_peer: Annotated[int, Meta(ge=1, le=1000)] | None = None
     producers_per_peer: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    max_incoming_bitrate: Annotated[int, Meta(ge=0)] | None = None
+    max_incoming_bitrate: Bitrate | None = None
 
 
 class CreateRoom(Action, frozen=True):
@@ -97,7 +101,7 @@ class SetMaxBitrate(Action, frozen=True):
 
     peer: Name
     id: ObjectId
-    bitrate: Annotated[int, Meta(ge=0)]
+    bitrate: Bitrate
 
 
 class PauseProducer(Action, frozen=True):
