@@ -16,7 +16,6 @@ from shared.errors import BadPayload
 from shared.protocol.client import AppData, Name, ObjectId, explain
 from shared.protocol.rtp import Kind, Profile, Wire
 
-
 Bitrate = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 """Bits per second; the engine counts in 32 bits."""
 
