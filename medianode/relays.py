@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from struct import pack
 from typing import Any, Final
 
+import msgspec
 from msgspec import UNSET
 
 from medianode import mapping
@@ -30,10 +31,15 @@ def stitchable(request: media.Produce) -> bool:
 
 def names(parameters: RtpParameters) -> frozenset[int | str]:
     """What the engine knows the packets of a client by, and takes for one producer of a transport's only."""
-    found: set[Any] = {parameters.mux_id}
+    found: set[Any] = set()
     for encoding in parameters.encodings:
         found |= {encoding.ssrc, encoding.encoding_id, encoding.rtx.ssrc if encoding.rtx else None}
     return frozenset(found - {UNSET, None})
+
+
+def unnamed(parameters: RtpParameters) -> RtpParameters:
+    """Without the muxId, which the engine takes once a transport, too, and which no room lets packets carry."""
+    return msgspec.structs.replace(parameters, mux_id=UNSET)
 
 
 def pipe(request: media.Produce, inner: str, ssrcs: Sequence[int]) -> Dict:

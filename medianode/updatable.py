@@ -130,7 +130,7 @@ class Updatable:
             msgspec.structs.replace(
                 self._request,
                 producer=f"{self.id}.{self._made + 1}",
-                rtp_parameters=parameters,
+                rtp_parameters=relays.unnamed(parameters),
                 payload_types=payload_types,
                 mapped_ssrcs=self._ssrcs(self._made),
                 paused=self._paused,

@@ -343,6 +343,18 @@ async def test_a_producer_that_is_refused_leaves_nothing(call: Call) -> None:
     assert await call.ask(produce(*video(21), updatable=True)) == media.Produced()
 
 
+async def test_a_producer_without_ports_for_its_loopback_is_refused() -> None:
+    call = Call(MediasoupEngine(settings(rtc_min_port=29_100, rtc_max_port=29_103)), Objects())
+    await call.start()  # leaves one of four
+    refused = await call.ask(produce(*video(11), updatable=True))
+    assert isinstance(refused, Failed)
+    assert (await call.dump("transport", "sending"))["producerIds"] == []
+    assert len((await call.dump("router", "router"))["transportIds"]) == 2
+    call.objects.order(Close("receiving", 1, "transport"))
+    assert await call.ask(produce(*video(11), updatable=True)) == media.Produced()
+    await call.close()
+
+
 async def test_closing_the_router_closes_its_loopback(call: Call) -> None:
     await call.ask(produce(*video(11), updatable=True))
     call.objects.order(Close("router", 1, "router"))

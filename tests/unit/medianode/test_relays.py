@@ -45,7 +45,8 @@ def test_only_what_the_engine_switches_between_is_stitched() -> None:
 
 def test_names_are_all_that_must_be_unique_on_a_transport() -> None:
     assert relays.names(rtp(ONE)) == {11, 12}
-    assert relays.names(rtp([{"encodingId": "low"}], muxId="0")) == {"low", "0"}
+    assert relays.names(rtp([{"encodingId": "low"}])) == {"low"}
+    assert relays.unnamed(rtp(ONE, muxId="0")) == rtp(ONE)
 
 
 def test_a_pipe_carries_what_the_room_knows() -> None:
