@@ -268,7 +268,8 @@ class ProtooClient:
 
     def _write(self, socket: _Socket, encoded: bytes) -> None:
         self.counts.frames_out += 1
-        send_text(socket.transport, encoded)
+        if not socket.transport.underlying_transport.is_closing():  # else `ended` is about to say so
+            send_text(socket.transport, encoded)
 
     # --- in -----------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,8 @@ def _environment() -> dict[str, str]:
 class Cluster:
     """Starts roles and waits until they serve.
 
-    `gateway_options` are what every gateway gets besides; with an `api_key` each serves the server API.
+    `gateway_options` and `worker_options` are what every one of them gets besides; with an `api_key` each gateway
+    serves the server API.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Cluster:
         partitions: int = 32,
         *,
         gateway_options: Sequence[str] = (),
+        worker_options: Sequence[str] = (),
         api_key: str = "",
     ) -> None:
         self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
         self._logs = logs
         self._servers = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", str(partitions)]
         self._gateway_options = gateway_options
+        self._worker_options = worker_options
         self._api_key = api_key
         self.partitions = partitions
         self.roles: dict[str, Role] = {}
@@ -110,7 +113,7 @@ class Cluster:
         return role
 
     def roomworker(self, name: str) -> Role:
-        return self._start("roomworker", name, [])
+        return self._start("roomworker", name, [*self._worker_options])
 
     def medianode(self, name: str, engine: str = "mediasoup") -> Role:
         address = ["--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]

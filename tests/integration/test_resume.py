@@ -1,0 +1,203 @@
+"""Sessions that outlive their connections and gateways, in a cluster of processes on real RabbitMQ and Redis."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from loadtest.protoo import Ended, ProtooClient
+from shared.errors import REPLACED
+from tests.support.cluster import Cluster
+from tests.support.gateways import PATIENCE
+from tests.support.peer import Peer
+from tests.support.resuming import ResumingPeer
+
+pytestmark = pytest.mark.servers
+PARTITIONS = 8
+UNLIMITED = ["--message-rate", "0"]
+
+
+@contextmanager
+def running(cluster: Cluster) -> Iterator[Cluster]:
+    try:
+        cluster.start("null", gateways=2, workers=2)
+        yield cluster
+    finally:
+        print(cluster.said())
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    with running(Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=UNLIMITED)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def impatient_cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    """Sessions have a second to come back."""
+    options = ["--grace-seconds", "1"]
+    cluster = Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=options, worker_options=options)
+    with running(cluster) as cluster:
+        yield cluster
+
+
+def urls(cluster: Cluster, *names: str) -> list[str]:
+    return [cluster.roles[name].url for name in names]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what no message tells of."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def two(cluster: Cluster) -> tuple[ResumingPeer, ResumingPeer]:
+    """Alice at gateway 1, bob at gateway 2, both in the room and able to go to the other."""
+    alice = await ResumingPeer.at(urls(cluster, "gateway1", "gateway2"), "salon", "alice")
+    bob = await ResumingPeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "bob")
+    await alice.join()
+    await bob.join()
+    await alice.notified("newPeer", name="bob")
+    return alice, bob
+
+
+async def hear_each_other(alice: ResumingPeer, bob: ResumingPeer, count: int) -> None:
+    """All that each said to the other has come, once and in order."""
+    await alice.hears(count)
+    await bob.hears(count)
+    assert alice.messages == bob.messages == list(range(count))
+    alice.check()
+    bob.check()
+    assert [n["method"] for n in (*alice.notifications, *bob.notifications)] == []
+
+
+async def test_a_client_of_a_killed_gateway_goes_on_at_another_and_nobody_notices(cluster: Cluster) -> None:
+    alice, bob = await two(cluster)
+    asked = [alice.client.request({"method": "queryRoom"}) for _ in range(50)]
+    for number in range(100):
+        alice.say(number)
+        bob.say(number)
+    cluster.roles["gateway1"].kill()
+    asked += [alice.client.request({"method": "queryRoom"}) for _ in range(50)]
+    for number in range(100, 200):
+        alice.say(number)
+        bob.say(number)
+    for id_ in asked:
+        assert "rtpCapabilities" in await alice.answer(id_)
+    await hear_each_other(alice, bob, 200)
+    assert alice.protoo.counts.resumed == 1
+    assert bob.protoo.counts.resumed == 0
+    send, _ = await alice.transports()
+    await alice.produce(send)
+    await bob.notified("newConsumer", peerName="alice")
+
+
+async def test_a_cut_socket_is_resumed_at_the_same_gateway(cluster: Cluster) -> None:
+    alice = await ResumingPeer.at(urls(cluster, "gateway1"), "salon", "alice")
+    bob = await ResumingPeer.at(urls(cluster, "gateway1"), "salon", "bob")
+    await alice.join()
+    await bob.join()
+    await alice.notified("newPeer", name="bob")
+    for number in range(100):
+        if number % 20 == 5:
+            alice.protoo.cut()
+        alice.say(number)
+        bob.say(number)
+        if number % 20 == 15:
+            await alice.request("queryRoom")
+    await hear_each_other(alice, bob, 100)
+    assert alice.protoo.counts.resumed == 5
+
+
+async def test_whoever_is_killed_nothing_is_lost_and_nothing_comes_twice(cluster: Cluster) -> None:
+    alice, bob = await two(cluster)
+    victims = [("gateway1", cluster.gateway), ("worker1", cluster.roomworker), ("gateway2", cluster.gateway)]
+    victims += [("worker2", cluster.roomworker)]
+    ports = {name: int(cluster.roles[name].url.rsplit(":", 1)[1]) for name in ("gateway1", "gateway2")}
+    number = 0
+    for name, start in victims:
+        asked = []
+        for _ in range(50):
+            alice.say(number)
+            bob.say(number)
+            asked.append((alice, alice.client.request({"method": "queryRoom"})))
+            asked.append((bob, bob.client.request({"method": "queryRoom"})))
+            number += 1
+            if number % 50 == 25:
+                await asyncio.to_thread(cluster.roles[name].kill)
+        again = [ports[name]] if name in ports else []
+        await asyncio.to_thread(start, name, *again)
+        for peer, id_ in asked:
+            assert "rtpCapabilities" in await peer.answer(id_)
+    await hear_each_other(alice, bob, number)
+
+
+async def test_a_client_of_a_stopped_gateway_goes_on_at_another(cluster: Cluster) -> None:
+    alice, bob = await two(cluster)
+    for number in range(50):
+        alice.say(number)
+        bob.say(number)
+    stopping = asyncio.get_running_loop().run_in_executor(None, cluster.roles["gateway1"].stop)
+    for number in range(50, 100):
+        alice.say(number)
+        bob.say(number)
+        await alice.request("queryRoom")
+    assert await stopping == 0
+    await hear_each_other(alice, bob, 100)
+    assert alice.protoo.counts.resumed == 1
+
+
+async def test_who_stays_away_for_longer_than_the_grace_has_left(impatient_cluster: Cluster) -> None:
+    cluster = impatient_cluster
+    alice, bob = await two(cluster)
+    assert alice.protoo.ledger.grace_seconds == 1
+    token = alice.protoo.ledger.token
+    await alice.protoo.abandon()
+    assert (await bob.notified("peerClosed"))["name"] == "alice"
+    late = ProtooClient(
+        urls(cluster, "gateway2")[0].replace("http", "ws"),
+        "salon",
+        "alice",
+        query={"resume": token, "ack": "0", "attempt": "1"},
+    )
+    with pytest.raises(Ended, match="4001"):
+        await late.open()
+    again = await ResumingPeer.at(urls(cluster, "gateway2"), "salon", "alice")
+    assert [peer["name"] for peer in await again.join()] == ["bob"]
+
+
+async def test_a_clients_goodbye_needs_no_grace(cluster: Cluster) -> None:
+    alice, bob = await two(cluster)
+    alice.say("last words")
+    await alice.close()
+    await bob.notified("peerClosed", name="alice")
+    assert bob.messages == ["last words"]
+
+
+@pytest.mark.parametrize("second", [ResumingPeer.at, None], ids=["resumable", "plain"])
+async def test_a_second_tab_replaces_the_first_for_good(cluster: Cluster, second: object) -> None:
+    alice, bob = await two(cluster)
+    if second is None:
+        tab: Peer = await Peer.connect(cluster.roles["gateway2"].url, "salon", "alice")
+    else:
+        tab = await ResumingPeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "alice")
+    async with asyncio.timeout(PATIENCE):
+        ended = await alice.protoo.ended
+    assert (ended.code, ended.reason) == (REPLACED.code, REPLACED.reason)
+    await bob.notified("peerClosed", name="alice")
+    await tab.join()
+    await bob.notified("newPeer", name="alice")
+
+
+async def test_a_session_that_came_back_leaves_nothing_behind(cluster: Cluster) -> None:
+    alice, bob = await two(cluster)
+    cluster.roles["gateway1"].kill()
+    await alice.request("queryRoom")
+    await alice.close()
+    await bob.notified("peerClosed", name="alice")
+    await bob.close()
+    await until(lambda: cluster.redis.keys("room:*") == [b"room:{salon}:gone"])
