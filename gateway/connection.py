@@ -11,7 +11,7 @@ from gateway.socket import Socket
 from gateway.uplink import Lane
 from shared import errors
 from shared.protocol.bus import Message
-from shared.protocol.client import Frame, complaint_frame
+from shared.protocol.protoo import Frame, complaint_frame
 from shared.websocket import send_text
 
 FRAME_BYTES: Final = 1024 * 1024

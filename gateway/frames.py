@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from shared.protocol.client import Frame, explain
+from shared.protocol.client import explain
+from shared.protocol.protoo import Frame
 
 DEPTH_LIMIT = 64
 """Levels of arrays and objects in a frame's data: parsers further on recurse."""

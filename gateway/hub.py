@@ -19,7 +19,8 @@ from gateway.socket import Departures
 from gateway.uplink import Lane, Uplink
 from shared import errors, log
 from shared.protocol.bus import Message
-from shared.protocol.client import Closed, notification_frame
+from shared.protocol.client import Closed
+from shared.protocol.protoo import notification_frame
 from shared.settings import GatewaySettings
 
 if TYPE_CHECKING:

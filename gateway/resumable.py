@@ -16,7 +16,7 @@ from gateway.frames import Complaint, Verdict
 from gateway.query import Resumption
 from gateway.session import Session
 from shared.protocol.bus import Applied, Connect, Link, Lost, Message, Resume, encode_item
-from shared.protocol.client import SessionInfo, session_frame
+from shared.protocol.protoo import SessionInfo, session_frame
 
 ACK_EVERY: Final = 32
 """Applied inputs after which the client hears of them, even if nothing else is to be sent: it keeps them."""

@@ -10,7 +10,8 @@ from gateway.hub import Hub
 from gateway.resumable import Place, ResumableSession
 from gateway.uplink import Lane
 from shared import errors
-from shared.protocol.client import SESSION, Frame
+from shared.protocol.client import SESSION
+from shared.protocol.protoo import Frame
 
 _FINAL: Final = frozenset({0, 1000, 4000})
 """Close codes (0: none) with which a client says that it will not come back."""

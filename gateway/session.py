@@ -19,7 +19,7 @@ from shared.protocol.bus import (
     SessionItem,
     encode_item,
 )
-from shared.protocol.client import Frame
+from shared.protocol.protoo import Frame
 
 HELD_LIMIT: Final = 256
 """Outputs that wait for a missing one; what comes beyond is dropped and replayed."""

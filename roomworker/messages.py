@@ -6,7 +6,7 @@ from msgspec import Raw
 
 from roomworker.peer import Peer
 from shared.errors import Conflict, NotFound, TooLarge
-from shared.protocol import client
+from shared.protocol import client, protoo
 
 if TYPE_CHECKING:
     from roomworker.room import Room
@@ -32,4 +32,4 @@ def send(room: "Room", data: Raw, to: Peer | None, sender: Peer | None = None) -
     if len(data) > room.limits.message_bytes:
         raise TooLarge(f"data: larger than {room.limits.message_bytes} bytes")
     receivers = [peer for peer in room.peers.values() if peer is not sender] if to is None else [to]
-    room.tell(receivers, lambda: client.message_frame(data, sender.name if sender else None))
+    room.tell(receivers, lambda: protoo.message_frame(data, sender.name if sender else None))

@@ -23,7 +23,7 @@ from roomworker.record import Record
 from roomworker.session import Gone, Session
 from roomworker.steps import Place, Placed, Steps, expect
 from shared.errors import NotFound, Unavailable
-from shared.protocol import actions, bus, client, media
+from shared.protocol import actions, bus, client, media, protoo
 from shared.protocol.rtp import EffectiveProfile, RtpCapabilities, RtpParameters, Wire
 
 META: Final = "meta"
@@ -171,7 +171,7 @@ class Room:
 
     def notify(self, to: Iterable[Peer], notification: client.ToClient) -> None:
         """One notification for several peers, encoded once (DELIVERY O4)."""
-        self.tell(to, lambda: client.notification_frame(notification))
+        self.tell(to, lambda: protoo.notification_frame(notification))
 
     def tell(self, to: Iterable[Peer], frame: Callable[[], bytes]) -> None:
         """One frame for several peers; made only if there are any."""

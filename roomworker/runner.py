@@ -18,7 +18,7 @@ from roomworker.session import Gone, Session
 from roomworker.steps import Place, Placed, Step, StepResult, Steps
 from shared import log
 from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
-from shared.protocol import bus, client, media
+from shared.protocol import bus, client, media, protoo
 
 logger = log.get("room")
 
@@ -268,9 +268,9 @@ class Runner:
         self.room.touch(session)
         if item.id is not None:
             if isinstance(outcome, PlenaryError):
-                self.room.send(session, client.error_frame(item.id, outcome))
+                self.room.send(session, protoo.error_frame(item.id, outcome))
             else:
-                self.room.send(session, client.answer_frame(item.id, outcome))
+                self.room.send(session, protoo.answer_frame(item.id, outcome))
         elif isinstance(outcome, PlenaryError):
             logger.info(
                 "notification not applied",

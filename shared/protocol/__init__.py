@@ -1,6 +1,8 @@
 """The messages of each hop, one module per hop.
 
-`client`  browser ⇄ gateway (protoo frames) and the mediasoup messages inside them
+`protoo`  browser ⇄ gateway: the frames of a WebSocket
+`client`  the mediasoup messages inside them
+`actions` the calls of the server API
 `bus`     gateway ⇄ room worker
 `media`   room worker ⇄ media node
 `rtp`     the RTP dictionaries that travel inside all of them

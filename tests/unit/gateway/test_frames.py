@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway import frames
 from gateway.frames import Complaint, Dropped, Refused, Response, judge
-from shared.protocol.client import Frame
+from shared.protocol.protoo import Frame
 
 LIMIT = 1000
 

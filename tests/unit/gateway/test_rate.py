@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway import frames
 from gateway.rate import Bucket
-from shared.protocol.client import Frame
+from shared.protocol.protoo import Frame
 
 
 class Clock:

@@ -11,7 +11,7 @@ from gateway.query import Resumption
 from gateway.resumable import ACK_EVERY, LINK_PATIENCE, Place, ResumableSession
 from gateway.session import LAST_PATIENCE
 from shared.protocol.bus import AnyItem, Applied, Connect, Input, Link, Lost, Message, Replay, Resume, decode_item
-from shared.protocol.client import Frame
+from shared.protocol.protoo import Frame
 
 ID = "gateway-1.7"
 

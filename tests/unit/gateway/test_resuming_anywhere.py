@@ -15,7 +15,7 @@ from gateway.frames import judge
 from gateway.resumable import Place, ResumableSession
 from loadtest.ledger import Ledger
 from shared.protocol import bus
-from shared.protocol.client import Frame
+from shared.protocol.protoo import Frame
 
 Down: TypeAlias = bus.Message | bus.Applied | bus.Link
 

@@ -20,7 +20,7 @@ from shared.protocol.bus import (
     Replay,
     decode_item,
 )
-from shared.protocol.client import Frame
+from shared.protocol.protoo import Frame
 
 ID = "gateway-1.7"
 

@@ -9,7 +9,7 @@ from gateway.session import Session
 from gateway.uplink import BATCH_BYTES, BATCH_ITEMS, Lane, Uplink
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus
-from shared.protocol.client import Frame
+from shared.protocol.protoo import Frame
 from tests.support.gateways import FaultyBroker, until
 
 
