@@ -1,0 +1,169 @@
+"""A crowd of participants on a cluster, and faults among them; everything by chance, all chance from one seed."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.fault import checks
+from tests.fault.faults import FAULTS, Injection, Kind
+from tests.fault.participant import Participant, Wrong
+from tests.fault.world import Shape, World
+from tests.support.servers import Server
+
+WARM_UP = 2.5
+"""Seconds before the first fault: who does what is known from the registry, which is as old as a heartbeat."""
+ANSWERED_WITHIN = 60.0
+"""Seconds after the last fault is over by which everything that was asked is answered."""
+
+
+@dataclass
+class Load:
+    rooms: int = 10
+    peers: int = 3
+    rate: float = 1.7
+    """Things that one participant does a second, and as many messages."""
+
+
+class Crowd:
+    def __init__(self, world: World, load: Load, seed: str) -> None:
+        urls = [gateway.url for gateway in world.gateways]
+        self.participants = [
+            Participant(urls, f"room{room}", f"peer{peer}", seed, load.rate)
+            for room in range(load.rooms)
+            for peer in range(load.peers)
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        for participant in self.participants:
+            self._tasks += [asyncio.create_task(participant.live()), asyncio.create_task(participant.chat())]
+
+    @property
+    def in_flight(self) -> int:
+        return sum(participant.in_flight for participant in self.participants)
+
+    async def until(self, condition: Callable[[], bool], within: float) -> bool:
+        """Whether it came true."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while not condition():
+                    self.check()
+                    await asyncio.sleep(0.05)
+                return True
+        return False
+
+    def check(self) -> None:
+        """Raises what a participant's task failed with: a mistake of this driver."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
+                raise failure
+
+    async def all_joined(self) -> bool:
+        return await self.until(lambda: all(participant.joined for participant in self.participants), ANSWERED_WITHIN)
+
+    async def finish(self) -> bool:
+        """Everybody does what is begun and nothing more; whether everything was answered."""
+        for participant in self.participants:
+            participant.stop()
+        await asyncio.wait(self._tasks, timeout=ANSWERED_WITHIN)
+        return await self.until(lambda: self.in_flight == 0, ANSWERED_WITHIN)
+
+    async def abandon(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        sessions = [session for participant in self.participants for session in participant.sessions]
+        await asyncio.gather(*(session.abandon() for session in sessions), return_exceptions=True)
+
+
+@dataclass
+class Outcome:
+    seed: str
+    injections: list[Injection] = field(default_factory=list)
+    wrong: list[Wrong] = field(default_factory=list)
+    requests: int = 0
+    notifications: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    routers_left: int = 0
+    began: float = 0.0
+
+    def report(self) -> str:
+        faults = "\n".join(f"  {it.at - self.began:6.1f} s {it.kind}: {it.detail}" for it in self.injections)
+        wrong = "\n".join(f"  {it.at - self.began:6.1f} s {it.kind}: {it.text}" for it in self.wrong)
+        return f"seed {self.seed}, faults:\n{faults}\nwrong:\n{wrong or '  nothing'}"
+
+
+async def run(
+    redis_server: Server,
+    rabbitmq_server: Server,
+    logs: Path,
+    seed: str,
+    kinds: list[Kind],
+    *,
+    seconds: float = 0.0,
+    shape: Shape | None = None,
+    load: Load | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Each of `kinds` in this order, then more of them by chance until `seconds` are over."""
+    world = World(redis_server, rabbitmq_server, logs, shape or Shape())
+    chance = random.Random(seed)
+    now = asyncio.get_running_loop().time
+    try:
+        await world.start()
+        crowd = Crowd(world, load or Load(), seed)
+        outcome = Outcome(seed, began=now())
+        try:
+            crowd.start()
+            assert await crowd.all_joined(), f"not everybody could join\n{world.said()}"
+            await asyncio.sleep(WARM_UP)
+            planned = list(kinds)
+            while planned or now() - outcome.began < seconds:
+                kind = planned.pop(0) if planned else chance.choice(kinds)
+                injection = await FAULTS[kind](world, crowd.participants, chance).carry_out()
+                outcome.injections.append(injection)
+                tell(f"{injection.at - outcome.began:6.1f} s {kind}: {injection.detail}")
+                crowd.check()
+                await asyncio.sleep(chance.uniform(0.5, 2.0))
+            await _look(world, crowd, outcome)
+        finally:
+            await crowd.abandon()
+        codes = await world.stop()
+        outcome.wrong += [
+            Wrong(now(), "exit", f"{name} ended with {code}\n{_said(world, name)}")
+            for name, code in codes.items()
+            if code
+        ]
+    finally:
+        await world.abort()
+    return outcome
+
+
+async def _look(world: World, crowd: Crowd, outcome: Outcome) -> None:
+    """At the end, when it is quiet."""
+    people = crowd.participants
+    now = asyncio.get_running_loop().time
+    answered = await crowd.finish()
+    if answered:
+        await asyncio.wait([asyncio.create_task(it.barrier()) for it in people], timeout=ANSWERED_WITHIN)
+    outcome.wrong += checks.requests(people) + checks.sequences(people) + checks.messages(people)
+    if answered:
+        outcome.wrong += await checks.views(world, people)
+        await asyncio.wait([asyncio.create_task(it.leave_for_good()) for it in people], timeout=ANSWERED_WITHIN)
+        outcome.wrong += await checks.emptiness(world)
+    outcome.routers_left = await checks.routers(world)
+    for participant in people:
+        outcome.wrong += participant.wrong
+        outcome.requests += len(participant.asked)
+        outcome.notifications += participant.notifications.total()
+        for what, count in (participant.counts + participant.notifications).items():
+            outcome.counts[what] = outcome.counts.get(what, 0) + count
+    outcome.wrong += [Wrong(now(), "died", f"{name}\n{said}") for name, said in checks.died(world)]
+    outcome.wrong.sort(key=lambda it: it.at)
+
+
+def _said(world: World, name: str) -> str:
+    return next(role.said() for role in world.roles if role.name == name)
