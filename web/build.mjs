@@ -1,4 +1,5 @@
-// Builds the page into dist/: index.html, app.js, app.css, icon.svg and the notices of what is bundled.
+// Builds into dist/: the page (index.html, app.js, app.css, icon.svg and the notices of what is bundled), and
+// resumable-transport.js, a module by itself for other applications.
 // `--watch` builds again on every change.
 
 import { copyFile, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
@@ -34,6 +35,17 @@ const options = {
   plugins: [{ name: 'static files and notices', setup: (build) => build.onEnd(finish) }],
 };
 
+const transport = {
+  absWorkingDir: root,
+  entryPoints: ['src/resumable-transport.js'],
+  outdir: dist,
+  bundle: true,
+  format: 'esm',
+  platform: 'neutral',
+  target: options.target,
+  logLevel: 'info',
+};
+
 async function finish({ metafile, errors }) {
   if (errors.length > 0) return;
   for (const name of copied) await copyFile(path.join(source, name), path.join(dist, name));
@@ -65,8 +77,7 @@ async function notice(folder) {
 await rm(dist, { recursive: true, force: true });
 await mkdir(dist, { recursive: true });
 if (process.argv.includes('--watch')) {
-  const context = await esbuild.context({ ...options, minify: false });
-  await context.watch();
+  for (const each of [{ ...options, minify: false }, transport]) await (await esbuild.context(each)).watch();
 } else {
-  await esbuild.build(options);
+  await Promise.all([options, transport].map((each) => esbuild.build(each)));
 }

@@ -21,6 +21,10 @@ class Proxy:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
+    def lead_to(self, host: str, port: int) -> None:
+        """New connections go there; those that are on stay where they are."""
+        self._target = (host, port)
+
     def refuse(self) -> None:
         """Resets new connections at once, until `start`."""
         self._refusing = True

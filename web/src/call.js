@@ -20,6 +20,10 @@ export class Call extends EventTarget {
   peerName = '';
   displayName = '';
   session = null;
+  /** The connection is lost, and the call goes on without: what is said meanwhile is not lost. */
+  resuming = false;
+  /** How often that has happened. */
+  resumed = 0;
   #media;
   #signaling = null;
   #choices = new Map();
@@ -66,6 +70,11 @@ export class Call extends EventTarget {
       if (signaling === this.#signaling) handle(detail);
     });
     on('open', () => this.#join());
+    on('resuming', () => this.#resuming(true));
+    on('resumed', () => {
+      this.resumed += 1;
+      this.#resuming(false);
+    });
     on('down', (detail) => this.#lost(detail));
     on('end', (detail) => this.#end(endWords(detail)));
     on('message', ({ message }) => this.session?.receive(message));
@@ -102,7 +111,13 @@ export class Call extends EventTarget {
     if (signaling === this.#signaling && this.session === null && this.state === 'joining') await this.#join();
   }
 
+  #resuming(resuming) {
+    this.resuming = resuming;
+    this.#changed();
+  }
+
   #lost({ attempt }) {
+    this.resuming = false;
     const hadJoined = this.session?.joined;
     this.#dropSession();
     if (hadJoined) this.#announce('Connection lost, reconnecting');
@@ -131,6 +146,7 @@ export class Call extends EventTarget {
     const signaling = this.#signaling;
     this.#signaling = null;
     this.#announced = false;
+    this.resuming = false;
     signaling?.close();
   }
 

@@ -8,6 +8,8 @@ export function expose(call) {
     get problem() { return call.problem; },
     get room() { return call.room; },
     get peerName() { return call.peerName; },
+    get resuming() { return call.resuming; },
+    get resumed() { return call.resumed; },
     get call() { return describe(call); },
     stats: () => stats(call),
   }) });

@@ -1,35 +1,33 @@
 // The way to the server: protoo over WebSocket, carrying mediasoup messages (DESIGN: client contract).
 
-import { Peer, WebSocketTransport } from 'protoo-client';
+import { Peer } from 'protoo-client';
+
+import { ResumableTransport } from './resumable-transport.js';
 
 const REQUEST = 'mediasoup-request';
 const NOTIFICATION = 'mediasoup-notification';
 
-// Clients of a dead gateway come back all at once: the first try is immediate, the next ones are spread out.
-const RETRY = { retries: 20, factor: 2, minTimeout: 500, maxTimeout: 8000, randomize: true };
+const RETRY = { retries: 20, factor: 2, minTimeout: 500, maxTimeout: 8000 };
 
 /**
- * Events: `open` (connected: join), `down` {attempt} (lost or not reached; it tries again by itself),
+ * Events: `open` (a new session: join), `down` {attempt} (lost or not reached; it tries again by itself),
  * `end` {code, reason} (it will not come back), `message` {message} (a mediasoup notification),
- * `refused` {code, reason} (the server could not use something that we sent).
+ * `refused` {code, reason} (the server could not use something that we sent), `resuming` and `resumed` (the session
+ * goes on over another connection; nothing is lost, so there is nothing to do).
  */
 export class Signaling extends EventTarget {
-  #transport;
   #peer;
-  #closing = { code: 0, reason: '' };
 
   constructor(url) {
     super();
-    this.#transport = new WebSocketTransport(url, { retry: RETRY });
-    this.#peer = new Peer(this.#transport);
-    this.#peer.on('open', () => {
-      this.#watchClosing();
-      this.#emit('open');
-    });
+    const transport = new ResumableTransport(url, { retry: RETRY });
+    transport.on('resuming', () => this.#emit('resuming'));
+    transport.on('resumed', () => this.#emit('resumed'));
+    transport.on('close', (closing) => this.#emit('end', closing));
+    this.#peer = new Peer(transport);
+    this.#peer.on('open', () => this.#emit('open'));
     this.#peer.on('disconnected', () => this.#emit('down', { attempt: 0 }));
     this.#peer.on('failed', (attempt) => this.#emit('down', { attempt }));
-    // The socket's own `close` listeners, where the code is noted, run after protoo's: so one task later.
-    this.#peer.on('close', () => setTimeout(() => this.#emit('end', this.#closing)));
     this.#peer.on('notification', ({ method, data }) => this.#notified(method, data));
     this.#peer.on('request', (_request, _accept, reject) => reject(404, 'unknown method'));
   }
@@ -50,13 +48,6 @@ export class Signaling extends EventTarget {
   #notified(method, data) {
     if (method === NOTIFICATION) this.#emit('message', { message: data });
     else if (method === 'error') this.#emit('refused', { code: data.errorCode, reason: data.errorReason });
-  }
-
-  // protoo tells that the server closed the connection for good, but not with which words.
-  #watchClosing() {
-    this.#transport._ws.addEventListener('close', ({ code, reason }) => {
-      this.#closing = { code, reason };
-    });
   }
 
   #emit(type, detail = {}) {

@@ -9,8 +9,9 @@ const WORDS = {
 };
 const TROUBLED = new Set(['failed', 'disconnected']);
 
-/** {state, text}: `state` is the call's, or `unstable` while media has lost its way. */
+/** {state, text}: `state` is the call's, `resuming` while it goes on without signaling, or `unstable` without media. */
 export function statusOf(call) {
+  if (call.state === 'joined' && call.resuming) return { state: 'resuming', text: 'Reconnecting…' };
   if (call.state === 'joined' && call.session) {
     const { sending, receiving } = call.session;
     const states = [sending, receiving].map((part) => part?.transport?.connectionState);

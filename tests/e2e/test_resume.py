@@ -1,0 +1,110 @@
+"""A call that outlives the gateway it was made over: one address, two gateways behind it."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.conftest import Browsers
+from tests.e2e.page import CallPage
+from tests.support.cluster import Cluster, Role
+from tests.support.proxy import Proxy
+
+pytestmark = [pytest.mark.browser, pytest.mark.engine]
+
+_WATCH = """() => {
+  const look = () => JSON.stringify([plenary.state, plenary.call.peers.map(({name, consumers}) => [
+    name, consumers.map(({id, closed, supported, receiving}) => [id, closed, supported, receiving]),
+  ])]);
+  window.looks = new Set([look()]);
+  setInterval(() => window.looks.add(look()), 5);
+}"""
+
+
+def address(role: Role) -> tuple[str, int]:
+    parts = urlsplit(role.url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
+@pytest.fixture
+def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    """Sessions have two minutes to come back, however slow the machine is."""
+    options = ["--grace-seconds", "120"]
+    cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, worker_options=options)
+    try:
+        cluster.start("mediasoup", gateways=2, workers=2)
+        yield cluster
+    finally:
+        print(cluster.said())
+        cluster.stop()
+
+
+@pytest.fixture
+async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
+    """Leads to gateway 1."""
+    proxy = Proxy(*address(cluster.roles["gateway1"]))
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+async def nothing_happened(page: CallPage) -> None:
+    """Since `_WATCH`: the page's state, its peers and their consumers have always been what they are."""
+    looks: list[Any] = await page.page.evaluate("() => [...window.looks]")
+    assert len(looks) == 1, looks
+
+
+async def test_a_call_goes_on_when_its_gateway_is_killed(cluster: Cluster, proxy: Proxy, browsers: Browsers) -> None:
+    alice = await browsers.open(f"http://127.0.0.1:{proxy.port}", "alice")
+    bob = await browsers.open(cluster.roles["gateway2"].url, "bob")
+    await alice.hears_and_sees("bob")
+    await bob.hears_and_sees("alice")
+    for page in (alice, bob):
+        await page.page.evaluate(_WATCH)
+
+    proxy.refuse()
+    cluster.roles["gateway1"].kill()
+    await alice.until("() => plenary.resuming")
+    await alice.page.get_by_test_id("status").get_by_text("Reconnecting…").wait_for()
+    await alice.hears_and_sees("bob")
+    await bob.hears_and_sees("alice")
+    assert await alice.page.evaluate("() => plenary.resuming")
+
+    proxy.lead_to(*address(cluster.roles["gateway2"]))
+    await proxy.start()
+    await alice.until("() => plenary.resumed === 1 && !plenary.resuming")
+    await alice.page.get_by_test_id("status").get_by_text("Connected").wait_for()
+    await alice.hears_and_sees("bob")
+    await bob.hears_and_sees("alice")
+    for page in (alice, bob):
+        await nothing_happened(page)
+
+    # and the way to the server is there again
+    await alice.click("camera")
+    await bob.until("() => plenary.call.peers[0].consumers.find(({kind}) => kind === 'video').remotelyPaused")
+    await alice.click("leave")
+    await bob.sees()
+
+
+async def test_what_is_done_without_a_connection_is_done_afterwards(
+    cluster: Cluster, proxy: Proxy, browsers: Browsers
+) -> None:
+    alice = await browsers.open(f"http://127.0.0.1:{proxy.port}", "alice")
+    bob = await browsers.open(cluster.roles["gateway2"].url, "bob")
+    await alice.hears_and_sees("bob")
+    await bob.hears_and_sees("alice")
+    proxy.refuse()
+    proxy.cut()
+    await alice.until("() => plenary.resuming")
+    await alice.click("camera")
+    await bob.click("mute")
+    await proxy.start()
+    await alice.until("() => plenary.resumed === 1")
+    await bob.until("() => plenary.call.peers[0].consumers.find(({kind}) => kind === 'video').remotelyPaused")
+    await alice.until("() => plenary.call.peers[0].consumers.find(({kind}) => kind === 'audio').remotelyPaused")
+    assert await alice.peers() == ["bob"]
+    assert await bob.peers() == ["alice"]
