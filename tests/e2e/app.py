@@ -30,7 +30,7 @@ class App:
     async def until(self, condition: str, argument: Any = None) -> Any:
         """Waits until the expression is truthy, and returns it."""
         async with asyncio.timeout(PATIENCE):
-            while not (value := await self.run(condition, argument)):  # noqa: ASYNC110
+            while not (value := await self.run(condition, argument)):
                 await asyncio.sleep(POLL)
             return value
 

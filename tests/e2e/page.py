@@ -24,7 +24,7 @@ class CallPage:
     async def until(self, condition: str, argument: Any = None) -> None:
         """Waits until the condition holds in the page; it may be async (so Playwright's own waiting will not do)."""
         async with asyncio.timeout(PATIENCE):
-            while not await self.page.evaluate(condition, argument):  # noqa: ASYNC110
+            while not await self.page.evaluate(condition, argument):
                 await asyncio.sleep(POLL)
 
     async def click(self, test_id: str) -> None:

@@ -51,7 +51,7 @@ def urls(cluster: Cluster, *names: str) -> list[str]:
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what no message tells of."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.05)
 
 

@@ -40,7 +40,7 @@ async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 async def has_node(worker: RoomWorker) -> None:
     """A worker sees a node within its next look at the registry."""
     async with asyncio.timeout(WITHIN):
-        while worker.choose_node() is None:  # noqa: ASYNC110 - nothing announces it
+        while worker.choose_node() is None:
             await asyncio.sleep(0.01)
 
 

@@ -23,7 +23,7 @@ PATIENCE = 60.0
 async def until(condition: Callable[[], object]) -> None:
     """Waits for what nothing announces."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0)
 
 

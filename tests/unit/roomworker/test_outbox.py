@@ -155,7 +155,7 @@ async def test_requests_to_a_node_that_is_gone_are_lost_and_said_so(
     outbox.push(changes(orders=[("node", media.Close(object="t", v=1, kind="router"))]), lambda: None)
 
     await broker.next(Unroutable("no queue"))
-    while not lost:  # noqa: ASYNC110 - nothing announces it
+    while not lost:
         await asyncio.sleep(0)
 
     assert lost == [8]
