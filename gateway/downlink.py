@@ -76,7 +76,9 @@ class Downlink:
             hub.counts.resumes_refused_total += asked
             connection.close_as(errors.GONE)
         elif session.forgotten:
-            connection.close_as(errors.REPLACED)
+            # Not for ever: if nobody took over, the worker took this gateway for dead, and the client is to resume.
+            # One whose token another uses is refused, and settles it with a new session.
+            connection.close_as(errors.RELEASED)
         else:
             hub.counts.resumed_total += asked
         hub.settle(connection)

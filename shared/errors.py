@@ -98,6 +98,7 @@ BAD_REQUEST: Final = CloseKind(4000, "roomId or peerName missing, or something i
 MISNUMBERED: Final = CloseKind(4000, "frames of a resumable session are not numbered as they must be")
 GONE: Final = CloseKind(4001, "session unknown: connect again")
 GAP: Final = CloseKind(4002, "messages missing: connect again")
+RELEASED: Final = CloseKind(4004, "the session does not go over this connection any more: resume it")
 TOO_SLOW: Final = CloseKind(4003, "client reads too slowly")
 PROTOCOL: Final = CloseKind(1002, "not a WebSocket stream as RFC 6455 has it")
 TOO_BIG: Final = CloseKind(1009, "frame above 1 MiB")

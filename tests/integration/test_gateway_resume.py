@@ -231,10 +231,25 @@ async def test_the_connection_that_was_taken_over_is_closed_and_its_record_goes(
     thief = await Client.at(f"{setup.urls(1)[0]}/?{fields}")
     assert (await thief.receive())["data"] == {"resumed": True, "in": 1, "graceSeconds": 15}
     async with asyncio.timeout(PATIENCE):
-        assert (await client.ended).code == errors.REPLACED.code
+        assert (await client.ended).code == errors.RELEASED.code
     await until(lambda: not setup.gateways[0].hub.connections)
     thief.send('{"request":true,"id":9,"method":"m","data":"mine","cseq":2}')
     assert (await thief.receive())["data"] == "mine"
+
+
+async def test_a_client_whose_gateway_was_taken_for_dead_goes_on(setup: Setup) -> None:
+    client = await setup.client(0, 1)
+    await setup.echo(client, 1)
+    known = setup.worker.known[setup.session()]
+    link = bus.Link(known.connection, setup.session(), "released")
+    known.connection = 0
+    body = bus.encode_to_gateway(bus.ToGateway([], [], [], [link]))
+    await setup.worker.broker.publish("notify", f"{setup.gateways[0].id}.1", body)
+    answer = client.ask("still here")
+    async with asyncio.timeout(PATIENCE):
+        assert await answer == "still here"
+    assert client.counts.resumed == 1
+    in_order(client)
 
 
 @pytest.mark.parametrize("wrong", ["token", "session", "ack"])
