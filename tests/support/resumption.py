@@ -1,0 +1,412 @@
+"""A resumable session over many connections, sockets that are cut, and a bus that loses, repeats and reorders."""
+
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import orjson
+
+from gateway import query
+from gateway.frames import judge
+from gateway.resumable import Place, ResumableSession
+from loadtest.ledger import Ledger
+from shared.protocol import bus
+from shared.protocol.protoo import Frame
+
+Down: TypeAlias = bus.Message | bus.Applied | bus.Link
+
+
+class FarEnd(Protocol):
+    """The room worker, as far as it can be seen from here."""
+
+    def take(self, item: bus.AnyItem) -> list[Down]: ...
+
+    def stir(self, at: int) -> list[Down]:
+        """Something happens over there."""
+        ...
+
+    def settle(self) -> list[Down]:
+        """All that is under way over there is done."""
+        ...
+
+    def applied(self, session: str) -> list[int]:
+        """Its inputs, in the order in which they took effect."""
+        ...
+
+    def stream(self, session: str) -> list[bytes]: ...
+
+    def connections(self) -> Collection[int]:
+        """That sessions go over."""
+        ...
+
+
+@dataclass
+class Life:
+    """One session in the room worker."""
+
+    token: str
+    connection: int | None
+    attempt: int = 0
+    last: int = 0
+    seen: list[int] = field(default_factory=list)
+    stream: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class ByTheRules:
+    """The far end by the docstrings of `shared.protocol.bus`; its stream is never lost."""
+
+    lives: dict[str, Life] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+
+    def stir(self, _: int) -> list[Down]:
+        return []
+
+    def settle(self) -> list[Down]:
+        return []
+
+    def applied(self, session: str) -> list[int]:
+        return self.lives[session].seen
+
+    def stream(self, session: str) -> list[bytes]:
+        return self.lives[session].stream
+
+    def connections(self) -> Collection[int]:
+        return {life.connection for life in self.lives.values() if life.connection is not None}
+
+    def take(self, item: bus.AnyItem) -> list[Down]:
+        match item:
+            case bus.Connect():
+                if item.session not in self.lives and item.session not in self.ended:
+                    self.lives[item.session] = Life(item.token, item.connection)
+                return self.report(item)
+            case bus.Input() | bus.Refused():
+                return self.apply(item)
+            case bus.Replay():
+                life = self.lives.get(item.session)
+                if life is None or life.connection != item.connection:
+                    return []
+                return [*self.outputs(item.session, item.after), *self.report(item)]
+            case bus.Resume():
+                return self.resume(item)
+            case bus.Lost():
+                return self.lost(item)
+            case _:
+                raise AssertionError(item)
+
+    def apply(self, item: bus.Input | bus.Refused) -> list[Down]:
+        life = self.lives.get(item.session)
+        if life is None or item.n != life.last + 1:
+            return self.report(item, again=life is not None and item.n > life.last)
+        life.last = item.n
+        life.seen.append(item.n)
+        before = len(life.stream)
+        life.stream += [b'{"o":%d,"x":0}' % (before + 1 + more) for more in range(item.n % 3)]
+        return [*self.outputs(item.session, before), *self.report(item)]
+
+    def report(self, item: Any, *, again: bool = False) -> list[Down]:
+        life = self.lives.get(item.session)
+        if life is None:
+            return [bus.Applied(item.connection, item.session, -1, 0)]
+        if life.connection is None:
+            return []
+        return [bus.Applied(life.connection, item.session, life.last, len(life.stream), again)]
+
+    def outputs(self, session: str, after: int) -> list[Down]:
+        life = self.lives[session]
+        if life.connection is None:
+            return []
+        return [
+            bus.Message(body, [bus.Recipient(life.connection, session, out)])
+            for out, body in enumerate(life.stream, 1)
+            if out > after
+        ]
+
+    def resume(self, item: bus.Resume) -> list[Down]:
+        life = self.lives.get(item.session)
+        again = life is not None and (item.attempt, item.connection) == (life.attempt, life.connection)
+        if life is None or item.token != life.token or (item.attempt <= life.attempt and not again):
+            return [bus.Link(item.connection, item.session, "refused")]
+        replaced = [] if again or life.connection is None else [bus.Link(life.connection, item.session, "released")]
+        life.connection, life.attempt = item.connection, item.attempt
+        return [*replaced, bus.Link(item.connection, item.session, "resumed", life.last, len(life.stream))]
+
+    def lost(self, item: bus.Lost) -> list[Down]:
+        life = self.lives.get(item.session)
+        if life is not None and life.connection == item.connection:
+            life.connection = None
+            if item.final:
+                del self.lives[item.session]
+                self.ended.add(item.session)
+        return [bus.Link(item.connection, item.session, "released")]
+
+
+@dataclass
+class Socket:
+    """Keeps order and loses nothing until it is cut; then each side notices when it does."""
+
+    session: ResumableSession
+    up: deque[bytes] = field(default_factory=deque)
+    down: deque[bytes] = field(default_factory=deque)
+    cut: bool = False
+
+
+@dataclass
+class World:
+    worker: FarEnd
+    room: str = "room"
+    sockets: dict[int, Socket] = field(default_factory=dict)
+    up: list[bus.AnyItem] = field(default_factory=list)
+    down: list[Down] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    current: Socket | None = None
+    greeted: bool = False
+    sent: int = 0
+    got: list[dict[str, Any]] = field(default_factory=list)
+
+    # --- the client
+
+    def client_sends(self, _: int) -> None:
+        if not self.ledger.token:
+            return
+        self.sent += 1
+        data = {"method": "queryRoom"}
+        encoded = self.ledger.number({"request": True, "id": self.sent, "method": "mediasoup-request", "data": data})
+        if self.current is not None and self.greeted:
+            self.current.up.append(encoded)
+
+    def client_connects(self, _: int) -> None:
+        """Whatever became of its connection; the old one may still seem alive to its gateway."""
+        number = len(self.sockets) + 1
+        resume = None
+        if self.ledger.token:
+            fields = {"roomId": "r", "peerName": "p", "resumable": "1", **self.ledger.resume()}
+            wanted = query.read("&".join(f"{name}={value}" for name, value in fields.items()))
+            assert wanted is not None
+            resume = wanted.resume
+            assert resume is not None
+        session = ResumableSession(
+            self.room, resume.session if resume else f"gw.{number}", number, grace=15, resume=resume
+        )
+        session.connect("p", number)
+        self.current = self.sockets[number] = Socket(session)
+        self.greeted = False
+
+    def client_reads(self, count: int) -> None:
+        for _ in range(count + 1):
+            if self.current is not None and self.current.down:
+                self.client_frame(self.current, orjson.loads(self.current.down.popleft()))
+
+    def client_frame(self, socket: Socket, frame: dict[str, Any]) -> None:
+        if frame.get("method") != "session":
+            assert self.greeted
+            assert self.ledger.received(frame), "a duplicate or a gap"
+            self.got.append(frame)
+        elif "ack" in (info := frame["data"]):
+            self.ledger.acknowledged(info["ack"])
+        else:
+            assert not self.greeted
+            assert info["resumed"] is bool(self.ledger.token)
+            self.greeted = True
+            self.ledger.token = self.ledger.token or info["token"]
+            socket.up.extend(self.ledger.resumed(info.get("in", 0)))
+
+    # --- the gateways
+
+    def gateway_reads(self, at: int) -> None:
+        socket = self.socket(at)
+        if socket is not None and socket.up and not (socket.session.closed or socket.session.forgotten):
+            frame = judge(socket.up.popleft().decode(), 0, 1000)
+            assert isinstance(frame, Frame)
+            place = socket.session.place(frame)
+            assert place in (Place.NEXT, Place.SEEN)
+            if place is Place.NEXT:
+                socket.session.input(frame)
+
+    def gateway_notices(self, at: int) -> None:
+        """That the socket is cut."""
+        socket = self.socket(at)
+        if socket is not None and socket.cut and not socket.session.closed:
+            socket.session.disconnect()
+
+    def publish(self, at: int) -> None:
+        socket = self.socket(at)
+        if socket is not None and (item := socket.session.take()) is not None:
+            self.up.append(bus.decode_item(item))
+
+    def deliver(self, at: int) -> None:
+        if not self.down:
+            return
+        match self.down.pop(at % len(self.down)):
+            case bus.Message() as message:
+                to = message.to[0]
+                socket = self.sockets[to.connection]
+                self.write(socket, socket.session.receive(to.out, message))
+            case bus.Applied() as report:
+                socket = self.sockets[report.connection]
+                if report.n >= 0 or socket.session._base == 0:  # else come late: it would end the session
+                    socket.session.applied(report)
+                    self.write(socket, socket.session.answered())
+            case bus.Link() as link:
+                socket = self.sockets[link.connection]
+                self.write(socket, socket.session.linked(link))
+                if socket.session.forgotten and not socket.session.closed:
+                    assert socket is not self.current, "closed a connection that the client has"
+                    socket.cut = True
+
+    def write(self, socket: Socket, messages: Any) -> None:
+        if not socket.session.closed:
+            socket.down.extend(message.body for message in messages)
+
+    def flow(self, at: int) -> None:
+        """A little of everything, in an order of its own."""
+        for more in range(3):
+            self.gateway_reads(more)
+            self.publish(more)
+            self.work(at * more)
+            self.deliver(at + more)
+            self.deliver(at * more)
+        self.client_reads(at)
+
+    # --- faults
+
+    def cut(self, _: int) -> None:
+        """What is under way in the socket is lost."""
+        if self.current is not None:
+            self.current.cut = True
+            self.current.up.clear()
+            self.current = None
+
+    def half_cut(self, _: int) -> None:
+        """The client has lost its connection, and the gateway still reads what was under way."""
+        if self.current is not None:
+            self.current.cut = True
+            self.current = None
+
+    def work(self, at: int) -> None:
+        if self.up:
+            self.down += self.worker.take(self.up.pop(at % len(self.up)))
+
+    def stir(self, at: int) -> None:
+        self.down += self.worker.stir(at)
+
+    def lose_up(self, at: int) -> None:
+        if self.up:
+            del self.up[at % len(self.up)]
+
+    def lose_down(self, at: int) -> None:
+        if self.down:
+            del self.down[at % len(self.down)]
+
+    def repeat_up(self, at: int) -> None:
+        if self.up:
+            self.up.append(self.up[at % len(self.up)])
+
+    def repeat_down(self, at: int) -> None:
+        if self.down:
+            self.down.append(self.down[at % len(self.down)])
+
+    def broker_lost(self, at: int) -> None:
+        if (socket := self.socket(at)) is not None:
+            socket.session.lost()
+            socket.session.ask_replay()
+
+    def sweep(self, at: int) -> None:
+        socket = self.socket(at)
+        if socket is not None and socket.session.waiting:
+            socket.session.sweep()
+
+    def socket(self, at: int) -> Socket | None:
+        """Usually one of the last."""
+        return self.sockets[len(self.sockets) - at % min(3, len(self.sockets))] if self.sockets else None
+
+    # --- the end
+
+    def calm(self) -> None:
+        """From here on nothing is lost; silence and dead sockets are noticed."""
+        if self.current is None or self.current.cut:
+            self.client_connects(0)
+        for _ in range(100):
+            self.settle()
+            if not any(socket.session.waiting for socket in self.sockets.values()):
+                assert self.greeted
+                return
+            for socket in self.sockets.values():
+                if socket.session.waiting:
+                    socket.session.sweep()
+        raise AssertionError("no end")
+
+    def settle(self) -> None:
+        busy = True
+        while busy:
+            busy = False
+            for number, socket in self.sockets.items():
+                if socket is not self.current and not socket.session.closed:
+                    socket.session.disconnect()
+                while socket.up and not (socket.session.closed or socket.session.forgotten):
+                    self.gateway_reads(len(self.sockets) - number)
+                    busy = True
+                while (item := socket.session.take()) is not None:
+                    self.up.append(bus.decode_item(item))
+            while self.up or self.down:
+                self.work(0)
+                self.down += self.worker.settle()
+                self.deliver(0)
+                busy = True
+            while self.current is not None and self.current.down:
+                self.client_reads(0)
+                busy = True
+
+
+Steps: TypeAlias = list[tuple[Callable[[World, int], None], int]]
+
+STEPS: list[Callable[[World, int], None]] = [
+    *[World.client_sends] * 4,
+    *[World.client_connects] * 2,
+    *[World.flow] * 6,
+    *[World.client_reads] * 2,
+    *[World.gateway_reads] * 2,
+    World.gateway_notices,
+    *[World.publish] * 4,
+    *[World.work] * 3,
+    *[World.stir] * 3,
+    *[World.deliver] * 4,
+    World.cut,
+    World.half_cut,
+    World.lose_up,
+    World.lose_down,
+    World.repeat_up,
+    World.repeat_down,
+    World.broker_lost,
+    World.sweep,
+]
+
+
+def play(world: World, steps: Steps, *, early: bool, leave: bool) -> None:
+    """Does all that, then lets everything come to rest and looks whether it is as it should be."""
+    world.client_connects(0)
+    if not early:
+        world.calm()
+    for step, argument in steps:
+        step(world, argument)
+    world.calm()
+    for _ in range(5):
+        world.client_sends(0)
+    world.calm()
+    current = world.current
+    assert current is not None
+    session = current.session
+    assert world.worker.applied(session.id) == list(range(1, world.sent + 1))
+    assert world.got == [orjson.loads(body) for body in world.worker.stream(session.id)]
+    assert (world.ledger.duplicates, world.ledger.gaps) == (0, 0)
+    assert session.size == 0
+    assert all(socket.session.over for socket in world.sockets.values() if socket is not current)
+    assert set(world.worker.connections()) == {session.connection}, "a session that nobody will ever end"
+    if leave:
+        session.final = True
+        session.disconnect()
+        world.current = None
+        world.settle()
+        assert session.over
+        assert not world.worker.connections()

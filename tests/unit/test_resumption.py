@@ -1,0 +1,126 @@
+"""Gateways, room worker and client of a resumable session together: their own code on all three sides, between them
+sockets that are cut, a bus that loses, repeats and reorders, and workers that die."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roomworker.room import Changes
+from roomworker.runner import Runner
+from shared.protocol import bus
+from tests.support.resumption import STEPS, Down, Steps, World, play
+from tests.unit.roomworker import kit
+
+GATEWAY = "gw"
+
+
+@dataclass
+class RealWorker:
+    """The room worker's core; its commits take time, and between any two steps of one it may die."""
+
+    world: kit.World = field(default_factory=lambda: kit.World(prompt=False))
+    inputs: dict[str, list[int]] = field(default_factory=dict)
+    stored: list[Changes] = field(default_factory=list)
+    last: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.world.observers.append(self.on_stored)
+
+    def on_stored(self, changes: Changes) -> None:
+        self.stored.append(changes)
+        for session, n_in, _ in changes.applied:
+            seen = self.inputs.setdefault(session.id, [])
+            seen += range(len(seen) + 1, n_in + 1)
+
+    def take(self, item: bus.AnyItem) -> list[Down]:
+        if isinstance(item, bus.Replay):
+            return self.replay(item)
+        self.world.receive(item, GATEWAY)  # type: ignore[arg-type]
+        return self.said()
+
+    def replay(self, item: bus.Replay) -> list[Down]:
+        where = self.world.runner.position(item.session)
+        if where is None:
+            return []
+        to = [(sent, bus.Recipient(item.connection, item.session, sent.out)) for sent in self.stream_of(item.session)]
+        replayed = [bus.Message(sent.body, [it], sent.close) for sent, it in to if sent.out > item.after]
+        return [*replayed, bus.Applied(item.connection, item.session, where.n_in, where.n_out)]
+
+    def stir(self, at: int) -> list[Down]:
+        world = self.world
+        match at:
+            case 0 | 1 | 2:
+                world.take()
+            case 3 | 4 if world.pending is not None and not self.stored:
+                world.store()
+            case 5 | 6 | 7:
+                world.commit() if world.pending is None else self.finish()
+            case 8:
+                self.stored.clear()
+                world.crash()
+                world.act(Runner.announce)
+            case _:
+                pass
+        return self.said()
+
+    def finish(self) -> None:
+        if not self.stored:
+            self.world.store()
+        self.world.finish()
+
+    def settle(self) -> list[Down]:
+        if self.world.pending is not None:
+            self.finish()
+        self.world.commit()
+        return self.said()
+
+    def said(self) -> list[Down]:
+        """What gateways are told: messages of commits that are through, then reports and links."""
+        down: list[Down] = []
+        if self.world.pending is None:
+            for changes in self.stored:
+                down += self.messages(changes)
+            self.stored.clear()
+        down += [report for _, report in self.world.reports]
+        down += [link for gateway, link in self.world.links if gateway]
+        self.world.reports.clear()
+        self.world.links.clear()
+        assert not self.world.defects
+        return down
+
+    @staticmethod
+    def messages(changes: Changes) -> list[Down]:
+        down: list[Down] = []
+        for message in changes.messages:
+            to = [bus.Recipient(it.connection, it.id, out) for it, out in message.to if it.gateway]
+            down += [bus.Message(message.body, [one], message.close) for one in to]
+        down += [bus.Applied(it.connection, it.id, n_in, n_out) for it, n_in, n_out in changes.applied if it.gateway]
+        return down
+
+    def stream_of(self, session: str) -> list[Any]:
+        return self.world.stream.get(session, [])
+
+    def applied(self, session: str) -> list[int]:
+        return self.inputs[session]
+
+    def stream(self, session: str) -> list[bytes]:
+        return [sent.body for sent in self.stream_of(session)]
+
+    def connections(self) -> Collection[int]:
+        return {session.connection for session in self.world.room.sessions.values() if session.gateway}
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), min_size=20, max_size=200),
+    st.booleans(),
+    st.booleans(),
+)
+def test_nothing_is_lost_or_repeated_whatever_is_cut_and_whoever_dies(steps: Steps, early: bool, leave: bool) -> None:
+    worker = RealWorker()
+    world = World(worker, worker.world.name)
+    play(world, steps, early=early, leave=leave)
+    assert [frame["id"] for frame in world.got] == list(range(1, world.sent + 1))
