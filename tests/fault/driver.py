@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fault import checks
-from tests.fault.faults import FAULTS, Injection, Kind
+from tests.fault.faults import FAULTS, Durations, Fault, Injection, Kind
 from tests.fault.participant import Participant, Wrong
 from tests.fault.world import Shape, World
 from tests.support.servers import Server
@@ -104,11 +104,16 @@ async def run(
     kinds: list[Kind],
     *,
     seconds: float = 0.0,
+    together: int = 1,
+    longest: Durations | None = None,
     shape: Shape | None = None,
     load: Load | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Each of `kinds` in this order, then more of them by chance until `seconds` are over."""
+    """Each of `kinds` once in this order; or, with `seconds`, by chance, each as often as the others, for so long.
+
+    `together` is how many happen at the same time.
+    """
     world = World(redis_server, rabbitmq_server, logs, shape or Shape())
     chance = random.Random(seed)
     now = asyncio.get_running_loop().time
@@ -120,14 +125,14 @@ async def run(
             crowd.start()
             assert await crowd.all_joined(), f"not everybody could join\n{world.said()}"
             await asyncio.sleep(WARM_UP)
-            planned = list(kinds)
-            while planned or now() - outcome.began < seconds:
-                kind = planned.pop(0) if planned else chance.choice(kinds)
-                injection = await FAULTS[kind](world, crowd.participants, chance).carry_out()
-                outcome.injections.append(injection)
-                tell(f"{injection.at - outcome.began:6.1f} s {kind}: {injection.detail}")
+            for some in _plan(kinds, chance, together, endless=bool(seconds)):
+                if seconds and now() - outcome.began > seconds:
+                    break
+                for injection in await _strike(world, crowd, some, chance, longest or Durations()):
+                    outcome.injections.append(injection)
+                    tell(f"{injection.at - outcome.began:6.1f} s {injection.kind}: {injection.detail}")
                 crowd.check()
-                await asyncio.sleep(chance.uniform(0.5, 2.0))
+                await asyncio.sleep(chance.uniform(0.2, (longest or Durations()).between))
             await _look(world, crowd, outcome)
         finally:
             await crowd.abandon()
@@ -140,6 +145,34 @@ async def run(
     finally:
         await world.abort()
     return outcome
+
+
+def _plan(kinds: list[Kind], chance: random.Random, together: int, *, endless: bool) -> Iterator[list[Kind]]:
+    while True:
+        order = chance.sample(kinds, len(kinds)) if endless else kinds
+        for first in range(0, len(order), together):
+            yield order[first : first + together]
+        if not endless:
+            return
+
+
+async def _strike(
+    world: World, crowd: Crowd, kinds: list[Kind], chance: random.Random, longest: Durations
+) -> list[Injection]:
+    """Faults of different victims, all within a second."""
+    faults: list[Fault] = []
+    for kind in kinds:
+        fault = FAULTS[kind](world, crowd.participants, chance, longest)
+        await fault.choose()
+        if all(other.victim is not fault.victim for other in faults):
+            faults.append(fault)
+
+    async def soon(fault: Fault, wait: float) -> Injection:
+        await asyncio.sleep(wait)
+        return await fault.carry_out()
+
+    waits = [0.0, *(chance.uniform(0.0, 1.0) for _ in faults[1:])]
+    return list(await asyncio.gather(*(soon(fault, wait) for fault, wait in zip(faults, waits, strict=True))))
 
 
 async def _look(world: World, crowd: Crowd, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 from shared.protocol.bus import partition_of
 from tests.fault.participant import Participant
 from tests.fault.world import Process, World
+from tests.support.servers import Server
 
 Kind: TypeAlias = Literal[
     "worker-kill",
@@ -22,11 +23,26 @@ Kind: TypeAlias = Literal[
     "redis-kill",
     "redis-link",
     "rabbitmq-link",
+    "gateway-term",
+    "gateway-freeze",
+    "node-freeze",
+    "redis-freeze",
+    "rabbitmq-freeze",
 ]
 
 NOTICED_WITHIN: Final = 40.0
-DOWN_SECONDS: Final = 2.0
-"""How long somebody who was killed may be away before the next is started."""
+
+
+@dataclass(frozen=True)
+class Durations:
+    """The longest of each, in seconds; how long it is in one case is chance."""
+
+    frozen: float = 6.0
+    cut: float = 8.0
+    down: float = 2.0
+    """Between the death of somebody and the start of the next."""
+    between: float = 2.0
+    """From everybody's recovery to the next fault."""
 
 
 @dataclass
@@ -36,7 +52,6 @@ class Injection:
     kind: str
     detail: str
     at: float
-    affected: int = 0
     in_flight: int = 0
     gaps: list[float] = field(default_factory=list)
     unanswered: int = 0
@@ -45,11 +60,15 @@ class Injection:
 class Fault(ABC):
     kind: ClassVar[Kind]
 
-    def __init__(self, world: World, people: Sequence[Participant], chance: random.Random) -> None:
+    def __init__(
+        self, world: World, people: Sequence[Participant], chance: random.Random, longest: Durations
+    ) -> None:
         self.world = world
         self.people = people
         self.chance = chance
+        self.longest = longest
         self.detail = ""
+        self.victim: object = None
 
     @abstractmethod
     def affected(self) -> list[Participant]:
@@ -62,24 +81,28 @@ class Fault(ABC):
     async def heal(self) -> None:
         """Returns when everything runs again."""
 
+    async def choose(self) -> None:
+        self._affected = [it for it in await asyncio.to_thread(self.affected) if it.at]
+
     async def carry_out(self) -> Injection:
-        affected = [it for it in await asyncio.to_thread(self.affected) if it.at]
         loop = asyncio.get_running_loop()
-        for it in affected:
+        for it in self._affected:
             it.probe()  # this one is on its way when it happens
-        injection = Injection(self.kind, self.detail, loop.time(), len(affected))
+        injection = Injection(self.kind, self.detail, loop.time())
         injection.in_flight = sum(it.in_flight for it in self.people)
         await self.strike()
-        waiting = [answer for it in affected if (answer := _probe(it, injection)) is not None]
+        now = loop.time()
+        asked = [probe for it in self._affected if (probe := it.probe()) is not None]
         await self.heal()
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=NOTICED_WITHIN)
-            injection.unanswered = len(late)
+        while any(probe.waits for probe in asked) and loop.time() < now + NOTICED_WITHIN:
+            await asyncio.sleep(0.05)
+        injection.gaps = [probe.answers[0] - injection.at for probe in asked if probe.answers]
+        injection.unanswered = sum(probe.waits for probe in asked)
         injection.detail = self.detail
         return injection
 
-    def for_a_while(self) -> float:
-        return self.chance.uniform(0.0, DOWN_SECONDS)
+    def up_to(self, longest: float) -> float:
+        return self.chance.uniform(longest / 8, longest)
 
     def most_used(self, processes: Iterable[Process]) -> tuple[Process, list[Participant]]:
         """One of them by chance, one that somebody uses if there is any."""
@@ -101,18 +124,6 @@ class Fault(ABC):
                 return [it for it in self.people if nodes[it.room].startswith(f"{process.role.name}-")]
 
 
-def _probe(participant: Participant, injection: Injection) -> "asyncio.Future[None] | None":
-    """Asks something now, and notes in the injection how long after it that was answered."""
-    answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def then(now: float) -> None:
-        if not answered.done():
-            injection.gaps.append(now - injection.at)
-            answered.set_result(None)
-
-    return answered if participant.probe(then) else None
-
-
 class ProcessFault(Fault):
     """Something that happens to one process of `among`."""
 
@@ -130,7 +141,7 @@ class Kill(ProcessFault):
         self.victim.kill()
 
     async def heal(self) -> None:
-        await asyncio.sleep(self.for_a_while())
+        await asyncio.sleep(self.up_to(self.longest.down))
         await self.victim.revive()
 
 
@@ -149,9 +160,8 @@ class NodeKill(Kill):
     among = "nodes"
 
 
-class WorkerTerm(ProcessFault):
-    kind = "worker-term"
-    among = "workers"
+class Term(ProcessFault):
+    """SIGTERM: it has time to go in peace."""
 
     async def strike(self) -> None:
         self.victim.terminate()
@@ -159,17 +169,26 @@ class WorkerTerm(ProcessFault):
     async def heal(self) -> None:
         code = await self.victim.until_ended()
         self.detail += f", exit code {code}"
-        await asyncio.sleep(self.for_a_while())
+        await asyncio.sleep(self.up_to(self.longest.down))
         await self.victim.revive()
 
 
-class WorkerFreeze(ProcessFault):
-    kind = "worker-freeze"
+class WorkerTerm(Term):
+    kind = "worker-term"
     among = "workers"
+
+
+class GatewayTerm(Term):
+    kind = "gateway-term"
+    among = "gateways"
+
+
+class Freeze(ProcessFault):
+    """SIGSTOP: its connections stay open and nothing answers."""
 
     def affected(self) -> list[Participant]:
         users = super().affected()
-        self._seconds = self.chance.uniform(1.0, 6.0)
+        self._seconds = self.up_to(self.longest.frozen)
         self.detail += f" for {self._seconds:.1f} s"
         return users
 
@@ -179,6 +198,21 @@ class WorkerFreeze(ProcessFault):
     async def heal(self) -> None:
         await asyncio.sleep(self._seconds)
         self.victim.thaw()
+
+
+class WorkerFreeze(Freeze):
+    kind = "worker-freeze"
+    among = "workers"
+
+
+class GatewayFreeze(Freeze):
+    kind = "gateway-freeze"
+    among = "gateways"
+
+
+class NodeFreeze(Freeze):
+    kind = "node-freeze"
+    among = "nodes"
 
 
 class ClientsCut(ProcessFault):
@@ -203,7 +237,7 @@ class LinkCut(ProcessFault):
 
     def affected(self) -> list[Participant]:
         users = super().affected()
-        self._seconds = self.chance.uniform(0.5, 8.0)
+        self._seconds = self.up_to(self.longest.cut)
         self.detail += f" for {self._seconds:.1f} s"
         return users
 
@@ -225,44 +259,66 @@ class RabbitmqLink(LinkCut):
     link = "rabbitmq"
 
 
-class ServerKill(Fault):
-    def affected(self) -> list[Participant]:
-        return list(self.people)
+class ServerFault(Fault):
+    server: Server
 
+
+class ServerKill(ServerFault):
     async def strike(self) -> None:
         self.server.kill()
 
     async def heal(self) -> None:
-        seconds = self.for_a_while()
+        seconds = self.up_to(self.longest.down)
         self.detail = f"away for {seconds:.1f} s and its start"
         await asyncio.sleep(seconds)
         await asyncio.to_thread(self.server.restart)
 
-    @property
-    @abstractmethod
-    def server(self): ...
+
+class ServerFreeze(ServerFault):
+    async def strike(self) -> None:
+        self.server.pause()
+
+    async def heal(self) -> None:
+        seconds = self.up_to(self.longest.frozen)
+        self.detail = f"for {seconds:.1f} s"
+        await asyncio.sleep(seconds)
+        self.server.resume()
 
 
-class RabbitmqKill(ServerKill):
+class Rabbitmq(ServerFault):
+    def affected(self) -> list[Participant]:
+        self.victim = self.server = self.world.rabbitmq_server
+        return list(self.people)
+
+
+class Redis(ServerFault):
+    def affected(self) -> list[Participant]:
+        self.victim = self.server = self.world.redis_server
+        return list(self.people)
+
+
+class RabbitmqKill(Rabbitmq, ServerKill):
     kind = "rabbitmq-kill"
 
-    @property
-    def server(self):
-        return self.world.rabbitmq_server
 
-
-class RedisKill(ServerKill):
+class RedisKill(Redis, ServerKill):
     kind = "redis-kill"
 
-    @property
-    def server(self):
-        return self.world.redis_server
+
+class RabbitmqFreeze(Rabbitmq, ServerFreeze):
+    kind = "rabbitmq-freeze"
+
+
+class RedisFreeze(Redis, ServerFreeze):
+    kind = "redis-freeze"
 
 
 FAULTS: Final[dict[str, type[Fault]]] = {
     fault.kind: fault
     for fault in (
-        *(WorkerKill, WorkerTerm, WorkerFreeze, GatewayKill, NodeKill),
-        *(ClientsCut, RabbitmqKill, RedisKill, RedisLink, RabbitmqLink),
+        *(WorkerKill, WorkerTerm, WorkerFreeze),
+        *(GatewayKill, GatewayTerm, GatewayFreeze),
+        *(NodeKill, NodeFreeze, ClientsCut, RedisLink, RabbitmqLink),
+        *(RabbitmqKill, RabbitmqFreeze, RedisKill, RedisFreeze),
     )
 }

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -196,7 +194,3 @@ def _proxy(url: str) -> Proxy:
 
 def _through(url: str, proxy: Proxy) -> str:
     return str(URL(url).with_host("127.0.0.1").with_port(proxy.port))
-
-
-def complain(lines: Sequence[str]) -> None:
-    print("\n".join(lines), file=sys.stderr)
