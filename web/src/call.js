@@ -29,6 +29,7 @@ export class Call extends EventTarget {
   #choices = new Map();
   #patience = new Patience();
   #announced = false;
+  #closing;
 
   constructor(media) {
     super();
@@ -118,6 +119,7 @@ export class Call extends EventTarget {
 
   #lost({ attempt }) {
     this.resuming = false;
+    clearTimeout(this.#closing);  // the server has closed with a code to come back
     const hadJoined = this.session?.joined;
     this.#dropSession();
     if (hadJoined) this.#announce('Connection lost, reconnecting');
@@ -128,10 +130,7 @@ export class Call extends EventTarget {
 
   #closed() {
     this.#dropSession();
-    const signaling = this.#signaling;
-    setTimeout(() => {
-      if (signaling === this.#signaling) this.#end('The server ended the call.');
-    }, CLOSING_MS);
+    this.#closing = setTimeout(() => this.#end('The server ended the call.'), CLOSING_MS);
   }
 
   #end(words) {
@@ -147,6 +146,7 @@ export class Call extends EventTarget {
     this.#signaling = null;
     this.#announced = false;
     this.resuming = false;
+    clearTimeout(this.#closing);
     signaling?.close();
   }
 
