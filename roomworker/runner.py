@@ -89,6 +89,7 @@ class Runner:
                 if (lane := self._expected(job, item)) is not None:
                     self._guarded(job, partial(self._disconnect, lane, job, item))
             case bus.Input() | bus.Refused():
+                self.released(job.origin, item)
                 if (lane := self._expected(job, item)) is not None:
                     lane.received = item.n
                     lane.queue.append(job)
@@ -124,6 +125,8 @@ class Runner:
         """Seen before: harmless. If it is committed the gateway has missed that, so it is told once more."""
         lane = self._lanes.get(item.session)
         if lane is not None:
+            if isinstance(item, bus.Connect):
+                self.released(job.origin, item)
             self._report(lane.session)
         elif (gone := self._buried.get(item.session)) is not None:
             n = max(gone.n_in, number(item))
@@ -141,6 +144,19 @@ class Runner:
     def position(self, session_id: str) -> Gone | None:
         """The last numbers of a session that are committed; None: no such session, or nothing of it is yet."""
         return self._committed.get(session_id) or self._buried.get(session_id)
+
+    def released(self, gateway: str, item: bus.SessionItem | bus.Replay) -> bool:
+        """Whether the session does not go over this connection any more; its gateway, which did not hear, is told.
+
+        It may have been taken for dead while it had no queue; of what it sends nothing is lost.
+        """
+        session = self.room.sessions.get(item.session)
+        if session is None or not session.token:
+            return False
+        if (session.gateway, session.connection) == (gateway, item.connection):
+            return False
+        self.room.link(gateway, bus.Link(item.connection, item.session, "released"))
+        return True
 
     def announce(self) -> None:
         """Tells every session's gateway what is committed: after a takeover it fetches what it missed."""

@@ -331,7 +331,7 @@ class RoomWorker:
         where = runner.position(item.session)
         if where is None:
             self._close(gateway, item, GONE)
-        else:
+        elif not runner.released(gateway, item):
             self._spawn(self._replay(gateway, item, where, known=item.session in runner.room.sessions))
 
     async def _replay(self, gateway: str, item: bus.Replay, where: Gone, *, known: bool) -> None:

@@ -178,3 +178,24 @@ def test_another_connection_of_the_peer_replaces_a_lost_one(world: World) -> Non
     again = world.connected("alice")
     assert again.ask("join", peerName="alice", rtpCapabilities=CAPABILITIES)["ok"]
     assert resume(alice).state == "refused"
+
+
+def test_a_gateway_that_missed_the_release_is_told_when_it_is_heard_of_again(world: World) -> None:
+    alice = resumable(world, "alice")
+    released = (GATEWAY, bus.Link(alice.connection, alice.session, "released"))
+    replay = bus.Replay(world.name, alice.session, alice.connection, 0)
+    assert not world.runner.released(GATEWAY, replay)
+    world.act(lambda runner: runner.gateway_gone(GATEWAY))
+
+    world.links.clear()
+    alice.request("queryRoom")
+    assert world.links == [released]
+    assert world.room.sessions[alice.session].n_in == alice.n, "what it sent counts all the same"
+
+    world.links.clear()
+    world.receive(alice.connect_item())
+    assert world.links == [released]
+
+    world.links.clear()
+    world.act(lambda runner: runner.released(GATEWAY, replay))
+    assert world.links == [released]
