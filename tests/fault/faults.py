@@ -31,6 +31,10 @@ Kind: TypeAlias = Literal[
 ]
 
 NOTICED_WITHIN: Final = 40.0
+BURST: Final = 6
+"""Messages that everybody concerned sends just before a fault,"""
+ON_THE_WAY: Final = 0.04
+"""and how many seconds before at most."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Fault(ABC):
     async def carry_out(self) -> Injection:
         loop = asyncio.get_running_loop()
         for it in self._affected:
-            it.probe()  # this one is on its way when it happens
+            it.burst(BURST)  # so that there is something at every place on the way when it happens
+        await asyncio.sleep(self.chance.uniform(0.0, ON_THE_WAY))
         injection = Injection(self.kind, self.detail, loop.time())
         injection.in_flight = sum(it.in_flight for it in self.people)
         await self.strike()

@@ -204,6 +204,14 @@ class Participant:
         _forget(self._ask(REQUEST, {"method": "queryRoom"}, "queryRoom", NONE))
         return self.asked[-1]
 
+    def burst(self, count: int) -> None:
+        """Says as much at once, or asks it while it may not speak."""
+        for _ in range(count):
+            if self._may_chat:
+                self._say()
+            elif self.in_flight < IN_FLIGHT:
+                self.probe()
+
     async def _open_session(self) -> None:
         self._forget_room()
         self._last_answered = 0
