@@ -11,7 +11,7 @@ RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--am
 
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: help run test check unit engine page clean
+.PHONY: help run test check unit fault engine page clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,11 @@ check: $(VENV)/.ready ## lint and types
 
 unit: $(VENV)/.ready ## the tests that need nothing installed
 	$(BIN)/pytest tests/unit $(PYTEST_OPTIONS)
+
+fault: $(VENV)/.ready ## processes and servers die under load for long: make fault SEEDS=20 SECONDS=60 QUEUES=quorum
+	@scripts/need redis-server rabbitmq-server
+	$(BIN)/python -m tests.fault --seeds $(or $(SEEDS),5) --seconds $(or $(SECONDS),60) \
+		--queue-type $(or $(QUEUES),classic) $(FAULT_OPTIONS)
 
 engine: $(VENV)/.ready ## the media engine's binary, found or built
 	@$(BIN)/python -m medianode.install $(if $(filter run,$(MAKECMDGOALS)),|| true)
