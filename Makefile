@@ -46,6 +46,7 @@ clean: ## everything made here (the engine stays in its cache)
 .PHONY: servers certificate
 servers:
 	@scripts/need redis-server rabbitmq-server chromium
+	@test "$$(id -u)" != 0 || scripts/need firefox-esr iproute2 || echo "the test with Firefox will be skipped" >&2
 
 certificate:
 	@scripts/need openssl
