@@ -246,6 +246,8 @@ class Room:
     def take_replies(self) -> list[tuple[str, Reply]]:
         """What gateways are told even if there is nothing to commit."""
         for session in self._resumed.values():
+            if not session.gateway:
+                continue  # lost again meanwhile
             link = bus.Link(session.connection, session.id, "resumed", session.n_in, session.n_out)
             self._replies.append((session.gateway, link))
         replies, self._replies, self._resumed = self._replies, [], {}
