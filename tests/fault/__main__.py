@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -60,6 +61,7 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or what was started here would stay
     given = _arguments()
     kinds: list[Kind] = list(get_args(Kind)) if given.kinds == "all" else given.kinds.split(",")
     outcomes: list[Outcome] = []
