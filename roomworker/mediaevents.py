@@ -37,9 +37,11 @@ def event(room: "Room", item: bus.MediaEvent) -> None:
 
 
 def lose(room: "Room") -> None:
-    """The node or its engine has died: every transport is gone, and the room free to be placed anew."""
-    room.meta.placement = None
-    room.save_meta()
+    """The node or its engine has died: every transport is gone, and the room free to be placed anew.
+
+    Should the node live after all, it is told to close what it has of the room.
+    """
     for peer in list(room.peers.values()):
         for lost in list(peer.transports.values()):
             transport.shut(room, peer, lost)
+    room.unplace()

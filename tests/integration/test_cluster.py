@@ -187,7 +187,7 @@ async def test_when_redis_is_emptied_everybody_is_told_and_may_come_anew(cluster
     assert await again.join() == []
     async with asyncio.timeout(PATIENCE):  # the media node has to be known again, first
         while (media := await again.offered_transport()) is None:
-            pass
+            await asyncio.sleep(0.1)
     await again.produce(media)
     await until(lambda: [json.loads(info)["routers"] for info in cluster.redis.hvals("plenary:nodes")] == [1])
 
