@@ -7,12 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-from urllib.parse import urlencode
 
-from picows import WSError, ws_connect
+from picows import WSError
 
 from loadtest.ledger import Overflow
-from loadtest.protoo import GREETING_SECONDS, Ended, ProtooClient, Refusal, _Socket
+from loadtest.protoo import Ended, ProtooClient, Refusal, _Socket
 from shared.protocol.client import MESSAGE, NOTIFICATION, REQUEST
 from tests.support.peer import FINGERPRINT, audio
 
@@ -81,27 +80,7 @@ class Session(ProtooClient):
         self._on_answer = on_answer
 
     async def _connect(self, url: str, query: dict[str, str]) -> _Socket:
-        """As the original, but for a connection that breaks in its handshake: picows takes that for a success."""
-        address = f"{url}/ws?{urlencode({**self._query, 'resumable': '1', **query})}"
-        socket = _Socket(self)
-        async with asyncio.timeout(GREETING_SECONDS):
-            await ws_connect(
-                lambda: socket,
-                address,
-                extra_headers={"Sec-WebSocket-Protocol": "protoo"},
-                max_frame_size=2**24,
-                use_aiofastnet=False,
-            )
-            if not hasattr(socket, "transport"):
-                raise ConnectionResetError
-            self.counts.connections += 1
-            try:
-                on = await socket.greeted
-            finally:
-                if not socket.greeted.done() or socket.greeted.cancelled():
-                    socket.transport.disconnect(False)
-        if not on:
-            raise Ended(*await socket.ended)
+        socket = await super()._connect(url, query)
         self.at = url
         return socket
 
