@@ -174,8 +174,6 @@ class ProtooClient:
                 use_aiofastnet=False,
             )
             if not hasattr(socket, "transport"):  # picows takes what breaks in its handshake for a success
-                socket, "transport"
-            ):  # picows takes a connection that breaks in its handshake for a success
                 raise ConnectionResetError(f"{url}: broke off in the handshake")
             self.counts.connections += 1
             if not self.resumable:
