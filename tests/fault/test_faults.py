@@ -13,7 +13,7 @@ from tests.fault.driver import Load, run
 from tests.fault.faults import Durations, Kind
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.fault]
 
 SEED = "1"
 LOAD = Load(rooms=6, peers=3)
