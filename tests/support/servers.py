@@ -1,7 +1,7 @@
 """Redis and RabbitMQ for tests: given by address, in containers, or as private processes.
 
 `redis()` and `rabbitmq()` choose, in this order: `PLENARY_TEST_REDIS_URL` / `PLENARY_TEST_AMQP_URL`,
-testcontainers where a Docker engine answers, the installed server binaries. They return a server that is
+testcontainers where a Docker engine answers and has or gets the image, the installed server binaries. They return a server that is
 not started yet, or raise `Unavailable` with the reason. All but a server given by address can be killed,
 paused and restarted on the same port with the same data.
 """
@@ -359,22 +359,37 @@ def docker_answers() -> bool:
         return False
 
 
+@functools.cache
+def docker_has(image: str) -> bool:
+    """Whether a Docker engine answers and has the image, or can pull it: not every engine reaches a registry."""
+    if not docker_answers():
+        return False
+
+    def docker(*args: str, within: float) -> bool:
+        try:
+            return subprocess.run(["docker", *args], capture_output=True, timeout=within, check=False).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    return docker("image", "inspect", image, within=10) or docker("pull", "--quiet", image, within=300)
+
+
 def redis() -> Server:
     if url := os.environ.get("PLENARY_TEST_REDIS_URL"):
         return Given(url)
-    if docker_answers():
+    if docker_has(REDIS_IMAGE):
         url = "redis://{host}:{port}/0"
         return Container(REDIS_IMAGE, 6379, url, redis_answers, ("redis-server", *REDIS_OPTIONS))
     if shutil.which("redis-server") is None:
-        raise Unavailable("no PLENARY_TEST_REDIS_URL, no Docker engine, no redis-server installed")
+        raise Unavailable("no PLENARY_TEST_REDIS_URL, no Docker engine with the image, no redis-server installed")
     return RedisProcess()
 
 
 def rabbitmq() -> Server:
     if url := os.environ.get("PLENARY_TEST_AMQP_URL"):
         return Given(url)
-    if docker_answers():
+    if docker_has(RABBITMQ_IMAGE):
         return Container(RABBITMQ_IMAGE, 5672, "amqp://guest:guest@{host}:{port}/", rabbitmq_answers)
     if not (_RABBITMQ_BIN / "rabbitmq-server").exists() or shutil.which("epmd") is None:
-        raise Unavailable("no PLENARY_TEST_AMQP_URL, no Docker engine, no rabbitmq-server installed")
+        raise Unavailable("no PLENARY_TEST_AMQP_URL, no Docker engine with the image, no rabbitmq-server installed")
     return RabbitmqProcess()
