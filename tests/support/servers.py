@@ -1,9 +1,9 @@
 """Redis and RabbitMQ for tests: given by address, in containers, or as private processes.
 
-`redis()` and `rabbitmq()` choose, in this order: `PLENARY_TEST_REDIS_URL` / `PLENARY_TEST_AMQP_URL`,
-testcontainers where a Docker engine answers and has or gets the image, the installed server binaries. They return a server that is
-not started yet, or raise `Unavailable` with the reason. All but a server given by address can be killed,
-paused and restarted on the same port with the same data.
+`redis()` and `rabbitmq()` choose, in this order: `PLENARY_TEST_REDIS_URL` / `PLENARY_TEST_AMQP_URL`, testcontainers
+where a Docker engine answers and has or gets the image, the installed server binaries. They return a server that is
+not started yet, or raise `Unavailable` with the reason. All but a server given by address can be killed, paused and
+restarted on the same port with the same data.
 """
 
 import functools
