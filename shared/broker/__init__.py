@@ -13,7 +13,10 @@ again until it is reported applied (ARCHITECTURE.md, "Guarantees").
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
+
+from shared.histogram import Histogram, seconds
 
 Exchange: TypeAlias = Literal["rooms", "notify", "media"]
 
@@ -56,6 +59,21 @@ ReceiveOwn: TypeAlias = Callable[[bytes], None]
 Notice: TypeAlias = Callable[[], None]
 
 
+@dataclass(slots=True)
+class BrokerStats:
+    """What one link to the broker has done since it was made, and has to do."""
+
+    connections: int = 0
+    """Connections opened."""
+    lost: int = 0
+    """Connections lost."""
+    published: int = 0
+    unconfirmed: int = 0
+    unsent_bytes: int = 0
+    confirm: Histogram = field(default_factory=seconds)
+    """Seconds from a publish to its confirm, of one message at a time."""
+
+
 class Broker(Protocol):
     """One process's link to the broker.
 
@@ -72,6 +90,8 @@ class Broker(Protocol):
 
     @property
     def connected(self) -> bool: ...
+
+    def stats(self) -> BrokerStats: ...
 
     def publish(
         self,

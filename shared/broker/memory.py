@@ -11,7 +11,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared import log
-from shared.broker import BrokerGone, Exchange, Notice, Receive, ReceiveOwn, Refused, Subscription, Unroutable
+from shared.broker import (
+    BrokerGone,
+    BrokerStats,
+    Exchange,
+    Notice,
+    Receive,
+    ReceiveOwn,
+    Refused,
+    Subscription,
+    Unroutable,
+)
 
 QUEUE_LIMIT = 65536
 """Messages one queue holds before it refuses more."""
@@ -286,6 +296,7 @@ class MemoryBroker:
         self._unconfirmed: deque[tuple[asyncio.Future[None], Exception | None]] = deque()
         self._wanted = False
         self._up = asyncio.Event()
+        self._stats = BrokerStats()
 
     async def connect(self) -> None:
         self._wanted = True
@@ -301,6 +312,10 @@ class MemoryBroker:
     def connected(self) -> bool:
         return self._up.is_set()
 
+    def stats(self) -> BrokerStats:
+        self._stats.unconfirmed = len(self._unconfirmed)
+        return self._stats
+
     def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
     ) -> asyncio.Future[None]:
@@ -315,6 +330,7 @@ class MemoryBroker:
                 failure = Unroutable(f"no queue for {exchange} {key}")
         except Refused as refused:
             failure = refused
+        self._stats.published += 1
         if not self._unconfirmed:
             loop.call_soon(self._confirm)
         self._unconfirmed.append((future, failure))
@@ -346,6 +362,7 @@ class MemoryBroker:
         self._subscribed.pop(subscribed, None)
 
     def lose(self) -> None:
+        self._stats.lost += self._up.is_set()
         self._up.clear()
         for subscribed in self._subscribed:
             subscribed.lose()
@@ -357,6 +374,7 @@ class MemoryBroker:
         if not self._wanted or self._up.is_set():
             return
         self._up.set()
+        self._stats.connections += 1
         for subscribed in list(self._subscribed):
             subscribed.open(again=True)
 

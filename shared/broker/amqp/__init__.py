@@ -8,7 +8,7 @@ import asyncio
 
 from aiormq.abc import AbstractConnection
 
-from shared.broker import Exchange, Notice, Receive, ReceiveOwn, Subscription
+from shared.broker import BrokerStats, Exchange, Notice, Receive, ReceiveOwn, Subscription
 from shared.broker.amqp.link import CALL_WITHIN, Link, Report
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.subscriptions import Consuming, OwnSubscription, PartitionSubscription
@@ -27,12 +27,13 @@ class AmqpBroker:
 
     def __init__(self, url: str, *, partitions: int, queue_type: QueueType, name: str) -> None:
         self._topology = Topology(partitions, queue_type)
-        self._publisher = Publisher()
+        self._stats = BrokerStats()
+        self._publisher = Publisher(self._stats)
         report = Report(url)
         self._publishing = Link(
-            url, f"{name} publish", report, prepare=self._open_publisher, lost=self._publisher.lost
+            url, f"{name} publish", report, self._stats, prepare=self._open_publisher, lost=self._publisher.lost
         )
-        consume = Link(url, f"{name} consume", report, prepare=self._declare, lost=lambda: None)
+        consume = Link(url, f"{name} consume", report, self._stats, prepare=self._declare, lost=lambda: None)
         self._consuming = Consuming(consume, self._topology)
         self._watch: asyncio.Task[None] | None = None
 
@@ -55,6 +56,11 @@ class AmqpBroker:
     @property
     def connected(self) -> bool:
         return self._publishing.is_up and self._consuming.link.is_up
+
+    def stats(self) -> BrokerStats:
+        self._stats.unconfirmed = self._publisher.unconfirmed
+        self._stats.unsent_bytes = self._publisher.unsent
+        return self._stats
 
     def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None

@@ -12,7 +12,7 @@ from aiormq.abc import AbstractBase, AbstractConnection
 from yarl import URL
 
 from shared import log
-from shared.broker import BrokerGone
+from shared.broker import BrokerGone, BrokerStats
 from shared.broker.amqp.topology import Mismatch
 from shared.broker.amqp.wire import Outlet
 
@@ -114,12 +114,14 @@ class Link:
         url: str,
         name: str,
         report: Report,
+        stats: BrokerStats,
         *,
         prepare: Callable[[AbstractConnection, Outlet], Awaitable[None]],
         lost: Callable[[], None],
     ) -> None:
         self._url = URL(url).update_query(heartbeat=str(HEARTBEAT), name=name)
         self._report = report
+        self._stats = stats
         self._prepare = prepare
         self._lost = lost
         self._connection: AbstractConnection | None = None
@@ -205,10 +207,13 @@ class Link:
         connection.closing.add_done_callback(lambda closing: _pass_on(closing, ended))
         self._connection, self._outlet = connection, outlet
         self._up.set()
+        self._stats.connections += 1
         self._report.up(self)
         self._started(None)
         try:
-            return await ended
+            why = await ended
+            self._stats.lost += 1
+            return why
         finally:
             self._up.clear()
             self._connection = self._outlet = None

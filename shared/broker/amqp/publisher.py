@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
+from time import perf_counter
 
 from aiormq.abc import AbstractConnection
 from pamqp.header import ContentHeader
 
-from shared.broker import BrokerGone, Exchange, Refused, Unroutable
+from shared.broker import BrokerGone, BrokerStats, Exchange, Refused, Unroutable
 from shared.broker.amqp import wire
 from shared.broker.amqp.link import CALL_WITHIN, uncancelled
 from shared.broker.amqp.wire import Intake, Method, Outlet
@@ -18,13 +19,26 @@ UNSENT_LIMIT = 64 * 1024 * 1024
 class Publisher:
     """`open` at each new connection, `lost` when it is gone; between them `publish` works."""
 
-    def __init__(self) -> None:
+    def __init__(self, stats: BrokerStats) -> None:
+        self._stats = stats
+        self._timed = 0
+        """The delivery tag whose confirm is being timed; 0: none."""
+        self._timed_from = 0.0
         self._outlet: Outlet | None = None
         self._channel = 0
         self._frame_max = 0
         # Of the messages since `_oldest`, in order of their delivery tags; done ones only behind an undone one.
         self._unconfirmed: deque[asyncio.Future[None]] = deque()
         self._oldest = 1
+
+    @property
+    def unconfirmed(self) -> int:
+        return len(self._unconfirmed)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the connection has not taken yet."""
+        return self._outlet.unsent if self._outlet is not None else 0
 
     @property
     def oldest_unconfirmed(self) -> asyncio.Future[None] | None:
@@ -47,6 +61,7 @@ class Publisher:
 
     def lost(self) -> None:
         self._outlet = None
+        self._timed = 0
         unconfirmed, self._unconfirmed = self._unconfirmed, deque()
         for future in unconfirmed:
             _settle(future, BrokerGone("the connection was lost before the confirm"))
@@ -73,6 +88,9 @@ class Publisher:
             frame_max=self._frame_max,
         )
         self._unconfirmed.append(future)
+        self._stats.published += 1
+        if not self._timed:
+            self._timed, self._timed_from = tag, perf_counter()
         outlet.write(frames)
         return future
 
@@ -96,6 +114,9 @@ class Publisher:
         while unconfirmed and unconfirmed[0].done():
             unconfirmed.popleft()
             self._oldest += 1
+        if self._timed and self._timed < self._oldest:
+            self._stats.confirm.observe(perf_counter() - self._timed_from)
+            self._timed = 0
 
 
 def _settle(future: asyncio.Future[None], failure: Exception | None) -> None:
