@@ -34,8 +34,8 @@ class App:
                 await asyncio.sleep(POLL)
             return value
 
-    async def join(self, room: str, name: str) -> list[str]:
-        peers: list[str] = await self.run(f"await app.join({json.dumps(room)}, {json.dumps(name)})")
+    async def join(self, room: str, name: str, **options: Any) -> list[str]:
+        peers: list[str] = await self.run("await app.join(it[0], it[1], it[2])", [room, name, options])
         await self.run("await app.transports()")
         return peers
 

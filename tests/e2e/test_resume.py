@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.conftest import Browsers
 from tests.e2e.page import CallPage
-from tests.support.cluster import Cluster, Role
+from tests.support.cluster import Cluster, address
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -21,13 +20,6 @@ _WATCH = """() => {
   window.looks = new Set([look()]);
   setInterval(() => window.looks.add(look()), 5);
 }"""
-
-
-def address(role: Role) -> tuple[str, int]:
-    parts = urlsplit(role.url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return parts.hostname, parts.port
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Roles as processes of their own, on given servers: what a cluster is, small enough for a test."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 
@@ -133,6 +135,14 @@ class Cluster:
     def registered(self, registry: str, name: str) -> bool:
         return any(member.decode().startswith(f"{name}-") for member in self.redis.hkeys(registry))
 
+    def active(self, partition: int) -> str:
+        """The name of the room worker that serves the partition by its last heartbeat, and lives; or nothing."""
+        for member, info in self.redis.hgetall("plenary:workers").items():  # type: ignore[union-attr]
+            name = member.decode().rpartition("-")[0]
+            if partition in json.loads(info).get("active", ()) and self.roles[name].alive:
+                return str(name)
+        return ""
+
     def stop(self) -> None:
         """Ends every process, gateways first (they wait for their clients' ends to be applied), all in peace."""
         codes: dict[str, int] = {}
@@ -145,6 +155,14 @@ class Cluster:
 
     def said(self) -> str:
         return "\n".join(f"--- {role.name}\n{role.said()}" for role in self.roles.values())
+
+
+def address(role: Role) -> tuple[str, int]:
+    """A gateway's host and port."""
+    parts = urlsplit(role.url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
 
 
 def ready(url: str) -> bool:

@@ -3,13 +3,7 @@
 import * as mediasoupClient from 'mediasoup-client';
 import protooClient from 'protoo-client';
 
-const EVENTS = {
-  room: ['close', 'newpeer'],
-  peer: ['close', 'newconsumer'],
-  transport: ['close', 'connectionstatechange', 'stats'],
-  producer: ['close', 'pause', 'resume', 'stats'],
-  consumer: ['close', 'pause', 'resume', 'stats', 'effectiveprofilechange', 'handled', 'unhandled'],
-};
+import { ResumableTransport } from '../../../web/src/resumable-transport.js';
 
 class App {
   constructor(url) {
@@ -18,17 +12,23 @@ class App {
     this.messages = [];
     this.tracks = new Map();
     this.videos = new Map();
+    this.line = { resuming: 0, resumed: 0 };
+    this.samples = [];
   }
 
-  /** Connects and joins; `roomId`, `peerName`. */
-  async join(roomId, peerName, options = {}) {
+  /** Connects and joins; `roomId`, `peerName`. A `resumable` one uses the other transport, and nothing else differs. */
+  async join(roomId, peerName, { resumable = false, ...options } = {}) {
     const query = `roomId=${encodeURIComponent(roomId)}&peerName=${encodeURIComponent(peerName)}`;
-    this.protoo = new protooClient.Peer(new protooClient.WebSocketTransport(`${this.url}/ws?${query}`));
+    const Transport = resumable ? ResumableTransport : protooClient.WebSocketTransport;
+    const transport = new Transport(`${this.url}/ws?${query}`);
+    // What happens beneath the application.
+    if (resumable) for (const event of Object.keys(this.line)) transport.on(event, () => (this.line[event] += 1));
+    this.protoo = new protooClient.Peer(transport);
+    this.#listen('socket', peerName, this.protoo);
     await new Promise((resolve, reject) => {
       this.protoo.on('open', resolve);
       this.protoo.on('failed', () => reject(new Error('connection failed')));
     });
-    this.protoo.on('close', () => this.#note('socket', peerName, 'close', []));
     this.room = new mediasoupClient.Room({ requestTimeout: 15000, ...options });
     this.room.on('request', (request, done, failed) => this.protoo.request('mediasoup-request', request).then(done, failed));
     this.room.on('notify', (notification) => this.protoo.notify('mediasoup-notification', notification));
@@ -104,6 +104,15 @@ class App {
     return { packets: report?.packetsReceived ?? 0, frames: report?.framesDecoded ?? 0, width: report?.frameWidth ?? 0 };
   }
 
+  /** From now on, each other second, what has been received of the other is put into `samples`. */
+  async watch(peerName) {
+    for (;;) {
+      const [video, audio] = [await this.received(peerName, 'video'), await this.received(peerName, 'audio')];
+      this.samples.push({ frames: video.frames, video: video.packets, audio: audio.packets });
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+    }
+  }
+
   /** ICE credentials the server answers with now, of a transport ('send' or 'recv'). */
   remoteFragment(direction) {
     return this[direction].handler._pc.remoteDescription.sdp.match(/a=ice-ufrag:(\S+)/)[1];
@@ -127,8 +136,14 @@ class App {
     this.#listen('consumer', `${peer.name}/${consumer.kind}`, consumer);
   }
 
+  /** Notes whatever it emits, but for the libraries' own (`@…`) and what is on its way to the server. */
   #listen(object, name, emitter) {
-    for (const event of EVENTS[object]) emitter.on(event, (...data) => this.#note(object, name, event, data));
+    const emit = emitter.emit;
+    emitter.emit = (event, ...data) => {
+      const outgoing = object === 'room' && (event === 'request' || event === 'notify');
+      if (!event.startsWith('@') && !outgoing) this.#note(object, name, event, data);
+      return emit.call(emitter, event, ...data);
+    };
   }
 
   #note(object, name, event, data) {
