@@ -1,5 +1,6 @@
 """One client's socket with its session: frames in, messages out, and when to stop reading or give up."""
 
+from time import perf_counter
 from typing import Final
 
 from picows import WSFrame, WSMsgType, WSTransport
@@ -24,10 +25,22 @@ _CLOSE: Final = WSMsgType.CLOSE
 
 
 class Connection(Socket):
-    __slots__ = ("_bucket", "_fragments", "heard", "hub", "lane", "paused", "peer", "pinged", "session")
+    __slots__ = (
+        "_bucket",
+        "_fragments",
+        "_timed_from",
+        "heard",
+        "hub",
+        "lane",
+        "paused",
+        "peer",
+        "pinged",
+        "session",
+        "timed",
+    )
 
     def __init__(self, hub: Hub, session: Session, lane: Lane, peer: str) -> None:
-        super().__init__(hub.departures)
+        super().__init__(hub.departures, hub.counts)
         self.hub = hub
         self.session = session
         self.lane = lane
@@ -37,6 +50,8 @@ class Connection(Socket):
         self.pinged = False
         self._fragments: bytearray | None = None
         self._bucket = hub.bucket()
+        self.timed = -1
+        """The number of the input whose way is being timed; -1: none."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         super().on_ws_connected(transport)
@@ -86,6 +101,12 @@ class Connection(Socket):
         if session.size == before:
             return
         hub.held += session.size - before
+        counts = hub.counts
+        counts.until_timed -= 1
+        if counts.until_timed < 0:
+            counts.until_timed = counts.stride - 1
+            if self.timed < 0:
+                self.timed, self._timed_from = session.last_input, perf_counter()
         self.lane.stir(session)
         if session.beyond(hub.limits) or hub.full:
             self._pause_reading()
@@ -103,7 +124,7 @@ class Connection(Socket):
             case Frame():
                 self.session.input(verdict)
             case frames.Refused():
-                hub.counts.refused_total += 1
+                hub.counts.refuse("answered", verdict.code)
                 self.session.refuse(verdict.id, verdict.code, verdict.reason)
             case frames.Complaint():
                 self._complain(verdict.reason)
@@ -143,14 +164,19 @@ class Connection(Socket):
 
     def _complain(self, reason: str) -> None:
         """Not numbered, so it may be answered here (I2)."""
-        self.hub.counts.complaints_total += 1
+        self.hub.counts.refuse("complained", errors.BadPayload.code)
         self.transport.send(_TEXT, complaint_frame(errors.BadPayload(reason)))
+
+    def timing_ended(self) -> None:
+        """The input that was timed is applied, and its answer written."""
+        self.timed = -1
+        self.hub.counts.request.observe(perf_counter() - self._timed_from)
 
     # --- out ------------------------------------------------------------------------------------------------
 
     def write(self, message: Message) -> None:
         if message.close:
-            self.close(message.close, message.body.decode(errors="replace"))
+            self.close_as(errors.CloseKind(message.close, message.body.decode(errors="replace")))
         elif not self.closing:
             self.hub.counts.frames_out_total += 1
             send_text(self.transport, message.body)

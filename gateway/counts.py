@@ -1,15 +1,24 @@
-"""What a gateway counts. Names end as metrics do; nothing here is about one room, peer or client."""
+"""What a gateway counts: plain numbers, made into metrics by `gateway.metrics`. Nothing here is about one room, peer
+or client."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from shared.histogram import Histogram, seconds, sizes
+
+SAMPLES: Final = 256
+"""Requests that are timed between two sweeps, about: timing each would cost more than what it tells."""
+
+Refusal: TypeAlias = Literal["answered", "dropped", "complained"]
+"""What becomes of a frame that is not let through: `gateway.frames`."""
 
 
 @dataclass(slots=True)
 class Counts:
     frames_in_total: int = 0
     frames_out_total: int = 0
-    refused_total: int = 0
-    complaints_total: int = 0
-    dropped_total: int = 0
+    refused: dict[tuple[Refusal, int], int] = field(default_factory=dict)
+    """Frames not let through, by what became of them and error code."""
     too_fast_total: int = 0
     """Frames beyond a connection's rate, whether refused or dropped."""
     responses_ignored_total: int = 0
@@ -25,6 +34,33 @@ class Counts:
     """Frames that a client has sent before."""
     turned_away_total: int = 0
     too_slow_total: int = 0
+    closes: dict[int, int] = field(default_factory=dict)
+    """WebSockets that this side closed, by close code."""
     batches_in_total: int = 0
     batches_out_total: int = 0
-    items_out_total: int = 0
+    items_out: Histogram = field(default_factory=sizes)
+    messages_in: Histogram = field(default_factory=sizes)
+    """Messages and reports in a batch from a room worker."""
+    request: Histogram = field(default_factory=seconds)
+    """From a frame to the room worker's report that it is applied, which follows its answer; of some frames."""
+    notify: Histogram = field(default_factory=seconds)
+    """From a room worker's publish to its arrival here."""
+    api: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Requests to the server API, by operation and HTTP status."""
+    api_seconds: Histogram = field(default_factory=seconds)
+    stride: int = 1
+    """Every how many frames one is timed."""
+    until_timed: int = 0
+
+    def refuse(self, how: Refusal, code: int) -> None:
+        self.refused[how, code] = self.refused.get((how, code), 0) + 1
+
+    def refused_total(self, how: Refusal) -> int:
+        return sum(count for (refusal, _), count in self.refused.items() if refusal == how)
+
+    def close(self, code: int) -> None:
+        self.closes[code] = self.closes.get(code, 0) + 1
+
+    def pace(self, frames: int) -> None:
+        """Between two sweeps there were so many frames: the next are timed accordingly."""
+        self.stride = 1 + frames // SAMPLES

@@ -1,5 +1,7 @@
 """From this gateway's notify queue to the sockets. Nothing here waits: a slow client has its own buffer."""
 
+import time
+
 import msgspec
 
 from gateway.hub import Hub
@@ -15,12 +17,16 @@ class Downlink:
 
     def receive(self, body: bytes) -> None:
         """Carries one batch out: messages first, so that no report of theirs looks like a gap."""
-        self._hub.counts.batches_in_total += 1
+        counts = self._hub.counts
+        counts.batches_in_total += 1
         try:
             batch = decode_to_gateway(body)
         except msgspec.DecodeError as broken:
             self._log.error("batch not understood", why=str(broken), bytes=len(body))
             return
+        counts.messages_in.observe(len(batch.messages) + len(batch.applied))
+        if batch.sent:
+            counts.notify.observe(max(0.0, time.time() - batch.sent))
         for message in batch.messages:
             self._message(message)
         for report in batch.applied:
@@ -57,6 +63,8 @@ class Downlink:
         if isinstance(session, ResumableSession):
             for ready in session.answered():
                 connection.write(ready)
+        if 0 <= connection.timed <= report.n:
+            connection.timing_ended()
         if session.forgotten and not session.closed:
             connection.close_as(errors.GONE)
         hub.settle(connection)

@@ -81,10 +81,10 @@ class Front:
         wanted = query.read(text)
         if wanted is None:
             hub.counts.turned_away_total += 1
-            return TurnedAway(hub.departures, errors.BAD_REQUEST)
+            return TurnedAway(hub.departures, hub.counts, errors.BAD_REQUEST)
         if hub.full:
             hub.counts.turned_away_total += 1
-            return TurnedAway(hub.departures, errors.UNAVAILABLE)
+            return TurnedAway(hub.departures, hub.counts, errors.UNAVAILABLE)
         lane = hub.lane(wanted.room)
         if wanted.resumable:
             return ResumableConnection(hub, hub.resumable(wanted), lane, wanted.peer)

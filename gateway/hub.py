@@ -51,6 +51,7 @@ class Hub:
         self._last_connection = 0
         self._last_accepted = 0
         self._sweeps = 0
+        self._frames_seen = 0
         self._log = log.get("hub")
 
     @property
@@ -128,7 +129,7 @@ class Hub:
                 connection.resume_reading()
 
     def dropped(self, connection: "Connection", verdict: frames.Dropped) -> None:
-        self.counts.dropped_total += 1
+        self.counts.refuse("dropped", verdict.code)
         if verdict.code == errors.TooMany.code:
             return  # `too_fast` has said so; a line for each would be a flood, too
         self._log.info(
@@ -156,6 +157,8 @@ class Hub:
         """To be called every `SWEEP_EVERY` seconds: one timer for all."""
         self._sweeps += 1
         turn = self._sweeps % PING_SWEEPS
+        self.counts.pace(self.counts.frames_in_total - self._frames_seen)
+        self._frames_seen = self.counts.frames_in_total
         self.departures.sweep()
         self.calls.sweep()
         for number, connection in list(self.connections.items()):

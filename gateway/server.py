@@ -47,7 +47,7 @@ class Gateway:
         self._epoch = Epoch(redis)
         self._log = log.get("gateway")
         self._server: asyncio.Server | None = None
-        self.api = Api(settings, self.hub.calls, redis) if settings.api_key else None
+        self.api = Api(settings, self.hub.calls, redis, self.counts) if settings.api_key else None
         self._notify: Subscription | None = None
         self._notify_up = False
         self._notify_restored = asyncio.Event()

@@ -177,6 +177,11 @@ class Session:
         self._progress()
 
     @property
+    def last_input(self) -> int:
+        """Its number; -1: there is none yet."""
+        return self._base + len(self._kept) - 1
+
+    @property
     def unapplied(self) -> int:
         return len(self._kept)
 

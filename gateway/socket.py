@@ -8,6 +8,7 @@ from typing import Final, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from gateway.counts import Counts
 from shared.errors import CloseKind
 
 PATIENCE: Final = 6
@@ -46,12 +47,13 @@ class Departures:
 class Socket(WSListener):
     """A picows listener; the callbacks `on_ws_…` and `…_writing` are picows'."""
 
-    __slots__ = ("_departures", "closing", "transport")
+    __slots__ = ("_counts", "_departures", "closing", "transport")
 
     transport: WSTransport
 
-    def __init__(self, departures: Departures) -> None:
+    def __init__(self, departures: Departures, counts: Counts) -> None:
         self._departures = departures
+        self._counts = counts
         self.closing = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -70,6 +72,8 @@ class Socket(WSListener):
         self._departures.add(self)
 
     def close_as(self, kind: CloseKind) -> None:
+        if not self.closing:
+            self._counts.close(kind.code)
         self.close(kind.code, kind.reason)
 
     def abort(self) -> None:
@@ -99,8 +103,8 @@ class TurnedAway(Socket):
 
     __slots__ = ("_why",)
 
-    def __init__(self, departures: Departures, why: CloseKind) -> None:
-        super().__init__(departures)
+    def __init__(self, departures: Departures, counts: Counts, why: CloseKind) -> None:
+        super().__init__(departures, counts)
         self._why = why
 
     def on_ws_connected(self, transport: WSTransport) -> None:

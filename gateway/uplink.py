@@ -106,7 +106,7 @@ class Uplink:
             lane.stirred.clear()
             while items := lane.take():
                 self._counts.batches_out_total += 1
-                self._counts.items_out_total += len(items)
+                self._counts.items_out.observe(len(items))
                 await self._publish(lane, batch(self._gateway, items))
 
     async def _publish(self, lane: Lane, body: bytes) -> None:

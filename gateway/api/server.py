@@ -26,6 +26,7 @@ from gateway.api.operations import (
     check_name,
 )
 from gateway.calls import Calls
+from gateway.counts import Counts
 from shared import log
 from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
 from shared.settings import GatewaySettings
@@ -45,8 +46,9 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Api:
     """`start` listens, `close` ends; between them `run` is to be a task."""
 
-    def __init__(self, settings: GatewaySettings, calls: Calls, redis: Redis) -> None:
+    def __init__(self, settings: GatewaySettings, calls: Calls, redis: Redis, counts: Counts) -> None:
         self._settings = settings
+        self._counts = counts
         self._key = settings.api_key.encode()
         self._calls = calls
         self._rooms = Rooms(redis, settings.partitions)
@@ -77,17 +79,27 @@ class Api:
         await self._runner.cleanup()
 
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[self._answer_errors, self._authorize], client_max_size=BODY_BYTES)
+        around = [self._count, self._answer_errors, self._authorize]
+        app = web.Application(middlewares=around, client_max_size=BODY_BYTES)
         own = {LIST_ROOMS: self._list_rooms, STATUS: self._status}
         for operation in OPERATIONS:
             handler = own.get(operation) or partial(self._call, operation)
-            app.router.add_route(operation.method, operation.path, handler)
+            app.router.add_route(operation.method, operation.path, handler, name=operation.name)
         app.router.add_get("/v1", self._page)
         app.router.add_get("/v1/", self._page)
         app.router.add_get(openapi.DOCUMENT_PATH, self._document)
         return app
 
     # --- around every request -------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.perf_counter()
+        response = await handler(request)
+        asked = (request.match_info.route.name or "other", response.status)
+        self._counts.api[asked] = self._counts.api.get(asked, 0) + 1
+        self._counts.api_seconds.observe(time.perf_counter() - began)
+        return response
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:

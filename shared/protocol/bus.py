@@ -1,8 +1,8 @@
 """Gateway ⇄ room worker.
 
-Towards the worker: exchange `rooms`, routing key the room's partition. A body is a *batch*: the origin's id,
-then items, each length-prefixed and encoded by itself so that a bad one fails alone (DELIVERY I3) and so that
-a gateway encodes an item once and can publish it again.
+Towards the worker: exchange `rooms`, routing key the room's partition. A body is a *batch*: when it was published,
+the origin's id, then items, each length-prefixed and encoded by itself so that a bad one fails alone (DELIVERY I3)
+and so that a gateway encodes an item once and can publish it again.
 
 Towards the gateway: exchange `notify`, routing key `<gateway>.<connection>` of the first recipient; one
 `ToGateway` names all recipients inside.
@@ -15,6 +15,7 @@ A resumable session (its `Connect` has a token) outlives its connections: its in
 numbers (`cseq`), so its end is no input: it is `Lost`, and may be taken up again by `Resume` for the grace.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from struct import Struct as Packing
 from typing import Literal, TypeAlias
@@ -23,6 +24,7 @@ from zlib import crc32
 import msgspec
 
 _LENGTH = Packing("!I")
+_TIME = Packing("!d")
 
 
 def partition_of(room: str, partitions: int) -> int:
@@ -164,7 +166,7 @@ decode_item = msgspec.msgpack.Decoder(AnyItem).decode
 
 def batch(origin: str, items: Iterable[bytes]) -> bytes:
     """A body from `encode_item`ed items; `origin` is the gateway's, node's or worker's id."""
-    parts: list[bytes] = []
+    parts = [_TIME.pack(time.time())]
     pack = _LENGTH.pack
     name = origin.encode()
     parts.append(pack(len(name)))
@@ -177,6 +179,8 @@ def batch(origin: str, items: Iterable[bytes]) -> bytes:
 
 def split(body: bytes) -> tuple[str, Iterator[bytes]]:
     """The origin of a batch and its items, still encoded. Raises ValueError for a truncated body."""
+    if len(body) < _TIME.size:
+        raise ValueError("empty batch")
     parts = _parts(body)
     try:
         origin = next(parts).decode()
@@ -185,8 +189,13 @@ def split(body: bytes) -> tuple[str, Iterator[bytes]]:
     return origin, parts
 
 
+def sent(body: bytes) -> float:
+    """When a batch was published, seconds since the epoch by its origin's clock; 0.0 of a body that is none."""
+    return float(_TIME.unpack_from(body)[0]) if len(body) >= _TIME.size else 0.0
+
+
 def _parts(body: bytes) -> Iterator[bytes]:
-    at, end = 0, len(body)
+    at, end = _TIME.size, len(body)
     while at < end:
         start = at + 4
         if start > end:
@@ -262,12 +271,16 @@ class CallAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ToGateway(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`messages` first, then `applied`: whoever carries this out in order never sees a false gap."""
+    """`messages` first, then `applied`: whoever carries this out in order never sees a false gap.
+
+    `sent` is when it was published, seconds since the epoch by the worker's clock; 0: not told.
+    """
 
     messages: list[Message]
     applied: list[Applied]
     answers: list[CallAnswer] = []
     links: list[Link] = []
+    sent: float = 0.0
 
 
 encode_to_gateway = msgspec.msgpack.Encoder().encode

@@ -446,7 +446,7 @@ async def test_notifications_beyond_the_rate_are_dropped_and_counted(setup: Setu
     client.request(2)
     assert (await client.receive())["errorCode"] == 429
     counts = setup.gateway.counts
-    assert (counts.too_fast_total, counts.dropped_total, counts.complaints_total) == (5, 4, 0)
+    assert (counts.too_fast_total, counts.refused_total("dropped"), counts.refused_total("complained")) == (5, 4, 0)
     assert setup.worker.numbers(setup.session()) == [0, 1, 2]
 
 

@@ -74,7 +74,16 @@ async def test_items_that_cannot_be_read_fail_alone(desk: Desk, partition: Parti
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\x00", bus.batch("gateway", [])[:-1], b"\xff\xff\xff\xffx", b"\x00\x00\x00\x01\xff"]
+    "body",
+    [
+        b"",
+        bytes(7),
+        bytes(8),
+        bytes(9),
+        bus.batch("gateway", [])[:-1],
+        bytes(8) + b"\xff\xff\xff\xffx",
+        bytes(8) + b"\x00\x00\x00\x01\xff",
+    ],
 )
 async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Partition, body: bytes) -> None:
     delivery = Delivered(body=body)
@@ -195,7 +204,7 @@ async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(desk: Des
 async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(desk: Desk) -> None:
     """Each new partition object is a worker that died with the second message of the batch and was replaced."""
     shelf, marks = desk.shelf, desk.store
-    batch = (connect(), query(number=1), query(number=2))
+    body = bus.batch("gateway", [connect(), query(number=1), query(number=2)])
 
     def dies_with(item: object) -> bool:
         return isinstance(item, bus.Input) and item.n == 1
@@ -204,7 +213,7 @@ async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(d
         desk = Desk(shelf)
         desk.store = marks
         partition = Partition(3, desk)
-        delivery = Redelivered(*batch)
+        delivery = Redelivered(body=body)
         await receive(partition, delivery)
         for _ in range(10):  # one message at a time, until the worker would die
             desk.load()
