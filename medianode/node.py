@@ -5,6 +5,7 @@ callback. What a room worker should know leaves through a `Pipe` per address.
 """
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +28,7 @@ from shared.broker.pipe import Pipe
 from shared.cluster import Epoch, process_id
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, AnyEvent, RouterRef
-from shared.registry import BEAT_EVERY, Info, Membership
+from shared.registry import NODE_BEAT_EVERY, Info, Membership
 from shared.settings import NodeSettings
 
 # A room worker has given up on a command after this long (seconds).
@@ -35,6 +36,8 @@ RESULT_PATIENCE = 5.0
 FAREWELL = 2.0
 PIPE_LIMIT = 50_000
 RESULT_SIZE = 1024
+REPORT_EVERY = 10
+"""Beats."""
 LAST_WORD = 2**53
 """A commit number that no room reaches."""
 
@@ -130,7 +133,7 @@ class MediaNode:
                     self.id,
                     self._received,
                     on_lost=partial(self._log.warning, "command queue lost"),
-                    on_restored=partial(self._log.info, "command queue back"),
+                    on_restored=self._queue_back,
                 )
                 beating = self._group.create_task(self._beats(ready))
                 await self._stop.wait()
@@ -225,26 +228,48 @@ class MediaNode:
             n=self._event_number,
             event=media.encode_event(event),
         )
-        pipe = self._events.get(router.partition)
+        self._pipe_to(router.partition).put(bus.encode_item(item))
+
+    def _pipe_to(self, partition: int) -> Pipe[bytes]:
+        pipe = self._events.get(partition)
         if pipe is None:
-            pipe = self._events[router.partition] = Pipe(
-                f"partition {router.partition}",
-                partial(self._send_events, router.partition),
+            pipe = self._events[partition] = Pipe(
+                f"partition {partition}",
+                partial(self._send_events, partition),
                 size=len,
                 done=_nothing,
                 lost=_nothing,
                 limit=PIPE_LIMIT,
             )
-        pipe.put(bus.encode_item(item))
+        return pipe
 
     def _send_events(self, partition: int, items: list[bytes]) -> "asyncio.Future[None]":
         return self._broker.publish("rooms", str(partition), bus.batch(self.id, items))
+
+    # --- reports ----------------------------------------------------------------------------------------------
+
+    def _queue_back(self) -> None:
+        self._log.info("command queue back")
+        self._report(lost=True)
+
+    def _report(self, *, lost: bool = False) -> None:
+        """Tells each partition that rooms are here of, or were, which routers they have here (DELIVERY T3)."""
+        routers: dict[int, list[bus.Held]] = {partition: [] for partition in self._events}
+        for it in self._objects.routers():
+            held = bus.Held(it.room, it.incarnation, it.epoch, it.id)
+            routers.setdefault(it.partition, []).append(held)
+        for partition, held_there in routers.items():
+            pipe = self._pipe_to(partition)
+            if lost or pipe.idle:  # else the last one is still on its way
+                pipe.put(bus.encode_item(bus.NodeReport(self.id, held_there, lost)))
 
     # --- heartbeat --------------------------------------------------------------------------------------------
 
     async def _beats(self, ready: asyncio.Event) -> None:
         away = False
-        while True:
+        for beat in itertools.count(1):
+            if beat % REPORT_EVERY == 0:
+                self._report()
             self._membership.info = self.info()
             try:
                 await self._membership.beat()
@@ -259,7 +284,7 @@ class MediaNode:
                     self._log.info("registry reached again")
                 away = False
             ready.set()
-            await asyncio.sleep(BEAT_EVERY)
+            await asyncio.sleep(NODE_BEAT_EVERY)
 
     def _rooms_are_gone(self) -> None:
         """Redis was emptied: nobody will ever speak of these routers again (DELIVERY C7)."""

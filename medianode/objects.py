@@ -2,15 +2,15 @@
 
 * A request asked twice is carried out once: the second gets the first one's result, also while that is under
   way. A failed one leaves nothing behind and may be asked again.
-* An order that is older than the last one for its object is ignored. Orders of one commit share a number and
-  are all carried out.
+* An order that is older than the last one for the same property of its object is ignored, a close that is older
+  than any. Orders of one commit share a number and are all carried out.
 * A close is final, for all that lives on the object too. Closed ids are remembered, the latest `MEMORY` of them.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from medianode.engine import Done, Engine
 from shared.protocol import media
@@ -22,9 +22,11 @@ MEMORY = 65_536
 
 _CLOSED = Failed(404, "the object was closed")
 
+_Property: TypeAlias = Literal["paused", "profile", "bitrate", "key frame", "closed"]
+
 
 class Entry:
-    """One object. `memo`: request → its result, or who waits for it."""
+    """One object. `memo`: request → its result, or who waits for it; `told`: the newest order for each property."""
 
     __slots__ = (
         "consumers",
@@ -37,7 +39,7 @@ class Entry:
         "producer",
         "profile",
         "router",
-        "v",
+        "told",
     )
 
     def __init__(
@@ -52,7 +54,7 @@ class Entry:
         self.living_on_it: dict[EngineId, Entry] = {}
         self.consumers: dict[EngineId, Entry] = {}
         self.memo: dict[str | int, media.AnyResult | list[Done]] = {}
-        self.v = 0
+        self.told: dict[_Property, int] = {}
         self.profile: EffectiveProfile | None = None
 
     def everything(self) -> "Iterator[Entry]":
@@ -238,9 +240,9 @@ class Objects:
             if isinstance(order, media.Close):
                 self._remember(order.object, _CLOSED)
             return
-        if order.v < entry.v or _kind(order) != entry.kind:
+        if _kind(order) != entry.kind or _is_old(order, entry.told):
             return
-        entry.v = order.v
+        entry.told[_property(order)] = order.v
         entry.engine.order(order, entry.parent.id if entry.parent else "")
         if isinstance(order, media.Close):
             if entry.kind == "router":
@@ -306,6 +308,29 @@ def _kind(order: media.AnyOrder) -> ObjectKind:
             return "transport"
         case _:
             assert_never(order)
+
+
+def _property(order: media.AnyOrder) -> "_Property":
+    """What of its object the order sets."""
+    match order:
+        case media.Pause() | media.Resume():
+            return "paused"
+        case media.SetPreferredProfile():
+            return "profile"
+        case media.SetMaxIncomingBitrate():
+            return "bitrate"
+        case media.RequestKeyFrame():
+            return "key frame"
+        case media.Close():
+            return "closed"
+        case _:
+            assert_never(order)
+
+
+def _is_old(order: media.AnyOrder, told: "dict[_Property, int]") -> bool:
+    if isinstance(order, media.Close):
+        return order.v < max(told.values(), default=0)
+    return order.v < told.get(_property(order), 0)
 
 
 def _as_of_now(entry: Entry, result: media.AnyResult) -> media.AnyResult:

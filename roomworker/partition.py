@@ -42,6 +42,10 @@ class PartitionHost(Host, Protocol):
         """A second has passed."""
         ...
 
+    def reported(self, partition: "Partition", report: bus.NodeReport) -> None:
+        """What a media node has of the partition's rooms."""
+        ...
+
 
 class Partition:
     def __init__(self, number: int, host: PartitionHost) -> None:
@@ -132,6 +136,8 @@ class Partition:
                 self._host.ticked(self, item)
             case bus.Replay():
                 self._host.replay(self.slot(item.room), origin, item)
+            case bus.NodeReport():
+                self._host.reported(self, item)
             case _:
                 self.slot(item.room).receive(Job(item, origin, receipt.add().confirm))
 
@@ -160,14 +166,14 @@ class Partition:
         if not self._suspects:
             return False
         return any(
-            not isinstance(item, bus.Tick | bus.Replay) and self._suspects.knows(Job(item, origin, _nothing))
+            not isinstance(item, bus.NoJob) and self._suspects.knows(Job(item, origin, _nothing))
             for origin, item in self._items(delivery)
         )
 
     async def _run_one_by_one(self, delivery: Delivery) -> None:
         for origin, item in self._items(delivery):
             done = asyncio.Event()
-            if isinstance(item, bus.Tick | bus.Replay):
+            if isinstance(item, bus.NoJob):
                 self._run_item(origin, item, Receipt(done.set))
                 continue
             job = Job(item, origin, done.set)

@@ -296,6 +296,22 @@ class Room:
             self.meta.events = 0
             self.save_meta()
 
+    def is_on(self, node: str, held: bus.Held) -> bool:
+        """Whether the router that the node has is the room's own."""
+        placement = self.meta.placement
+        return (
+            placement is not None
+            and held.incarnation == self.incarnation
+            and (placement.node, placement.epoch) == (node, held.epoch)
+        )
+
+    def disown(self, node: str, held: bus.Held) -> None:
+        """Has a router closed that is not the room's; the epoch of a placement that was not committed is used up."""
+        if held.incarnation == self.incarnation and held.epoch > self.meta.epochs:
+            self.meta.epochs = held.epoch
+            self.save_meta()
+        self._orders.append((node, media.Close(object=held.router, v=self.next_n, kind="router")))
+
     @property
     def router(self) -> media.RouterRef:
         """Raises `Unavailable` when the room is on no node."""

@@ -198,6 +198,12 @@ class Runner:
         """The room's media node has died."""
         mediaevents.lose(self.room)
 
+    def router_reported(self, node: str, held: bus.Held) -> None:
+        """A media node has this router, made for the room (DELIVERY T3)."""
+        if not self.room.is_on(node, held):
+            logger.info("closing a router that is not the room's", room=self.room.name, node=node, epoch=held.epoch)
+            self.room.disown(node, held)
+
     # --- handling ---------------------------------------------------------------------------------------------
 
     def _disconnect(self, lane: Lane, job: Job, item: bus.Disconnect) -> None:

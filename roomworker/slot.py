@@ -13,7 +13,7 @@ from typing import Protocol
 from roomworker.lane import Defect, Identity, Job
 from roomworker.limits import Limits
 from roomworker.loading import load
-from roomworker.room import Changes, Reply, Room
+from roomworker.room import Changes, Placement, Reply, Room
 from roomworker.runner import OnResult, Runner
 from roomworker.store import Commit, Entry, SentMessage, Status, Stored
 from shared import log
@@ -70,10 +70,14 @@ class Slot:
     def wants_time(self) -> bool:
         return self._runner is not None and self._runner.wants_time
 
-    def node(self) -> str | None:
-        """The media node it is placed on, as far as it is loaded."""
-        placement = self._runner.room.meta.placement if self._runner else None
-        return placement.node if placement else None
+    @property
+    def placement(self) -> Placement | None:
+        """Its place on a media node, as far as it is loaded."""
+        return self._runner.room.meta.placement if self._runner else None
+
+    def is_on(self, node: str, held: bus.Held) -> bool:
+        """Whether it is loaded, and the router that the node has is its own."""
+        return self._runner is not None and self._runner.room.is_on(node, held)
 
     # --- jobs -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from random import Random
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -15,6 +14,7 @@ from roomworker.balance import ranks
 from roomworker.committer import Committer
 from roomworker.limits import Limits
 from roomworker.mediaclient import MediaClient
+from roomworker.nodes import Nodes
 from roomworker.outbox import Outbox
 from roomworker.partition import Partition
 from roomworker.room import Changes, Reply
@@ -61,7 +61,6 @@ class RoomWorker:
         )
         self._broker = broker
         self._redis = redis
-        self._random = Random()
         self._grace = round(settings.grace_seconds * 1000)
         self.store = Store(redis, keep_out_ms=self._grace + KEEP_BEYOND_GRACE_MS)
         self.committer = Committer(self.store)
@@ -71,7 +70,7 @@ class RoomWorker:
         self._epoch = Epoch(redis)
         self._workers = Observer(redis, "workers")
         self._gateways = Observer(redis, "gateways")
-        self._nodes = Observer(redis, "nodes")
+        self._nodes = Nodes(redis, broker, self.id, lambda: self.partitions.values(), self.outbox.order)
         self.partitions = {number: Partition(number, self) for number in range(settings.partitions)}
         self._subscribed: set[int] = set()
         self._ticks_seen: dict[int, tuple[int, int]] = {}
@@ -92,7 +91,9 @@ class RoomWorker:
         )
         self._spawn(self.committer.load_loop())
         self._spawn(self.committer.commit_loop())
+        self._spawn(self._nodes.watch())
         await self._observe()
+        await self._nodes.look()
         await self._rebalance()
         await self._beat()
         self._seconds = self._spawn(self._every_second())
@@ -150,7 +151,7 @@ class RoomWorker:
                     await self._lead()
                     await self._rebalance()
             except (RedisError, OSError, TimeoutError) as failure:
-                for observer in (self._workers, self._gateways, self._nodes):
+                for observer in (self._workers, self._gateways):
                     observer.failed()
                 logger.warning("registry does not answer", error=str(failure))
                 if time.monotonic() - reached >= STEP_DOWN_AFTER:  # who can commit shall have them (DELIVERY B4)
@@ -166,7 +167,7 @@ class RoomWorker:
 
     async def _observe(self) -> None:
         now = time.monotonic()
-        for observer in (self._workers, self._gateways, self._nodes):
+        for observer in (self._workers, self._gateways):
             await observer.read(now)
 
     async def _beat(self) -> None:
@@ -235,7 +236,7 @@ class RoomWorker:
             )
         )
         now = time.monotonic()
-        for observer in (self._workers, self._gateways, self._nodes):
+        for observer in (self._workers, self._gateways, self._nodes.observer):
             for member in observer.dead_for(BURY_AFTER, now):
                 if await observer.bury(member):
                     logger.info("removed a dead process", member=member)
@@ -254,12 +255,7 @@ class RoomWorker:
     # --- what rooms and partitions ask of their worker ----------------------------------------------------------
 
     def choose_node(self) -> str | None:
-        """The less loaded of two random nodes."""
-        nodes = list(self._nodes.alive.items())
-        if not nodes:
-            return None
-        candidates = self._random.sample(nodes, min(2, len(nodes)))
-        return min(candidates, key=lambda node: float(node[1].get("load", 0)))[0]
+        return self._nodes.choose()
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
         self._media.ask(node, request, on_result, time.monotonic())
@@ -320,9 +316,14 @@ class RoomWorker:
             for gateway in slot.gateways():
                 if self._gateways.gone(gateway, now):
                     slot.when_live(partial(Runner.gateway_gone, gateway=gateway))
-            node = slot.node()
-            if node is not None and self._nodes.gone(node, now):
+            placement = slot.placement
+            if placement is not None and self._nodes.observer.gone(placement.node, now):
                 slot.when_live(Runner.node_gone)
+
+    def reported(self, partition: Partition, report: bus.NodeReport) -> None:
+        self._nodes.reported(partition, report, time.monotonic())
+        if report.lost:
+            self._spawn(self._nodes.send_again(self.store, partition, report.node))
 
     def replay(self, slot: Slot, gateway: str, item: bus.Replay) -> None:
         slot.when_live(lambda runner: self._answer_replay(runner, gateway, item))

@@ -18,6 +18,8 @@ Info: TypeAlias = Mapping[str, Any]
 T = TypeVar("T")
 
 BEAT_EVERY = 1.0
+NODE_BEAT_EVERY = 0.5
+"""Media nodes, whose death many people see."""
 DEAD_AFTER = 5.0
 
 
@@ -59,7 +61,9 @@ class Observer:
         self._role: Role = role
         self._seen: dict[str, tuple[int, float]] = {}
         self._last_read: float | None = None
+        self._since = 0.0
         self._unlisted: dict[str, float] = {}
+        self._condemned: dict[str, int] = {}
         self.alive: dict[str, dict[str, Any]] = {}
         self.dead: set[str] = set()
 
@@ -77,6 +81,8 @@ class Observer:
 
     def update(self, members: Mapping[str, dict[str, Any]], now: float) -> None:
         restart = self._last_read is None or now - self._last_read > DEAD_AFTER
+        if restart:
+            self._since = now
         self._last_read = now
         seen: dict[str, tuple[int, float]] = {}
         for name, info in members.items():
@@ -86,8 +92,22 @@ class Observer:
             seen[name] = (beat, unchanged_since)
         self._seen = seen
         self._unlisted = {} if restart else {name: at for name, at in self._unlisted.items() if name not in members}
-        self.dead = {name for name, (_, since) in seen.items() if now - since >= DEAD_AFTER}
+        self._condemned = {name: beat for name, beat in self._condemned.items() if seen.get(name, (0, 0))[0] == beat}
+        self.dead = {
+            name for name, (_, since) in seen.items() if now - since >= DEAD_AFTER or name in self._condemned
+        }
         self.alive = {name: info for name, info in members.items() if name not in self.dead}
+
+    def condemn(self, member: str) -> None:
+        """It is known by other signs to be dead: it is, until its beat changes."""
+        if member in self._seen:
+            self._condemned[member] = self._seen[member][0]
+            self.alive.pop(member, None)
+            self.dead.add(member)
+
+    def undisturbed_for(self, now: float) -> float:
+        """Seconds since the first read after which none failed."""
+        return now - self._since if self._last_read is not None else 0.0
 
     def gone(self, member: str, now: float) -> bool:
         """Whether somebody that is spoken of is dead, or has not been listed since `DEAD_AFTER`."""

@@ -157,8 +157,32 @@ class Tick(Item, frozen=True, tag="tick"):
     now: int
 
 
-AnyItem: TypeAlias = Connect | Input | Refused | Disconnect | Resume | Lost | Replay | Call | MediaEvent | Tick
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A router that a media node has, with the room and placement it was made for; `router` is its engine id."""
+
+    room: str
+    incarnation: str
+    epoch: int
+    router: str
+
+
+class NodeReport(Item, frozen=True, tag="report"):
+    """All routers of this partition's rooms that `node` has (DELIVERY T3).
+
+    `lost`: its command queue was lost since the last report, and the orders that were in it.
+    """
+
+    node: str
+    routers: list[Held]
+    lost: bool = False
+
+
+AnyItem: TypeAlias = (
+    Connect | Input | Refused | Disconnect | Resume | Lost | Replay | Call | MediaEvent | Tick | NodeReport
+)
 SessionItem: TypeAlias = Connect | Input | Refused | Disconnect
+NoJob: TypeAlias = Replay | Tick | NodeReport
+"""What changes no room by itself: it is not done again if its effect is not committed."""
 
 encode_item = msgspec.msgpack.Encoder().encode
 decode_item = msgspec.msgpack.Decoder(AnyItem).decode

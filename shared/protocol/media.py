@@ -4,10 +4,10 @@ Everything here speaks protocol v2's terms (kind, profile, muxId); only the engi
 knows the engine's. Ids are engine ids: UUID strings that the room core derives, so that a repeated command
 finds the same object.
 
-*Requests* (`Request`) precede a commit and have a result; asked twice, a node answers from its memory
-until the object is closed. *Orders* (`Order`) follow a commit and have none; each carries the room's commit
-number `v`, and a node ignores an order older than the last one for the same object, so that a room worker that
-wakes up late cannot undo its successor's work. A close is final: a request or order for a
+*Requests* (`Request`) precede a commit and have a result; asked twice, a node answers from its memory until the
+object is closed. *Orders* (`Order`) follow a commit and have none; each carries the room's commit number `v`, and a
+node ignores an order older than the last one for the same property of the object, so that a room worker that wakes
+up late cannot undo its successor's work, and orders may be sent again. A close is final: a request or order for a
 closed object has no effect (a request answers an error).
 """
 

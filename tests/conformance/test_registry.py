@@ -194,3 +194,31 @@ async def test_redis_away_raises_and_nobody_dies_of_it(redis_url: str) -> None:
     await through.aclose()
     await direct.aclose()
     await proxy.stop()
+
+
+async def test_one_that_is_known_to_be_dead_is_until_it_beats_again(redis: Redis) -> None:
+    membership, observer = member(redis), Observer(redis, "gateways")
+    await membership.beat()
+    await observer.read(0.0)
+
+    observer.condemn("gw-1")
+
+    assert (observer.alive, observer.dead) == ({}, {"gw-1"})
+    await observer.read(0.1)
+    assert (observer.alive, observer.dead) == ({}, {"gw-1"})
+    assert observer.gone("gw-1", 0.1)
+    await membership.beat()
+    await observer.read(0.2)
+    assert (set(observer.alive), observer.dead) == ({"gw-1"}, set())
+
+
+async def test_the_view_is_undisturbed_since_the_last_read_that_failed(redis: Redis) -> None:
+    observer = Observer(redis, "gateways")
+    assert observer.undisturbed_for(9.0) == 0.0
+    await observer.read(10.0)
+    await observer.read(11.0)
+    assert observer.undisturbed_for(12.0) == 2.0
+    observer.failed()
+    assert observer.undisturbed_for(13.0) == 0.0
+    await observer.read(14.0)
+    assert observer.undisturbed_for(15.0) == 1.0

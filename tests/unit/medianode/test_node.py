@@ -25,6 +25,7 @@ class HeldBroker:
         self.published: asyncio.Queue[tuple[Exchange, str, bytes]] = asyncio.Queue()
         self.receive: Callable[[bytes], None] = lambda _: None
         self.binding = ""
+        self.restored: Notice = lambda: None
         self.connected = True
         self.subscribed = asyncio.Event()
 
@@ -48,7 +49,7 @@ class HeldBroker:
         on_restored: Notice,
     ) -> Subscription:
         assert exchange == "media"
-        self.binding, self.receive = binding, receive
+        self.binding, self.receive, self.restored = binding, receive, on_restored
         self.subscribed.set()
         return self
 
@@ -212,6 +213,38 @@ async def test_a_node_without_redis_serves_on(
     broker.command(requests.create())
     await broker.results()
     await node.close()
+
+
+async def test_a_node_that_lost_its_commands_says_so_and_what_it_has(
+    null_node: MediaNode, broker: HeldBroker, requests: Any
+) -> None:
+    broker.command(requests.create())
+    await broker.results()
+    broker.restored()
+    exchange, key, body = await broker.published.get()
+    assert (exchange, key) == ("rooms", "3")
+    (item,) = (bus.decode_item(item) for item in bus.split(body)[1])
+    assert item == bus.NodeReport(null_node.id, [bus.Held("room", "i", 1, "router")], lost=True)
+
+
+async def test_what_a_node_has_is_reported_again_and_again_also_when_it_is_nothing(
+    null_node: MediaNode, broker: HeldBroker, requests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medianode.node.NODE_BEAT_EVERY", 0.0)
+    broker.command(requests.create())
+    await broker.results()
+
+    async def routers() -> list[str]:
+        _, _, body = await broker.published.get()
+        (report,) = (bus.decode_item(item) for item in bus.split(body)[1])
+        assert isinstance(report, bus.NodeReport)
+        assert not report.lost
+        return [held.router for held in report.routers]
+
+    assert await routers() == await routers() == ["router"]
+    broker.command(media.Close("router", 1, "router"))
+    while await routers():
+        pass
 
 
 async def test_ids_are_never_the_same(broker: HeldBroker, store: Any) -> None:

@@ -189,6 +189,19 @@ def test_orders_of_one_commit_are_all_carried_out(room: Objects, engine: Any) ->
     assert len(engine.orders) == 2
 
 
+def test_an_older_order_for_something_else_of_the_object_is_carried_out(room: Objects, engine: Any) -> None:
+    """Orders are sent again after a loss, when newer ones may have come already."""
+    pause, profile = Pause("consumer", 6, "consumer"), media.SetPreferredProfile("consumer", 5, "low")
+    for order in (
+        pause,
+        profile,
+        Resume("consumer", 4, "consumer"),
+        media.SetPreferredProfile("consumer", 3, "high"),
+    ):
+        room.order(order)
+    assert [order for order, _ in engine.orders] == [pause, profile]
+
+
 def test_an_order_for_another_kind_or_unknown_object_is_ignored(room: Objects, engine: Any) -> None:
     room.order(Pause("producer", 5, "consumer"))
     room.order(Pause("nobody", 5, "consumer"))

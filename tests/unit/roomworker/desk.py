@@ -90,6 +90,7 @@ class Desk:
         self.activations = 0
         self.ticks: list[bus.Tick] = []
         self.replays: list[bus.Replay] = []
+        self.node_reports: list[bus.NodeReport] = []
         self.forgotten: list[Slot] = []
         self._tokens = 0
 
@@ -130,6 +131,9 @@ class Desk:
 
     def ticked(self, partition: Partition, tick: bus.Tick) -> None:
         self.ticks.append(tick)
+
+    def reported(self, partition: Partition, report: bus.NodeReport) -> None:
+        self.node_reports.append(report)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.spawned.append(asyncio.get_running_loop().create_task(work))

@@ -337,7 +337,7 @@ def test_what_comes_from_time_loads_a_room_that_is_there(desk: Desk, slot: Slot,
 
     assert desk.reports[-1] == bus.Applied(1, "gateway.1", 0, 0)
     assert fresh.gateways() == {"gateway"}
-    assert fresh.node() is None
+    assert fresh.placement is None
 
 
 # --- calls of the server API --------------------------------------------------------------------------------------
