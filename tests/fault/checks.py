@@ -102,6 +102,25 @@ async def views(world: World, people: Sequence[Participant]) -> list[Wrong]:
             await asyncio.sleep(1.0)
 
 
+async def engines(world: World, people: Sequence[Participant]) -> list[Wrong]:
+    """Media nodes have as many transports, producers and consumers as clients believe; to be asked after `views`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SETTLED_WITHIN
+    there = [it for it in people if it.joined]
+    wanted = {
+        "transports": sum(len(it.transports) for it in there),
+        "producers": sum(len(it.producers) for it in there),
+        "consumers": sum(bool(consumer.transport) for it in there for consumer in it.consumers.values()),
+    }
+    while True:
+        nodes = [await asyncio.to_thread(world.registered, node) or {} for node in world.nodes]
+        held = {kind: sum(node.get(kind, 0) for node in nodes) for kind in wanted}
+        if held == wanted or loop.time() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    return [] if held == wanted else [Wrong(loop.time(), "unlike", f"media nodes have {held}, clients {wanted}")]
+
+
 async def _compare(world: World, it: Participant) -> list[str]:
     room, peer = await asyncio.gather(
         asyncio.to_thread(_ask, world, f"/v1/rooms/{it.room}"),
@@ -144,10 +163,11 @@ def _ask(world: World, path: str) -> Any:
 
 
 async def emptiness(world: World) -> list[Wrong]:
-    """After all have left nothing is kept but the memory of closed sessions, and nothing waits in a queue."""
+    """After all have left nothing is kept but the memory of closed sessions, nothing waits in a queue, and no media
+    node has a router."""
     wrong: list[Wrong] = []
     now = asyncio.get_running_loop().time
-    for kind, left in (("keys", _keys), ("queues", _queued)):
+    for kind, left in (("keys", _keys), ("queues", _queued), ("routers", _routers)):
         deadline = now() + SETTLED_WITHIN
         while (found := await asyncio.to_thread(left, world)) and now() < deadline:
             await asyncio.sleep(0.5)
@@ -166,15 +186,9 @@ def _queued(world: World) -> list[str]:
     return [line for line in lines if line.startswith("rooms.") and line.split("\t")[1] != "0"]
 
 
-async def routers(world: World) -> int:
-    """How many routers media nodes still have that no room knows."""
-    now = asyncio.get_running_loop().time
-    deadline = now() + 5.0
-    while True:
-        count = sum((world.registered(node) or {}).get("routers", 0) for node in world.nodes)
-        if not count or now() > deadline:
-            return int(count)
-        await asyncio.sleep(0.5)
+def _routers(world: World) -> list[str]:
+    held = {node.name: (world.registered(node) or {}).get("routers", 0) for node in world.nodes}
+    return [f"{count} on {node}" for node, count in held.items() if count]
 
 
 def died(world: World) -> list[tuple[str, str]]:

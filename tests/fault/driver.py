@@ -87,7 +87,6 @@ class Outcome:
     requests: int = 0
     notifications: int = 0
     counts: dict[str, int] = field(default_factory=dict)
-    routers_left: int = 0
     began: float = 0.0
 
     def report(self) -> str:
@@ -185,9 +184,9 @@ async def _look(world: World, crowd: Crowd, outcome: Outcome) -> None:
     outcome.wrong += checks.requests(people) + checks.sequences(people) + checks.messages(people)
     if answered:
         outcome.wrong += await checks.views(world, people)
+        outcome.wrong += await checks.engines(world, people)
         await asyncio.wait([asyncio.create_task(it.leave_for_good()) for it in people], timeout=ANSWERED_WITHIN)
         outcome.wrong += await checks.emptiness(world)
-    outcome.routers_left = await checks.routers(world)
     for participant in people:
         outcome.wrong += participant.wrong
         outcome.requests += len(participant.asked)

@@ -68,7 +68,6 @@ def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "seeds": [outcome.seed for outcome in outcomes],
         "requests": sum(outcome.requests for outcome in outcomes),
         "notifications": sum(outcome.notifications for outcome in outcomes),
-        "routers_left": sum(outcome.routers_left for outcome in outcomes),
         "faults": {kind: of.as_json() for kind, of in sorted(by_kind(outcomes).items())},
         "wrong": [
             {"seed": outcome.seed, "second": round(it.at - outcome.began, 1), "kind": it.kind, "text": it.text}
@@ -92,6 +91,6 @@ def as_table(outcomes: Sequence[Outcome]) -> str:
     total = as_json(outcomes)
     lines.append(
         f"{total['requests']} requests answered, {total['notifications']} notifications, "
-        f"{total['routers_left']} routers left behind, {len(total['wrong'])} things wrong"
+        f"{len(total['wrong'])} things wrong"
     )
     return "\n".join(lines)
