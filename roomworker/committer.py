@@ -1,8 +1,10 @@
 """Loads and commits rooms, many per round trip: what is wanted while one trip is under way goes with the next."""
 
 import asyncio
+from time import perf_counter
 from typing import Final
 
+from roomworker.counts import Counts
 from roomworker.slot import Slot
 from roomworker.store import Commit, Store
 
@@ -10,8 +12,9 @@ ROOMS_PER_TRIP: Final = 256
 
 
 class Committer:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, counts: Counts) -> None:
         self._store = store
+        self._counts = counts
         self._to_load: dict[Slot, None] = {}
         self._to_commit: dict[Slot, None] = {}
         self._load_wanted = asyncio.Event()
@@ -32,7 +35,10 @@ class Committer:
             slots = _first(self._to_load)
             if not self._to_load:
                 self._load_wanted.clear()
-            for slot, stored in zip(slots, await self._store.load([slot.room for slot in slots]), strict=True):
+            began = perf_counter()
+            rooms = await self._store.load([slot.room for slot in slots])
+            self._counts.load.observe(perf_counter() - began)
+            for slot, stored in zip(slots, rooms, strict=True):
                 slot.loaded(stored)
 
     async def commit_loop(self) -> None:
@@ -48,7 +54,9 @@ class Committer:
             if not taken:
                 continue
             self.commits += len(taken)
+            began = perf_counter()
             statuses = await self._store.commit([commit for _, commit in taken])
+            self._counts.committed(statuses, perf_counter() - began)
             for (slot, commit), status in zip(taken, statuses, strict=True):
                 slot.settled(commit, status)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from roomworker import consumer, messages, peer, producer, stats, transport
 from roomworker import room as rooms
 from roomworker.room import Room
@@ -12,6 +14,20 @@ from shared.errors import BadPayload, Conflict
 from shared.protocol import bus, client
 
 Handled: TypeAlias = client.AnyAnswer | Steps[client.AnyAnswer]
+Message: TypeAlias = client.FromClient | client.Message
+
+
+class _Named(msgspec.Struct):
+    method: str = ""
+
+
+_named = msgspec.json.Decoder(_Named).decode
+
+
+def method_of(kind: type[Message]) -> str:
+    """As the protocol calls it."""
+    return kind.__name__[0].lower() + kind.__name__[1:]
+
 
 PEER_HANDLERS: Final[dict[type[client.FromClient], Callable[..., Any]]] = {
     client.Leave: peer.leave,
@@ -37,20 +53,39 @@ PEER_HANDLERS: Final[dict[type[client.FromClient], Callable[..., Any]]] = {
 }
 
 
-def handle(room: Room, session: Session, item: bus.Input) -> Handled:
-    """Starts handling one client message. Raises `PlenaryError`; the state is then unchanged."""
+_KINDS: Final[tuple[type[Message], ...]] = (client.QueryRoom, client.Join, *PEER_HANDLERS)
+_BY_NAME: Final = {method_of(kind): kind for kind in _KINDS}
+
+
+def read(item: bus.Input) -> Message:
+    """What the client says. Raises `BadPayload`."""
     match item.method:
         case client.REQUEST:
             if item.id is None:
                 raise BadPayload("request: a mediasoup-request must be a protoo request")
-            message: client.FromClient = client.decode_request(item.data)
+            return client.decode_request(item.data)
         case client.NOTIFICATION:
-            message = client.decode_notification(item.data)
+            return client.decode_notification(item.data)
         case client.MESSAGE:
-            return messages.relay(room, session, client.decode_message(item.data))
+            return client.decode_message(item.data)
         case _:
             raise BadPayload(f"method: unknown method {item.method!r}")
 
+
+def meant(item: bus.Input) -> type[Message] | None:
+    """What kind of message one that cannot be read was to be, if that can be told."""
+    if item.method == client.MESSAGE:
+        return client.Message
+    try:
+        return _BY_NAME.get(_named(item.data).method)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def handle(room: Room, session: Session, message: Message) -> Handled:
+    """Starts handling one client message. Raises `PlenaryError`; the state is then unchanged."""
+    if isinstance(message, client.Message):
+        return messages.relay(room, session, message)
     if isinstance(message, client.QueryRoom):
         return rooms.query(room, message)
     if isinstance(message, client.Join):
@@ -60,14 +95,9 @@ def handle(room: Room, session: Session, item: bus.Input) -> Handled:
         raise Conflict("peer: join first")
     handler = PEER_HANDLERS.get(type(message))
     if handler is None:
-        raise BadPayload(f"method: unknown method {method_of(message)!r}")
+        raise BadPayload(f"method: unknown method {method_of(type(message))!r}")
     handled: Handled = handler(room, joined, message)
     return handled
-
-
-def method_of(message: client.FromClient) -> str:
-    name = type(message).__name__
-    return name[0].lower() + name[1:]
 
 
 def is_steps(handled: Handled) -> bool:

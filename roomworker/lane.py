@@ -50,13 +50,15 @@ class Defect(Exception):
 class Lane:
     """One session's jobs. `received` is the highest number taken in, `job` the one being handled."""
 
-    __slots__ = ("job", "queue", "received", "session", "steps")
+    __slots__ = ("job", "kind", "queue", "received", "session", "steps")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.received = session.n_in
         self.queue: deque[Job] = deque()
         self.job: Job | None = None
+        self.kind: type[client.FromClient | client.Message] | None = None
+        """What kind of message `job` is; None: of none that there is."""
         self.steps: Steps[client.AnyAnswer] | None = None
 
     def abandon(self) -> list[Job]:

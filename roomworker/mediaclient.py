@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from roomworker.counts import Counts
 from shared import log
 from shared.errors import Unavailable
 from shared.protocol import media
@@ -28,14 +29,16 @@ OnResult = Callable[[media.AnyResult], None]
 class _Pending:
     on_result: OnResult
     node: str
+    kind: type[media.Request]
     since: float
 
 
 class MediaClient:
     """`send` takes (node, number, request). Every request is answered: by the node, or with a 503."""
 
-    def __init__(self, send: Callable[[str, int, media.AnyRequest], None]) -> None:
+    def __init__(self, send: Callable[[str, int, media.AnyRequest], None], counts: Counts) -> None:
         self._send = send
+        self._counts = counts
         self._last = 0
         self._pending: dict[int, _Pending] = {}
         self._heard: dict[str, float] = {}
@@ -48,10 +51,11 @@ class MediaClient:
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult, now: float) -> None:
         """`now` is the monotonic clock, seconds."""
         if self._shunned.get(node, 0.0) > now:
+            self._counts.answered(type(request), _AWAY, 0.0)
             asyncio.get_running_loop().call_soon(on_result, _AWAY)
             return
         self._last += 1
-        self._pending[self._last] = _Pending(on_result, node, now)
+        self._pending[self._last] = _Pending(on_result, node, type(request), now)
         self._send(node, self._last, request)
 
     def receive(self, body: bytes, now: float) -> None:
@@ -64,12 +68,12 @@ class MediaClient:
         self._heard[results.node] = now
         self._shunned.pop(results.node, None)
         for answer in results.answers:
-            self._answer(answer.n, answer.result)
+            self._answer(answer.n, answer.result, now)
 
-    def lost(self, numbers: list[int]) -> None:
+    def lost(self, numbers: list[int], now: float) -> None:
         """These found no node."""
         for n in numbers:
-            self._answer(n, _GONE)
+            self._answer(n, _GONE, now)
 
     def expire(self, now: float) -> None:
         """Fails what waits too long; to be called every second or so."""
@@ -83,10 +87,11 @@ class MediaClient:
             self._shunned[node] = now + SILENCE / 2
         late = [n for n, asked in self._pending.items() if asked.node in silent or now - asked.since >= DEADLINE]
         for n in late:
-            self._answer(n, _AWAY)
+            self._answer(n, _AWAY, now)
         self._heard = {node: at for node, at in self._heard.items() if now - at < 60 * SILENCE}
 
-    def _answer(self, n: int, result: media.AnyResult) -> None:
+    def _answer(self, n: int, result: media.AnyResult, now: float) -> None:
         pending = self._pending.pop(n, None)
         if pending is not None:
+            self._counts.answered(pending.kind, result, now - pending.since)
             pending.on_result(result)

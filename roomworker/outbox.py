@@ -1,9 +1,11 @@
 """Committed messages on their way to gateways, requests and orders on their way to media nodes: a pipe each."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+from roomworker.counts import Counts
 from roomworker.room import Changes, Reply
 from shared.broker import Broker
 from shared.broker.pipe import Pipe
@@ -50,7 +52,10 @@ REQUEST_SIZE = 1024
 class Outbox:
     """All pipes of one worker. `requests_lost` is told the numbers of requests that found no node."""
 
-    def __init__(self, broker: Broker, worker: str, requests_lost: Callable[[list[int]], None]) -> None:
+    def __init__(
+        self, broker: Broker, worker: str, requests_lost: Callable[[list[int]], None], counts: Counts
+    ) -> None:
+        self._counts = counts
         self._broker = broker
         self._worker = worker
         self._requests_lost = requests_lost
@@ -95,6 +100,12 @@ class Outbox:
     def ask(self, node: str, n: int, request: media.AnyRequest) -> None:
         self._node(node).put(Parcel(media.Command(n, request), REQUEST_SIZE))
 
+    @property
+    def waiting(self) -> int:
+        """Messages, reports, requests and orders that are not confirmed yet."""
+        to_gateways = sum(pipe.waiting for pipe in self._gateways.values())
+        return to_gateways + sum(pipe.waiting for pipe in self._nodes.values())
+
     def forget_idle(self) -> None:
         """Gateways and nodes come and go; who has nothing to get needs no pipe."""
         self._gateways = {name: pipe for name, pipe in self._gateways.items() if not pipe.idle}
@@ -116,7 +127,8 @@ class Outbox:
                 answers = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.CallAnswer)]
                 first = messages[0].to[0].connection if messages else applied[0].connection if applied else 0
                 links = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Link)]
-                body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers, links))
+                body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers, links, time.time()))
+                self._counts.items_to_gateways.observe(len(parcels))
                 self.published += 1
                 return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 
@@ -130,6 +142,7 @@ class Outbox:
         if pipe is None:
 
             def send(parcels: list[ForNode]) -> "asyncio.Future[None]":
+                self._counts.items_to_nodes.observe(len(parcels))
                 commands = media.Commands(reply_to=self._worker, commands=[parcel.item for parcel in parcels])
                 self.published += 1
                 return self._broker.publish("media", node, media.encode(commands), mandatory=True)

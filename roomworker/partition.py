@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
+from time import perf_counter, time
 from typing import Any, Protocol
 
 import msgspec
@@ -73,6 +74,11 @@ class Partition:
             await subscription.close()
         self.lost()
 
+    @property
+    def in_work(self) -> int:
+        """Deliveries that are not acknowledged yet."""
+        return len(self._open)
+
     async def quiet(self) -> None:
         """Returns when everything that was delivered is committed and published."""
         if self._open:
@@ -97,6 +103,8 @@ class Partition:
             self._careful = asyncio.get_running_loop().create_task(self._begin())
             self._host.activated(self)
         self._open.add(delivery)
+        if sent := bus.sent(delivery.body):
+            self._host.counts.queue.observe(max(0.0, time() - sent))
         if self._careful is None and not delivery.redelivered and not self._suspects:
             self._run_whole(delivery, partial(self._finished, delivery))
         else:
@@ -111,10 +119,15 @@ class Partition:
             self._quiet.set()
 
     def _run_whole(self, delivery: Delivery, finished: Callable[[], None]) -> None:
+        began, items = perf_counter(), 0
         receipt = Receipt(finished)
         for origin, item in self._items(delivery):
+            items += not isinstance(item, bus.Tick)
             self._run_item(origin, item, receipt)
         receipt.confirm()
+        if items:
+            self._host.counts.items_in.observe(items)
+            self._host.counts.core.observe(perf_counter() - began)
 
     def _items(self, delivery: Delivery) -> Iterator[tuple[str, bus.AnyItem]]:
         """What can be read of a batch; a bad item fails alone (DELIVERY I3)."""
@@ -179,6 +192,7 @@ class Partition:
             job = Job(item, origin, done.set)
             slot = self.slot(item.room)
             if not await self._suspects.may_run(job):
+                self._host.counts.dead_letters_total += 1
                 slot.poison(job)
             slot.receive(job)
             await done.wait()

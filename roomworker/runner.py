@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias, TypeVar, cast
 
 from roomworker import actions, dispatch, mediaevents, resumption, stats
 from roomworker import session as sessions
+from roomworker.counts import OK, Counts
 from roomworker.dispatch import Handled
 from roomworker.lane import Defect, Identity, Job, Lane, number
 from roomworker.room import Changes, Reply, Room
@@ -28,6 +29,8 @@ OnResult: TypeAlias = Callable[[media.AnyResult], None]
 
 class Shell(Protocol):
     """What a runner asks of its surroundings."""
+
+    counts: Counts
 
     def choose_node(self) -> str | None:
         """A media node for a room that has none."""
@@ -50,6 +53,7 @@ class Runner:
     def __init__(self, room: Room, shell: Shell, poisoned: set[Identity]) -> None:
         self.room = room
         self._shell = shell
+        self._handled = shell.counts.handled
         self._poisoned = poisoned
         self._lanes = {session.id: Lane(session) for session in room.sessions.values()}
         self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
@@ -222,21 +226,28 @@ class Runner:
         while lane.job is None and lane.queue:
             job = lane.job = lane.queue.popleft()
             item = cast("bus.Input | bus.Refused", job.item)
+            lane.kind = None
             if isinstance(item, bus.Refused):
                 self._finish(lane, error(item.code, item.reason))
                 continue
-            handled = self._guarded(job, partial(self._start, lane.session, item))
+            handled = self._guarded(job, partial(self._start, lane, item))
             if isinstance(handled, Generator):
                 lane.steps = handled
                 self._step(lane, partial(next, handled))
             else:
                 self._finish(lane, handled)
 
-    def _start(self, session: Session, item: bus.Input) -> Handled | PlenaryError:
+    def _start(self, lane: Lane, item: bus.Input) -> Handled | PlenaryError:
         if (item.session, item.n) in self._poisoned:
             return InternalError("this message met a defect of the server")
         try:
-            return dispatch.handle(self.room, session, item)
+            message = dispatch.read(item)
+        except PlenaryError as refused:
+            lane.kind = dispatch.meant(item)
+            return refused
+        lane.kind = type(message)
+        try:
+            return dispatch.handle(self.room, lane.session, message)
         except PlenaryError as refused:
             return refused
 
@@ -286,6 +297,8 @@ class Runner:
         assert job is not None
         item = cast("bus.Input | bus.Refused", job.item)
         lane.job = None
+        counted = lane.kind, outcome.code if isinstance(outcome, PlenaryError) else OK
+        self._handled[counted] = self._handled.get(counted, 0) + 1
         session.n_in = item.n
         self.room.touch(session)
         if item.id is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from roomworker.counts import Counts
 from roomworker.lane import Defect, Identity, Job
 from roomworker.limits import Limits
 from roomworker.loading import load
@@ -26,6 +27,7 @@ class Host(Protocol):
     """The worker, as a room sees it."""
 
     limits: Limits
+    counts: Counts
 
     def choose_node(self) -> str | None: ...
 
@@ -49,6 +51,7 @@ class Slot:
         self.room = room
         self.partition = partition
         self._host = host
+        self.counts = host.counts
         self._forget = forget
         self._runner: Runner | None = None
         self._jobs: dict[Job, None] = {}
@@ -65,6 +68,11 @@ class Slot:
         """The gateways that its sessions are connected to, as far as it is loaded."""
         sessions = self._runner.room.sessions.values() if self._runner else ()
         return {session.gateway for session in sessions if session.gateway}
+
+    @property
+    def content(self) -> Room | None:
+        """The room, as far as it is loaded: to be looked at only."""
+        return self._runner.room if self._runner else None
 
     @property
     def wants_time(self) -> bool:
@@ -120,6 +128,7 @@ class Slot:
     def _failed(self, defect: Defect) -> None:
         """The message that did it is answered 500 when it is redone; all else is redone as if nothing had been."""
         logger.error("defect in a handler", room=self.room, item=defect.job.identity, exc_info=defect.__cause__)
+        self.counts.defects_total += 1
         self._poisoned.add(defect.job.identity)
         self._reload()
 

@@ -112,6 +112,8 @@ class Store:
         self._keep_out_ms = keep_out_ms
         self._script_loaded = False
         self.round_trips = 0
+        self.failures = 0
+        """Round trips that Redis did not answer as it should; each was repeated."""
 
     async def commit(self, commits: Sequence[Commit]) -> list[Status]:
         """The status of each, in order. A commit whose answer was lost is recognised by its token."""
@@ -210,6 +212,7 @@ class Store:
                 )
                 _raise_passing(results)
             except (RedisError, OSError, TimeoutError) as failure:
+                self.failures += 1
                 if attempt == 0:
                     logger.warning("redis does not answer; trying until it does", error=str(failure))
                 await asyncio.sleep(RETRY_PAUSES[min(attempt, len(RETRY_PAUSES) - 1)])

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from roomworker.balance import ranks
 from roomworker.committer import Committer
+from roomworker.counts import Counts
 from roomworker.limits import Limits
 from roomworker.mediaclient import MediaClient
 from roomworker.nodes import Nodes
@@ -61,11 +62,12 @@ class RoomWorker:
         )
         self._broker = broker
         self._redis = redis
+        self.counts = Counts()
         self._grace = round(settings.grace_seconds * 1000)
         self.store = Store(redis, keep_out_ms=self._grace + KEEP_BEYOND_GRACE_MS)
-        self.committer = Committer(self.store)
-        self.outbox = Outbox(broker, self.id, lambda lost: self._media.lost(lost))
-        self._media = MediaClient(self.outbox.ask)
+        self.committer = Committer(self.store, self.counts)
+        self.outbox = Outbox(broker, self.id, lambda lost: self._media.lost(lost, time.monotonic()), self.counts)
+        self._media = MediaClient(self.outbox.ask, self.counts)
         self._membership = Membership(redis, "workers", self.id, {})
         self._epoch = Epoch(redis)
         self._workers = Observer(redis, "workers")
@@ -80,6 +82,7 @@ class RoomWorker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._seconds: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
+        self._redis_answers = True
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- life -------------------------------------------------------------------------------------------------
@@ -102,6 +105,18 @@ class RoomWorker:
     async def wait(self) -> None:
         """Returns never; raises what went wrong if a part of the worker has failed."""
         await self._failure
+
+    def trouble(self) -> str:
+        """Why this worker cannot serve now; empty if it can."""
+        if self._leaving.is_set():
+            return "leaving"
+        if self._failure.done():
+            return "a part of it has failed"
+        if not self._broker.connected:
+            return "no connection to the message broker"
+        if not self._redis_answers:
+            return "Redis does not answer"
+        return ""
 
     async def close(self) -> None:
         """Leaves the others to serve: finishes what is under way, closes its partitions, says goodbye."""
@@ -147,12 +162,14 @@ class RoomWorker:
                 await self._observe()
                 await self._beat()
                 reached = time.monotonic()
+                self._redis_answers = True
                 if self._broker.connected:  # or this would wait, and the heartbeat with it
                     await self._lead()
                     await self._rebalance()
             except (RedisError, OSError, TimeoutError) as failure:
                 for observer in (self._workers, self._gateways):
                     observer.failed()
+                self._redis_answers = False
                 logger.warning("registry does not answer", error=str(failure))
                 if time.monotonic() - reached >= STEP_DOWN_AFTER:  # who can commit shall have them (DELIVERY B4)
                     await self._step_down()
@@ -212,6 +229,7 @@ class RoomWorker:
 
     async def _hand_over(self, partition: Partition, *, stay: bool) -> None:
         """`stay`: in line behind the others."""
+        self.counts.hand_overs_total += 1
         await self._give_up(partition)
         if stay:
             await self._subscribe(partition)
@@ -247,6 +265,7 @@ class RoomWorker:
     async def _step_down(self) -> None:
         """Gives its partitions up, unfinished, and forgets their rooms; the next balance takes them again."""
         if self._subscribed:
+            self.counts.step_downs_total += 1
             logger.warning("gives its partitions up", partitions=len(self._subscribed))
         partitions = [self.partitions[number] for number in self._subscribed]
         self._subscribed.clear()
@@ -283,6 +302,7 @@ class RoomWorker:
         return f"{self.id}:{self._tokens}"
 
     def activated(self, partition: Partition) -> None:
+        self.counts.takeovers_total += 1
         self._ticks_seen.pop(partition.number, None)
         logger.debug("active", partition=partition.number)
         self._spawn(self._take_over(partition))
@@ -338,6 +358,8 @@ class RoomWorker:
     async def _replay(self, gateway: str, item: bus.Replay, where: Gone, *, known: bool) -> None:
         """Sends what is kept, then where the session stands: the gateway asks until it has heard that."""
         found = await self.store.replay(item.room, item.session, item.after)
+        self.counts.replays_total += 1
+        self.counts.replayed_messages_total += len(found)
         for message, out in found:
             recipient = bus.Recipient(item.connection, item.session, out)
             self.outbox.tell(gateway, bus.Message(message.body, [recipient], message.close))

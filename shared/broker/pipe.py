@@ -59,6 +59,11 @@ class Pipe(Generic[T]):
     def idle(self) -> bool:
         return self._emptied.is_set()
 
+    @property
+    def waiting(self) -> int:
+        """Items that are not confirmed yet."""
+        return len(self._waiting) + len(self._batch)
+
     async def emptied(self) -> None:
         """Returns when nothing waits for its confirm."""
         await self._emptied.wait()

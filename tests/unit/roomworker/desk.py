@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from roomworker.counts import Counts
 from roomworker.limits import Limits
 from roomworker.partition import Partition
 from roomworker.room import Changes, Reply
@@ -87,6 +88,7 @@ class Desk:
         self.reports: list[bus.Applied] = []
         self.replies: list[Reply] = []
         self.limits = Limits()
+        self.counts = Counts()
         self.activations = 0
         self.ticks: list[bus.Tick] = []
         self.replays: list[bus.Replay] = []

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from roomworker.codecs import DEFAULT_ROOM_CAPABILITIES
+from roomworker.counts import Counts
 from roomworker.lane import Defect, Identity, Job, RoomItem
 from roomworker.limits import Limits
 from roomworker.loading import load
@@ -111,6 +112,7 @@ class World:
         self.answers: list[tuple[str, bus.CallAnswer]] = []
         self.links: list[tuple[str, bus.Link]] = []
         self.limits = Limits()
+        self.counts = Counts()
         self.n = 0
         self.stream: dict[str, list[Sent]] = {}
         self.pending: tuple[Changes, list[Job]] | None = None

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from roomworker.counts import Counts
 from roomworker.mediaclient import DEADLINE, SILENCE, MediaClient
 from shared.protocol import media
 
@@ -15,7 +16,7 @@ class Desk:
     def __init__(self) -> None:
         self.sent: list[tuple[str, int]] = []
         self.results: dict[str, list[media.AnyResult]] = {}
-        self.client = MediaClient(lambda node, n, _: self.sent.append((node, n)))
+        self.client = MediaClient(lambda node, n, _: self.sent.append((node, n)), Counts())
 
     def ask(self, name: str, now: float = 0) -> int:
         self.results[name] = []
@@ -55,7 +56,7 @@ def test_a_result_that_comes_twice_or_for_nobody_is_ignored(desk: Desk) -> None:
 def test_requests_that_found_no_node_fail_at_once(desk: Desk) -> None:
     one = desk.ask("one")
 
-    desk.client.lost([one, 99])
+    desk.client.lost([one, 99], 0)
 
     (failed,) = desk.results["one"]
     assert isinstance(failed, media.Failed)

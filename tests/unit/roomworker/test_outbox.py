@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from roomworker.counts import Counts
 from roomworker.outbox import Outbox, Receipt
 from roomworker.room import Changes, Outgoing
 from roomworker.session import Session
@@ -55,7 +56,7 @@ def lost() -> list[int]:
 @pytest.fixture
 def outbox(broker: Held, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> Outbox:
     monkeypatch.setattr(pipe, "RETRY_PAUSE", 0)
-    return Outbox(broker, "worker", lost.extend)  # type: ignore[arg-type]
+    return Outbox(broker, "worker", lost.extend, Counts())  # type: ignore[arg-type]
 
 
 def session(n: int, gateway: str = "g") -> Session:
