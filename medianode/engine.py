@@ -25,6 +25,11 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def pid(self) -> int:
+        """Of its process; 0 if it has none of its own."""
+        ...
+
     def create_router(self, router: EngineId) -> None:
         """Precedes the router's first request. If it fails, so will that request."""
         ...

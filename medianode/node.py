@@ -9,17 +9,20 @@ import itertools
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from time import perf_counter
+from typing import Any, cast
 
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from medianode.address import announced_ip
+from medianode.counts import Counts
 from medianode.engine import Engine, EngineFactory
 from medianode.install import ensure_engine
 from medianode.mediasoup import MediasoupEngine, MediasoupSettings
 from medianode.null import NullEngine
+from medianode.objects import Counts as Load
 from medianode.objects import Objects
 from medianode.pool import Pool
 from shared import log
@@ -77,6 +80,7 @@ class MediaNode:
         self.id = process_id("medianode", settings.name)
         self._announced = announced_ip(settings.announced_ip, settings.listen_ip)
         self._log = log.get("node").bind(node=self.id)
+        self.counts = Counts()
         self._objects = Objects()
         self._membership = Membership(redis, "nodes", self.id, {})
         self._epoch = Epoch(redis)
@@ -90,6 +94,7 @@ class MediaNode:
         self._group: asyncio.TaskGroup | None = None
         self._stop = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
+        self._redis_answers = True
 
     def _slots(self) -> int:
         if self._settings.engine == "null":
@@ -116,6 +121,35 @@ class MediaNode:
         """Returns when the node is closed or has failed; `close` raises what made it fail."""
         assert self._main
         await asyncio.wait({self._main})
+
+    def trouble(self) -> str:
+        """Why no room should be placed here now; empty if one can."""
+        if self._stop.is_set():
+            return "leaving"
+        if self._main is None or self._main.done():
+            return "stopped"
+        if not self._objects.engines:
+            return "no media engine runs"
+        if not self._broker.connected:
+            return "no connection to the message broker"
+        if not self._redis_answers:
+            return "Redis does not answer"
+        return ""
+
+    @property
+    def engines(self) -> dict[int, tuple[Engine, Load]]:
+        """The engines that run, by slot, with what lives on them."""
+        loads = self._objects.by_engine
+        return {slot: (engine, loads[engine]) for slot, engine in self._pool.engines.items() if engine in loads}
+
+    @property
+    def events(self) -> int:
+        """Events told to rooms so far."""
+        return self._event_number
+
+    @property
+    def engine_deaths(self) -> int:
+        return self._pool.deaths
 
     async def close(self) -> None:
         """Leaves the registry, tells the rooms that their routers are closed, ends the engines."""
@@ -173,14 +207,19 @@ class MediaNode:
         except msgspec.MsgspecError as error:
             self._log.error("commands not understood", error=str(error))
             return
+        self.counts.commands_in.observe(len(commands.commands))
         for command in commands.commands:
             if isinstance(command.body, media.Order):
+                self.counts.ordered(type(command.body))
                 self._objects.order(command.body)
             else:
-                self._objects.request(command.body, self._answerer(commands.reply_to, command.n))
+                self._objects.request(command.body, self._answerer(commands.reply_to, command))
 
-    def _answerer(self, reply_to: str, n: int) -> Callable[[media.AnyResult], None]:
+    def _answerer(self, reply_to: str, command: media.Command) -> Callable[[media.AnyResult], None]:
+        n, kind, began = command.n, cast("type[media.Request]", type(command.body)), perf_counter()
+
         def done(result: media.AnyResult) -> None:
+            self.counts.answered(kind, result, perf_counter() - began)
             if self._group is None:
                 return  # closed: what was pending has failed, and nobody listens
             pipe = self._results.get(reply_to)
@@ -204,6 +243,7 @@ class MediaNode:
         self._results = {address: pipe for address, pipe in self._results.items() if not pipe.idle}
 
     def _send_results(self, reply_to: str, answers: list[Answer]) -> "asyncio.Future[None]":
+        self.counts.answers_out.observe(len(answers))
         body = media.encode(media.Results(self.id, answers))
         return self._broker.publish("media", reply_to, body, mandatory=True)
 
@@ -266,7 +306,6 @@ class MediaNode:
     # --- heartbeat --------------------------------------------------------------------------------------------
 
     async def _beats(self, ready: asyncio.Event) -> None:
-        away = False
         for beat in itertools.count(1):
             if beat % REPORT_EVERY == 0:
                 self._report()
@@ -276,13 +315,13 @@ class MediaNode:
                 if await self._epoch.changed():
                     self._rooms_are_gone()
             except (RedisError, OSError) as error:
-                if not away:
+                if self._redis_answers:
                     self._log.warning("registry not reached", error=repr(error))
-                away = True
+                self._redis_answers = False
             else:
-                if away:
+                if not self._redis_answers:
                     self._log.info("registry reached again")
-                away = False
+                self._redis_answers = True
             ready.set()
             await asyncio.sleep(NODE_BEAT_EVERY)
 

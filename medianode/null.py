@@ -16,6 +16,8 @@ _PORT = 9  # discard
 
 
 class NullEngine:
+    pid = 0
+
     def __init__(self, announced_ip: str) -> None:
         self._candidate = IceCandidate("nullcandidate", 1_076_302_079, announced_ip, "udp", _PORT, "host")
         digest = hashlib.sha256(b"null engine").hexdigest().upper()

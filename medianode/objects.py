@@ -8,7 +8,7 @@
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never
 
@@ -99,6 +99,10 @@ class Objects:
     @property
     def engines(self) -> int:
         return len(self._engines)
+
+    @property
+    def by_engine(self) -> Mapping[Engine, Counts]:
+        return self._engines
 
     def counts(self) -> Counts:
         total = Counts()

@@ -32,6 +32,13 @@ class Pool:
         self._down = down
         self._log = log.get("pool")
         self._engines: dict[int, Engine] = {}
+        self.deaths = 0
+        """Engines that ended by themselves."""
+
+    @property
+    def engines(self) -> dict[int, Engine]:
+        """Those that run, by slot."""
+        return dict(self._engines)
 
     async def start(self) -> list[asyncio.Future[str]]:
         """Starts all; returns what `keep` waits on for each. Raises `EngineFailed` if one does not start."""
@@ -68,6 +75,7 @@ class Pool:
         death: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def died(reason: str) -> None:
+            self.deaths += 1
             if self._engines.pop(slot, None) is engine:
                 self._down(engine, reason)
             if not death.done():
