@@ -9,16 +9,14 @@ from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from plenary.redislink import open_redis
 from shared import log
 from shared.broker import Broker
 from shared.broker.amqp import AmqpBroker, Mismatch
 from shared.settings import Common
 
-REDIS_TIMEOUT = 5.0
 RETRY_EVERY = 2.0
 
 logger = log.get("process")
@@ -42,18 +40,6 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     except CannotStart as reason:
         print(f"plenary: {reason}", file=sys.stderr)  # noqa: T201 - for whoever typed the command
         sys.exit(1)
-
-
-def open_redis(url: str) -> Redis:
-    """A client that answers or fails within `REDIS_TIMEOUT`; who needs Redis decides whether to try again."""
-    return Redis.from_url(
-        url,
-        socket_timeout=REDIS_TIMEOUT,
-        socket_connect_timeout=REDIS_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-        protocol=2,
-    )
 
 
 async def reach(redis: Redis, stop: asyncio.Event) -> None:
