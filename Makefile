@@ -11,16 +11,18 @@ RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--am
 
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: help run test check unit fault engine page clean
+.PHONY: help run test check unit fault image compose-test engine page clean
 
 help: ## these lines
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(VENV)/.ready page engine $(if $(TLS),certificate) ## everything in one process, with a page to call each other
 	@$(BIN)/plenary run $(RUN_OPTIONS)
 
 test: $(VENV)/.ready page engine servers check ## all tests, against real RabbitMQ, Redis, engine and browser
 	$(BIN)/pytest $(PYTEST_OPTIONS)
+	@if docker info >/dev/null 2>&1; then $(MAKE) compose-test; \
+		else echo "tests/compose is skipped: no Docker engine answers"; fi
 
 check: $(VENV)/.ready ## lint and types
 	$(BIN)/ruff check .
@@ -35,13 +37,19 @@ fault: $(VENV)/.ready ## processes and servers die under load for long: make fau
 	$(BIN)/python -m tests.fault --seeds $(or $(SEEDS),5) --seconds $(or $(SECONDS),60) \
 		--queue-type $(or $(QUEUES),classic) $(FAULT_OPTIONS)
 
+image: .engine ## the image `plenary` for Docker, with the engine of this machine if it starts there
+	docker build --tag plenary .
+
+compose-test: $(VENV)/.ready .engine ## docker-compose.yml under load, while gateways and room workers come and go
+	$(BIN)/pytest -m compose tests/compose $(PYTEST_OPTIONS)
+
 engine: $(VENV)/.ready ## the media engine's binary, found or built
 	@$(BIN)/python -m medianode.install $(if $(filter run,$(MAKECMDGOALS)),|| true)
 
 page: web/dist/index.html ## the demo page
 
 clean: ## everything made here (the engine stays in its cache)
-	rm -rf $(VENV) web/dist web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .engine web/dist web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: servers certificate
 servers:
@@ -51,6 +59,11 @@ servers:
 certificate:
 	@scripts/need openssl
 	@scripts/certificate $(CACHE)/tls
+
+.PHONY: .engine
+.engine: $(VENV)/.ready
+	@mkdir -p $@
+	@engine=$$($(BIN)/python -m medianode.install) && cp --update "$$engine" $@ || echo "the image will make its own engine"
 
 web/dist/index.html: $(WEB_SOURCES)
 	@scripts/need nodejs npm

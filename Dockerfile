@@ -1,0 +1,78 @@
+# Plenary's image: one for every role, `docker run plenary gateway --help`.
+#
+#   base ─┬─▶ tools ─┬─▶ engine ─┐       mediasoup-worker; minutes, unless `.engine/` has one that starts here
+#         │          ├─▶ page ───┤       the call page
+#         │          └─▶ python ─┤       the virtual environment
+#         └──────────────────────┴─▶ the image
+#
+# The classic builder can build it, too: docker-compose 1.29 knows no other.
+
+FROM debian:bookworm-slim AS base
+# Python and what the engine is linked with.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+      ca-certificates python3 libabsl20220623 libsrtp2-1 libssl3 libusrsctp2 libuv1 \
+ && rm -rf /var/lib/apt/lists/*
+
+
+FROM base AS tools
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends nodejs npm python3-rich python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+
+
+FROM tools AS engine
+ENV PLENARY_CACHE=/engine
+WORKDIR /src
+# Nothing but what decides how the engine is made, so that no other change makes it anew. The last pattern is
+# `.engine/`, which need not be there: `make image` puts this machine's engine into it.
+COPY medianode/__init__.py medianode/install.py medianode/build.py medianode/progress.py medianode/shims.py medianode/
+COPY LICENSE .engin[e] /engine/
+RUN python3 -m medianode.install \
+ && mv "$(python3 -m medianode.install)" /mediasoup-worker
+
+
+FROM tools AS page
+WORKDIR /src
+COPY web/package.json web/package-lock.json ./
+RUN npm ci --no-fund --no-audit
+COPY web ./
+RUN npm run build
+
+
+FROM tools AS python
+RUN python3 -m venv /opt/plenary \
+ && python3 -m venv /build \
+ && /build/bin/pip install --no-cache-dir --disable-pip-version-check "hatchling>=1.24"
+WORKDIR /src
+# What Plenary needs changes less often than Plenary.
+COPY pyproject.toml ./
+RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+      >/requirements \
+ && /opt/plenary/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: -r /requirements
+COPY . .
+COPY --from=page /src/dist web/dist
+RUN /build/bin/pip wheel --no-deps --no-build-isolation --disable-pip-version-check --wheel-dir /wheels . \
+ && /opt/plenary/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl \
+ && /opt/plenary/bin/pip uninstall --yes pip setuptools
+
+
+FROM base
+LABEL org.opencontainers.image.title="Plenary" \
+      org.opencontainers.image.description="Signaling backend for multi-party WebRTC, speaking the mediasoup v2 protocol" \
+      org.opencontainers.image.licenses="MIT"
+RUN groupadd --system --gid 10001 plenary \
+ && useradd --system --uid 10001 --gid plenary --no-create-home --home-dir /nonexistent plenary
+COPY deploy/http-ok /usr/local/bin/
+COPY LICENSE THIRD_PARTY_NOTICES /usr/share/doc/plenary/
+COPY --from=engine /mediasoup-worker /usr/local/bin/
+COPY --from=python /opt/plenary /opt/plenary
+ENV PATH=/opt/plenary/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PLENARY_MEDIASOUP_WORKER=/usr/local/bin/mediasoup-worker
+USER plenary
+# An engine that does not start here is to be noticed here.
+RUN ["/opt/plenary/bin/python", "-m", "medianode.install"]
+EXPOSE 8080
+ENTRYPOINT ["plenary"]
+CMD ["--help"]

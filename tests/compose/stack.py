@@ -1,0 +1,182 @@
+"""The cluster of docker-compose.yml, under a project name and on ports of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final, Literal, TypeAlias
+
+import redis
+
+from tests.fault.world import API_KEY
+from tests.support.cluster import ROOT
+from tests.support.servers import docker_has, free_port
+
+Service: TypeAlias = Literal["haproxy", "gateway", "roomworker", "medianode", "rabbitmq", "redis"]
+
+IMAGE: Final = "plenary:compose-test"
+BASES: Final = ("debian:bookworm-slim", "haproxy:lts", "rabbitmq:3-management", "redis:7.2-bookworm")
+ENGINES: Final = 2
+BUILD_WITHIN, WITHIN = 3600.0, 300.0
+"""Seconds for a command; the engine may have to be compiled."""
+
+
+def why_not() -> str:
+    """What this machine lacks to run containers, or nothing."""
+    if not _compose():
+        return "neither docker-compose nor `docker compose` is here"
+    lacking = [image for image in BASES if not docker_has(image)]
+    return f"no Docker engine that has or gets {', '.join(lacking)}" if lacking else ""
+
+
+def _compose() -> list[str]:
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    if shutil.which("docker") is None:
+        return []
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    return [] if plugin.returncode else ["docker", "compose"]
+
+
+def docker(*arguments: str) -> str:
+    """What it printed. Raises AssertionError if it failed."""
+    return _run(["docker", *arguments])
+
+
+def build() -> None:
+    """The image, as docker-compose.yml says."""
+    Stack().compose("build", "gateway", within=BUILD_WITHIN)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A container that ended by itself or was told to."""
+
+    service: str
+    container: str
+    code: int
+
+
+class Stack:
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
+        self.port, self.api_port, self.redis_port = free_port(), free_port(), free_port()
+        self.project = f"plenary-test-{self.port}"
+        media = free_port()
+        # What this machine is configured with is not what is tested here.
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("PLENARY_", "RABBITMQ_"))}
+        self._environment = own | {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "PLENARY_HTTP_PORT": str(self.port),
+            "PLENARY_HTTPS_PORT": str(free_port()),
+            "PLENARY_API_PORT": str(self.api_port),
+            "PLENARY_API_KEY": API_KEY,
+            "PLENARY_ENGINES": str(ENGINES),
+            "PLENARY_MEDIA_PORT": str(media),
+            "PLENARY_MEDIA_PORTS": f"{media}-{media + ENGINES - 1}",
+            "TEST_REDIS_PORT": str(self.redis_port),
+            **(settings or {}),
+        }
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.redis = redis.Redis(port=self.redis_port, socket_timeout=5)
+
+    # What `tests.fault` asks of a cluster.
+
+    @property
+    def gateways(self) -> list[SimpleNamespace]:
+        """One, as far as clients and callers of the API know: HAProxy."""
+        role = SimpleNamespace(api_url=f"http://127.0.0.1:{self.api_port}")
+        return [SimpleNamespace(url=f"ws://127.0.0.1:{self.port}", role=role)]
+
+    @property
+    def rabbitmq_server(self) -> SimpleNamespace:
+        return SimpleNamespace(ctl=lambda *arguments: self.inside("rabbitmq", "rabbitmqctl", "--quiet", *arguments))
+
+    # Its life.
+
+    def compose(self, *arguments: str, within: float = WITHIN) -> str:
+        files = ["--env-file", os.devnull, "-f", "docker-compose.yml", "-f", "tests/compose/published.yml"]
+        return _run([*_compose(), *files, *arguments], self._environment, within)
+
+    def scale(self, *, gateways: int, workers: int) -> None:
+        """Starts what is not there yet and stops what is too many; returns when the latter has ended."""
+        numbers = ["--scale", f"gateway={gateways}", "--scale", f"roomworker={workers}"]
+        self.compose("up", "--detach", "--no-build", *numbers)
+
+    def down(self) -> None:
+        self.redis.close()
+        self.compose("down", "--volumes", "--remove-orphans")
+
+    def inside(self, service: Service, *command: str) -> str:
+        return self.compose("exec", "-T", service, *command)
+
+    def logs(self, last: int = 200) -> str:
+        return self.compose("logs", "--no-color", f"--tail={last}")
+
+    # What can be seen of it.
+
+    def containers(self, service: Service) -> list[dict[str, Any]]:
+        """As `docker inspect` has those that run."""
+        ids = self.compose("ps", "--quiet", service).split()
+        return [it for it in json.loads(docker("inspect", *ids)) if it["State"]["Running"]] if ids else []
+
+    def unhealthy(self) -> list[str]:
+        services: list[Service] = ["haproxy", "gateway", "roomworker", "medianode", "rabbitmq", "redis"]
+        found = {service: self.containers(service) for service in services}
+        return [
+            *(service for service, containers in found.items() if not containers),
+            *(
+                f"{it['Name']}: {it['State']['Health']['Status']}"
+                for containers in found.values()
+                for it in containers
+                if it["State"]["Health"]["Status"] != "healthy"
+            ),
+        ]
+
+    def ended(self, since: str) -> list[Ended]:
+        """Who ended since then, a time of this engine's."""
+        events = docker(
+            *("events", "--since", since, "--until", now(), "--filter", "event=die", "--format", "{{json .}}"),
+            *("--filter", f"label=com.docker.compose.project={self.project}"),
+        )
+        about = [json.loads(line)["Actor"]["Attributes"] for line in events.splitlines()]
+        return [Ended(it["com.docker.compose.service"], it["name"], int(it["exitCode"])) for it in about]
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Through HAProxy; (0, why) if nobody answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.read()
+        except OSError as failure:
+            return 0, str(failure).encode()
+
+    def members(self, role: Literal["gateways", "workers", "nodes"]) -> dict[str, dict[str, Any]]:
+        """What each process of this role last told of itself."""
+        entries: dict[bytes, bytes] = self.redis.hgetall(f"plenary:{role}")  # type: ignore[assignment]
+        return {name.decode(): json.loads(info) for name, info in entries.items()}
+
+
+def now() -> str:
+    return docker("info", "--format", "{{.SystemTime}}").strip()
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None, within: float = WITHIN) -> str:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=within,
+        check=False,
+    )
+    said = f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{said}"
+    return done.stdout
