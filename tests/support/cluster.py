@@ -135,13 +135,25 @@ class Cluster:
     def registered(self, registry: str, name: str) -> bool:
         return any(member.decode().startswith(f"{name}-") for member in self.redis.hkeys(registry))
 
-    def active(self, partition: int) -> str:
-        """The name of the room worker that serves the partition by its last heartbeat, and lives; or nothing."""
+    def shares(self) -> dict[str, set[int]]:
+        """The partitions that each living room worker serves, by their last heartbeats."""
+        found: dict[str, set[int]] = {}
         for member, info in self.redis.hgetall("plenary:workers").items():  # type: ignore[union-attr]
             name = member.decode().rpartition("-")[0]
-            if partition in json.loads(info).get("active", ()) and self.roles[name].alive:
-                return str(name)
-        return ""
+            if self.roles[name].alive:
+                found[name] = set(json.loads(info).get("active", ()))
+        return found
+
+    def active(self, partition: int) -> str:
+        """The name of the living room worker that serves the partition, or nothing."""
+        return next((name for name, active in self.shares().items() if partition in active), "")
+
+    @property
+    def balanced(self) -> bool:
+        """Every partition is served by one room worker, and none of them serves two more than another."""
+        shares = self.shares().values()
+        counts = [len(active) for active in shares]
+        return sum(counts) == self.partitions == len(set().union(*shares)) and max(counts) - min(counts) <= 1
 
     def stop(self) -> None:
         """Ends every process, gateways first (they wait for their clients' ends to be applied), all in peace."""
