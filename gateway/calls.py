@@ -73,6 +73,11 @@ class Calls:
         self._size = 0
         self._numbers = itertools.count(1)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that are not answered yet."""
+        return len(self._waiting)
+
     async def do(self, room: str, action: AnyAction, key: str = "") -> bytes:
         """The answer as JSON. `key` is the caller's own identity of this call; without one it gets a random one.
 

@@ -181,6 +181,11 @@ class Connection(Socket):
             self.hub.counts.frames_out_total += 1
             send_text(self.transport, message.body)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has left unread, as far as they are kept here."""
+        return int(self.transport.underlying_transport.get_write_buffer_size())
+
     def pause_writing(self) -> None:
         if not self.closing:
             self.hub.counts.too_slow_total += 1

@@ -40,6 +40,7 @@ class Place(Enum):
 class ResumableSession(Session):
     """`final`, set before `disconnect`: the client will not come back."""
 
+    kind = "resumable"
     __slots__ = (
         "_age",
         "_ask",

@@ -42,6 +42,7 @@ class Limits:
 class Session:
     """`id` and `connection` name it on the bus; `closed` says that its socket is gone."""
 
+    kind = "plain"
     __slots__ = (
         "_asked",
         "_base",

@@ -84,9 +84,7 @@ class MediaNode:
         self._objects = Objects()
         self._membership = Membership(redis, "nodes", self.id, {})
         self._epoch = Epoch(redis)
-        self._pool = Pool(
-            make, self._slots(), on_event=self._event, up=self._objects.engine_up, down=self._engine_down
-        )
+        self._pool = Pool(make, self.slots, on_event=self._event, up=self._objects.engine_up, down=self._engine_down)
         self._results: dict[str, Pipe[Answer]] = {}
         self._events: dict[int, Pipe[bytes]] = {}
         self._event_number = 0
@@ -96,7 +94,9 @@ class MediaNode:
         self._main: asyncio.Task[None] | None = None
         self._redis_answers = True
 
-    def _slots(self) -> int:
+    @property
+    def slots(self) -> int:
+        """Engines that should run."""
         if self._settings.engine == "null":
             return 1
         return self._settings.engines or len(os.sched_getaffinity(0))

@@ -8,12 +8,16 @@ from typing import TypeAlias
 from redis.asyncio import Redis
 from rich.console import Console
 
+from gateway.metrics import GatewayMetrics
 from gateway.server import Gateway
 from medianode.build import EngineUnavailable
 from medianode.engine import EngineFailed
+from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
+from plenary.exposition import Exposition, exposition
 from plenary.process import CannotStart, links
 from plenary.roles import started, until
+from roomworker.metrics import WorkerMetrics
 from roomworker.worker import RoomWorker
 from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
@@ -26,7 +30,8 @@ console = Console(stderr=True)
 
 async def run(settings: RunSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
-        open_links = await stack.enter_async_context(_servers(settings, stop))
+        shown = await stack.enter_async_context(exposition(settings, "roomworker", "gateway"))
+        open_links = await stack.enter_async_context(_servers(settings, stop, shown))
         worker_broker, redis = await stack.enter_async_context(open_links("roomworker"))
         node_broker, _ = await stack.enter_async_context(open_links("medianode"))
         gateway_broker, _ = await stack.enter_async_context(open_links("gateway"))
@@ -36,10 +41,15 @@ async def run(settings: RunSettings, stop: asyncio.Event) -> None:
         node = await _media_node(settings, node_broker, redis)
         if node is not None:
             stack.push_async_callback(node.close)
+            shown.serves("medianode", node.trouble, NodeMetrics(node))
+        else:
+            del shown.troubles["medianode"]  # the rest works without
         worker = RoomWorker(settings, worker_broker, redis)
+        shown.serves("roomworker", worker.trouble, WorkerMetrics(worker))
         await started(worker.start())
         stack.push_async_callback(worker.close)
         gateway = Gateway(settings, gateway_broker, redis)
+        shown.serves("gateway", gateway.trouble, GatewayMetrics(gateway))
         await started(gateway.start())
         stack.push_async_callback(gateway.close)
         _greet(settings, gateway, has_engine=node is not None)
@@ -48,16 +58,17 @@ async def run(settings: RunSettings, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _servers(settings: RunSettings, stop: asyncio.Event) -> AsyncIterator[Links]:
+async def _servers(settings: RunSettings, stop: asyncio.Event, shown: Exposition) -> AsyncIterator[Links]:
     """How this process's roles reach broker and Redis: each has its own link, all to the same servers."""
     if settings.amqp_url:
-        yield lambda role: links(settings, role, stop)
+        yield lambda role: links(settings, role, stop, shown.starting(role))
         return
     hub, redis = MemoryHub(settings.partitions), _memory_redis()
 
     @asynccontextmanager
-    async def in_memory(_: str) -> AsyncIterator[tuple[Broker, Redis]]:
+    async def in_memory(role: str) -> AsyncIterator[tuple[Broker, Redis]]:
         broker = MemoryBroker(hub)
+        shown.starting(role)(broker, None)
         await broker.connect()
         try:
             yield broker, redis

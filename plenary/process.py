@@ -15,6 +15,7 @@ from plenary.redislink import open_redis
 from shared import log
 from shared.broker import Broker
 from shared.broker.amqp import AmqpBroker, Mismatch
+from shared.metrics import RedisLink
 from shared.settings import Common
 
 RETRY_EVERY = 2.0
@@ -71,10 +72,17 @@ async def _connect(broker: AmqpBroker, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def links(settings: Common, name: str, stop: asyncio.Event) -> AsyncIterator[tuple[Broker, Redis]]:
-    """The role's broker and Redis, both up. Waits for them as long as it takes, or until `stop`."""
-    redis = open_redis(settings.redis_url)
+async def links(
+    settings: Common, name: str, stop: asyncio.Event, watch: Callable[[Broker, RedisLink], None]
+) -> AsyncIterator[tuple[Broker, Redis]]:
+    """The role's broker and Redis, both up. Waits for them as long as it takes, or until `stop`.
+
+    `watch` gets them before.
+    """
+    link = RedisLink()
+    redis = open_redis(settings.redis_url, link)
     broker = AmqpBroker(settings.amqp_url, partitions=settings.partitions, queue_type=settings.queue_type, name=name)
+    watch(broker, link)
     try:
         await reach(redis, stop)
         await _connect(broker, stop)

@@ -7,6 +7,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared.metrics import RedisLink
+
 REDIS_TIMEOUT = 5.0
 
 
@@ -25,10 +27,11 @@ class _ClosedTls(_Closed, SSLConnection):
     pass
 
 
-def open_redis(url: str) -> Redis:
+def open_redis(url: str, link: RedisLink | None = None) -> Redis:
     """A client that answers or fails within `REDIS_TIMEOUT` with a `RedisError` or OSError.
 
-    Who needs Redis decides whether to try again. Raises ValueError for a URL that is none.
+    Who needs Redis decides whether to try again. Raises ValueError for a URL that is none. `link` counts its
+    connections.
     """
     pool = ConnectionPool.from_url(
         url,
@@ -37,6 +40,7 @@ def open_redis(url: str) -> Redis:
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         protocol=2,
+        redis_connect_func=link.opened if link else None,
     )
     if pool.connection_class is Connection:
         pool.connection_class = _Closed

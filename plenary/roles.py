@@ -5,11 +5,15 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from gateway.front import BadCertificate
+from gateway.metrics import GatewayMetrics
 from gateway.server import Gateway
 from medianode.build import EngineUnavailable
 from medianode.engine import EngineFailed
+from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
+from plenary.exposition import exposition
 from plenary.process import CannotStart, links
+from roomworker.metrics import WorkerMetrics
 from roomworker.worker import RoomWorker
 from shared import log
 from shared.cluster import DifferentCluster
@@ -34,10 +38,14 @@ async def until(stop: asyncio.Event, *roles: Waitable) -> None:
 
 
 async def gateway(settings: GatewaySettings, stop: asyncio.Event) -> None:
-    async with links(settings, settings.name or "gateway", stop) as (broker, redis):
+    async with (
+        exposition(settings, "gateway") as shown,
+        links(settings, settings.name or "gateway", stop, shown.starting("gateway")) as (broker, redis),
+    ):
         if stop.is_set():
             return
         role = Gateway(settings, broker, redis)
+        shown.serves("gateway", role.trouble, GatewayMetrics(role))
         await started(role.start())
         try:
             await until(stop, role)
@@ -47,10 +55,14 @@ async def gateway(settings: GatewaySettings, stop: asyncio.Event) -> None:
 
 
 async def roomworker(settings: WorkerSettings, stop: asyncio.Event) -> None:
-    async with links(settings, settings.name or "roomworker", stop) as (broker, redis):
+    async with (
+        exposition(settings, "roomworker") as shown,
+        links(settings, settings.name or "roomworker", stop, shown.starting("roomworker")) as (broker, redis),
+    ):
         if stop.is_set():
             return
         role = RoomWorker(settings, broker, redis)
+        shown.serves("roomworker", role.trouble, WorkerMetrics(role))
         await started(role.start())
         try:
             await until(stop, role)
@@ -59,19 +71,22 @@ async def roomworker(settings: WorkerSettings, stop: asyncio.Event) -> None:
 
 
 async def medianode(settings: NodeSettings, stop: asyncio.Event) -> None:
-    try:
-        make = await engine_factory(settings)
-    except EngineUnavailable as unavailable:
-        raise CannotStart(f"no media engine: {unavailable}") from None
-    async with links(settings, settings.name or "medianode", stop) as (broker, redis):
-        if stop.is_set():
-            return
-        role = MediaNode(settings, broker, redis, make)
-        await started(role.start())
+    async with exposition(settings, "medianode") as shown:
         try:
-            await until(stop, role)
-        finally:
-            await role.close()
+            make = await engine_factory(settings)
+        except EngineUnavailable as unavailable:
+            raise CannotStart(f"no media engine: {unavailable}") from None
+        name = settings.name or "medianode"
+        async with links(settings, name, stop, shown.starting("medianode")) as (broker, redis):
+            if stop.is_set():
+                return
+            role = MediaNode(settings, broker, redis, make)
+            shown.serves("medianode", role.trouble, NodeMetrics(role))
+            await started(role.start())
+            try:
+                await until(stop, role)
+            finally:
+                await role.close()
 
 
 async def started(start: Awaitable[None]) -> None:

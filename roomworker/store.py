@@ -191,6 +191,10 @@ class Store:
         fields = ("partition", partition, "reason", reason, "item", msgspec.json.encode(item))
         await self._run([("XADD", DEAD_KEY, "MAXLEN", "~", DEAD_KEPT, "*", *fields)])
 
+    async def dead_letters(self) -> int:
+        """How many messages were set aside and are still kept. Raises `RedisError`."""
+        return int(await asyncio.shield(asyncio.ensure_future(self._redis.xlen(DEAD_KEY))))
+
     async def indexed(self, partition: int) -> list[str]:
         """The names of the rooms of a partition."""
         (members,) = await self._run([("SMEMBERS", index_key(partition))])

@@ -106,6 +106,15 @@ class RoomWorker:
         """Returns never; raises what went wrong if a part of the worker has failed."""
         await self._failure
 
+    @property
+    def subscribed(self) -> int:
+        """Partitions that this worker serves or stands in line for."""
+        return len(self._subscribed)
+
+    @property
+    def media_requests_waiting(self) -> int:
+        return self._media.waiting
+
     def trouble(self) -> str:
         """Why this worker cannot serve now; empty if it can."""
         if self._leaving.is_set():

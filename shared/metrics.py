@@ -5,7 +5,7 @@ Roles count in plain integers (`…/counts.py`, `shared.histogram`); whoever scr
 
 import asyncio
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -78,7 +78,7 @@ def histogram(name: str, help: str, *labels: str) -> Described:
 class Metrics(Protocol):
     """What a role, or the process around it, has to tell. `described` is all that `collect` may give."""
 
-    described: Sequence[Described]
+    described: tuple[Described, ...]
 
     async def refresh(self) -> None:
         """Before each `collect`: whatever has to be asked of others. Must not raise, and not take long."""

@@ -60,6 +60,8 @@ class Common(BaseSettings):
     partitions: int = Field(32, ge=1, le=1024, description="Partitions of rooms; fixed once a cluster runs.")
     queue_type: Literal["classic", "quorum"] = Field("classic", description="Kind of the partition queues.")
     name: str = Field("", description="This process's name in logs and status; by default role, host and pid.")
+    metrics_port: Port = Field(0, description="Port of metrics and health checks; 0: none.")
+    metrics_host: str = Field("127.0.0.1", description="Address of metrics and health checks: an internal one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json.")
 

@@ -301,6 +301,12 @@ class RouterClosed(Event, frozen=True):
 
 AnyEvent: TypeAlias = ProfileChanged | IceStateChanged | DtlsStateChanged | Score | RouterClosed
 
+
+def name_of(kind: type[Request | Order]) -> str:
+    """As it is called on the wire: `createTransport`, `pause`."""
+    return str(kind.__struct_config__.tag)
+
+
 encode = msgspec.json.Encoder().encode
 decode_commands = msgspec.json.Decoder(Commands).decode
 decode_results = msgspec.json.Decoder(Results).decode

@@ -1,0 +1,83 @@
+"""A media node's metrics: all of them, made from what it counts when somebody asks."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from prometheus_client.core import Metric
+
+from shared.metrics import counter, described_in, gauge, histogram
+from shared.protocol.media import name_of
+
+if TYPE_CHECKING:
+    from medianode.node import MediaNode
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+OBJECTS = gauge("medianode_objects", "What lives on each engine: routers, transports, producers, consumers.",
+                "kind", "engine")  # fmt: skip
+ENGINES = gauge("medianode_engines", "Engine processes that run.")
+ENGINES_WANTED = gauge("medianode_engines_wanted", "Engine processes that should run.")
+ENGINE_DEATHS = counter("medianode_engine_deaths", "Engines that ended by themselves; each is started again.")
+ENGINE_CPU = counter("medianode_engine_cpu_seconds", "CPU seconds of each engine process; one core is the most.",
+                     "engine")  # fmt: skip
+ENGINE_MEMORY = gauge("medianode_engine_resident_bytes", "Memory of each engine process.", "engine")
+REQUESTS = counter("medianode_requests", "Room workers' requests by kind and outcome (200 or an error's code).",
+                   "kind", "code")  # fmt: skip
+REQUEST = histogram("medianode_request_seconds", "From a request's arrival here to the engine's answer.")
+ORDERS = counter("medianode_orders", "Room workers' orders by kind; old ones, which are ignored, included.", "kind")
+EVENTS = counter("medianode_events", "Events told to rooms: changed profiles, closed routers.")
+COMMANDS_IN = histogram("medianode_received_commands", "Requests and orders in a batch from a room worker.")
+ANSWERS_OUT = histogram("medianode_published_answers", "Results in a batch to a room worker.")
+
+
+class Process(NamedTuple):
+    """CPU seconds and bytes of memory."""
+
+    cpu: float
+    memory: int
+
+
+def process(pid: int) -> Process | None:
+    """From /proc; None of a process that has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+    return Process((int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE)
+
+
+class NodeMetrics:
+    described = described_in(globals())
+
+    def __init__(self, node: "MediaNode") -> None:
+        self._node = node
+
+    async def refresh(self) -> None:
+        pass
+
+    def collect(self) -> Iterable[Metric]:
+        node, counts = self._node, self._node.counts
+        engines = node.engines
+        objects: dict[tuple[str, int], int] = {}
+        for slot, (_, load) in engines.items():
+            objects["router", slot] = load.routers
+            objects["transport", slot] = load.transports
+            objects["producer", slot] = load.producers
+            objects["consumer", slot] = load.consumers
+        yield OBJECTS.by(objects)
+        yield ENGINES.of(len(engines))
+        yield ENGINES_WANTED.of(node.slots)
+        yield ENGINE_DEATHS.of(node.engine_deaths)
+        processes = {slot: process(engine.pid) for slot, (engine, _) in engines.items() if engine.pid}
+        yield ENGINE_CPU.by({slot: used.cpu for slot, used in processes.items() if used})
+        yield ENGINE_MEMORY.by({slot: used.memory for slot, used in processes.items() if used})
+        yield REQUESTS.by({(name_of(kind), code): count for (kind, code), count in counts.requests.items()})
+        yield REQUEST.spread(counts.request_seconds)
+        yield ORDERS.by({name_of(kind): count for kind, count in counts.orders.items()})
+        yield EVENTS.of(node.events)
+        yield COMMANDS_IN.spread(counts.commands_in)
+        yield ANSWERS_OUT.spread(counts.answers_out)

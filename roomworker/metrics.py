@@ -1,0 +1,145 @@
+"""A room worker's metrics: all of them, made from what it counts when somebody asks."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import Metric
+from redis.exceptions import RedisError
+
+from roomworker.dispatch import method_of
+from shared.metrics import counter, described_in, gauge, histogram
+from shared.protocol.media import name_of
+
+if TYPE_CHECKING:
+    from roomworker.worker import RoomWorker
+
+ROOMS = gauge("roomworker_rooms", "Rooms in this worker's memory.")
+SESSIONS = gauge(
+    "roomworker_sessions", "Sessions of these rooms; lost: without a connection, for the grace.", "state"
+)
+PEERS = gauge("roomworker_peers", "Peers that have joined these rooms.")
+TRANSPORTS = gauge("roomworker_transports", "Their transports.")
+PRODUCERS = gauge("roomworker_producers", "Their producers.")
+PARTITIONS_ACTIVE = gauge("roomworker_partitions_active", "Partitions that this worker serves.")
+PARTITIONS_SUBSCRIBED = gauge("roomworker_partitions_subscribed", "Partitions that it serves or stands in line for.")
+PARTITION_ACTIVE = gauge("roomworker_partition_active", "1 for each partition that this worker serves.", "partition")
+TAKEOVERS = counter("roomworker_takeovers", "Partitions that this worker began to serve.")
+HAND_OVERS = counter("roomworker_hand_overs", "Partitions that it gave to the worker whose turn it is.")
+STEP_DOWNS = counter(
+    "roomworker_step_downs", "Times that it gave all partitions up, because Redis was silent or had been emptied."
+)
+REQUESTS = counter(
+    "roomworker_requests",
+    "Clients' requests and notifications handled, by method and outcome (200 or an error's code); redone ones again.",
+    "method",
+    "code",
+)
+DEFECTS = counter("roomworker_defects", "Messages answered 500 because their handler met a defect of ours.")
+UNREADABLE = counter("roomworker_unreadable_items", "Items and batches that could not be decoded; they are dropped.")
+DEAD_LETTERS = gauge("roomworker_dead_letters", "Messages in the stream `plenary:dead`; the same at each worker.")
+DEAD_LETTERED = counter("roomworker_dead_lettered", "Messages that this worker set aside: others had died of them.")
+QUEUE = histogram(
+    "roomworker_queue_seconds", "From a batch's publish to its delivery here, by the two machines' clocks; ticks too."
+)
+CORE = histogram(
+    "roomworker_core_seconds", "A delivery's way through the core: decoded, and handled up to media requests."
+)
+COMMIT = histogram("roomworker_commit_seconds", "A round trip to Redis that commits, repetitions included.")
+LOAD = histogram("roomworker_load_seconds", "A round trip to Redis that loads rooms, repetitions included.")
+MEDIA = histogram("roomworker_media_request_seconds", "From a request to a media node to its result.")
+ITEMS_IN = histogram("roomworker_delivered_items", "Items in a delivery, ticks not counted.")
+ITEMS_OUT = histogram(
+    "roomworker_published_items", "Messages and reports in a batch to a gateway, commands in one to a media node.",
+    "to",
+)  # fmt: skip
+ROOMS_COMMITTED = histogram("roomworker_commit_rooms", "Rooms committed in one round trip.")
+COMMITS = counter(
+    "roomworker_commits",
+    "Commits by what Redis said: ok, applied (the answer had been lost), stale (somebody else had changed the room).",
+    "outcome",
+)
+MEDIA_REQUESTS = counter(
+    "roomworker_media_requests", "Requests to media nodes by kind and outcome (200 or an error's code).",
+    "kind", "code",
+)  # fmt: skip
+REPLAYS = counter("roomworker_replays", "Gateways' questions for messages that they missed.")
+REPLAYED = counter("roomworker_replayed_messages", "Messages sent once more in answer to them.")
+REDIS_TRIPS = counter("roomworker_redis_round_trips", "Round trips to Redis for rooms.")
+REDIS_FAILURES = counter("roomworker_redis_failures", "Round trips that Redis did not answer; each was repeated.")
+IN_WORK = gauge("roomworker_deliveries_in_work", "Deliveries received and not acknowledged yet.")
+OUTBOX = gauge("roomworker_outbox_items", "Messages, reports and commands that RabbitMQ has not confirmed yet.")
+MEDIA_WAITING = gauge("roomworker_media_requests_waiting", "Requests that no media node has answered yet.")
+
+
+PATIENCE: Final = 1.0
+"""Seconds that a scrape waits for Redis; without an answer the last known number is told."""
+
+
+class WorkerMetrics:
+    described = described_in(globals())
+
+    def __init__(self, worker: "RoomWorker") -> None:
+        self._worker = worker
+        self._dead_letters = 0
+
+    async def refresh(self) -> None:
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                self._dead_letters = await self._worker.store.dead_letters()
+
+    def collect(self) -> Iterable[Metric]:
+        worker, counts = self._worker, self._worker.counts
+        yield from self._rooms()
+        partitions = worker.partitions.values()
+        active = [partition.number for partition in partitions if partition.active]
+        yield PARTITIONS_ACTIVE.of(len(active))
+        yield PARTITIONS_SUBSCRIBED.of(worker.subscribed)
+        yield PARTITION_ACTIVE.by(dict.fromkeys(active, 1))
+        yield TAKEOVERS.of(counts.takeovers_total)
+        yield HAND_OVERS.of(counts.hand_overs_total)
+        yield STEP_DOWNS.of(counts.step_downs_total)
+        yield REQUESTS.by(
+            {(method_of(kind) if kind else "other", code): count for (kind, code), count in counts.handled.items()}
+        )
+        yield DEFECTS.of(counts.defects_total)
+        yield UNREADABLE.of(sum(partition.bad_items for partition in partitions))
+        yield DEAD_LETTERS.of(self._dead_letters)
+        yield DEAD_LETTERED.of(counts.dead_letters_total)
+        yield QUEUE.spread(counts.queue)
+        yield CORE.spread(counts.core)
+        yield COMMIT.spread(counts.commit)
+        yield LOAD.spread(counts.load)
+        yield MEDIA.spread(counts.media_seconds)
+        yield ITEMS_IN.spread(counts.items_in)
+        yield ITEMS_OUT.spreads({"gateway": counts.items_to_gateways, "medianode": counts.items_to_nodes})
+        yield ROOMS_COMMITTED.spread(counts.rooms_committed)
+        yield COMMITS.by({status.lower(): count for status, count in counts.commits.items()})
+        yield MEDIA_REQUESTS.by({(name_of(kind), code): count for (kind, code), count in counts.asked.items()})
+        yield REPLAYS.of(counts.replays_total)
+        yield REPLAYED.of(counts.replayed_messages_total)
+        yield REDIS_TRIPS.of(worker.store.round_trips)
+        yield REDIS_FAILURES.of(worker.store.failures)
+        yield IN_WORK.of(sum(partition.in_work for partition in partitions))
+        yield OUTBOX.of(worker.outbox.waiting)
+        yield MEDIA_WAITING.of(worker.media_requests_waiting)
+
+    def _rooms(self) -> Iterable[Metric]:
+        slots = [slot for partition in self._worker.partitions.values() for slot in partition.slots.values()]
+        sessions = {"connected": 0, "lost": 0}
+        peers = transports = producers = 0
+        for slot in slots:
+            if (room := slot.content) is None:
+                continue
+            for session in room.sessions.values():
+                sessions["connected" if session.gateway else "lost"] += 1
+            peers += len(room.peers)
+            for peer in room.peers.values():
+                transports += len(peer.transports)
+                producers += len(peer.producers)
+        yield ROOMS.of(len(slots))
+        yield SESSIONS.by(sessions)
+        yield PEERS.of(peers)
+        yield TRANSPORTS.of(transports)
+        yield PRODUCERS.of(producers)
