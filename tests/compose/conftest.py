@@ -25,7 +25,7 @@ def image() -> str:
 @pytest.fixture
 def cluster(image: str) -> Iterator[stack.Stack]:
     """One of each role, on the null engine; not started."""
-    it = stack.Stack({"PLENARY_ENGINE": "null", "PLENARY_MESSAGE_RATE": "0", "PLENARY_GRACE_SECONDS": "30"})
+    it = stack.Stack()
     try:
         yield it
     finally:

@@ -21,6 +21,7 @@ Service: TypeAlias = Literal["haproxy", "gateway", "roomworker", "medianode", "r
 IMAGE: Final = "plenary:compose-test"
 BASES: Final = ("debian:bookworm-slim", "haproxy:lts", "rabbitmq:3-management", "redis:7.2-bookworm")
 ENGINES: Final = 2
+"""As test.env says."""
 BUILD_WITHIN, WITHIN = 3600.0, 300.0
 """Seconds for a command; the engine may have to be compiled."""
 
@@ -62,7 +63,7 @@ class Ended:
 
 
 class Stack:
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self) -> None:
         self.port, self.api_port, self.redis_port = free_port(), free_port(), free_port()
         self.project = f"plenary-test-{self.port}"
         media = free_port()
@@ -74,11 +75,9 @@ class Stack:
             "PLENARY_HTTPS_PORT": str(free_port()),
             "PLENARY_API_PORT": str(self.api_port),
             "PLENARY_API_KEY": API_KEY,
-            "PLENARY_ENGINES": str(ENGINES),
             "PLENARY_MEDIA_PORT": str(media),
             "PLENARY_MEDIA_PORTS": f"{media}-{media + ENGINES - 1}",
             "TEST_REDIS_PORT": str(self.redis_port),
-            **(settings or {}),
         }
         self.url = f"http://127.0.0.1:{self.port}"
         self.redis = redis.Redis(port=self.redis_port, socket_timeout=5)
@@ -92,14 +91,22 @@ class Stack:
         return [SimpleNamespace(url=f"ws://127.0.0.1:{self.port}", role=role)]
 
     @property
+    def nodes(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in self.members("nodes")]
+
+    def registered(self, node: SimpleNamespace) -> dict[str, Any] | None:
+        return self.members("nodes").get(node.name)
+
+    @property
     def rabbitmq_server(self) -> SimpleNamespace:
         return SimpleNamespace(ctl=lambda *arguments: self.inside("rabbitmq", "rabbitmqctl", "--quiet", *arguments))
 
     # Its life.
 
     def compose(self, *arguments: str, within: float = WITHIN) -> str:
-        files = ["--env-file", os.devnull, "-f", "docker-compose.yml", "-f", "tests/compose/published.yml"]
-        return _run([*_compose(), *files, *arguments], self._environment, within)
+        files = ["-f", "docker-compose.yml", "-f", "tests/compose/published.yml"]
+        command = [*_compose(), "--env-file", "tests/compose/test.env", *files, *arguments]
+        return _run(command, self._environment, within)
 
     def scale(self, *, gateways: int, workers: int) -> None:
         """Starts what is not there yet and stops what is too many; returns when the latter has ended."""
@@ -108,7 +115,7 @@ class Stack:
 
     def down(self) -> None:
         self.redis.close()
-        self.compose("down", "--volumes", "--remove-orphans")
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
 
     def inside(self, service: Service, *command: str) -> str:
         return self.compose("exec", "-T", service, *command)
