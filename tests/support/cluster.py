@@ -23,16 +23,19 @@ ROOT = Path(__file__).parents[2]
 
 
 class Role:
-    """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API."""
+    """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API.
 
-    def __init__(self, name: str, arguments: list[str], logs: Path, url: str = "") -> None:
+    `program` is another module that takes the same arguments.
+    """
+
+    def __init__(self, name: str, arguments: list[str], logs: Path, url: str = "", program: str = "plenary") -> None:
         self.name = name
         self.url = url
         self.api_url = ""
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "plenary", *arguments], cwd=ROOT, stdout=log, stderr=log, env=_environment()
+                [sys.executable, "-m", program, *arguments], cwd=ROOT, stdout=log, stderr=log, env=_environment()
             )
 
     @property
@@ -72,7 +75,7 @@ class Cluster:
     """Starts roles and waits until they serve.
 
     `gateway_options` and `worker_options` are what every one of them gets besides; with an `api_key` each gateway
-    serves the server API.
+    serves the server API. `worker_program` is run instead of `plenary` for room workers.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Cluster:
         *,
         gateway_options: Sequence[str] = (),
         worker_options: Sequence[str] = (),
+        worker_program: str = "plenary",
         api_key: str = "",
     ) -> None:
         self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
@@ -91,6 +95,7 @@ class Cluster:
         self._servers = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", str(partitions)]
         self._gateway_options = gateway_options
         self._worker_options = worker_options
+        self._worker_program = worker_program
         self._api_key = api_key
         self.partitions = partitions
         self.roles: dict[str, Role] = {}
@@ -123,7 +128,8 @@ class Cluster:
 
     def _start(self, kind: str, name: str, options: list[str]) -> Role:
         url = f"http://127.0.0.1:{options[options.index('--port') + 1]}" if kind == "gateway" else ""
-        role = Role(name, [kind, "--name", name, *self._servers, *options], self._logs, url)
+        program = self._worker_program if kind == "roomworker" else "plenary"
+        role = Role(name, [kind, "--name", name, *self._servers, *options], self._logs, url, program)
         self.roles[name] = role
         if url:
             wait_until(lambda: ready(url), role)

@@ -1,0 +1,115 @@
+"""A message that kills whichever process handles it: it is found, set aside alone, and everybody else is served."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.fragile import DEADLY
+from tests.support.gateways import PATIENCE
+from tests.support.peer import Peer, Refusal
+from tests.support.resuming import ResumingPeer
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    """One partition, so that everybody's messages come the same way."""
+    cluster = Cluster(
+        redis_url,
+        amqp_url,
+        tmp_path,
+        1,
+        gateway_options=["--message-rate", "0"],
+        worker_program="tests.support.fragile",
+    )
+    try:
+        cluster.start("null", gateways=1, workers=2)
+        yield cluster
+    finally:
+        print(cluster.said())
+        cluster.stop()
+
+
+@asynccontextmanager
+async def replaced(cluster: Cluster) -> AsyncIterator[list[str]]:
+    """Each room worker that dies is followed by a new one, as by whatever supervises them; the names of the dead."""
+    dead: list[str] = []
+    names = (f"successor{n}" for n in count(1))
+
+    async def guard() -> None:
+        while True:
+            for name in [name for name in cluster.roles if not name.startswith(("gateway", "node"))]:
+                if name not in dead and not cluster.roles[name].alive:
+                    dead.append(name)
+                    await asyncio.to_thread(cluster.roomworker, next(names))
+            await asyncio.sleep(0.05)
+
+    guarding = asyncio.create_task(guard())
+    try:
+        yield dead
+    finally:
+        guarding.cancel()
+        await asyncio.wait([guarding])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for what no message tells of."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+async def test_the_message_that_workers_die_of_is_answered_500_and_set_aside_alone(cluster: Cluster) -> None:
+    url = cluster.roles["gateway1"].url
+    alice = await ResumingPeer.at([url], "salon", "alice")
+    bob = await Peer.connect(url, "salon", "bob")
+    carol = await ResumingPeer.at([url], "elsewhere", "carol")
+    peers = (alice, bob, carol)
+    for peer in peers:
+        await peer.join()
+    await alice.notified("newPeer", name="bob")
+    async with replaced(cluster) as dead:
+        asked: list[tuple[Peer, int]] = []
+
+        def ask(*those: Peer) -> None:
+            asked.extend((peer, peer.client.request({"method": "queryRoom"})) for peer in those)
+
+        for n in range(10):
+            ask(*peers)
+            alice.say(n)
+        deadly = alice.client.request({"method": DEADLY})
+        for n in range(10, 20):
+            ask(*peers)
+            alice.say(n)
+        with pytest.raises(Refusal) as refusal:
+            await alice.answer(deadly)
+        assert refusal.value.code == 500
+        for peer, id_ in asked:
+            assert "rtpCapabilities" in await peer.answer(id_)
+        print(f"{len(dead)} room workers died of it")
+        assert 2 <= len(dead) <= 4
+
+        # it is kept for a person to look at, and nothing else is
+        ((_, aside),) = cluster.redis.xrange("plenary:dead")  # type: ignore[misc]
+        assert aside[b"partition"] == b"0"
+        assert b"died" in aside[b"reason"]
+        assert DEADLY.encode() in base64.b64decode(json.loads(aside[b"item"])[-1])
+        assert alice.protoo.counts.connections == carol.protoo.counts.connections == 1
+        for peer in peers:
+            assert (peer.notifications, peer._answers) == ([], {})
+        alice.check()
+        carol.check()
+
+        # and afterwards nobody is suspected any more
+        for peer in peers:
+            await peer.produce((await peer.transports())[0])
+        await until(lambda: not cluster.redis.exists("plenary:suspects:0"))
+        assert all(cluster.roles[name].alive for name in cluster.roles if name not in dead)

@@ -1,0 +1,27 @@
+"""`python -m tests.support.fragile roomworker …`: as `plenary`, but there is a request that kills the process."""
+
+import os
+import signal
+from typing import Any
+
+from plenary import cli
+from shared.protocol import client
+
+DEADLY = "dieOfThis"
+"""The method."""
+
+
+def main() -> None:
+    decode = client.decode_request
+
+    def decode_or_die(data: Any) -> client.FromClient:
+        if DEADLY.encode() in bytes(data):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(data)
+
+    client.decode_request = decode_or_die
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
