@@ -1,0 +1,158 @@
+"""Room workers and gateways that come and go under load: everybody is served, in equal shares."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, address
+from tests.support.gateways import PATIENCE
+from tests.support.peer import Peer, Refusal
+from tests.support.resuming import ResumingPeer
+
+pytestmark = pytest.mark.servers
+UNLIMITED = ["--message-rate", "0"]
+ROOMS = 10
+UNKNOWN = {"method": "restartTransport", "id": 4711}
+"""Answered with few bytes, so that whoever asks it often is not dropped for reading too slowly."""
+UNHURRIED = ["--grace-seconds", "60"]
+
+
+@contextmanager
+def running(cluster: Cluster, workers: int) -> Iterator[Cluster]:
+    try:
+        cluster.start("null", gateways=2, workers=workers)
+        yield cluster
+    finally:
+        print(cluster.said())
+        cluster.stop()
+
+
+async def until(condition: Callable[[], object]) -> float:
+    """Waits for what no message tells of; the seconds that took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.05)
+    return loop.time() - began
+
+
+class Talker:
+    """Asks and talks until it is told to stop; `gaps` has the seconds that each answer took."""
+
+    def __init__(self, peer: ResumingPeer) -> None:
+        self.peer = peer
+        self.said = 0
+        self.gaps: list[float] = []
+        self.stopping = False
+
+    async def talk(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.stopping:
+            began = loop.time()
+            self.peer.say(self.said)
+            self.said += 1
+            assert "rtpCapabilities" in await self.peer.request("queryRoom")
+            self.gaps.append(loop.time() - began)
+            await asyncio.sleep(0.05)
+
+    def longest(self) -> float:
+        """Since the last time."""
+        gaps, self.gaps = self.gaps, []
+        return max(gaps, default=0.0)
+
+
+async def test_all_are_restarted_one_after_another_and_nothing_is_lost(
+    redis_url: str, amqp_url: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(
+        redis_url, amqp_url, tmp_path, gateway_options=[*UNLIMITED, *UNHURRIED], worker_options=UNHURRIED
+    )
+    with running(cluster, workers=3):
+        urls = [cluster.roles[name].url for name in ("gateway1", "gateway2")]
+        talkers: list[Talker] = []
+        for n in range(ROOMS):
+            alice = await ResumingPeer.at(urls, f"room{n}", "alice")
+            bob = await ResumingPeer.at(urls[::-1], f"room{n}", "bob")
+            for peer in (alice, bob):
+                await peer.join()
+            await alice.notified("newPeer", name="bob")
+            talkers += [Talker(alice), Talker(bob)]
+        print(f"balanced after {await until(lambda: cluster.balanced):.1f} s")
+        tasks = [asyncio.create_task(talker.talk()) for talker in talkers]
+
+        async def report(what: str) -> None:
+            """When everybody has been answered again, and in equal shares."""
+            seconds = await until(lambda: cluster.balanced)
+            counts = [len(talker.gaps) for talker in talkers]
+            await until(lambda: all(len(t.gaps) > n + 3 for t, n in zip(talkers, counts, strict=True)))
+            longest = sorted(talker.longest() for talker in talkers)
+            print(
+                f"{what}: longest answer {longest[-1]:.2f} s, of half the peers {longest[len(longest) // 2]:.2f} s,",
+                end=" ",
+            )
+            print(f"balanced after {seconds:.1f} s", {name: len(active) for name, active in cluster.shares().items()})
+
+        await asyncio.sleep(2)
+        await report("nothing happens")
+        for name in ("worker1", "worker2", "worker3"):
+            assert await asyncio.to_thread(cluster.roles[name].stop) == 0
+            await report(f"{name} left")
+            await asyncio.to_thread(cluster.roomworker, f"{name}b")
+            await until(lambda: len(cluster.shares()) == 3 and all(cluster.shares().values()))
+            await report(f"{name}b joined")
+        for name in ("gateway1", "gateway2"):
+            _, port = address(cluster.roles[name])
+            assert await asyncio.to_thread(cluster.roles[name].stop) == 0
+            await report(f"{name} left")
+            await asyncio.to_thread(cluster.gateway, name, port)
+            await report(f"{name} is back")
+        cluster.roles["worker1b"].kill()
+        await until(lambda: cluster.balanced)
+        await report("worker1b was killed")
+
+        for talker in talkers:
+            talker.stopping = True
+        await asyncio.gather(*tasks)
+        for one, other in zip(talkers[::2], talkers[1::2], strict=True):
+            for listener, speaker in ((one, other), (other, one)):
+                await listener.peer.hears(speaker.said)
+                assert listener.peer.messages == list(range(speaker.said))
+                assert listener.peer.notifications == []
+                listener.peer.check()
+        assert all(talker.peer.protoo.counts.resumed >= 1 for talker in talkers)
+        print(f"{sum(talker.said for talker in talkers)} requests and as many messages")
+
+
+async def test_one_extremely_busy_peer_starves_nobody_in_its_partition(
+    redis_url: str, amqp_url: str, tmp_path: Path
+) -> None:
+    flood = 20_000
+    with running(Cluster(redis_url, amqp_url, tmp_path, 1, gateway_options=UNLIMITED), workers=1) as cluster:
+        urls = [cluster.roles[name].url for name in ("gateway1", "gateway2")]
+        busy = await Peer.connect(urls[0], "salon", "busy")
+        quiet = [await Peer.connect(url, room, "quiet") for url, room in ((urls[0], "elsewhere"), (urls[1], "far"))]
+        for peer in (busy, *quiet):
+            await peer.join()
+        asked = [busy.client.request(UNKNOWN) for _ in range(flood)]
+        await refused(busy, asked[0])
+        loop = asyncio.get_running_loop()
+        trips = []
+        for _ in range(2):
+            for peer in quiet:
+                began = loop.time()
+                assert "rtpCapabilities" in await peer.request("queryRoom")
+                trips.append(round(loop.time() - began, 3))
+        answered = len(busy.client.frames) + 1
+        print(f"{answered} of {flood} were answered before 2 of each of the others, which took {trips} s")
+        assert answered < flood
+        for id_ in asked[1:]:
+            await refused(busy, id_)
+
+
+async def refused(peer: Peer, id_: int) -> None:
+    with pytest.raises(Refusal):
+        await peer.answer(id_)
