@@ -343,6 +343,7 @@ class MediaNode:
             "transports": counts.transports,
             "producers": counts.producers,
             "consumers": counts.consumers,
+            "paused": counts.paused,
             "load": counts.load / max(1, self._objects.engines),
         }
 

@@ -36,6 +36,7 @@ class Entry:
         "living_on_it",
         "memo",
         "parent",
+        "paused",
         "producer",
         "profile",
         "router",
@@ -55,6 +56,7 @@ class Entry:
         self.consumers: dict[EngineId, Entry] = {}
         self.memo: dict[str | int, media.AnyResult | list[Done]] = {}
         self.told: dict[_Property, int] = {}
+        self.paused = False
         self.profile: EffectiveProfile | None = None
 
     def everything(self) -> "Iterator[Entry]":
@@ -71,6 +73,8 @@ class Counts:
     transports: int = 0
     producers: int = 0
     consumers: int = 0
+    paused: int = 0
+    """Of the producers and consumers."""
 
     @property
     def load(self) -> int:
@@ -111,6 +115,7 @@ class Objects:
             total.transports += counts.transports
             total.producers += counts.producers
             total.consumers += counts.consumers
+            total.paused += counts.paused
         return total
 
     def routers(self) -> list[RouterRef]:
@@ -192,6 +197,7 @@ class Objects:
             if producer is None:
                 return None
         entry = self._add(kind, target, parent)
+        self._pause(entry, request.paused)
         if producer:
             entry.producer = producer
             producer.consumers[target] = entry
@@ -248,7 +254,9 @@ class Objects:
             return
         entry.told[_property(order)] = order.v
         entry.engine.order(order, entry.parent.id if entry.parent else "")
-        if isinstance(order, media.Close):
+        if isinstance(order, media.Pause | media.Resume):
+            self._pause(entry, isinstance(order, media.Pause))
+        elif isinstance(order, media.Close):
             if entry.kind == "router":
                 self._remove_router(entry, _CLOSED)
             else:
@@ -276,8 +284,15 @@ class Objects:
                 gone.parent.living_on_it.pop(gone.id, None)
             if gone.producer:
                 gone.producer.consumers.pop(gone.id, None)
+            self._pause(gone, False)
             self._count(gone, -1)
             removed(gone)
+
+    def _pause(self, entry: Entry, paused: bool) -> None:
+        counts = self._engines.get(entry.engine)
+        if counts:
+            counts.paused += paused - entry.paused
+        entry.paused = paused
 
     def _count(self, entry: Entry, change: int) -> None:
         counts = self._engines.get(entry.engine)

@@ -111,6 +111,11 @@ async def engines(world: World, people: Sequence[Participant]) -> list[Wrong]:
         "transports": sum(len(it.transports) for it in there),
         "producers": sum(len(it.producers) for it in there),
         "consumers": sum(bool(consumer.transport) for it in there for consumer in it.consumers.values()),
+        "paused": sum(
+            sum(paused for _, paused in it.producers.values())
+            + sum(bool(consumer.transport) and consumer.paused for consumer in it.consumers.values())
+            for it in there
+        ),
     }
     while True:
         nodes = [await asyncio.to_thread(world.registered, node) or {} for node in world.nodes]

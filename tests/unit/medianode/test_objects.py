@@ -304,3 +304,14 @@ def test_the_null_engine_answers_everything_consistently(requests: Any) -> None:
     (restarted,) = ask(objects, requests.restart(1))
     assert isinstance(restarted, media.IceRestarted)
     assert restarted.ice_parameters != created.ice_parameters
+
+
+def test_what_is_paused_is_counted(room: Objects, requests: Any) -> None:
+    ask(room, requests.produce("second", paused=True))
+    room.order(Pause("consumer", 5, "consumer"))
+    room.order(Pause("consumer", 6, "consumer"))
+    assert room.counts().paused == 2
+    room.order(Resume("second", 7, "producer"))
+    assert room.counts().paused == 1
+    room.order(Close("transport", 8, "transport"))
+    assert room.counts().paused == 0
