@@ -117,3 +117,37 @@ async def test_a_killed_rabbitmq_comes_back_with_every_subscription(killable_rab
     await inbox.until(lambda it: b"second" in it.bodies)
     assert (inbox.lost, notified.lost) == (1, 1)
     await broker.close()
+
+
+@pytest.mark.servers
+async def test_when_rabbitmq_takes_no_publishes_acks_still_count(amqp_url: str, rabbitmq_server: Server) -> None:
+    """A memory alarm stops it reading whoever publishes: what is finished must go another way (DELIVERY B3)."""
+    broker = AmqpBroker(amqp_url, partitions=PARTITIONS, queue_type="classic", name="test")
+    await within(broker.connect())
+    inbox = Inbox(ack=False)
+    await consume(broker, inbox)
+
+    async def ctl(*args: str) -> list[list[str]]:
+        return await asyncio.to_thread(ctl_rows, rabbitmq_server, *args)
+
+    async def unfinished() -> str:
+        return next(row[1] for row in await ctl("list_queues", "name", "messages") if row[0] == "rooms.0")
+
+    publishes = [broker.publish("rooms", "0", b"x") for _ in range(10)]
+    await inbox.has(10)
+    await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.000001")
+    try:
+        async with asyncio.timeout(WITHIN):
+            while ["blocked"] not in await ctl("list_connections", "state"):
+                publishes.append(broker.publish("rooms", "0", b"x"))
+            while await unfinished() != str(len(inbox.deliveries)):
+                await asyncio.sleep(0.1)
+            for delivery in inbox.deliveries:
+                delivery.ack()
+            while await unfinished() != "0":
+                await asyncio.sleep(0.1)
+        assert not publishes[-1].done()
+    finally:
+        await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
+    await within(asyncio.gather(*publishes))
+    await broker.close()

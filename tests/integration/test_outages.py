@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 
 from shared.protocol.bus import partition_of
+from tests.fault.world import Process, Shape, World
 from tests.support.cluster import Cluster, Role, ready
 from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
@@ -146,6 +147,75 @@ async def test_rabbitmq_is_away_for_twenty_seconds(redis_url: str, killable_rabb
 async def test_redis_is_away_for_as_long(killable_redis: Server, amqp_url: str, tmp_path: Path) -> None:
     with running(outage_cluster(killable_redis.url, amqp_url, tmp_path)) as cluster:
         await through_an_outage(cluster, killable_redis, seconds=20)
+
+
+async def test_servers_that_only_some_reach(
+    killable_redis: Server, killable_rabbitmq: Server, tmp_path: Path
+) -> None:
+    """Each process has its own way to Redis and to RabbitMQ; one way is cut at a time."""
+    world = World(killable_redis, killable_rabbitmq, tmp_path, Shape(workers=2, nodes=1, grace=60))
+    partition = partition_of("salon", world.shape.partitions)
+
+    def serving(worker: Process) -> bool:
+        return partition in (world.registered(worker) or {}).get("active", ())
+
+    def shared() -> bool:
+        return sorted(len((world.registered(worker) or {}).get("active", ())) for worker in world.workers) == [4, 4]
+
+    try:
+        await world.start()
+        near, far = world.gateways
+        alice = await ResumingPeer.at([near.url, far.url], "salon", "alice")
+        bob = await ResumingPeer.at([far.url, near.url], "salon", "bob")
+        for peer in (alice, bob):
+            await peer.join()
+        await alice.notified("newPeer", name="bob")
+
+        for link in ("redis", "rabbitmq"):  # its worker: another serves the room
+            await until(shared)
+            (cut,) = [worker for worker in world.workers if serving(worker)]
+            (other,) = [worker for worker in world.workers if worker is not cut]
+            cut.cut(link)
+            await answered(ask(alice, bob))
+            await until(lambda other=other: serving(other))
+            await cut.heal(link)
+
+        near.cut("rabbitmq")  # alice's gateway: she waits, nobody else does
+        waiting = ask(alice)
+        alice.say("late")
+        await answered(ask(bob))
+        assert alice.protoo.connected
+        assert not any(id_ in alice._answers for _, id_ in waiting)
+        await near.heal("rabbitmq")
+        await answered(waiting)
+        await bob.hears(1)
+        assert alice.protoo.counts.connections == 1
+
+        near.cut("redis")  # taken for dead, while it serves: she goes on at another
+        while not alice.protoo.counts.resumed:
+            await answered(ask(alice, bob))
+        await near.heal("redis")
+        await answered(ask(alice, bob))
+
+        world.nodes[0].cut("rabbitmq")  # the media node: 503, and nothing else waits
+        making = alice.client.request({"method": "createTransport", "id": 1, "direction": "recv", "options": {}})
+        await answered(ask(bob))
+        with pytest.raises(Refusal) as refusal:
+            await alice.answer(making)
+        assert refusal.value.code == 503
+        await world.nodes[0].heal("rabbitmq")
+        async with asyncio.timeout(PATIENCE):
+            while (media := await alice.offered_transport()) is None:
+                await asyncio.sleep(0.1)
+        await alice.produce(media)
+        await bob.notified("newConsumer", peerName="alice")
+        nothing_else(alice, bob)
+        for peer in (alice, bob):
+            await peer.close()
+        assert not any((await world.stop()).values())
+    finally:
+        print(world.said())
+        await world.abort()
 
 
 # --- a room worker hangs ------------------------------------------------------------------------------------------
