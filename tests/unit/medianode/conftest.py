@@ -57,9 +57,9 @@ class Requests:
     def restart(self, generation: int, transport: str = "transport") -> media.RestartIce:
         return media.RestartIce(self.router, transport, generation)
 
-    def produce(self, producer: str = "producer", transport: str = "transport") -> media.Produce:
+    def produce(self, producer: str = "producer", transport: str = "transport", **more: Any) -> media.Produce:
         parameters = RtpParameters(codecs=[OPUS], encodings=[Encoding(ssrc=1111)])
-        return media.Produce(self.router, transport, producer, "audio", parameters, [], [2222])
+        return media.Produce(self.router, transport, producer, "audio", parameters, [], [2222], **more)
 
     def update(self, generation: int) -> media.UpdateProducer:
         parameters = RtpParameters(codecs=[OPUS], encodings=[Encoding(ssrc=4444)])
