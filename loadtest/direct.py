@@ -1,0 +1,64 @@
+"""Whether messages to one peer come: each that was taken, once, in order. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Wrong = Callable[[str, str], None]
+
+
+@dataclass
+class _Line:
+    """From one peer to one other."""
+
+    said: int = 0
+    heard: int = 0
+    taken: set[int] = field(default_factory=set)
+    """Answered, not heard yet."""
+    early: set[int] = field(default_factory=set)
+    """Heard, not answered yet."""
+
+
+class DirectMessages:
+    """Of one room. Numbers go up by one for each message from one peer to one other, over all their lives."""
+
+    def __init__(self, room: str, wrong: Wrong) -> None:
+        self._room = room
+        self._wrong = wrong
+        self._lines: dict[tuple[str, str], _Line] = {}
+
+    def say(self, sender: str, receiver: str) -> int:
+        """The number of the next message."""
+        line = self._lines.setdefault((sender, receiver), _Line())
+        line.said += 1
+        return line.said
+
+    def taken(self, sender: str, receiver: str, n: int) -> None:
+        """It was answered, not with an error: the receiver was there."""
+        line = self._lines[sender, receiver]
+        if n in line.early:
+            line.early.discard(n)
+        else:
+            line.taken.add(n)
+
+    def heard(self, sender: str, receiver: str, n: int) -> None:
+        line = self._lines.get((sender, receiver))
+        about = f"{self._room}/{receiver}: message {n} of {sender} to it alone"
+        if line is None or n > line.said:
+            self._wrong("unlike", f"{about}, which was never sent")
+        elif n <= line.heard:
+            kind = "reordered" if n in line.taken else "duplicated"
+            self._wrong(kind, f"{about} came {'after' if kind == 'reordered' else 'again,'} {line.heard}")
+            line.taken.discard(n)
+        else:
+            line.heard = n
+            if n in line.taken:
+                line.taken.discard(n)
+            else:
+                line.early.add(n)
+
+    def settle(self) -> None:
+        """Nothing is under way any more: what was taken has come."""
+        for (sender, receiver), line in self._lines.items():
+            for n in sorted(line.taken):
+                self._wrong("lost", f"{self._room}/{receiver}: message {n} of {sender} to it alone never came")
+            line.taken.clear()

@@ -1,0 +1,82 @@
+"""Durations, counted in buckets that are never wider than 3 % of what they hold. Cheap to add to and to merge."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_HALF: Final = 32
+"""Buckets for each power of two: what is below twice as many microseconds is counted exactly."""
+
+
+def bucket(microseconds: int) -> int:
+    """The bucket of a duration; a longer one is never in a lower bucket."""
+    shift = microseconds.bit_length() - _HALF.bit_length()
+    return microseconds if shift <= 0 else _HALF * shift + (microseconds >> shift)
+
+
+def highest(index: int) -> int:
+    """The longest duration of a bucket, microseconds."""
+    if index < 2 * _HALF:
+        return index
+    shift, rest = divmod(index - _HALF, _HALF)
+    return ((_HALF + rest + 1) << shift) - 1
+
+
+@dataclass
+class Histogram:
+    """Durations in seconds go in and come out; inside they are whole microseconds."""
+
+    count: int = 0
+    total: int = 0
+    longest: int = 0
+    buckets: dict[int, int] = field(default_factory=dict)
+
+    def add(self, seconds: float) -> None:
+        """Less than nothing counts as nothing."""
+        microseconds = max(0, int(seconds * 1e6))
+        self.count += 1
+        self.total += microseconds
+        self.longest = max(self.longest, microseconds)
+        index = bucket(microseconds)
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+
+    def merge(self, other: "Histogram") -> None:
+        self.count += other.count
+        self.total += other.total
+        self.longest = max(self.longest, other.longest)
+        for index, count in other.buckets.items():
+            self.buckets[index] = self.buckets.get(index, 0) + count
+
+    def percentile(self, percent: float) -> float:
+        """Seconds that `percent` of all durations do not exceed, at most 3 % too long. 0 if there are none."""
+        wanted = max(1, math.ceil(self.count * percent / 100))
+        seen = 0
+        for index in sorted(self.buckets):
+            seen += self.buckets[index]
+            if seen >= wanted:
+                return min(highest(index), self.longest) / 1e6
+        return 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count / 1e6 if self.count else 0.0
+
+    @property
+    def maximum(self) -> float:
+        return self.longest / 1e6
+
+    def steps(self) -> Iterator[tuple[float, int]]:
+        """Each bucket that holds something: its longest duration in seconds and how many, shortest first."""
+        for index in sorted(self.buckets):
+            yield highest(index) / 1e6, self.buckets[index]
+
+    def dump(self) -> list[Any]:
+        """For JSON; `load` reads it."""
+        return [self.count, self.total, self.longest, {str(index): n for index, n in self.buckets.items()}]
+
+    @classmethod
+    def load(cls, dumped: list[Any]) -> "Histogram":
+        count, total, longest, buckets = dumped
+        known: Mapping[str, int] = buckets
+        return cls(count, total, longest, {int(index): n for index, n in known.items()})

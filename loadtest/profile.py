@@ -1,0 +1,61 @@
+"""What virtual peers do: a table of profiles."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Rates are per peer and second; `stay` and `whole` are mean seconds.
+
+    `stay`: how long a peer is in its room before it leaves and comes again; 0: as long as the test, unless
+    `--churn` says otherwise. `whole`: how long a connection lasts before it is cut and resumed; 0: for ever.
+    """
+
+    about: str
+    joins: bool = True
+    media: bool = True
+    messages: float = 0.0
+    to_one: float = 0.2
+    """Share of the messages that are for one peer; the others are for all."""
+    message_bytes: int = 120
+    controls: float = 0.0
+    """Pauses, resumes, profiles, ICE restarts, closed and new producers, queries."""
+    stay: float = 0.0
+    whole: float = 0.0
+
+
+PROFILES: Final[dict[str, Profile]] = {
+    "calls": Profile(
+        "What browsers do: two transports, audio and video, every consumer enabled; then now and then a message, "
+        "a pause or resume, another profile, and a peer that leaves and comes again.",
+        messages=0.2,
+        controls=0.2,
+        stay=120,
+    ),
+    "messages": Profile(
+        "Peers join and send messages, four a second each; no media. Measures relay and fan-out.",
+        media=False,
+        messages=4,
+    ),
+    "joins": Profile(
+        "As calls, but nobody stays: every peer leaves after ten seconds and comes again. Measures joining.",
+        messages=0.1,
+        stay=10,
+    ),
+    "flaky": Profile(
+        "As calls, over bad networks: each connection is cut every 20 seconds and the session resumed.",
+        messages=0.5,
+        controls=0.2,
+        stay=120,
+        whole=20,
+    ),
+    "idle": Profile(
+        "Connects and stays, without joining. Measures what a connection costs.", joins=False, media=False
+    ),
+}
+
+
+def described() -> str:
+    """The table for people, one line each."""
+    return "\n".join(f"{name}: {profile.about}" for name, profile in PROFILES.items())
