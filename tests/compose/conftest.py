@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 
 from tests.compose import stack
+from tests.e2e.conftest import CHROMIUM, browsers, launch
+
+__all__ = ["browsers", "cluster", "image", "launch", "needs"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,8 +26,15 @@ def image() -> str:
 
 
 @pytest.fixture
+def needs() -> None:
+    """What a browser of these tests needs: page and engine are in the image."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+
+
+@pytest.fixture
 def cluster(image: str) -> Iterator[stack.Stack]:
-    """One of each role, on the null engine; not started."""
+    """Not started."""
     it = stack.Stack()
     try:
         yield it

@@ -1,11 +1,13 @@
 """The cluster of docker-compose.yml, under a project name and on ports of its own."""
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final, Literal, TypeAlias
@@ -22,6 +24,7 @@ IMAGE: Final = "plenary:compose-test"
 BASES: Final = ("debian:bookworm-slim", "haproxy:lts", "rabbitmq:3-management", "redis:7.2-bookworm")
 ENGINES: Final = 2
 """As test.env says."""
+SETTLED_WITHIN, LOOK_AGAIN = 120.0, 0.5
 BUILD_WITHIN, WITHIN = 3600.0, 300.0
 """Seconds for a command; the engine may have to be compiled."""
 
@@ -170,6 +173,17 @@ class Stack:
 
 def now() -> str:
     return docker("info", "--format", "{{.SystemTime}}").strip()
+
+
+async def until(what: str, condition: Callable[[], object]) -> None:
+    """Returns when it is so, and says it."""
+    try:
+        async with asyncio.timeout(SETTLED_WITHIN):
+            while not await asyncio.to_thread(condition):
+                await asyncio.sleep(LOOK_AGAIN)
+    except TimeoutError:
+        raise AssertionError(f"not within {SETTLED_WITHIN:.0f} s: {what}") from None
+    print(what, flush=True)
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None, within: float = WITHIN) -> str:

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from tests.compose.stack import Stack, now
+from tests.compose.stack import SETTLED_WITHIN, Stack, now, until
 from tests.fault import checks
 from tests.fault.driver import Crowd, Load
 from tests.fault.participant import Participant, Wrong
 
 LOAD = Load(rooms=8, peers=3)
-SETTLED_WITHIN = 120.0
 
 
 async def test_nothing_is_lost_doubled_or_reordered_while_gateways_and_room_workers_come_and_go(
@@ -90,13 +89,6 @@ def partitions(cluster: Stack) -> list[list[int]]:
 
 def resumptions(participant: Participant) -> int:
     return sum(session.counts.resumed for session in participant.sessions)
-
-
-async def until(what: str, condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(SETTLED_WITHIN):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.5)
-    print(what, flush=True)
 
 
 def tell(crowd: Crowd) -> None:

@@ -1,0 +1,37 @@
+"""Two browsers in a call through everything: HAProxy, the image's page and engine, the published media ports."""
+
+import asyncio
+
+import pytest
+
+from tests.compose.stack import Stack, now, until
+from tests.e2e.conftest import Browsers
+from tests.e2e.test_resume import _WATCH, nothing_happened
+
+
+@pytest.mark.browser
+async def test_a_call_goes_on_when_a_gateway_is_removed(cluster: Stack, browsers: Browsers) -> None:
+    await asyncio.to_thread(cluster.scale, gateways=2, workers=1)
+    await until("everybody is well", lambda: not cluster.unhealthy())
+    alice = await browsers.open(cluster.url, "alice")
+    bob = await browsers.open(cluster.url, "bob")
+    await alice.hears_and_sees("bob")
+    await bob.hears_and_sees("alice")
+    await until("one at each gateway", lambda: connections(cluster) == [1, 1])
+    for page in (alice, bob):
+        await page.page.evaluate(_WATCH)
+
+    since = now()
+    await asyncio.to_thread(cluster.scale, gateways=1, workers=1)
+    await until("both at the one that is left", lambda: connections(cluster) == [2])
+
+    await alice.hears_and_sees("bob")
+    await bob.hears_and_sees("alice")
+    for page in (alice, bob):
+        await nothing_happened(page)
+    assert sum([await page.page.evaluate("() => plenary.resumed") for page in (alice, bob)]) == 1
+    assert [it.code for it in cluster.ended(since)] == [0]
+
+
+def connections(cluster: Stack) -> list[int]:
+    return [info["connections"] for info in cluster.members("gateways").values()]
