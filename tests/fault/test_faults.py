@@ -11,6 +11,7 @@ import pytest
 from tests.fault import report
 from tests.fault.driver import Load, run
 from tests.fault.faults import Durations, Kind
+from tests.fault.world import QueueType, Shape
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.servers, pytest.mark.fault]
@@ -19,16 +20,21 @@ SEED = "1"
 LOAD = Load(rooms=6, peers=3)
 SHORT = Durations(frozen=2.5, cut=4.0, down=0.5, between=0.3)
 
-LEFT_OUT: dict[Kind, str] = {}
-"""Fault types that break something we know of, with what that is."""
+OF_THE_QUEUES: list[Kind] = ["worker-kill", "worker-term", "worker-freeze", "rabbitmq-link", "rabbitmq-kill"]
+"""What another type of queue makes a difference to."""
 
 
+@pytest.mark.parametrize(("queue_type", "kinds"), [("classic", list(get_args(Kind))), ("quorum", OF_THE_QUEUES)])
 async def test_nothing_is_lost_doubled_or_reordered_whoever_dies(
-    killable_redis: Server, killable_rabbitmq: Server, tmp_path: Path
+    queue_type: QueueType,
+    kinds: list[Kind],
+    killable_redis: Server,
+    killable_rabbitmq: Server,
+    tmp_path: Path,
 ) -> None:
-    kinds: list[Kind] = [kind for kind in get_args(Kind) if kind not in LEFT_OUT]
+    shape = Shape(queue_type=queue_type)
     outcome = await run(
-        killable_redis, killable_rabbitmq, tmp_path, SEED, kinds, longest=SHORT, load=LOAD, tell=print
+        *(killable_redis, killable_rabbitmq, tmp_path, SEED, kinds), longest=SHORT, shape=shape, load=LOAD, tell=print
     )
     print(report.as_table([outcome]))
     assert [injection.kind for injection in outcome.injections] == kinds
