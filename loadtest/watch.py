@@ -52,12 +52,12 @@ class Watch:
         return Sample(round(at, 2), {name: round(it, 3) for name, it in cpu.items()}, memory, queued)
 
     def _generating(self, pids: Iterable[int]) -> Iterator[tuple[str, psutil.Process]]:
-        for number, pid in enumerate(pids):
+        for pid in pids:
             try:
                 process = self._generators.setdefault(pid, psutil.Process(pid))
             except psutil.Error:
                 continue
-            yield f"load generator {number + 1}", process
+            yield "load generators", process
 
     async def close(self) -> None:
         if self._queues is not None:

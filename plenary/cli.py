@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from loadtest.command import loadtest
 from plenary import allinone, api, options, process, roles, status
 from shared import log
 from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
@@ -94,6 +95,7 @@ def _status(
 
 
 api.add_to(app)
+app.command(name="loadtest")(loadtest)
 
 
 def main() -> None:
