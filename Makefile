@@ -54,6 +54,7 @@ clean: ## everything made here (the engine stays in its cache)
 .PHONY: servers certificate
 servers:
 	@scripts/need redis-server rabbitmq-server chromium
+	@scripts/promtool $(CACHE) || echo "the tests with promtool will be skipped" >&2
 	@test "$$(id -u)" != 0 || scripts/need firefox-esr iproute2 || echo "the test with Firefox will be skipped" >&2
 
 certificate:

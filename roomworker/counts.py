@@ -16,8 +16,10 @@ OK = 200
 
 @dataclass(slots=True)
 class Counts:
-    handled: dict[tuple[Message | None, int], int] = field(default_factory=dict)
-    """Messages of clients by kind and outcome (200 or an error's code). None: of no kind that there is."""
+    handled: dict[Message | None, int] = field(default_factory=dict)
+    """Messages of clients that had their effect, by kind."""
+    refused: dict[tuple[Message | None, int], int] = field(default_factory=dict)
+    """Those that had none, by kind (None: of no kind that there is) and error's code."""
     defects_total: int = 0
     """Messages whose handler raised what it must not."""
     dead_letters_total: int = 0
@@ -50,6 +52,9 @@ class Counts:
     items_to_nodes: Histogram = field(default_factory=sizes)
     rooms_committed: Histogram = field(default_factory=sizes)
     """Rooms that were committed in one round trip."""
+
+    def refuse(self, kind: Message | None, code: int) -> None:
+        self.refused[kind, code] = self.refused.get((kind, code), 0) + 1
 
     def committed(self, statuses: Sequence[Status], took: float) -> None:
         """One round trip, `took` seconds."""

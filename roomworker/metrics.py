@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
+from roomworker.counts import OK
 from roomworker.dispatch import method_of
 from shared.metrics import counter, described_in, gauge, histogram
 from shared.protocol.media import name_of
@@ -100,8 +101,9 @@ class WorkerMetrics:
         yield TAKEOVERS.of(counts.takeovers_total)
         yield HAND_OVERS.of(counts.hand_overs_total)
         yield STEP_DOWNS.of(counts.step_downs_total)
+        handled = {(kind, OK): count for kind, count in counts.handled.items()} | counts.refused
         yield REQUESTS.by(
-            {(method_of(kind) if kind else "other", code): count for (kind, code), count in counts.handled.items()}
+            {(method_of(kind) if kind else "other", code): count for (kind, code), count in handled.items()}
         )
         yield DEFECTS.of(counts.defects_total)
         yield UNREADABLE.of(sum(partition.bad_items for partition in partitions))

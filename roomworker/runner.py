@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias, TypeVar, cast
 
 from roomworker import actions, dispatch, mediaevents, resumption, stats
 from roomworker import session as sessions
-from roomworker.counts import OK, Counts
+from roomworker.counts import Counts
 from roomworker.dispatch import Handled
 from roomworker.lane import Defect, Identity, Job, Lane, number
 from roomworker.room import Changes, Reply, Room
@@ -226,8 +226,8 @@ class Runner:
         while lane.job is None and lane.queue:
             job = lane.job = lane.queue.popleft()
             item = cast("bus.Input | bus.Refused", job.item)
-            lane.kind = None
             if isinstance(item, bus.Refused):
+                lane.kind = None
                 self._finish(lane, error(item.code, item.reason))
                 continue
             handled = self._guarded(job, partial(self._start, lane, item))
@@ -239,6 +239,7 @@ class Runner:
 
     def _start(self, lane: Lane, item: bus.Input) -> Handled | PlenaryError:
         if (item.session, item.n) in self._poisoned:
+            lane.kind = dispatch.meant(item)
             return InternalError("this message met a defect of the server")
         try:
             message = dispatch.read(item)
@@ -297,16 +298,22 @@ class Runner:
         assert job is not None
         item = cast("bus.Input | bus.Refused", job.item)
         lane.job = None
-        counted = lane.kind, outcome.code if isinstance(outcome, PlenaryError) else OK
-        self._handled[counted] = self._handled.get(counted, 0) + 1
         session.n_in = item.n
         self.room.touch(session)
-        if item.id is not None:
-            if isinstance(outcome, PlenaryError):
-                self.room.send(session, protoo.error_frame(item.id, outcome))
-            else:
+        if not isinstance(outcome, PlenaryError):
+            self._handled[lane.kind] = self._handled.get(lane.kind, 0) + 1
+            if item.id is not None:
                 self.room.send(session, protoo.answer_frame(item.id, outcome))
-        elif isinstance(outcome, PlenaryError):
+        else:
+            self._shell.counts.refuse(lane.kind, outcome.code)
+            self._refused(session, item, outcome)
+        self._finished.append(job)
+        self._tell_stats()
+
+    def _refused(self, session: Session, item: "bus.Input | bus.Refused", outcome: PlenaryError) -> None:
+        if item.id is not None:
+            self.room.send(session, protoo.error_frame(item.id, outcome))
+        else:
             logger.info(
                 "notification not applied",
                 room=self.room.name,
@@ -314,8 +321,6 @@ class Runner:
                 code=outcome.code,
                 reason=outcome.reason,
             )
-        self._finished.append(job)
-        self._tell_stats()
 
     # --- stats ------------------------------------------------------------------------------------------------
 

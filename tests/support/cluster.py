@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 class Role:
-    """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API.
+    """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API, `metrics_url` of
+    any role's metrics, where the cluster has them.
 
     `program` is another module that takes the same arguments.
     """
@@ -32,6 +33,7 @@ class Role:
         self.name = name
         self.url = url
         self.api_url = ""
+        self.metrics_url = ""
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -75,7 +77,8 @@ class Cluster:
     """Starts roles and waits until they serve.
 
     `gateway_options` and `worker_options` are what every one of them gets besides; with an `api_key` each gateway
-    serves the server API. `worker_program` is run instead of `plenary` for room workers.
+    serves the server API, with `metrics` every process its metrics. `worker_program` is run instead of `plenary` for
+    room workers.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Cluster:
         worker_options: Sequence[str] = (),
         worker_program: str = "plenary",
         api_key: str = "",
+        metrics: bool = False,
     ) -> None:
         self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
         self._logs = logs
@@ -97,6 +101,7 @@ class Cluster:
         self._worker_options = worker_options
         self._worker_program = worker_program
         self._api_key = api_key
+        self._metrics = metrics
         self.partitions = partitions
         self.roles: dict[str, Role] = {}
 
@@ -129,7 +134,9 @@ class Cluster:
     def _start(self, kind: str, name: str, options: list[str]) -> Role:
         url = f"http://127.0.0.1:{options[options.index('--port') + 1]}" if kind == "gateway" else ""
         program = self._worker_program if kind == "roomworker" else "plenary"
-        role = Role(name, [kind, "--name", name, *self._servers, *options], self._logs, url, program)
+        metrics = ["--metrics-port", str(free_port())] if self._metrics else []
+        role = Role(name, [kind, "--name", name, *self._servers, *options, *metrics], self._logs, url, program)
+        role.metrics_url = f"http://127.0.0.1:{metrics[-1]}" if metrics else ""
         self.roles[name] = role
         if url:
             wait_until(lambda: ready(url), role)

@@ -1,0 +1,206 @@
+"""What is exposed is documented, what is documented is exposed, and alerts and dashboards speak of nothing else."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakeredis import FakeAsyncRedis
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+
+from gateway.metrics import GatewayMetrics
+from gateway.server import Gateway
+from medianode.metrics import NodeMetrics
+from medianode.metrics import process as usage
+from medianode.node import MediaNode
+from medianode.null import NullEngine
+from plenary.exposition import Exposition
+from roomworker.metrics import WorkerMetrics
+from roomworker.worker import RoomWorker
+from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.metrics import Described
+from shared.settings import RunSettings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+ALL = (
+    *Exposition.described,
+    *GatewayMetrics.described,
+    *WorkerMetrics.described,
+    *NodeMetrics.described,
+)
+OF_OTHERS = re.compile(r"up|ALERTS|process_\w+|rabbitmq_\w+")
+PARTS = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
+
+
+# --- the document ---------------------------------------------------------------------------------------------
+
+
+def rows() -> list[tuple[str, str, tuple[str, ...], str]]:
+    """Name, type, labels and meaning of each metric in docs/METRICS.md."""
+    found = []
+    for line in (ROOT / "docs" / "METRICS.md").read_text().splitlines():
+        if line.startswith("| `plenary_"):
+            name, kind, labels, meaning, _ = (cell.strip() for cell in line.strip("|").split(" | "))
+            found.append((name.strip("`"), kind, tuple(re.findall(r"`(\w+)`", labels)), meaning))
+    return found
+
+
+def test_what_is_described_is_documented_in_the_same_words() -> None:
+    assert rows() == [(each.name, each.kind, each.labels, each.help) for each in ALL]
+
+
+def test_names_are_as_prometheus_wants_them() -> None:
+    assert len({each.name for each in ALL}) == len(ALL)
+    for each in ALL:
+        assert re.fullmatch(r"plenary_[a-z_]+", each.name)
+        assert each.name.endswith("_total") == (each.kind == "counter")
+        assert not re.search(r"_(ms|millis|kb|mb|percent)\b", each.name)
+        assert not {"room", "peer", "session_id"} & set(each.labels)
+
+
+def test_every_alert_is_documented() -> None:
+    text = (ROOT / "docs" / "METRICS.md").read_text()
+    assert {rule["alert"] for rule in rules()} == set(re.findall(r"`(Plenary\w+)`", text))
+
+
+# --- what is exposed ------------------------------------------------------------------------------------------
+
+
+def names(metrics: Iterable[Metric]) -> list[str]:
+    """As `Described` calls them."""
+    return [f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in metrics]
+
+
+def described(of: tuple[Described, ...]) -> list[str]:
+    return sorted(each.name for each in of)
+
+
+async def test_every_role_exposes_what_it_describes() -> None:
+    broker, redis = MemoryBroker(MemoryHub(4)), FakeAsyncRedis()
+    settings = RunSettings(partitions=4, engine="null")
+    worker = WorkerMetrics(RoomWorker(settings, broker, redis))
+    await worker.refresh()
+    for role in (
+        GatewayMetrics(Gateway(settings, broker, redis)),
+        worker,
+        NodeMetrics(MediaNode(settings, broker, redis, lambda _: NullEngine("127.0.0.1"))),
+    ):
+        assert sorted(names(role.collect())) == described(role.described)
+    await redis.aclose()
+
+
+def test_every_process_exposes_what_it_describes() -> None:
+    assert sorted(names(Exposition(4).collect())) == described(Exposition.described)
+
+
+def test_what_is_said_of_the_process_itself_is_documented() -> None:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    text = (ROOT / "docs" / "METRICS.md").read_text()
+    assert {f"`{name}`" for name in names(registry.collect())} <= set(re.findall(r"`process_\w+`", text))
+
+
+async def test_a_redis_that_is_away_is_no_reason_not_to_answer() -> None:
+    redis = FakeAsyncRedis(connected=False)
+    metrics = WorkerMetrics(RoomWorker(RunSettings(partitions=1), MemoryBroker(MemoryHub(1)), redis))
+    await metrics.refresh()
+    assert "plenary_roomworker_dead_letters" in names(metrics.collect())
+
+
+def test_the_usage_of_a_process_is_seconds_and_bytes() -> None:
+    used = usage(os.getpid())
+    assert used is not None
+    assert used.cpu <= sum(os.times()[:2]) + 0.1
+    assert 1_000_000 < used.memory < 10_000_000_000
+    assert usage(2**22 + 1) is None
+
+
+# --- alerts and dashboards ------------------------------------------------------------------------------------
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels(dashboard: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(dashboard.read_text())["panels"]
+    return found
+
+
+def queries(dashboard: Path) -> list[str]:
+    return [target["expr"] for panel in panels(dashboard) for target in panel.get("targets", ())]
+
+
+def all_queries() -> list[str]:
+    return [query for dashboard in DASHBOARDS for query in queries(dashboard)] + [rule["expr"] for rule in rules()]
+
+
+@pytest.mark.parametrize("query", all_queries())
+def test_a_query_speaks_of_metrics_and_labels_that_there_are(query: str) -> None:
+    labels_of = {each.name + part: each.labels for each in ALL for part in PARTS[each.kind]}
+    bare = re.sub(r'"[^"]*"', '""', query)
+    spoken = re.findall(r"\b(plenary_\w+|process_\w+|rabbitmq_\w+|up|ALERTS)\b", bare)
+    assert spoken
+    for name in spoken:
+        assert name in labels_of or OF_OTHERS.fullmatch(name), name
+    known = {"job", "instance", "le", "queue", "alertstate"}.union(*(labels_of.get(name, ()) for name in spoken))
+    used = {label for selector in re.findall(r"{(.*?)}", bare) for label in re.findall(r"(\w+)\s*[=!]", selector)}
+    used |= {label for by in re.findall(r"\bby \((.*?)\)", bare) for label in re.split(r",\s*", by)}
+    assert used <= known
+
+
+def test_the_dashboards_answer_by_panels_with_a_title_of_their_own() -> None:
+    assert {dashboard.stem for dashboard in DASHBOARDS} == {"overview", "signaling", "media"}
+    for dashboard in DASHBOARDS:
+        assert json.loads(dashboard.read_text())["uid"] == f"plenary-{dashboard.stem}"
+        titles = [panel["title"] for panel in panels(dashboard)]
+        assert len(set(titles)) == len(titles)
+        ids = [panel["id"] for panel in panels(dashboard)]
+        assert len(set(ids)) == len(ids)
+
+
+def test_grafana_finds_its_prometheus_and_its_dashboards() -> None:
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "plenary.yml").read_text())["providers"]
+    assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
+    for dashboard in DASHBOARDS:
+        for panel in panels(dashboard):
+            for asked in (panel, *panel.get("targets", ())):
+                if panel["type"] != "row":
+                    assert asked["datasource"]["uid"] == source["uid"]
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    cache = os.environ.get("PLENARY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "plenary")
+    found = shutil.which("promtool") or shutil.which(Path(cache).expanduser() / "promtool")
+    if found is None:
+        pytest.skip("no promtool: `make servers` takes it from Debian's package prometheus")
+    return found
+
+
+def accepts(promtool: str, *arguments: str) -> None:
+    done = subprocess.run([promtool, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_accepts_configuration_and_alerts(promtool: str) -> None:
+    accepts(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml"))
+
+
+def test_promtool_accepts_the_queries_of_the_dashboards(promtool: str, tmp_path: Path) -> None:
+    asked = sorted({query for dashboard in DASHBOARDS for query in queries(dashboard)})
+    recorded = [{"record": f"panel:{n}", "expr": query} for n, query in enumerate(asked)]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": recorded}]}))
+    accepts(promtool, "check", "rules", str(file))
