@@ -88,10 +88,17 @@ def _status(
     redis_url: Annotated[
         str | None, typer.Option(help="The cluster's Redis.", show_default="redis://127.0.0.1:6379/0")
     ] = None,
+    amqp_url: Annotated[
+        str | None, typer.Option(help="Its RabbitMQ.", show_default="amqp://guest:guest@127.0.0.1:5672/")
+    ] = None,
 ) -> None:
-    """Shows the cluster's gateways, room workers and media nodes, from Redis. Looks for two seconds."""
-    settings = options.settings(Common, {"redis_url": redis_url} if redis_url else {})
-    process.run(lambda _: status.show(settings.redis_url))
+    """Shows the cluster's gateways, room workers and media nodes, what waits for them, and what was set aside.
+
+    From Redis and RabbitMQ; looks for two seconds.
+    """
+    typed = {"redis_url": redis_url, "amqp_url": amqp_url}
+    settings = options.settings(Common, {name: url for name, url in typed.items() if url})
+    process.run(lambda _: status.show(settings.redis_url, settings.amqp_url))
 
 
 api.add_to(app)

@@ -1,8 +1,8 @@
-"""`plenary status`: who is there, and who serves what."""
+"""`plenary status`: who is there, who serves what, what waits and what was set aside."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
 import orjson
@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from plenary.process import CannotStart, open_redis
+from plenary import backlog
+from plenary.backlog import DeadLetter, NoAnswer, Partition
+from plenary.process import CannotStart
+from plenary.redislink import open_redis
 from shared import registry
 from shared.registry import BEAT_EVERY, Role
 
@@ -40,19 +43,32 @@ class Seen:
     beating: bool
 
 
-async def show(redis_url: str) -> None:
+async def show(redis_url: str, amqp_url: str) -> None:
     redis = open_redis(redis_url)
     try:
         with console.status(f"looking for {LOOK_FOR:.0f} s who is alive …"):
             first = await look(redis)
             await asyncio.sleep(LOOK_FOR)
             second = await look(redis)
+        alive = {seen.id: seen.info for seen in compare(first["workers"], second["workers"]) if seen.beating}
+        partitions = await backlog.partitions(redis, alive)
+        dead = await backlog.dead_letters(redis)
     except (RedisError, OSError) as failure:
         raise CannotStart(f"Redis does not answer: {failure} (--redis-url)") from None
     finally:
         await redis.aclose()
     for role, (title, columns) in _COLUMNS.items():
         _print(title, compare(first[role], second[role]), columns)
+    try:
+        queues = await backlog.queues(amqp_url, len(partitions))
+    except NoAnswer as failure:
+        console.print(
+            f"[yellow]RabbitMQ does not answer, so no backlog is shown:[/] {escape(str(failure))} (--amqp-url)"
+        )
+    else:
+        partitions = [_with_queue(partition, queues) for partition in partitions]
+    _print_partitions(partitions)
+    _print_dead_letters(*dead)
 
 
 async def look(redis: Redis) -> dict[Role, dict[str, Any]]:
@@ -81,6 +97,50 @@ def _print(title: str, members: Sequence[Seen], columns: dict[str, str]) -> None
         note = "" if member.beating else " [yellow]not beating[/]"
         cells = (escape(_cell(member.info.get(field, ""))) for field in columns)
         table.add_row(escape(member.id) + note, *cells, style=None if member.beating else "dim")
+    console.print(table)
+
+
+def _with_queue(partition: Partition, queues: dict[int, tuple[int, int]]) -> Partition:
+    waiting, in_line = queues.get(partition.number, (None, None))
+    return replace(partition, waiting=waiting, in_line=in_line)
+
+
+def _print_partitions(partitions: Sequence[Partition]) -> None:
+    """Those with a backlog or without their one room worker; of the others only how many there are."""
+    waiting = sum(partition.waiting or 0 for partition in partitions)
+    unwell = [partition for partition in partitions if not partition.well]
+    title = f"Partitions ({len(partitions)}): {waiting} batches wait"
+    if not unwell:
+        console.print(f"[italic]{title}, each partition has its room worker[/]")
+        return
+    table = Table(title=title, title_justify="left")
+    for heading in ("partition", "batches waiting", "workers in line", "rooms"):
+        table.add_column(heading, justify="right")
+    table.add_column("served by")
+    for it in sorted(unwell, key=lambda partition: -(partition.waiting or 0)):
+        served = escape(" ".join(it.served_by)) or "nobody"
+        cells = (str(it.number), _known(it.waiting), _known(it.in_line), str(it.rooms), served)
+        table.add_row(*cells, style=None if len(it.served_by) == 1 else "yellow")
+    if others := len(partitions) - len(unwell):
+        rooms = sum(partition.rooms for partition in partitions if partition.well)
+        table.add_row(f"the other {others}", "0", "", str(rooms), "one room worker each")
+    console.print(table)
+
+
+def _known(number: int | None) -> str:
+    return "?" if number is None else str(number)
+
+
+def _print_dead_letters(count: int, latest: Sequence[DeadLetter]) -> None:
+    if not count:
+        return
+    shown = "" if count == len(latest) else f", the latest {len(latest)}"
+    table = Table(title=f"Messages set aside ({count}{shown})", title_justify="left")
+    for heading in ("when", "partition", "message", "room", "reason"):
+        table.add_column(heading)
+    for it in latest:
+        when = f"{it.at:%Y-%m-%d %H:%M:%S} UTC"
+        table.add_row(when, str(it.partition), *map(escape, (it.what, it.room, it.reason)), style="yellow")
     console.print(table)
 
 

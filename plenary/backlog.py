@@ -1,0 +1,108 @@
+"""What waits in the partitions' queues, and what was set aside: what `plenary status` tells of the work."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiormq
+import orjson
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from redis.asyncio import Redis
+
+from roomworker.store import DEAD_KEY
+from shared.broker import partition_queue
+from shared.cluster import PARTITIONS_KEY, index_key
+
+ANSWER_WITHIN: Final = 5.0
+LATEST: Final = 10
+
+
+class NoAnswer(Exception):
+    """RabbitMQ did not tell; the text says why, without the password in its address."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """`waiting`: batches in its queue that no room worker has yet; `in_line`: room workers that would take them.
+
+    Both None: RabbitMQ has no such queue. `served_by`: who says so.
+    """
+
+    number: int
+    rooms: int
+    served_by: tuple[str, ...]
+    waiting: int | None = None
+    in_line: int | None = None
+
+    @property
+    def well(self) -> bool:
+        return len(self.served_by) == 1 and not self.waiting and self.in_line != 0
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """`what` is the kind of message, `room` whose it was."""
+
+    at: datetime
+    partition: int
+    what: str
+    room: str
+    reason: str
+
+
+async def partitions(redis: Redis, workers: dict[str, dict[str, Any]]) -> list[Partition]:
+    """All of the cluster, without their queues; `workers` as they told of themselves. Raises `RedisError`."""
+    number = int(await redis.get(PARTITIONS_KEY) or 0)
+    pipeline = redis.pipeline(transaction=False)
+    for partition in range(number):
+        pipeline.scard(index_key(partition))
+    rooms = await pipeline.execute()
+    return [
+        Partition(
+            partition,
+            rooms[partition],
+            tuple(sorted(worker for worker, info in workers.items() if partition in info.get("active", ()))),
+        )
+        for partition in range(number)
+    ]
+
+
+async def queues(amqp_url: str, number: int) -> dict[int, tuple[int, int]]:
+    """For each partition that has a queue the batches that wait in it, and its consumers. Raises `NoAnswer`."""
+    found: dict[int, tuple[int, int]] = {}
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            connection = await aiormq.connect(amqp_url)
+    except (OSError, AMQPError, TimeoutError) as failure:
+        raise NoAnswer(type(failure).__name__ if isinstance(failure, TimeoutError) else str(failure)) from None
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            channel: AbstractChannel | None = None
+            for partition in range(number):
+                channel = channel or await connection.channel()
+                try:
+                    told = await channel.queue_declare(partition_queue(partition), passive=True)
+                except ChannelNotFoundEntity:  # which closes the channel
+                    channel = None
+                else:
+                    found[partition] = told.message_count or 0, told.consumer_count or 0
+    except (OSError, AMQPError, TimeoutError) as failure:
+        raise NoAnswer(str(failure) or type(failure).__name__) from None
+    finally:
+        await asyncio.wait([asyncio.ensure_future(connection.close())], timeout=1.0)
+    return found
+
+
+async def dead_letters(redis: Redis) -> tuple[int, list[DeadLetter]]:
+    """How many there are, and the latest of them. Raises `RedisError`."""
+    count = await redis.xlen(DEAD_KEY)
+    entries: Any = await redis.xrevrange(DEAD_KEY, count=LATEST)
+    return count, [_letter(id_.decode(), fields) for id_, fields in entries]
+
+
+def _letter(id_: str, fields: dict[bytes, bytes]) -> DeadLetter:
+    what, room = orjson.loads(fields[b"item"])[:2]
+    at = datetime.fromtimestamp(int(id_.partition("-")[0]) / 1000, UTC)
+    return DeadLetter(at, int(fields[b"partition"]), what, room, fields[b"reason"].decode())
