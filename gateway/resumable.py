@@ -172,6 +172,10 @@ class ResumableSession(Session):
             return Place.AHEAD
         return Place.ASTRAY if 0 < self._guessed <= cseq else Place.SEEN
 
+    def take_back(self) -> list[int]:
+        """Nothing: the numbers are the client's, who sends them again elsewhere (DELIVERY I2)."""
+        return []
+
     # --- outputs ------------------------------------------------------------------------------------------------
 
     def receive(self, out: int, message: Message) -> tuple[Message, ...] | list[Message]:

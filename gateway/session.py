@@ -8,6 +8,7 @@ from the worker in any order, any number of times, and leave in theirs exactly o
 from dataclasses import dataclass
 from typing import Final
 
+from shared.errors import Unavailable
 from shared.protocol.bus import (
     Applied,
     Connect,
@@ -17,6 +18,7 @@ from shared.protocol.bus import (
     Refused,
     Replay,
     SessionItem,
+    decode_item,
     encode_item,
 )
 from shared.protocol.protoo import Frame
@@ -53,6 +55,7 @@ class Session:
         "_patience",
         "_published",
         "_rewound_at",
+        "_taken_back",
         "_want_replay",
         "closed",
         "connection",
@@ -79,6 +82,7 @@ class Session:
         self._next = 0
         self._published = 0
         self._rewound_at = -2
+        self._taken_back = 0
         self.size = 0
 
         self.expected = 1
@@ -129,6 +133,24 @@ class Session:
         self.size = 0
         self._want_replay = False
         self.forgotten = True
+
+    def take_back(self) -> list[int]:
+        """The ids of requests that nobody has heard of, and nobody will: whoever asks again does nothing twice.
+
+        An input without effect keeps their numbers. What was published stays: it may be done already.
+        """
+        ids = []
+        start = max(self._published, self._taken_back, self._base)
+        self._taken_back = self._base + len(self._kept)
+        for at in range(start - self._base, len(self._kept)):
+            item = decode_item(self._kept[at])
+            if isinstance(item, Input) and item.id is not None:
+                ids.append(item.id)
+                empty = Refused(self.room, self.id, self.connection, item.n, None, Unavailable.code, "taken back")
+                self.size -= len(self._kept[at])
+                self._kept[at] = encode_item(empty)
+                self.size += len(self._kept[at])
+        return ids
 
     # --- inputs: towards the worker -------------------------------------------------------------------------
 

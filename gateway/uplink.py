@@ -91,6 +91,10 @@ class Uplink:
     def lane(self, room: str) -> Lane:
         return self._lanes[partition_of(room, len(self._lanes))]
 
+    @property
+    def connected(self) -> bool:
+        return self._broker.connected
+
     def lost(self) -> None:
         for lane in self._lanes:
             lane.lost()
@@ -104,6 +108,8 @@ class Uplink:
         while True:
             await lane.stirred.wait()
             lane.stirred.clear()
+            if not self._broker.connected:
+                await self._reconnected()  # what is not taken can still be taken back
             while items := lane.take():
                 self._counts.batches_out_total += 1
                 self._counts.items_out.observe(len(items))

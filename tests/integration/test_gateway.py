@@ -16,6 +16,7 @@ from fakeredis import FakeAsyncRedis
 from picows import WSMsgType
 from redis.exceptions import ConnectionError as RedisGone
 
+from gateway import hub
 from gateway.server import Gateway
 from gateway.session import LAST_PATIENCE
 from gateway.socket import PATIENCE as CLOSING_SWEEPS
@@ -193,6 +194,24 @@ async def test_inputs_sent_while_the_broker_is_away_arrive_afterwards(setup: Set
     setup.queues.restore(setup.broker)
     assert [(await client.receive())["id"] for _ in ids] == ids
     assert (await late.receive())["id"] == late_id
+
+
+async def test_requests_that_cannot_leave_for_long_are_answered_503_and_never_done(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """protoo-client gives up after 22 s, and then nobody knows whether it was done."""
+    monkeypatch.setattr(hub, "AWAY_SWEEPS", 2)
+    client = await setup.client()
+    await setup.echo(client, 1)
+    setup.queues.drop(setup.broker, heal=False)
+    ids = [client.request(number) for number in range(5)]
+    for id_ in ids:
+        answer = await client.receive()
+        assert (answer["id"], answer["errorCode"]) == (id_, 503)
+    setup.queues.restore(setup.broker)
+    await setup.echo(client, "afterwards")
+    assert not [item for item in setup.worker.items if isinstance(item, bus.Input) and item.id in ids]
+    assert setup.gateway.counts.refused_total("taken back") == 5
 
 
 async def test_inputs_that_the_broker_confirmed_and_forgot_are_sent_again_after_silence(setup: Setup) -> None:

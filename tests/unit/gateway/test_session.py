@@ -19,6 +19,7 @@ from shared.protocol.bus import (
     Refused,
     Replay,
     decode_item,
+    encode_item,
 )
 from shared.protocol.protoo import Frame
 
@@ -418,3 +419,42 @@ def test_a_close_keeps_its_place_among_the_outputs(order: list[int]) -> None:
     messages = {1: message(1), 2: message(2), 3: Message(b"3", [Recipient(7, ID, 3)], close=4000)}
     ready = [one for out in order for one in session.receive(out, messages[out])]
     assert [(one.body, one.close) for one in ready] == [(b"1", 0), (b"2", 0), (b"3", 4000)]
+
+
+# --- the broker is away ----------------------------------------------------------------------------------------
+
+
+def test_requests_that_nobody_has_heard_of_are_taken_back_once_and_keep_their_numbers() -> None:
+    session = opened()
+    session.input(frame(1))
+    drain(session)
+    session.input(frame(2))
+    session.input(frame(None))
+    session.refuse(3, 429, "too many")
+    session.input(frame(4))
+
+    assert session.take_back() == [2, 4]
+    assert session.take_back() == []
+    session.input(frame(5))
+    assert session.take_back() == [5]
+
+    session.lost()
+    items = drain(session)
+    assert numbers(items) == [0, 1, 2, 3, 4, 5, 6]
+    assert [item.id for item in items if isinstance(item, Input)] == [1, None]
+    assert [(item.id, item.code) for item in items if isinstance(item, Refused)] == [
+        (None, 503),
+        (3, 429),
+        (None, 503),
+        (None, 503),
+    ]
+    assert session.size == sum(len(encode_item(item)) for item in items)  # type: ignore[arg-type]
+
+
+def test_what_was_published_is_not_taken_back() -> None:
+    session = opened()
+    session.input(frame(1))
+    drain(session)
+    session.applied(applied(0))
+    session.lost()
+    assert session.take_back() == []
