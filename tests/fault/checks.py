@@ -103,27 +103,30 @@ async def views(world: World, people: Sequence[Participant]) -> list[Wrong]:
 
 
 async def engines(world: World, people: Sequence[Participant]) -> list[Wrong]:
-    """Media nodes have as many transports, producers and consumers as clients believe; to be asked after `views`."""
+    """Media nodes have what clients believe; to be asked after `views`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLED_WITHIN
-    there = [it for it in people if it.joined]
-    wanted = {
-        "transports": sum(len(it.transports) for it in there),
-        "producers": sum(len(it.producers) for it in there),
-        "consumers": sum(bool(consumer.transport) for it in there for consumer in it.consumers.values()),
-        "paused": sum(
-            sum(paused for _, paused in it.producers.values())
-            + sum(bool(consumer.transport) and consumer.paused for consumer in it.consumers.values())
-            for it in there
-        ),
-    }
     while True:
         nodes = [await asyncio.to_thread(world.registered, node) or {} for node in world.nodes]
+        wanted = _objects([it for it in people if it.joined])
         held = {kind: sum(node.get(kind, 0) for node in nodes) for kind in wanted}
-        if held == wanted or loop.time() > deadline:
-            break
+        if held == wanted:
+            return []
+        if loop.time() > deadline:
+            return [Wrong(loop.time(), "unlike", f"media nodes have {held}, clients {wanted}")]
         await asyncio.sleep(0.5)
-    return [] if held == wanted else [Wrong(loop.time(), "unlike", f"media nodes have {held}, clients {wanted}")]
+
+
+def _objects(people: Sequence[Participant]) -> dict[str, int]:
+    """How many of each there must be on media nodes; what died with one may still be told to its clients."""
+    consumers = [consumer for it in people for consumer in it.consumers.values() if consumer.transport]
+    producers = [paused for it in people for _, paused in it.producers.values()]
+    return {
+        "transports": sum(len(it.transports) for it in people),
+        "producers": len(producers),
+        "consumers": len(consumers),
+        "paused": sum(producers) + sum(consumer.paused for consumer in consumers),
+    }
 
 
 async def _compare(world: World, it: Participant) -> list[str]:
