@@ -11,7 +11,7 @@ RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--am
 
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: help run test check unit fault image compose-test engine page clean
+.PHONY: help run test check unit fault bench image compose-test engine page clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,11 @@ fault: $(VENV)/.ready ## processes and servers die under load for long: make fau
 	$(BIN)/python -m tests.fault --seeds $(or $(SEEDS),5) --seconds $(or $(SECONDS),60) \
 		--queue-type $(or $(QUEUES),classic) $(FAULT_OPTIONS)
 
+bench: $(VENV)/.bench benchmarks/compare/node/node_modules ## Plenary beside other servers, as ratios (10 minutes): make bench ROUNDS=3 SECONDS=4
+	@scripts/need redis-server rabbitmq-server
+	$(BIN)/python -m benchmarks.compare --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS),4) \
+		--json benchmarks/results/$$(date +%F)-compare.json $(BENCH_OPTIONS)
+
 image: .engine ## the image `plenary` for Docker, with the engine of this machine if it starts there
 	docker build --tag plenary .
 
@@ -49,7 +54,7 @@ engine: $(VENV)/.ready ## the media engine's binary, found or built
 page: web/dist/index.html ## the demo page
 
 clean: ## everything made here (the engine stays in its cache)
-	rm -rf $(VENV) .engine web/dist web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .engine web/dist web/node_modules benchmarks/compare/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: servers certificate
 servers:
@@ -69,6 +74,15 @@ certificate:
 web/dist/index.html: $(WEB_SOURCES)
 	@scripts/need nodejs npm
 	cd web && npm ci --silent --no-fund --no-audit && npm run --silent build
+	@touch $@
+
+benchmarks/compare/node/node_modules: benchmarks/compare/node/package-lock.json
+	@scripts/need nodejs npm
+	cd benchmarks/compare/node && npm ci --silent --no-fund --no-audit --ignore-scripts --omit=optional
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tests,bench]'
 	@touch $@
 
 $(VENV)/.ready: pyproject.toml

@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.client import FloodClient
+from benchmarks.compare.load import percentile
+from benchmarks.compare.processes import listening
 from tests.support import servers
 from tests.support.cluster import Cluster
 
@@ -70,20 +72,6 @@ class Usage:
             "amqp_messages_per_request": round(published / requests, 3),
             "redis_round_trips_per_request": round(grown("workers", "round_trips") / requests, 3),
         }
-
-
-def listening(port: int) -> list[psutil.Process]:
-    """The process that listens on a port."""
-    return [
-        psutil.Process(connection.pid)
-        for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
-    ][:1]
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 async def prepare(url: str, connections: int) -> list[FloodClient]:
@@ -154,8 +142,8 @@ async def run(connections: int, seconds: float, rate: int, window: int) -> dict[
                 "gateway": [psutil.Process(cluster.roles["gateway1"].process.pid)],
                 "room worker": [psutil.Process(cluster.roles["worker1"].process.pid)],
                 "media node": [psutil.Process(cluster.roles["node1"].process.pid)],
-                "RabbitMQ": listening(urlsplit(rabbitmq_server.url).port or 5672),
-                "Redis": listening(urlsplit(redis_server.url).port or 6379),
+                "RabbitMQ": [listening(urlsplit(rabbitmq_server.url).port or 5672)],
+                "Redis": [listening(urlsplit(redis_server.url).port or 6379)],
                 "load generator": [psutil.Process(os.getpid())],
             }
             console.print(f"preparing {connections} connections in rooms of {PEERS} …")

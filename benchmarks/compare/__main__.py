@@ -1,0 +1,76 @@
+"""Measures everything in one run and compares.
+
+    make bench
+    python -m benchmarks.compare [--rounds 3] [--seconds 4] [--json FILE]
+
+Needs redis-server, rabbitmq-server and Node.js; starts private servers of its own, touches no others.
+"""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+
+from benchmarks.compare.goals import judge
+from benchmarks.compare.load import Sample
+from benchmarks.compare.report import figures, machine, show
+from benchmarks.compare.run import Plan, Results, run
+from benchmarks.compare.systems import Unavailable
+
+console = Console()
+_SHOWN = ("requests_per_second", "deliveries_per_second", "p50_ms", "p99_ms", "cpu_us_per_request_server")
+_SHOWN_OF_CALLS = ("calls_per_second", "set_up_p50_ms", "cpu_ms_per_call_server")
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Times that every system is measured.")] = Plan.rounds,
+    seconds: Annotated[float, typer.Option(help="Length of each measurement.")] = Plan.seconds,
+    connections: Annotated[int, typer.Option(help="WebSockets, a multiple of 100.")] = Plan.connections,
+    rate: Annotated[int, typer.Option(help="Requests per second of the measurement at a rate.")] = Plan.rate,
+    window: Annotated[int, typer.Option(help="Requests in flight per connection, saturated.")] = Plan.window,
+    json_file: Annotated[str, typer.Option("--json", help="Write the figures there, too.")] = "",
+) -> None:
+    """Plenary beside one Node process, python-socketio over RabbitMQ, and the floor beneath it."""
+    plan = Plan(rounds, seconds, connections, rate, window)
+    began = time.monotonic()
+
+    def told(system: str, workload: str, round_: int, sample: Sample) -> None:
+        shown = ", ".join(f"{name} {sample[name]:,}" for name in (*_SHOWN, *_SHOWN_OF_CALLS) if name in sample)
+        turn = f"round {round_ + 1} of {rounds}"
+        console.print(f"{time.monotonic() - began:5.0f} s  {turn}  {system}: {workload}  {shown}", highlight=False)
+
+    results = Results(told)
+    before = machine()
+    console.print(f"{rounds} rounds; this takes about {_minutes(plan)} minutes", highlight=False)
+    try:
+        uvloop.run(run(plan, results))
+    except Unavailable as why:
+        console.print(f"cannot compare: {why}", style="red")
+        raise typer.Exit(1) from None
+    judged = judge(results.samples)
+    show(console, results.samples, judged)
+    if json_file:
+        written = {
+            "machine": before,
+            "plan": asdict(plan),
+            "goals": [it.plain() for it in judged],
+            "figures": figures(results.samples),
+            "samples": results.samples,
+        }
+        Path(json_file).write_text(json.dumps(written, indent=1) + "\n")
+        console.print(f"written to {json_file}")
+
+
+def _minutes(plan: Plan) -> int:
+    """From what the starts and pauses of one round took when this was written."""
+    a_round = 24 * (plan.seconds + 1) + 90
+    return round((plan.rounds * a_round + 90) / 60)
+
+
+if __name__ == "__main__":
+    typer.run(main)

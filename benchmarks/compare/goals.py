@@ -1,0 +1,130 @@
+"""What the figures are measured against: ratios within one round, so that what disturbs the machine disturbs both."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from benchmarks.compare.load import Sample
+from benchmarks.compare.run import AT_RATE, IDLE, IN_CALLS, SATURATED, SATURATED_LARGE
+
+Samples = Mapping[str, Mapping[str, list[Sample]]]
+Round = Callable[[str, str], Sample]
+"""The sample of one round, by system and workload."""
+
+US, NODE, SOCKETIO, FLOOR = "Plenary", "Node", "python-socketio", "floor"
+KIB: Final = 1024
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`value` of a round must be at least, or at most, `bound`."""
+
+    text: str
+    value: Callable[[Round], float]
+    bound: float
+    at_least: bool
+    once: bool = False
+    """Measured once, not in every round."""
+
+    def judged(self, samples: Samples) -> "Judged | None":
+        """None if what it needs was not measured."""
+        rounds = 1 if self.once else len(samples.get(US, {}).get(SATURATED, ()))
+        values = []
+        for number in range(rounds):
+
+            def of(system: str, workload: str, number: int = number) -> Sample:
+                return samples[system][workload][number]
+
+            try:
+                values.append(self.value(of))
+            except (KeyError, IndexError):
+                return None
+        return Judged(self, values) if values else None
+
+
+@dataclass(frozen=True)
+class Judged:
+    goal: Goal
+    values: list[float]
+    """One for each round."""
+
+    @property
+    def value(self) -> float:
+        return median(self.values)
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.goal.bound if self.goal.at_least else self.value <= self.goal.bound
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "goal": self.goal.text,
+            "bound": self.goal.bound,
+            "at_least": self.goal.at_least,
+            "value": round(self.value, 4),
+            "rounds": [round(value, 4) for value in self.values],
+            "met": self.met,
+        }
+
+
+def _ratio(metric: str, workload: str, other: str) -> Callable[[Round], float]:
+    return lambda of: float(of(US, workload)[metric] / of(other, workload)[metric])
+
+
+def _own(metric: str, workload: str = SATURATED) -> Callable[[Round], float]:
+    return lambda of: float(of(US, workload)[metric])
+
+
+def _kib(workload: str, metric: str, part: str) -> Callable[[Round], float]:
+    return lambda of: float(of(US, workload)[metric][part] / KIB)
+
+
+GOALS: Final = (
+    Goal("message requests/s, rooms of 4: Plenary ÷ Node", _ratio("requests_per_second", SATURATED, NODE), 0.5, True),
+    Goal(
+        "deliveries/s, rooms of 100: Plenary ÷ Node", _ratio("deliveries_per_second", SATURATED_LARGE, NODE), 1, True
+    ),
+    Goal(
+        "deliveries/s, rooms of 4: Plenary ÷ python-socketio",
+        _ratio("deliveries_per_second", SATURATED, SOCKETIO),
+        5,
+        True,
+    ),
+    Goal(
+        "deliveries/s, rooms of 100: Plenary ÷ python-socketio",
+        _ratio("deliveries_per_second", SATURATED_LARGE, SOCKETIO),
+        5,
+        True,
+    ),
+    Goal("p50 at the rate: Plenary ÷ floor's p50", _ratio("p50_ms", AT_RATE, FLOOR), 2, False),
+    Goal(
+        "p99 at the rate: Plenary ÷ floor's p50",
+        lambda of: float(of(US, AT_RATE)["p99_ms"] / of(FLOOR, AT_RATE)["p50_ms"]),
+        10,
+        False,
+    ),
+    Goal("CPU µs per request, all servers, saturated", _own("cpu_us_per_request_server"), 250, False),
+    Goal("AMQP messages per request, saturated", _own("amqp_messages_per_request"), 0.25, False),
+    Goal("Redis round trips per request, saturated", _own("redis_round_trips_per_request"), 0.15, False),
+    Goal("gateway's KiB per idle connection", _kib(IDLE, "bytes_per_connection", "gateway"), 16, False, once=True),
+    Goal("worker's KiB per peer in a call", _kib(IN_CALLS, "bytes_per_peer", "room worker"), 60, False, once=True),
+    Goal(
+        "Redis' KiB per peer in a call, just set up",
+        _kib(IN_CALLS, "redis_bytes_per_peer", "total"),
+        8,
+        False,
+        once=True,
+    ),
+    Goal(
+        "Redis' KiB per peer in a call, half a minute later",
+        _kib(IN_CALLS, "redis_bytes_per_peer_later", "total"),
+        8,
+        False,
+        once=True,
+    ),
+)
+
+
+def judge(samples: Samples) -> list[Judged]:
+    return [judged for goal in GOALS if (judged := goal.judged(samples)) is not None]

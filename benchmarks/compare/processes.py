@@ -1,0 +1,46 @@
+"""CPU time and memory of processes."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import psutil
+
+LOAD_GENERATOR: Final = "load generator"
+OTHERS: Final = "others"
+"""Whatever else the machine did: the disturbance."""
+
+
+class CpuSeconds(dict[str, float]):
+    """CPU seconds since the start, user and system, by process; `LOAD_GENERATOR` is this one."""
+
+    def __sub__(self, before: Mapping[str, float]) -> "CpuSeconds":
+        return CpuSeconds({name: value - before[name] for name, value in self.items()})
+
+    @property
+    def server(self) -> float:
+        return sum(seconds for name, seconds in self.items() if name not in (LOAD_GENERATOR, OTHERS))
+
+
+def cpu_seconds(processes: Mapping[str, psutil.Process]) -> CpuSeconds:
+    everyone = {**processes, LOAD_GENERATOR: psutil.Process(os.getpid())}
+    used = CpuSeconds({name: sum(process.cpu_times()[:2]) for name, process in everyone.items()})
+    machine = psutil.cpu_times()
+    busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0) - getattr(machine, "guest", 0)
+    used[OTHERS] = busy - sum(used.values())
+    return used
+
+
+def listening(port: int) -> psutil.Process:
+    """The process that listens on a port of this machine."""
+    for connection in psutil.net_connections("tcp"):
+        address: Any = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and address.port == port and connection.pid:
+            return psutil.Process(connection.pid)
+    raise LookupError(f"no process of this machine listens on {port}")
+
+
+def memory_bytes(process: psutil.Process) -> int:
+    """What would be free if the process ended: its own pages, shared libraries not counted (USS)."""
+    found: Any = process.memory_full_info()
+    return int(found.uss)
