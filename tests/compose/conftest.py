@@ -33,9 +33,9 @@ def needs() -> None:
 
 
 @pytest.fixture
-def cluster(image: str) -> Iterator[stack.Stack]:
+def cluster(image: str, tmp_path: Path) -> Iterator[stack.Stack]:
     """Not started."""
-    it = stack.Stack()
+    it = stack.Stack(tmp_path)
     try:
         yield it
     finally:

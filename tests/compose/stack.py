@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Literal, TypeAlias
 
@@ -53,7 +54,7 @@ def docker(*arguments: str) -> str:
 
 def build() -> None:
     """The image, as docker-compose.yml says."""
-    Stack().compose("build", "gateway", within=BUILD_WITHIN)
+    _run(_command("build", "gateway"), _environment(), BUILD_WITHIN)
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,11 @@ class Ended:
 
 
 class Stack:
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.port, self.api_port, self.redis_port = free_port(), free_port(), free_port()
         self.project = f"plenary-test-{self.port}"
         media = free_port()
-        # What this machine is configured with is not what is tested here.
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("PLENARY_", "RABBITMQ_"))}
-        self._environment = own | {
+        self._environment = _environment() | {
             "COMPOSE_PROJECT_NAME": self.project,
             "PLENARY_HTTP_PORT": str(self.port),
             "PLENARY_HTTPS_PORT": str(free_port()),
@@ -84,6 +83,11 @@ class Stack:
         }
         self.url = f"http://127.0.0.1:{self.port}"
         self.redis = redis.Redis(port=self.redis_port, socket_timeout=5)
+        self._endings = folder / "ended"
+        # As they happen: the engine remembers few events, and every look at somebody's health is one.
+        with self._endings.open("wb") as endings:
+            about = ["--filter", "event=die", "--filter", f"label=com.docker.compose.project={self.project}"]
+            self._watch = subprocess.Popen(["docker", "events", "--format", "{{json .}}", *about], stdout=endings)
 
     # What `tests.fault` asks of a cluster.
 
@@ -106,10 +110,8 @@ class Stack:
 
     # Its life.
 
-    def compose(self, *arguments: str, within: float = WITHIN) -> str:
-        files = ["-f", "docker-compose.yml", "-f", "tests/compose/published.yml"]
-        command = [*_compose(), "--env-file", "tests/compose/test.env", *files, *arguments]
-        return _run(command, self._environment, within)
+    def compose(self, *arguments: str) -> str:
+        return _run(_command(*arguments), self._environment)
 
     def scale(self, *, gateways: int, workers: int) -> None:
         """Starts what is not there yet and stops what is too many; returns when the latter has ended."""
@@ -119,6 +121,8 @@ class Stack:
     def down(self) -> None:
         self.redis.close()
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        self._watch.terminate()
+        self._watch.wait()
 
     def inside(self, service: Service, *command: str) -> str:
         return self.compose("exec", "-T", service, *command)
@@ -146,13 +150,9 @@ class Stack:
             ),
         ]
 
-    def ended(self, since: str) -> list[Ended]:
-        """Who ended since then, a time of this engine's."""
-        events = docker(
-            *("events", "--since", since, "--until", now(), "--filter", "event=die", "--format", "{{json .}}"),
-            *("--filter", f"label=com.docker.compose.project={self.project}"),
-        )
-        about = [json.loads(line)["Actor"]["Attributes"] for line in events.splitlines()]
+    def ended(self) -> list[Ended]:
+        """Who ended since the cluster was made."""
+        about = [json.loads(line)["Actor"]["Attributes"] for line in self._endings.read_text().splitlines()]
         return [Ended(it["com.docker.compose.service"], it["name"], int(it["exitCode"])) for it in about]
 
     def get(self, path: str) -> tuple[int, bytes]:
@@ -171,10 +171,6 @@ class Stack:
         return {name.decode(): json.loads(info) for name, info in entries.items()}
 
 
-def now() -> str:
-    return docker("info", "--format", "{{.SystemTime}}").strip()
-
-
 async def until(what: str, condition: Callable[[], object]) -> None:
     """Returns when it is so, and says it."""
     try:
@@ -184,6 +180,16 @@ async def until(what: str, condition: Callable[[], object]) -> None:
     except TimeoutError:
         raise AssertionError(f"not within {SETTLED_WITHIN:.0f} s: {what}") from None
     print(what, flush=True)
+
+
+def _command(*arguments: str) -> list[str]:
+    files = ["-f", "docker-compose.yml", "-f", "tests/compose/published.yml"]
+    return [*_compose(), "--env-file", "tests/compose/test.env", *files, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    """This process's, less what would configure the cluster: that is in test.env."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PLENARY_", "RABBITMQ_"))}
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None, within: float = WITHIN) -> str:
