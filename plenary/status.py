@@ -62,9 +62,7 @@ async def show(redis_url: str, amqp_url: str) -> None:
     try:
         queues = await backlog.queues(amqp_url, len(partitions))
     except NoAnswer as failure:
-        console.print(
-            f"[yellow]RabbitMQ does not answer, so no backlog is shown:[/] {escape(str(failure))} (--amqp-url)"
-        )
+        console.print(f"[yellow]RabbitMQ does not tell what waits:[/] {escape(str(failure))} (--amqp-url)")
     else:
         partitions = [_with_queue(partition, queues) for partition in partitions]
     _print_partitions(partitions)
@@ -106,25 +104,40 @@ def _with_queue(partition: Partition, queues: dict[int, tuple[int, int]]) -> Par
 
 
 def _print_partitions(partitions: Sequence[Partition]) -> None:
-    """Those with a backlog or without their one room worker; of the others only how many there are."""
-    waiting = sum(partition.waiting or 0 for partition in partitions)
+    """Those with a backlog one by one, then those without their one room worker; of the others only how many."""
+    known = [partition.waiting for partition in partitions if partition.waiting is not None]
+    backlog = f"{sum(known)} batches wait" if known else "backlog not known"
+    title = f"Partitions ({len(partitions)}): {backlog}"
     unwell = [partition for partition in partitions if not partition.well]
-    title = f"Partitions ({len(partitions)}): {waiting} batches wait"
     if not unwell:
         console.print(f"[italic]{title}, each partition has its room worker[/]")
         return
     table = Table(title=title, title_justify="left")
-    for heading in ("partition", "batches waiting", "workers in line", "rooms"):
-        table.add_column(heading, justify="right")
-    table.add_column("served by")
-    for it in sorted(unwell, key=lambda partition: -(partition.waiting or 0)):
-        served = escape(" ".join(it.served_by)) or "nobody"
-        cells = (str(it.number), _known(it.waiting), _known(it.in_line), str(it.rooms), served)
-        table.add_row(*cells, style=None if len(it.served_by) == 1 else "yellow")
+    for heading in ("partitions", "batches waiting", "workers in line", "rooms", "served by"):
+        table.add_column(heading, justify="right" if heading in ("batches waiting", "workers in line") else "left")
+    for alike in _alike(unwell):
+        first, rooms = alike[0], sum(partition.rooms for partition in alike)
+        served = escape(" ".join(first.served_by)) or "nobody"
+        cells = (
+            _ranges([it.number for it in alike]),
+            _known(first.waiting),
+            _known(first.in_line),
+            str(rooms),
+            served,
+        )
+        table.add_row(*cells, style=None if len(first.served_by) == 1 else "yellow")
     if others := len(partitions) - len(unwell):
         rooms = sum(partition.rooms for partition in partitions if partition.well)
-        table.add_row(f"the other {others}", "0", "", str(rooms), "one room worker each")
+        table.add_row(f"the other {others}", "0" if known else "?", "", str(rooms), "one room worker each")
     console.print(table)
+
+
+def _alike(partitions: Sequence[Partition]) -> list[list[Partition]]:
+    """The longest backlog first, each by itself; those without one by who serves them."""
+    groups: dict[Any, list[Partition]] = {}
+    for it in sorted(partitions, key=lambda partition: -(partition.waiting or 0)):
+        groups.setdefault(it.number if it.waiting else (it.waiting, it.in_line, it.served_by), []).append(it)
+    return list(groups.values())
 
 
 def _known(number: int | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import servers
 from tests.support.cluster import PATIENCE, ROOT, Cluster
 
 pytestmark = pytest.mark.servers
@@ -39,6 +40,37 @@ def test_who_was_killed_is_shown_as_not_beating(cluster: Cluster, redis_url: str
     lines = {name: line for line in said.splitlines() for name in ("worker1-", "worker2-") if name in line}
     assert "not beating" in lines["worker1-"]
     assert "not beating" not in lines["worker2-"]
+
+
+def test_what_waits_and_what_was_set_aside_is_shown(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
+    cluster.roomworker("worker1").kill()
+    letter = {"partition": 3, "reason": "its worker died 2 times", "item": '["input","salon","gw.1",1,7,"m",1,""]'}
+    cluster.redis.xadd("plenary:dead", letter)
+    connection = servers.amqp_connection(amqp_url)
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for _ in range(3):
+            channel.basic_publish("rooms", "2", b"batch")
+    finally:
+        connection.close()
+
+    code, said = plenary("status", "--redis-url", redis_url, "--amqp-url", amqp_url)
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
+    assert "Partitions (4): 3 batches wait" in said
+    assert ["2", "3", "0", "0", "nobody"] in rows
+    assert "Messages set aside (1)" in said
+    assert any(row[1:4] == ["3", "input", "salon"] for row in rows)
+
+
+def test_without_rabbitmq_the_rest_is_shown(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
+    cluster.roomworker("worker1")
+    code, said = plenary("status", "--redis-url", redis_url, "--amqp-url", "amqp://me:secret@127.0.0.1:1/")
+    assert code == 0
+    assert "Room workers (1)" in said
+    assert "RabbitMQ does not tell what waits" in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize(

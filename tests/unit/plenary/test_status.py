@@ -51,15 +51,23 @@ def partition(number: int, **more: Any) -> Partition:
 
 def test_only_partitions_that_somebody_should_look_at_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     status._print_partitions(
-        [partition(0), partition(1, waiting=7), partition(2, served_by=()), partition(3), partition(4, waiting=12)]
+        [
+            partition(0),
+            partition(1, waiting=7),
+            partition(2, served_by=()),
+            partition(3),
+            partition(4, waiting=12),
+            partition(5, served_by=()),
+            partition(6, served_by=()),
+        ]
     )
     said = capsys.readouterr().out
-    assert "Partitions (5): 19 batches wait" in said
+    assert "Partitions (7): 19 batches wait" in said
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
     assert rows == [
         ["4", "12", "3", "2", "w-1"],
         ["1", "7", "3", "2", "w-1"],
-        ["2", "0", "3", "2", "nobody"],
+        ["2 5-6", "0", "3", "6", "nobody"],
         ["the other 2", "0", "", "4", "one room worker each"],
     ]
 
@@ -70,6 +78,8 @@ def test_a_cluster_in_which_all_is_well_needs_one_line(capsys: pytest.CaptureFix
 
 
 def test_what_is_not_known_of_a_queue_is_not_called_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    status._print_partitions([partition(0, waiting=None, in_line=None)])
+    assert "backlog not known" in capsys.readouterr().out
     status._print_partitions([partition(0, served_by=(), waiting=None, in_line=None)])
     assert "?" in capsys.readouterr().out
 
