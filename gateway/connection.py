@@ -12,7 +12,7 @@ from gateway.socket import Socket
 from gateway.uplink import Lane
 from shared import errors
 from shared.protocol.bus import Message
-from shared.protocol.protoo import Frame, complaint_frame
+from shared.protocol.protoo import Frame, complaint_frame, error_frame
 from shared.websocket import send_text
 
 FRAME_BYTES: Final = 1024 * 1024
@@ -121,6 +121,8 @@ class Connection(Socket):
         """Gives the session what is its input."""
         hub = self.hub
         match verdict:
+            case Frame(request=True, id=int(id_)) if hub.away and self.session.revocable:
+                self.answer_away(id_)
             case Frame():
                 self.session.input(verdict)
             case frames.Refused():
@@ -166,6 +168,11 @@ class Connection(Socket):
         """Not numbered, so it may be answered here (I2)."""
         self.hub.counts.refuse("complained", errors.BadPayload.code)
         self.transport.send(_TEXT, complaint_frame(errors.BadPayload(reason)))
+
+    def answer_away(self, id_: int) -> None:
+        """A request that has no number, or one that nobody will hear of: it is not done."""
+        self.hub.counts.refuse("away", errors.Unavailable.code)
+        self.transport.send(_TEXT, error_frame(id_, errors.Unavailable("servers are away: try again later")))
 
     def timing_ended(self) -> None:
         """The input that was timed is applied, and its answer written."""

@@ -9,7 +9,7 @@ from shared.histogram import Histogram, seconds, sizes
 SAMPLES: Final = 256
 """Requests that are timed between two sweeps, about: timing each would cost more than what it tells."""
 
-Refusal: TypeAlias = Literal["answered", "dropped", "complained", "taken back"]
+Refusal: TypeAlias = Literal["answered", "dropped", "complained", "away"]
 """What becomes of a frame that is not let through: `gateway.frames`."""
 
 

@@ -20,7 +20,7 @@ from gateway.uplink import Lane, Uplink
 from shared import errors, log
 from shared.protocol.bus import Message
 from shared.protocol.client import Closed
-from shared.protocol.protoo import error_frame, notification_frame
+from shared.protocol.protoo import notification_frame
 from shared.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ SWEEP_EVERY: Final = 0.5
 PING_SWEEPS: Final = 40
 """Sweeps between two looks at whether a client is alive; a dead one is gone after two to three times that."""
 AWAY_SWEEPS: Final = 20
-"""Sweeps without a broker after which requests that did not leave are answered 503: protoo-client waits 22 s for an
-answer, and then does not know what became of it."""
+"""Sweeps without RabbitMQ or Redis after which requests are answered 503, those that have not left, too:
+protoo-client waits 22 s for an answer, and then does not know what became of it."""
 HELD_BYTES: Final = 256 * 1024 * 1024
 """Unapplied inputs kept for all sessions, beyond which whoever sends is not read, and nobody new let in."""
 
@@ -55,12 +55,18 @@ class Hub:
         self._last_accepted = 0
         self._sweeps = 0
         self._frames_seen = 0
+        self.redis_answers = True
         self._away = 0
         self._log = log.get("hub")
 
     @property
     def full(self) -> bool:
         return self.held > HELD_BYTES
+
+    @property
+    def away(self) -> bool:
+        """RabbitMQ or Redis has been away for so long that nobody should wait."""
+        return self._away >= AWAY_SWEEPS
 
     # --- connections come and go ----------------------------------------------------------------------------
 
@@ -163,7 +169,7 @@ class Hub:
         turn = self._sweeps % PING_SWEEPS
         self.counts.pace(self.counts.frames_in_total - self._frames_seen)
         self._frames_seen = self.counts.frames_in_total
-        self._away = 0 if self._uplink.connected else self._away + 1
+        self._away = 0 if self._uplink.connected and self.redis_answers else self._away + 1
         self.departures.sweep()
         self.calls.sweep()
         for number, connection in list(self.connections.items()):
@@ -173,7 +179,7 @@ class Hub:
                 connection.lane.stir(session)
             if session.overdue:
                 connection.close_as(errors.UNAVAILABLE)
-            if self._away >= AWAY_SWEEPS and not session.closed:
+            if self.away and session.revocable and not session.closed:
                 self._take_back(connection)
             if number % PING_SWEEPS == turn and not session.closed:
                 connection.check_alive()
@@ -184,6 +190,5 @@ class Hub:
     def _take_back(self, connection: "Connection") -> None:
         before = connection.session.size
         for id_ in connection.session.take_back():
-            self.counts.refuse("taken back", errors.Unavailable.code)
-            connection.write(Message(error_frame(id_, errors.Unavailable("the server is away: try again")), []))
+            connection.answer_away(id_)
         self.held += connection.session.size - before

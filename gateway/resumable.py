@@ -41,6 +41,7 @@ class ResumableSession(Session):
     """`final`, set before `disconnect`: the client will not come back."""
 
     kind = "resumable"
+    revocable = False
     __slots__ = (
         "_age",
         "_ask",
@@ -171,10 +172,6 @@ class ResumableSession(Session):
         if cseq > expected:
             return Place.AHEAD
         return Place.ASTRAY if 0 < self._guessed <= cseq else Place.SEEN
-
-    def take_back(self) -> list[int]:
-        """Nothing: the numbers are the client's, who sends them again elsewhere (DELIVERY I2)."""
-        return []
 
     # --- outputs ------------------------------------------------------------------------------------------------
 

@@ -196,6 +196,7 @@ class Gateway:
             self._beating = False
         else:
             self._beating = True
+        self.hub.redis_answers = self._beating
 
     # --- the broker comes and goes --------------------------------------------------------------------------
 

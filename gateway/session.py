@@ -45,6 +45,8 @@ class Session:
     """`id` and `connection` name it on the bus; `closed` says that its socket is gone."""
 
     kind = "plain"
+    revocable = True
+    """Its numbers are the gateway's own: what nobody has heard of can be taken back, or not be numbered at all."""
     __slots__ = (
         "_asked",
         "_base",

@@ -208,10 +208,28 @@ async def test_requests_that_cannot_leave_for_long_are_answered_503_and_never_do
     for id_ in ids:
         answer = await client.receive()
         assert (answer["id"], answer["errorCode"]) == (id_, 503)
+    ids.append(client.request("later"))
+    assert (await client.receive())["errorCode"] == 503
     setup.queues.restore(setup.broker)
+    await until(lambda: not setup.gateway.hub.away)
     await setup.echo(client, "afterwards")
     assert not [item for item in setup.worker.items if isinstance(item, bus.Input) and item.id in ids]
-    assert setup.gateway.counts.refused_total("taken back") == 5
+    assert setup.gateway.counts.refused_total("away") == 6
+
+
+async def test_without_redis_for_long_requests_are_answered_503_at_once(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "AWAY_SWEEPS", 2)
+    client = await setup.client()
+    await setup.echo(client, 1)
+    with monkeypatch.context() as gone:
+        gone.setattr(setup.redis, "hset", _fail)
+        await until(lambda: setup.gateway.hub.away)
+        client.request(2)
+        assert (await client.receive())["errorCode"] == 503
+    await until(lambda: not setup.gateway.hub.away)
+    await setup.echo(client, 3)
 
 
 async def test_inputs_that_the_broker_confirmed_and_forgot_are_sent_again_after_silence(setup: Setup) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ async def through_an_outage(cluster: Cluster, server: Server, seconds: float) ->
         alice.say(n)
         bob.say(n)
     server.kill()
-    asked += ask(*peers)
+    asked += ask(alice, bob)  # carol's may be refused from here on: her session cannot be resumed
     for n in range(20, 40):
         alice.say(n)
         bob.say(n)
@@ -108,6 +108,8 @@ async def through_an_outage(cluster: Cluster, server: Server, seconds: float) ->
         async with http.post(url, json={"data": REFUSED}, headers=key) as refused:
             assert (refused.status, (await refused.json())["code"]) == (503, 503)
     print(f"a call of the server API was refused after {loop.time() - began:.1f} s")
+    open_ids = await refused_for_now(carol)
+    print(f"requests of who cannot resume are refused {loop.time() - began:.1f} s after the server has gone")
     assert not ready(cluster.roles["gateway1"].url)
     await asyncio.sleep(max(0.0, seconds - (loop.time() - began)))
     assert not carol.client.closed.done()
@@ -117,6 +119,7 @@ async def through_an_outage(cluster: Cluster, server: Server, seconds: float) ->
     await asyncio.to_thread(server.restart)
     began = loop.time()
     await answered(asked)
+    await answered_or_refused(carol, open_ids)
     assert await alice.answer(paused) == {}
     print(f"all was answered {loop.time() - began:.1f} s after the server was back")
     consumer = next(iter(bob.consumers))
@@ -133,6 +136,30 @@ async def through_an_outage(cluster: Cluster, server: Server, seconds: float) ->
     await dave.produce((await dave.transports())[0])
     for peer in peers:
         await peer.notified("newConsumer", peerName="dave")
+
+
+async def refused_for_now(peer: Peer) -> list[int]:
+    """Asks every second until servers have been away for so long that nobody is to wait; what it asked before that."""
+    ids: list[int] = []
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            ids.append(peer.client.request({"method": "queryRoom"}))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await peer.take()
+            for id_ in [id_ for id_ in ids if id_ in peer._answers]:
+                ids.remove(id_)
+                with pytest.raises(Refusal, match="503"):
+                    await peer.answer(id_)
+                return ids
+
+
+async def answered_or_refused(peer: Peer, ids: list[int]) -> None:
+    for id_ in ids:
+        try:
+            assert "rtpCapabilities" in await peer.answer(id_)
+        except Refusal as refusal:
+            assert refusal.code == 503  # noqa: PT017 - either may be
 
 
 def outage_cluster(redis_url: str, amqp_url: str, logs: Path) -> Cluster:
