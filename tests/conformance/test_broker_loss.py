@@ -150,3 +150,22 @@ async def test_close_while_the_link_is_down_leaves_no_task(world: World) -> None
     await within(broker.close())
 
     assert not [task for task in asyncio.all_tasks() - before if task.get_name() != "proxy"]
+
+
+async def test_what_a_link_does_and_loses_is_counted(world: World) -> None:
+    broker = await world.broker()
+    inbox = Inbox()
+    await own(broker, inbox)
+    opened = broker.stats().connections
+    assert opened >= 1
+    await publish_all(broker, numbered(5))
+    assert (broker.stats().published, broker.stats().unconfirmed, broker.stats().lost) == (5, 0, 0)
+
+    await world.cut(broker)
+    await inbox.until(lambda it: it.lost == 1)
+    await world.heal(broker)
+    await inbox.until(lambda it: it.restored == 1)
+    await publish_until_taken(broker, b"x")
+
+    assert broker.stats().lost >= 1
+    assert broker.stats().connections - broker.stats().lost == opened
