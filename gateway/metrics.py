@@ -23,7 +23,7 @@ SLOW = counter("gateway_slow_consumers_closed", "WebSockets closed because their
 RECEIVED = counter("gateway_frames_received", "Text frames from clients.")
 SENT = counter("gateway_frames_sent", "Frames written to clients.")
 REFUSED = counter(
-    "gateway_refused_frames", "Frames that were answered with an error, dropped, complained of, or found servers away.",
+    "gateway_refused_frames", "Frames answered with an error, dropped, complained of, or that found servers away.",
     "outcome", "code",
 )  # fmt: skip
 TOO_FAST = counter("gateway_rate_limited_frames", "Frames beyond their connection's rate.")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from roomworker.counts import Counts
+from roomworker.retention import Retention
 from roomworker.room import Changes, Reply
 from shared.broker import Broker
 from shared.broker.pipe import Pipe
@@ -50,11 +51,18 @@ REQUEST_SIZE = 1024
 
 
 class Outbox:
-    """All pipes of one worker. `requests_lost` is told the numbers of requests that found no node."""
+    """All pipes of one worker. `requests_lost` is told the numbers of requests that found no node, `retention` which
+    gateways get what is sent to them."""
 
     def __init__(
-        self, broker: Broker, worker: str, requests_lost: Callable[[list[int]], None], counts: Counts
+        self,
+        broker: Broker,
+        worker: str,
+        requests_lost: Callable[[list[int]], None],
+        counts: Counts,
+        retention: Retention,
     ) -> None:
+        self._retention = retention
         self._counts = counts
         self._broker = broker
         self._worker = worker
@@ -132,9 +140,16 @@ class Outbox:
                 self.published += 1
                 return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 
-            # what a vanished gateway does not get stays in the stream for whoever asks
-            pipe = Pipe(gateway, send, size=_size, done=_confirm, lost=_confirm)
-            self._gateways[gateway] = pipe
+            def done(parcels: list[ForGateway]) -> None:
+                self._retention.reached(gateway, time.monotonic())
+                _confirm(parcels)
+
+            def lost(parcels: list[ForGateway]) -> None:
+                """What a vanished gateway does not get stays in the stream for whoever asks."""
+                self._retention.unreached(gateway, time.monotonic())
+                _confirm(parcels)
+
+            pipe = self._gateways[gateway] = Pipe(gateway, send, size=_size, done=done, lost=lost)
         return pipe
 
     def _node(self, node: str) -> Pipe[ForNode]:

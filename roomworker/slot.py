@@ -45,6 +45,10 @@ class Host(Protocol):
 
     def next_token(self) -> str: ...
 
+    def keeps_all(self, slot: "Slot") -> bool:
+        """Whether messages of the room may not have arrived for long, and none is to be trimmed."""
+        ...
+
 
 class Slot:
     def __init__(self, room: str, partition: int, host: Host, forget: Callable[["Slot"], None]) -> None:
@@ -240,6 +244,7 @@ class Slot:
             answered=changes.answered,
             first=not self._version,
             grave="" if self._version else self._grave,
+            keep_all=self._host.keeps_all(self),
         )
 
     def _take_deletion(self, runner: Runner) -> Commit | None:

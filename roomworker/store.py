@@ -27,6 +27,7 @@ from shared.cluster import index_key
 from shared.protocol import media
 
 KEEP_OUT_MS: Final = 30_000
+KEEP_OUT_MOST_MS: Final = 600_000
 KEEP_GONE_S: Final = 600
 KEEP_SUSPECTS_S: Final = 3600
 DEAD_KEY: Final = "plenary:dead"
@@ -66,7 +67,8 @@ _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 class Commit:
     """`expected` and `version` are `<incarnation>:<n>`; empty: no such room. `first`: not in the index yet.
 
-    `grave` tells which of several absences `expected` empty means: as it was loaded.
+    `grave` tells which of several absences `expected` empty means: as it was loaded. With `keep_all` sent messages
+    are kept for as long as can be (`roomworker.retention`).
     """
 
     room: str
@@ -80,6 +82,7 @@ class Commit:
     answered: Mapping[str, Answered | None] = field(default_factory=dict)
     first: bool = False
     grave: str = ""
+    keep_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,8 @@ def _commands(commit: Commit, keep_out_ms: int) -> tuple[list[tuple[Any, ...]], 
     sections = [part for section in (sets, deletes, buried, forgotten) for part in (len(section), *section)]
     entry = _encode_entry(commit.entry) if commit.entry else b""
     head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
-    return before, (*head, keep_out_ms, KEEP_GONE_S, entry, commit.grave, *sections)
+    keep = KEEP_OUT_MOST_MS if commit.keep_all else keep_out_ms
+    return before, (*head, keep, KEEP_GONE_S, entry, commit.grave, *sections)
 
 
 def _stored(fields: Any, gone: Any) -> Stored:

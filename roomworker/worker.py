@@ -18,6 +18,7 @@ from roomworker.mediaclient import MediaClient
 from roomworker.nodes import Nodes
 from roomworker.outbox import Outbox
 from roomworker.partition import Partition
+from roomworker.retention import Retention
 from roomworker.room import Changes, Reply
 from roomworker.runner import OnResult, Runner
 from roomworker.session import Gone
@@ -66,7 +67,10 @@ class RoomWorker:
         self._grace = round(settings.grace_seconds * 1000)
         self.store = Store(redis, keep_out_ms=self._grace + KEEP_BEYOND_GRACE_MS)
         self.committer = Committer(self.store, self.counts)
-        self.outbox = Outbox(broker, self.id, lambda lost: self._media.lost(lost, time.monotonic()), self.counts)
+        self._retention = Retention((self._grace + KEEP_BEYOND_GRACE_MS) / 1000, time.monotonic())
+        self.outbox = Outbox(
+            broker, self.id, lambda lost: self._media.lost(lost, time.monotonic()), self.counts, self._retention
+        )
         self._media = MediaClient(self.outbox.ask, self.counts)
         self._membership = Membership(redis, "workers", self.id, {})
         self._epoch = Epoch(redis)
@@ -186,6 +190,9 @@ class RoomWorker:
                 logger.warning("broker does not answer", error=str(failure))
             self._media.expire(time.monotonic())
             self.outbox.forget_idle()
+            self._retention.forget(time.monotonic())
+            if not self._broker.connected:
+                self._retention.link_down(time.monotonic())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), max(0.0, BEAT_EVERY - (time.monotonic() - began)))
 
@@ -305,6 +312,9 @@ class RoomWorker:
 
     def want_commit(self, slot: Slot) -> None:
         self.committer.want_commit(slot)
+
+    def keeps_all(self, slot: Slot) -> bool:
+        return self._retention.keeps_all(slot.gateways, time.monotonic())
 
     def next_token(self) -> str:
         self._tokens += 1

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from fakeredis.aioredis import FakeRedis
@@ -285,3 +286,16 @@ async def test_any_name_is_safe_in_keys_and_index(store: Store, redis: Redis, ro
 
 def test_no_two_names_share_a_key() -> None:
     assert len({room_key(room) for room in ROOMS}) == len(ROOMS)
+
+
+@pytest.mark.parametrize("keep_all", [False, True])
+async def test_old_messages_are_trimmed_unless_some_may_not_have_arrived(redis: Redis, *, keep_all: bool) -> None:
+    """Redis trims a hundred entries at a time."""
+    store = Store(redis, keep_out_ms=0)
+    for n in range(1, 251):
+        sent = commit(n, messages=[SentMessage(b"{}", [("s", n)])])
+        assert await store.commit([replace(sent, keep_all=keep_all)]) == ["OK"]
+
+    kept = len(await store.replay("room", "s", 0))
+
+    assert kept == 250 if keep_all else kept < 150

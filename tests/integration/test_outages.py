@@ -139,7 +139,7 @@ async def through_an_outage(cluster: Cluster, server: Server, seconds: float) ->
 
 
 async def refused_for_now(peer: Peer) -> list[int]:
-    """Asks every second until servers have been away for so long that nobody is to wait; what it asked before that."""
+    """Asks until servers have been away for so long that nobody is to wait; what it asked before that."""
     ids: list[int] = []
     async with asyncio.timeout(PATIENCE):
         while True:

@@ -121,6 +121,9 @@ class Desk:
         if slot not in self.commits:
             self.commits.append(slot)
 
+    def keeps_all(self, slot: Slot) -> bool:
+        return False
+
     def next_token(self) -> str:
         self._tokens += 1
         return f"{self.name}:{self._tokens}"

@@ -8,6 +8,7 @@ import pytest
 
 from roomworker.counts import Counts
 from roomworker.outbox import Outbox, Receipt
+from roomworker.retention import Retention
 from roomworker.room import Changes, Outgoing
 from roomworker.session import Session
 from shared.broker import BrokerError, BrokerGone, Refused, Unroutable, pipe
@@ -56,7 +57,7 @@ def lost() -> list[int]:
 @pytest.fixture
 def outbox(broker: Held, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> Outbox:
     monkeypatch.setattr(pipe, "RETRY_PAUSE", 0)
-    return Outbox(broker, "worker", lost.extend, Counts())  # type: ignore[arg-type]
+    return Outbox(broker, "worker", lost.extend, Counts(), Retention(30.0, 0.0))  # type: ignore[arg-type]
 
 
 def session(n: int, gateway: str = "g") -> Session:
