@@ -27,6 +27,8 @@ URL: Final = "ws://127.0.0.1:8080"
 SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 console = Console()
+if not console.is_terminal:
+    console = Console(width=100)
 
 _CHECKED: Final = """Virtual peers do what browsers do, and check that each is told everything, once and in order.
 

@@ -3,12 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-import redis
 
 from tests.support import servers
-
-CLEAN_PARTITIONS = 64
-"""Partition queues that are removed before each test."""
 
 
 def _running(make: Callable[[], servers.Server]) -> Iterator[servers.Server]:
@@ -38,21 +34,14 @@ def rabbitmq_server() -> Iterator[servers.Server]:
 @pytest.fixture
 def redis_url(redis_server: servers.Server) -> str:
     """An empty Redis database."""
-    with redis.Redis.from_url(redis_server.url, socket_timeout=5) as client:
-        client.flushdb()
+    servers.empty_redis(redis_server.url)
     return redis_server.url
 
 
 @pytest.fixture
 def amqp_url(rabbitmq_server: servers.Server) -> str:
     """A RabbitMQ without partition queues of an earlier test, whatever their type was."""
-    connection = servers.amqp_connection(rabbitmq_server.url)
-    try:
-        channel = connection.channel()
-        for partition in range(CLEAN_PARTITIONS):
-            channel.queue_delete(f"rooms.{partition}")
-    finally:
-        connection.close()
+    servers.empty_rabbitmq(rabbitmq_server.url)
     return rabbitmq_server.url
 
 

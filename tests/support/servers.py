@@ -101,6 +101,22 @@ def rabbitmq_answers(url: str) -> bool:
     return True
 
 
+def empty_redis(url: str) -> None:
+    with redis_client.Redis.from_url(url, socket_timeout=5) as client:
+        client.flushdb()
+
+
+def empty_rabbitmq(url: str, partitions: int = 64) -> None:
+    """Removes the partitions' queues of an earlier test, whatever their type was."""
+    connection = amqp_connection(url)
+    try:
+        channel = connection.channel()
+        for partition in range(partitions):
+            channel.queue_delete(f"rooms.{partition}")
+    finally:
+        connection.close()
+
+
 def amqp_connection(url: str) -> Any:
     """A blocking connection, for what tests do beside the code under test."""
     parameters = pika.URLParameters(url)

@@ -1,0 +1,270 @@
+"""`plenary loadtest` against a small cluster with the null engine: what it says, and that it can fail."""
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest import generator
+from loadtest.generator import Generator, Plan, Tick
+from loadtest.measure import Measured
+from loadtest.peer import Peer
+from loadtest.profile import PROFILES
+from loadtest.session import Session
+from tests.support.cluster import ROOT, Cluster
+from tests.support.servers import Server, empty_rabbitmq, empty_redis
+
+pytestmark = pytest.mark.servers
+WITHIN = 120.0
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    redis_server: Server, rabbitmq_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """One for all tests here: their rooms have different names."""
+    empty_redis(redis_server.url)
+    empty_rabbitmq(rabbitmq_server.url)
+    cluster = Cluster(redis_server.url, rabbitmq_server.url, tmp_path_factory.mktemp("loadtest"), partitions=8)
+    try:
+        cluster.start("null", gateways=2, workers=2)
+        yield cluster
+    finally:
+        print(cluster.said())
+        cluster.stop()
+
+
+@pytest.fixture
+def urls(cluster: Cluster) -> list[str]:
+    return [cluster.roles[name].url for name in ("gateway1", "gateway2")]
+
+
+def command(urls: list[str], *arguments: str) -> list[str]:
+    addresses = [word for url in urls for word in ("--url", url)]
+    return [sys.executable, "-m", "plenary", "loadtest", *addresses, *arguments]
+
+
+def loadtest(urls: list[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and all that was said."""
+    done = subprocess.run(
+        command(urls, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=WITHIN, check=False
+    )
+    print(done.stdout, done.stderr)
+    return done.returncode, done.stdout + done.stderr
+
+
+SMALL = ("--rooms", "3", "--peers", "3", "--ramp", "1", "--duration", "3")
+
+
+def test_calls_pass_and_are_reported_to_people_machines_and_browsers(
+    urls: list[str], rabbitmq_server: Server, tmp_path: Path
+) -> None:
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "html")}
+    written = ("--json", str(files["json"]), "--html", str(files["html"]))
+    rates = ("--churn", "2", "--processes", "2", "--amqp-url", rabbitmq_server.url, "--partitions", "8")
+    code, said = loadtest(urls, *SMALL, *rates, *written, "--slo", "join.p99<60s", "--slo", "lost==0")
+    assert code == 0
+    assert "no failures" in said
+    assert re.search(r"held +join.p99<60s", said)
+
+    result = json.loads(files["json"].read_text())
+    assert result["passed"]
+    assert result["failed"] == 0
+    assert result["peak"]["joined"] <= result["peak"]["connected"] == 9
+    assert {"queryRoom", "join", "createTransport", "createProducer", "enableConsumer", "leave"} <= set(
+        result["methods"]
+    )
+    assert result["methods"]["join"]["count"] == result["methods"]["leave"]["count"] >= 9 + 3
+    assert result["steps"]["ready"]["count"] >= 9
+    assert {"newPeer", "newConsumer", "peerClosed"} <= set(result["fanout"])
+    watched = set(result["processes"][-1]["cpu"])
+    assert {"gateway 1", "gateway 2", "room worker 1", "room worker 2", "media node", "load generators"} <= watched
+    assert any(sample["queued"] is not None for sample in result["processes"])
+
+    page = files["html"].read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.count("<svg") >= 7
+    assert not re.search(r"""(src|href)\s*=|url\(|@import|<script""", page)
+
+
+def test_what_cannot_be_held_fails(urls: list[str]) -> None:
+    code, said = loadtest(urls[:1], *SMALL, "--slo", "join.p50<1us")
+    assert code == 1
+    assert re.search(r"not held +join.p50<1us", said)
+    assert said.rstrip().endswith("failed")
+
+
+def test_a_gateway_that_dies_and_is_the_only_one_fails(cluster: Cluster) -> None:
+    gateway = cluster.gateway("doomed")
+    with subprocess.Popen(
+        command([gateway.url], *SMALL[:-1], "6", "--profile", "joins"), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if " joined; " in line:
+                gateway.kill()
+                break
+        said = running.stdout.read()
+    assert running.returncode == 1
+    assert "could not connect" in said or "ended with" in said
+
+
+def test_one_that_is_interrupted_ends_in_order_and_reports(urls: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    with subprocess.Popen(
+        command(urls, *SMALL[:-1], "300", "--json", str(file)), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if " joined; " in line:
+                running.send_signal(signal.SIGINT)
+                break
+        said = running.stdout.read()
+    assert running.returncode == 0
+    assert "passed, interrupted" in said
+    result = json.loads(file.read_text())
+    assert result["interrupted"]
+    assert result["methods"]["leave"]["count"] == result["methods"]["join"]["count"]
+
+
+def test_without_anybody_at_the_address_it_does_not_start() -> None:
+    code, said = loadtest(["ws://127.0.0.1:9"], *SMALL)
+    assert code == 2
+    assert "ws://127.0.0.1:9: nobody answers" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--slo", "join.p98<5ms"), "no statistic 'p98'; one of p50"),
+        (("--profile", "cals"), "'cals' is none of calls, messages"),
+        (("--url", "localhost:8080"), "expected an address like ws://127.0.0.1:8080"),
+        (("--html", "/nowhere/report.html"), "there is no folder /nowhere"),
+    ],
+)
+def test_what_is_typed_wrong_is_named(arguments: tuple[str, ...], words: str) -> None:
+    code, said = loadtest([], *arguments)
+    assert code == 2
+    assert words in re.sub(r"[\s│]+", " ", said)
+
+
+# --- a checker that could not fail would be none ---------------------------------------------------------------
+
+
+async def measured(urls: list[str], profile: str, seconds: float = 3.0) -> Measured:
+    """What a generator in this process counts."""
+    whole = Measured()
+
+    def tell(tick: Tick) -> None:
+        whole.merge(Measured.load(tick.measured))
+
+    plan = Plan(
+        urls=[url.replace("http", "ws", 1) for url in urls],
+        rooms=[f"spoilt-{time.monotonic_ns()}-{number}" for number in range(2)],
+        peers=4,
+        profile=PROFILES[profile],
+        began=time.monotonic(),
+        ramp=1.0,
+        duration=seconds,
+        churn=0.0,
+        seed="spoilt",
+    )
+    async with asyncio.timeout(WITHIN):
+        await Generator(plan, tell).run()
+    print(whole.failures, whole.examples)
+    return whole
+
+
+Told = Callable[[Peer, str, Any], None]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, what: str, how: Callable[[Told, Peer, str, Any], None]) -> None:
+    """Of the notifications `what` the fifth is treated by `how`, as if it had come so."""
+    told: Told = Peer._notified
+    seen: Counter[str] = Counter()
+
+    def notified(peer: Peer, method: str, data: Any) -> None:
+        name = data.get("method", method)
+        seen[name] += 1
+        if name == what and seen[name] == 5:
+            how(told, peer, method, data)
+        else:
+            told(peer, method, data)
+
+    monkeypatch.setattr(Peer, "_notified", notified)
+
+
+def lose(told: Told, peer: Peer, method: str, data: Any) -> None:
+    pass
+
+
+def double(told: Told, peer: Peer, method: str, data: Any) -> None:
+    told(peer, method, data)
+    told(peer, method, data)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_nothing_is_wrong_when_nothing_is_spoilt(urls: list[str], profile: str) -> None:
+    assert not (await measured(urls, profile)).failures
+
+
+@pytest.mark.parametrize(
+    ("profile", "what"),
+    [("messages", "message"), ("calls", "newConsumer"), ("calls", "newPeer"), ("joins", "peerClosed")],
+)
+async def test_a_notification_that_is_lost_is_found(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch, profile: str, what: str
+) -> None:
+    spoil(monkeypatch, what, lose)
+    assert (await measured(urls, profile)).failures["lost"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "what"), [("messages", "message"), ("calls", "newConsumer"), ("calls", "newPeer")]
+)
+async def test_a_notification_that_comes_twice_is_found(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch, profile: str, what: str
+) -> None:
+    spoil(monkeypatch, what, double)
+    assert (await measured(urls, profile)).failures["duplicated"] >= 1
+
+
+async def test_an_answer_that_never_comes_is_found(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "PATIENCE", 2.0)
+    answered = Session._answered
+    seen = 0
+
+    def forgetful(session: Session, frame: dict[str, Any]) -> None:
+        nonlocal seen
+        seen += 1
+        if seen != 60:
+            answered(session, frame)
+
+    monkeypatch.setattr(Session, "_answered", forgetful)
+    failures = (await measured(urls, "messages")).failures
+    assert failures["unanswered"] == 1
+
+
+async def test_a_room_that_is_not_as_its_peers_were_told_is_found(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server shows somebody whom nobody was told of."""
+    watch = Peer.watch
+
+    async def seeing_more(peer: Peer) -> list[dict[str, Any]]:
+        return [*await watch(peer), {"name": "mallory", "consumers": [], "appData": {"life": 1}}]
+
+    monkeypatch.setattr(Peer, "watch", seeing_more)
+    found = await measured(urls, "calls")
+    assert found.failures == {"unlike": 2}
+    assert "mallory: the server has life 1" in found.examples["unlike"][0][1]
