@@ -27,7 +27,7 @@ WORKDIR /src
 # Nothing but what decides how the engine is made, so that no other change makes it anew. The last pattern is
 # `.engine/`, which need not be there: `make image` puts this machine's engine into it.
 COPY medianode/__init__.py medianode/install.py medianode/build.py medianode/progress.py medianode/shims.py medianode/
-COPY LICENSE .engin[e] /engine/
+COPY medianode/__init__.py .engin[e] /engine/
 RUN python3 -m medianode.install \
  && mv "$(python3 -m medianode.install)" /mediasoup-worker
 
