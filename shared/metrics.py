@@ -108,7 +108,10 @@ BROKER_CONFIRM = histogram(
 )
 BROKER_UNCONFIRMED = gauge("broker_unconfirmed_messages", "AMQP messages published and not confirmed yet.")
 BROKER_UNSENT = gauge("broker_unsent_bytes", "Bytes for RabbitMQ that its socket has not taken yet.")
-REDIS_CONNECTIONS = counter("redis_connections", "Connections opened to Redis; growing means that they were lost.")
+REDIS_CONNECTIONS = counter(
+    "redis_connections",
+    "Connections opened to Redis: as many as were ever needed at once, and those that replaced lost ones.",
+)
 
 
 @dataclass(slots=True)
