@@ -127,7 +127,7 @@ async def test_every_role_tells_what_was_done(cluster: Cluster) -> None:
     assert 1 <= told("gateway_request_seconds_count") <= 24
     assert told("gateway_notify_seconds_count") >= 1
     assert told("broker_up") == 2
-    assert told("broker_connections_total") == 4
+    assert told("broker_connections_total") >= 4
     assert told("redis_connections_total") >= 2
 
     told = Told(node)
@@ -196,6 +196,6 @@ async def test_who_loses_redis_or_rabbitmq_lives_and_is_not_ready(
     await until(lambda: all_say(503, "no connection to the message broker"))
     told = Told(*roles)
     assert told("ready", role="gateway") == told("ready", role="roomworker") == told("ready", role="medianode") == 0
-    assert told("broker_connections_lost_total") == 2 * len(roles)
+    assert told("broker_connections_lost_total") >= 2 * len(roles)
     await asyncio.to_thread(killable_rabbitmq.restart)
     await until(lambda: all_say(200, "ready"))
