@@ -16,6 +16,8 @@ class _Line:
     """Answered, not heard yet."""
     early: set[int] = field(default_factory=set)
     """Heard, not answered yet."""
+    excused: int = 0
+    """Up to here the receiver may not have been there to hear, and the server not have known that."""
 
 
 class DirectMessages:
@@ -25,6 +27,7 @@ class DirectMessages:
         self._room = room
         self._wrong = wrong
         self._lines: dict[tuple[str, str], _Line] = {}
+        self._deaf: set[str] = set()
 
     def say(self, sender: str, receiver: str) -> int:
         """The number of the next message."""
@@ -37,7 +40,7 @@ class DirectMessages:
         line = self._lines[sender, receiver]
         if n in line.early:
             line.early.discard(n)
-        else:
+        elif n > line.excused:
             line.taken.add(n)
 
     def heard(self, sender: str, receiver: str, n: int) -> None:
@@ -56,9 +59,23 @@ class DirectMessages:
             else:
                 line.early.add(n)
 
+    def ended(self, receiver: str) -> None:
+        """Its session ended without a word: for the server it may still be there."""
+        self._deaf.add(receiver)
+
+    def joined(self, receiver: str) -> None:
+        """It is there again: from now on it hears everything."""
+        if receiver not in self._deaf:
+            return
+        self._deaf.discard(receiver)
+        for (_, to), line in self._lines.items():
+            if to == receiver:
+                line.excused = line.said
+                line.taken.clear()
+
     def settle(self) -> None:
         """Nothing is under way any more: what was taken has come."""
         for (sender, receiver), line in self._lines.items():
-            for n in sorted(line.taken):
+            for n in sorted(line.taken) if receiver not in self._deaf else ():
                 self._wrong("lost", f"{self._room}/{receiver}: message {n} of {sender} to it alone never came")
             line.taken.clear()

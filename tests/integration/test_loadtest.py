@@ -20,6 +20,7 @@ from loadtest.measure import Measured
 from loadtest.peer import Peer
 from loadtest.profile import PROFILES
 from loadtest.session import Session
+from loadtest.view import View
 from tests.support.cluster import ROOT, Cluster
 from tests.support.servers import Server, empty_rabbitmq, empty_redis
 
@@ -185,32 +186,32 @@ async def measured(urls: list[str], profile: str, seconds: float = 3.0) -> Measu
     return whole
 
 
-Told = Callable[[Peer, str, Any], None]
+Told = Callable[[View, str, Any], None]
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, what: str, how: Callable[[Told, Peer, str, Any], None]) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, what: str, how: Callable[[Told, View, str, Any], None]) -> None:
     """Of the notifications `what` the fifth is treated by `how`, as if it had come so."""
-    told: Told = Peer._notified
+    told: Told = View.told
     seen: Counter[str] = Counter()
 
-    def notified(peer: Peer, method: str, data: Any) -> None:
+    def notified(view: View, method: str, data: Any) -> None:
         name = data.get("method", method)
         seen[name] += 1
         if name == what and seen[name] == 5:
-            how(told, peer, method, data)
+            how(told, view, method, data)
         else:
-            told(peer, method, data)
+            told(view, method, data)
 
-    monkeypatch.setattr(Peer, "_notified", notified)
+    monkeypatch.setattr(View, "told", notified)
 
 
-def lose(told: Told, peer: Peer, method: str, data: Any) -> None:
+def lose(told: Told, view: View, method: str, data: Any) -> None:
     pass
 
 
-def double(told: Told, peer: Peer, method: str, data: Any) -> None:
-    told(peer, method, data)
-    told(peer, method, data)
+def double(told: Told, view: View, method: str, data: Any) -> None:
+    told(view, method, data)
+    told(view, method, data)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

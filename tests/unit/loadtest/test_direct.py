@@ -54,3 +54,25 @@ def test_one_that_nobody_sent_is_unlike() -> None:
     direct.heard("alice", "bob", 4)
     direct.heard("bob", "alice", 1)
     assert wrong == ["unlike", "unlike"]
+
+
+def test_what_was_sent_to_one_whose_session_had_ended_is_not_expected_until_it_joins_again() -> None:
+    direct, wrong = line()
+    direct.taken("alice", "bob", 1)
+    direct.ended("bob")
+    direct.taken("alice", "bob", 2)
+    direct.joined("bob")
+    direct.taken("alice", "bob", 3)
+    direct.settle()
+    assert wrong == []
+    direct.taken("alice", "bob", direct.say("alice", "bob"))
+    direct.settle()
+    assert wrong == ["lost"]
+
+
+def test_of_one_who_does_not_come_again_nothing_is_expected() -> None:
+    direct, wrong = line()
+    direct.ended("bob")
+    direct.taken("alice", "bob", 1)
+    direct.settle()
+    assert wrong == []
