@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks.compare.goals import judge
 from benchmarks.compare.load import Sample
 from benchmarks.compare.report import figures, machine, show
-from benchmarks.compare.run import Plan, Results, run
+from benchmarks.compare.run import IDLE, IN_CALLS, Plan, Results, run
 from benchmarks.compare.systems import Unavailable
 
 console = Console()
@@ -33,16 +33,20 @@ def main(
     connections: Annotated[int, typer.Option(help="WebSockets, a multiple of 100.")] = Plan.connections,
     rate: Annotated[int, typer.Option(help="Requests per second of the measurement at a rate.")] = Plan.rate,
     window: Annotated[int, typer.Option(help="Requests in flight per connection, saturated.")] = Plan.window,
+    patience: Annotated[
+        float, typer.Option(help="Seconds that each measurement may wait for a quiet machine.")
+    ] = Plan.patience,
     json_file: Annotated[str, typer.Option("--json", help="Write the figures there, too.")] = "",
 ) -> None:
     """Plenary beside one Node process, python-socketio over RabbitMQ, and the floor beneath it."""
-    plan = Plan(rounds, seconds, connections, rate, window)
+    plan = Plan(rounds, seconds, connections, rate, window, patience=patience)
     began = time.monotonic()
 
     def told(system: str, workload: str, round_: int, sample: Sample) -> None:
         shown = ", ".join(f"{name} {sample[name]:,}" for name in (*_SHOWN, *_SHOWN_OF_CALLS) if name in sample)
-        turn = f"round {round_ + 1} of {rounds}"
-        console.print(f"{time.monotonic() - began:5.0f} s  {turn}  {system}: {workload}  {shown}", highlight=False)
+        turn = "memory" if workload in (IDLE, IN_CALLS) else f"round {round_ + 1} of {rounds}"
+        line = f"{time.monotonic() - began:5.0f} s  {turn}  {system}: {workload}  {shown}"
+        console.print(line, highlight=False, soft_wrap=True)
 
     results = Results(told)
     before = machine()

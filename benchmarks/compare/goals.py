@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.compare.load import Sample
+from benchmarks.compare.processes import OTHERS
 from benchmarks.compare.run import AT_RATE, IDLE, IN_CALLS, SATURATED, SATURATED_LARGE
 
 Samples = Mapping[str, Mapping[str, list[Sample]]]
@@ -14,6 +15,7 @@ Round = Callable[[str, str], Sample]
 
 US, NODE, SOCKETIO, FLOOR = "Plenary", "Node", "python-socketio", "floor"
 KIB: Final = 1024
+DISTURBED_CORES: Final = 0.3
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,20 @@ class Goal:
     def judged(self, samples: Samples) -> "Judged | None":
         """None if what it needs was not measured."""
         rounds = 1 if self.once else len(samples.get(US, {}).get(SATURATED, ()))
-        values = []
+        values, disturbances = [], []
         for number in range(rounds):
+            used: list[Sample] = []
 
-            def of(system: str, workload: str, number: int = number) -> Sample:
-                return samples[system][workload][number]
+            def of(system: str, workload: str, number: int = number, used: list[Sample] = used) -> Sample:
+                used.append(samples[system][workload][number])
+                return used[-1]
 
             try:
                 values.append(self.value(of))
             except (KeyError, IndexError):
                 return None
-        return Judged(self, values) if values else None
+            disturbances.append(max(sample.get("cores", {}).get(OTHERS, 0.0) for sample in used))
+        return Judged(self, values, disturbances) if values else None
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Judged:
     goal: Goal
     values: list[float]
     """One for each round."""
+    disturbances: list[float]
+    """Cores that the rest of the machine used meanwhile, at worst, in each round."""
 
     @property
     def value(self) -> float:
@@ -57,6 +64,11 @@ class Judged:
     def met(self) -> bool:
         return self.value >= self.goal.bound if self.goal.at_least else self.value <= self.goal.bound
 
+    @property
+    def disturbed(self) -> bool:
+        """Too much else was going on in most rounds for the value to mean much."""
+        return median(self.disturbances) > DISTURBED_CORES
+
     def plain(self) -> dict[str, Any]:
         return {
             "goal": self.goal.text,
@@ -65,6 +77,7 @@ class Judged:
             "value": round(self.value, 4),
             "rounds": [round(value, 4) for value in self.values],
             "met": self.met,
+            "disturbed": self.disturbed,
         }
 
 

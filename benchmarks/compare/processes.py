@@ -1,6 +1,8 @@
 """CPU time and memory of processes."""
 
+import asyncio
 import os
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,6 +11,9 @@ import psutil
 LOAD_GENERATOR: Final = "load generator"
 OTHERS: Final = "others"
 """Whatever else the machine did: the disturbance."""
+CALM_SECONDS: Final = 0.5
+CALM_CORES: Final = 0.25
+"""The idle systems' own work is less."""
 
 
 class CpuSeconds(dict[str, float]):
@@ -29,6 +34,16 @@ def cpu_seconds(processes: Mapping[str, psutil.Process]) -> CpuSeconds:
     busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0) - getattr(machine, "guest", 0)
     used[OTHERS] = busy - sum(used.values())
     return used
+
+
+async def calm(patience: float) -> None:
+    """Returns once this machine has almost nothing to do, after `patience` seconds at the latest."""
+    deadline = time.monotonic() + patience
+    psutil.cpu_percent()
+    while time.monotonic() < deadline:
+        await asyncio.sleep(CALM_SECONDS)
+        if psutil.cpu_percent() * (psutil.cpu_count() or 1) < 100 * CALM_CORES:
+            return
 
 
 def listening(port: int) -> psutil.Process:

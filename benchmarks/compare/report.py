@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.compare.goals import Judged, Samples
+from benchmarks.compare.goals import DISTURBED_CORES, Judged, Samples
 from benchmarks.compare.load import Sample
 from benchmarks.compare.processes import OTHERS
 
@@ -88,8 +88,11 @@ def show(console: Console, samples: Samples, judged: list[Judged]) -> None:
     for it in judged:
         spread = {"median": it.value, "least": min(it.values), "most": max(it.values)}
         bound = f"{'≥' if it.goal.at_least else '≤'} {it.goal.bound:g}"
-        table.add_row(it.goal.text, _spread(spread), bound, "[green]met" if it.met else "[red]missed")
+        verdict = "[green]met" if it.met else "[red]missed"
+        table.add_row(it.goal.text, _spread(spread), bound, f"{verdict}, disturbed" if it.disturbed else verdict)
     console.print(table)
+    if any(it.disturbed for it in judged):
+        console.print(f"disturbed: other processes used more than {DISTURBED_CORES} cores in most rounds")
 
 
 def _heading(metric: str) -> str | None:

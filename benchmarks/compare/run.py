@@ -11,7 +11,7 @@ from benchmarks.compare import calls, memory
 from benchmarks.compare.clients import LoadClient, ProtooClient, ResumableClient
 from benchmarks.compare.floor import Floor
 from benchmarks.compare.load import Fleet, Sample, pace, saturate
-from benchmarks.compare.processes import cpu_seconds
+from benchmarks.compare.processes import calm, cpu_seconds
 from benchmarks.compare.systems import NodeProcess, Plenary, Servers, SocketIo, System
 
 SMALL, LARGE = 4, 100
@@ -39,6 +39,8 @@ class Plan:
     calls_at_once: int = 8
     idle_connections: int = 1000
     calls: int = 100
+    patience: float = 20.0
+    """Seconds, at most, that each measurement waits for the machine to have nothing else to do."""
 
 
 @dataclass
@@ -66,6 +68,7 @@ async def run(plan: Plan, results: Results) -> None:
                 await _measure(system, plan, results, round_)
             for fsync in servers.redis:
                 async with Floor(servers, fsync) as floor:
+                    await calm(plan.patience)
                     results.add(floor.name, AT_RATE, round_, await floor.pace(plan.seconds, plan.rate))
         for system in systems[:3]:
             await _weigh(system, plan, results)
@@ -80,20 +83,22 @@ async def _measure(system: System, plan: Plan, results: Results, round_: int) ->
     with system:
         processes = system.processes
         async with _filled(system, system.client, plan, SMALL) as fleet:
+            await calm(plan.patience)
             async with _counting(system, fleet) as counted:
                 sample = await pace(fleet, plan.seconds, plan.rate, lambda: cpu_seconds(processes))
             results.add(system.name, AT_RATE, round_, sample | counted)
-            sample = await _saturated(system, fleet, plan.seconds, plan.window)
+            sample = await _saturated(system, fleet, plan, plan.window)
             results.add(system.name, SATURATED, round_, sample)
         async with _filled(system, system.client, plan, LARGE) as fleet:
-            sample = await _saturated(system, fleet, plan.seconds, plan.window_large)
+            sample = await _saturated(system, fleet, plan, plan.window_large)
             results.add(system.name, SATURATED_LARGE, round_, sample)
         if isinstance(system, Plenary):
             async with _filled(system, ResumableClient, plan, SMALL) as fleet:
-                sample = await _saturated(system, fleet, plan.seconds, plan.window)
+                sample = await _saturated(system, fleet, plan, plan.window)
                 results.add(system.name, RESUMABLE, round_, sample)
         if system.client is ProtooClient:
             for workload, at_once in ((CALL_ALONE, 1), (CALLS, plan.calls_at_once)):
+                await calm(plan.patience)
                 sample = await calls.call_after_call(system, plan.seconds, at_once)
                 results.add(system.name, workload, round_, sample)
 
@@ -108,10 +113,11 @@ async def _filled(system: System, make: type[LoadClient], plan: Plan, size: int)
         await asyncio.sleep(memory.SETTLE_SECONDS)
 
 
-async def _saturated(system: System, fleet: Fleet, seconds: float, window: int) -> Sample:
+async def _saturated(system: System, fleet: Fleet, plan: Plan, window: int) -> Sample:
+    await calm(plan.patience)
     processes = system.processes
     async with _counting(system, fleet) as counted:
-        sample = await saturate(fleet, seconds, window, lambda: cpu_seconds(processes))
+        sample = await saturate(fleet, plan.seconds, window, lambda: cpu_seconds(processes))
     return sample | counted
 
 
