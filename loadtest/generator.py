@@ -139,7 +139,7 @@ class Generator:
         streams = [
             self._stream(profile.messages * count, lambda peer, due: peer.say(due)),
             self._stream(profile.controls * count if profile.media else 0.0, lambda peer, due: peer.control(due)),
-            self._stream(self._plan.churn, lambda peer, due: self.spawn(peer.go(due))),
+            self._stream(self._plan.churn, lambda peer, due: peer.renew(due)),
             self._stream(count / profile.whole if profile.whole else 0.0, lambda peer, _: peer.cut()),
         ]
         while (now := time.monotonic()) < self._stop_at:

@@ -37,7 +37,7 @@ class Producer:
 
 
 class Peer(Asking):
-    """`come` is to be a task; what it does then is asked of it (`say`, `control`, `cut`, `go`)."""
+    """`come` is to be a task; what it does then is asked of it (`say`, `control`, `cut`, `renew`, `go`)."""
 
     def __init__(
         self, room: Room, name: str, urls: Sequence[str], profile: Profile, recorder: Recorder, chance: random.Random
@@ -149,7 +149,7 @@ class Peer(Asking):
     def _media_lost(self) -> None:
         """As an application that knows no better: it joins anew."""
         if self.state == "here":
-            self._recorder.spawn(self.go())
+            self.renew(time.monotonic())
 
     async def _set_up(self) -> None:
         """Both transports, both producers, and every consumer that was there already."""
@@ -175,15 +175,17 @@ class Peer(Asking):
         if self._ready is not None and not self._unready and not self._ready.done():
             self._ready.set_result(None)
 
+    def renew(self, due: float) -> None:
+        """Leaves now, and comes again."""
+        self.state = "leaving"
+        self._recorder.spawn(self.go(due))
+
     async def go(self, due: float | None = None, *, again: bool = True) -> None:
         """Leaves, and joins again a little later, every other time over a new connection."""
-        due = due or time.monotonic()
-        if self.session is None:
-            return
         self.state = "leaving"
         try:
             if self.joined:
-                await self._leave(due)
+                await self._leave(due or time.monotonic())
             if not again or self._chance.random() < 0.5:
                 await self._close()
         except (Refusal, Ended, Overflow) as why:
