@@ -106,14 +106,17 @@ def _plots(result: dict[str, Any]) -> str:
     def over(words: plots.Words, series: list[Series], *, log: bool = False) -> str:
         return plots.lines(series, words, until=until, log=log, band=ramp)
 
-    def told(fields: dict[str, tuple[str, str]], pick: Callable[[Sequence[float]], float]) -> list[Series]:
+    def told(
+        fields: dict[str, tuple[str, str]], pick: Callable[[Sequence[float]], float], none: float | None = 0.0
+    ) -> list[Series]:
+        """`none` is drawn where there was nothing."""
         return [
-            Series(name, plots.thinned([(it["at"], it[field] or None) for it in timeline], pick), style)
+            Series(name, plots.thinned([(it["at"], it[field] or none) for it in timeline], pick), style)
             for field, (name, style) in fields.items()
         ]
 
-    latency = told({"p50": ("p50", "q0"), "p95": ("p95", "q1"), "p99": ("p99", "q2")}, max)
-    fanout = told({"fanout_p50": ("p50", "q0"), "fanout_p99": ("p99", "q2")}, max)
+    latency = told({"p50": ("p50", "q0"), "p95": ("p95", "q1"), "p99": ("p99", "q2")}, max, None)
+    fanout = told({"fanout_p50": ("p50", "q0"), "fanout_p99": ("p99", "q2")}, max, None)
     rates = told({"requests": ("requests", "s0"), "notifications": ("notifications", "s1")}, fmean)
     gauges = {"connected": ("connections", "s0"), "joined": ("in a room", "s1"), "in_flight": ("unanswered", "s2")}
     requests, notifications = result["histograms"]["requests"], result["histograms"]["fanout"]
@@ -132,7 +135,8 @@ def _plots(result: dict[str, Any]) -> str:
         ),
     ]
     if samples:
-        cpu = _processes(samples, "cpu")
+        machine = plots.thinned([(it["at"], it["machine"]) for it in samples], fmean)
+        cpu = [*_processes(samples, "cpu"), Series("all that runs on this machine", machine, "all")]
         memory = _processes(samples, "memory", 2**-20)
         figures += [
             _figure("CPU, in cores", cpu, over(lambda value: f"{value:.2g}", cpu), "peak", lambda v: f"{v:.2f}"),

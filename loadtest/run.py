@@ -137,6 +137,8 @@ class Crew:
 
     def stop(self) -> None:
         """The first time in order, the second time at once."""
+        if self.run.interrupted and self.pids:
+            self._wrong("told to end at once: what had come by then was not checked to the end")
         self.run.interrupted = True
         for process in self._processes:
             if process.returncode is None and process.stdin is not None and not process.stdin.is_closing():

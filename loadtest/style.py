@@ -36,7 +36,8 @@ h3 { font-size: 14px; margin: 14px 0 4px; color: var(--bad); }
 .slos li.broken code { color: var(--bad); } .slos span { color: var(--soft); }
 .examples { list-style: none; margin: 0; padding: 8px 14px; font-size: 13px; overflow-wrap: anywhere; }
 time { color: var(--soft); margin-right: 8px; font-variant-numeric: tabular-nums; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; margin-top: 20px; }
+.plots { display: grid;
+  grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 14px; margin-top: 20px; }
 figure { margin: 0; padding: 12px 14px 6px; } figcaption { font-weight: 600; font-size: 14px; }
 svg { width: 100%; height: auto; display: block; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12.5px; color: var(--soft); min-height: 20px; }
@@ -44,6 +45,8 @@ svg { width: 100%; height: auto; display: block; }
 .grid { stroke: var(--line); stroke-width: 1; } .axis { stroke: var(--soft); stroke-width: 1; }
 .tick { fill: var(--soft); font-size: 11px; } .end { text-anchor: end; } .middle { text-anchor: middle; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
+.line.all { stroke: var(--soft); stroke-dasharray: 5 4; stroke-width: 1.3; }
+i.all { background: var(--soft); }
 .band { fill: var(--band); } .hint { fill: transparent; } .hint:hover { fill: var(--soft); fill-opacity: .12; }
 .bar { fill-opacity: .55; } .mark { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 3 3; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }

@@ -48,7 +48,10 @@ def summary(run: Run) -> dict[str, Any]:
             "requests": [list(step) for step in together(whole.methods).steps()],
             "fanout": [list(step) for step in together(whole.fanout).steps()],
         },
-        "processes": [{"at": it.at, "cpu": it.cpu, "memory": it.memory, "queued": it.queued} for it in run.samples],
+        "processes": [
+            {"at": it.at, "cpu": it.cpu, "memory": it.memory, "queued": it.queued, "machine": it.machine}
+            for it in run.samples
+        ],
     }
 
 

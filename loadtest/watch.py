@@ -18,12 +18,16 @@ LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: 
 
 @dataclass(frozen=True)
 class Sample:
-    """One moment. CPU in cores (1.0: one core is full), memory in bytes; `queued` is None if nobody was asked."""
+    """One moment. CPU in cores (1.0: one core is full), memory in bytes; `queued` is None if nobody was asked.
+
+    `machine` is all that runs here, also what is not watched.
+    """
 
     at: float
     cpu: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     queued: int | None = None
+    machine: float = 0.0
 
 
 class Watch:
@@ -49,7 +53,8 @@ class Watch:
             except psutil.Error:
                 continue
         queued = await self._queues.depth() if self._queues is not None else None
-        return Sample(round(at, 2), {name: round(it, 3) for name, it in cpu.items()}, memory, queued)
+        machine = round(psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1), 3)
+        return Sample(round(at, 2), {name: round(it, 3) for name, it in cpu.items()}, memory, queued, machine)
 
     def _generating(self, pids: Iterable[int]) -> Iterator[tuple[str, psutil.Process]]:
         for pid in pids:

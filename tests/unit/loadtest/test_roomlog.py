@@ -8,7 +8,7 @@ import pytest
 from loadtest.roomlog import END, Entry, Key, Member, RoomLog
 from tests.unit.loadtest.histories import Seen, Server, crowd, read
 
-SEEDS = range(60)
+SEEDS = range(30)
 
 
 def kinds(wrong: list[tuple[str, str]]) -> Counter[str]:
