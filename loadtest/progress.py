@@ -63,7 +63,8 @@ def _table(run: Run, second: Second, now: float) -> Group:
     bad = run.whole.failures.total()
     table.add_row("failures", Text(failed(run), style="bold red" if bad else "green"))
     length = task.ramp + task.duration
-    bar = ProgressBar(total=length, completed=min(max(now, 0), length), width=40)
+    bar = Table.grid()  # a bar by itself does not end its line
+    bar.add_row(ProgressBar(total=length, completed=min(max(now, 0), length), width=40))
     heading = Text(f"{task.profile_name}: {phase(second)}, {max(now, 0):.0f} of {length:.0f} s", style="bold")
     return Group(heading, bar, table, Text("Ctrl-C ends in order and reports", style="dim"))
 
