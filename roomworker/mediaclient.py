@@ -14,8 +14,9 @@ from shared.protocol import media
 
 DEADLINE: Final = 5.0
 SILENCE: Final = 2.0
-"""A node that has answered nothing for so long fails what it was asked, and for half as long what it would be asked:
-one dead node must not fill the partitions' prefetch windows with waiting messages (DELIVERY B6)."""
+"""A node that has answered nothing for so long fails what it was asked, and what it would be asked but for one request
+now and then, until it answers one: a dead node must not fill the partitions' prefetch windows with waiting messages
+(DELIVERY B6)."""
 
 _AWAY: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
 _GONE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
@@ -50,7 +51,10 @@ class MediaClient:
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult, now: float) -> None:
         """`now` is the monotonic clock, seconds."""
-        if self._shunned.get(node, 0.0) > now:
+        shunned_until = self._shunned.get(node)
+        if shunned_until is not None and now >= shunned_until:
+            self._shunned[node] = now + SILENCE  # this one is to find out
+        elif shunned_until is not None:
             self._counts.answered(type(request), _AWAY, 0.0)
             asyncio.get_running_loop().call_soon(on_result, _AWAY)
             return
@@ -88,6 +92,7 @@ class MediaClient:
         late = [n for n, asked in self._pending.items() if asked.node in silent or now - asked.since >= DEADLINE]
         for n in late:
             self._answer(n, _AWAY, now)
+        self._shunned = {node: until for node, until in self._shunned.items() if now - until < 60 * SILENCE}
         self._heard = {node: at for node, at in self._heard.items() if now - at < 60 * SILENCE}
 
     def _answer(self, n: int, result: media.AnyResult, now: float) -> None:
