@@ -14,9 +14,9 @@ from shared.protocol import media
 
 DEADLINE: Final = 5.0
 SILENCE: Final = 2.0
-"""A node that has answered nothing for so long fails what it was asked, and what it would be asked but for one request
-now and then, until it answers one: a dead node must not fill the partitions' prefetch windows with waiting messages
-(DELIVERY B6)."""
+"""A node that has answered nothing for so long fails what it was asked, and what it would be asked but for one
+request now and then, until it answers one: a dead node must not fill the partitions' prefetch windows with waiting
+messages (DELIVERY B6)."""
 
 _AWAY: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
 _GONE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
