@@ -7,6 +7,7 @@ Needs redis-server, rabbitmq-server and Node.js; starts private servers of its o
 """
 
 import json
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +52,8 @@ def main(
     results = Results(told)
     before = machine()
     console.print(f"{rounds} rounds; this takes about {_minutes(plan)} minutes", highlight=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers started here end, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     try:
         uvloop.run(run(plan, results))
     except Unavailable as why:

@@ -66,15 +66,16 @@ class Floor:
         if await asyncio.to_thread(self._process.stdout.readline) != "ready\n":
             raise Unavailable("the floor's other end did not start")
         self._channel = await _channel(self._rabbitmq.url)
-        await self._channel.basic_consume(ANSWERS, self._answered, no_ack=True)
+        self._consumer = (await self._channel.basic_consume(ANSWERS, self._answered, no_ack=True)).consumer_tag
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        await self._channel.basic_cancel(self._consumer)
         for queue in (REQUESTS, ANSWERS):
             await self._channel.queue_delete(queue)
         await self._channel.connection.close()
-        self._process.terminate()
-        self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
 
