@@ -74,7 +74,6 @@ def test_calls_pass_and_are_reported_to_people_machines_and_browsers(
     rates = ("--churn", "2", "--processes", "2", "--amqp-url", rabbitmq_server.url, "--partitions", "8")
     code, said = loadtest(urls, *SMALL, *rates, *written, "--slo", "join.p99<60s", "--slo", "lost==0")
     assert code == 0
-    assert "no failures" in said
     assert re.search(r"held +join.p99<60s", said)
 
     result = json.loads(files["json"].read_text())
