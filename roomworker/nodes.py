@@ -131,8 +131,8 @@ class Nodes:
         missing: dict[str, float] = {}
         for slot in list(partition.slots.values()):
             placement = slot.placement
-            if placement is None or placement.node != report.node or slot.room in known:
-                continue
+            if placement is None or placement.node != report.node or slot.room in known or not slot.has_transports:
+                continue  # without a transport its router may still have to be made
             missing[slot.room] = missed.get(slot.room, now)
             if now - missing[slot.room] >= MISSING_FOR:
                 logger.warning("the media node has no router of this room", room=slot.room, node=report.node)

@@ -87,6 +87,11 @@ class Slot:
         """Its place on a media node, as far as it is loaded."""
         return self._runner.room.meta.placement if self._runner else None
 
+    @property
+    def has_transports(self) -> bool:
+        """Whether its media node has made any that still exists, as far as it is loaded."""
+        return self._runner is not None and any(peer.transports for peer in self._runner.room.peers.values())
+
     def is_on(self, node: str, held: bus.Held) -> bool:
         """Whether it is loaded, and the router that the node has is its own."""
         return self._runner is not None and self._runner.room.is_on(node, held)

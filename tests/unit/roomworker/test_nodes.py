@@ -206,6 +206,18 @@ async def test_a_room_whose_router_is_not_reported_for_long_is_placed_anew(scene
     assert scene.report(held, now=9.0), "the router that comes to light after all is closed"
 
 
+async def test_a_room_whose_first_transport_is_being_made_needs_no_router_yet(scene: Scene) -> None:
+    """The node is slow; the room is placed, and its request waits."""
+    await scene.say("join", target="room", peerName="alice", rtpCapabilities={"codecs": [], "headerExtensions": []})
+    await scene.say("createTransport", target="peer", id=1, direction="send", options={}, dtlsParameters=DTLS)
+    slot = scene.partition.slot("room")
+    scene.desk.load()
+    assert slot.placement is not None
+    for now in (0.0, 5.0, 10.0):
+        scene.report(now=now)
+    assert slot.placement is not None
+
+
 async def test_a_router_that_is_reported_again_was_not_lost(scene: Scene) -> None:
     held = await scene.placed()
     for now, reported in ((0.0, ()), (5.0, (held,)), (10.0, ()), (15.0, (held,)), (20.0, ())):
