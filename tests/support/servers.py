@@ -30,6 +30,8 @@ LOOK_AGAIN = 0.05
 REDIS_IMAGE = "redis:7.2-bookworm"
 RABBITMQ_IMAGE = "rabbitmq:3-management"
 REDIS_OPTIONS = ("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction")
+# Reached through a port of the host; the official image listens so by itself.
+IN_A_CONTAINER = ("--bind", "*", "--protected-mode", "no")
 
 _RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
 
@@ -395,7 +397,7 @@ def redis() -> Server:
         return Given(url)
     if docker_has(REDIS_IMAGE):
         url = "redis://{host}:{port}/0"
-        return Container(REDIS_IMAGE, 6379, url, redis_answers, ("redis-server", *REDIS_OPTIONS))
+        return Container(REDIS_IMAGE, 6379, url, redis_answers, ("redis-server", *IN_A_CONTAINER, *REDIS_OPTIONS))
     if shutil.which("redis-server") is None:
         raise Unavailable("no PLENARY_TEST_REDIS_URL, no Docker engine with the image, no redis-server installed")
     return RedisProcess()
