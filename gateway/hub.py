@@ -66,7 +66,11 @@ class Hub:
     @property
     def away(self) -> bool:
         """RabbitMQ or Redis has been away for so long that nobody should wait."""
-        return self._away >= AWAY_SWEEPS
+        return self._away >= AWAY_SWEEPS and not self._servers_answer
+
+    @property
+    def _servers_answer(self) -> bool:
+        return self._uplink.connected and self.redis_answers
 
     # --- connections come and go ----------------------------------------------------------------------------
 
@@ -169,7 +173,7 @@ class Hub:
         turn = self._sweeps % PING_SWEEPS
         self.counts.pace(self.counts.frames_in_total - self._frames_seen)
         self._frames_seen = self.counts.frames_in_total
-        self._away = 0 if self._uplink.connected and self.redis_answers else self._away + 1
+        self._away = 0 if self._servers_answer else self._away + 1
         self.departures.sweep()
         self.calls.sweep()
         for number, connection in list(self.connections.items()):
