@@ -54,12 +54,8 @@ def needs() -> None:
 def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
     """Two gateways, two room workers, one media node, on real servers."""
     cluster = Cluster(redis_url, amqp_url, tmp_path)
-    try:
-        cluster.start("mediasoup", gateways=2, workers=2)
+    with cluster.running("mediasoup"):
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 @pytest.fixture(params=["embedded", "cluster"])
@@ -134,9 +130,5 @@ def harness_cluster(needs: None, harness: Path, redis_url: str, amqp_url: str, t
     """Two gateways that serve the harness, the first with the server API; two room workers, one media node."""
     options = ["--page", str(harness)]
     cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, api_key="secret")
-    try:
-        cluster.start("mediasoup", gateways=2, workers=2)
+    with cluster.running("mediasoup"):
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()

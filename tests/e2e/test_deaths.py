@@ -27,12 +27,8 @@ UNHURRIED = ["--grace-seconds", "120"]
 def cluster(needs: None, harness: Path, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
     options = [*UNHURRIED, "--page", str(harness)]
     cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, worker_options=UNHURRIED)
-    try:
-        cluster.start("mediasoup", gateways=2, workers=2)
+    with cluster.running("mediasoup"):
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 @pytest.fixture

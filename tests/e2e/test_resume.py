@@ -27,12 +27,8 @@ def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Itera
     """Sessions have two minutes to come back, however slow the machine is."""
     options = ["--grace-seconds", "120"]
     cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, worker_options=options)
-    try:
-        cluster.start("mediasoup", gateways=2, workers=2)
+    with cluster.running("mediasoup"):
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 @pytest.fixture

@@ -51,12 +51,8 @@ class Api:
 @pytest.fixture
 def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, partitions=8, api_key=KEY)
-    try:
-        cluster.start("null", gateways=2, workers=2)
+    with cluster.running():
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 @pytest.fixture

@@ -20,12 +20,8 @@ PARTITIONS = 8
 @pytest.fixture
 def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, PARTITIONS)
-    try:
-        cluster.start("null", gateways=2, workers=2)
+    with cluster.running():
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 async def until(condition: Callable[[], bool]) -> None:

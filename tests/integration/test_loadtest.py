@@ -36,12 +36,8 @@ def cluster(
     empty_redis(redis_server.url)
     empty_rabbitmq(rabbitmq_server.url)
     cluster = Cluster(redis_server.url, rabbitmq_server.url, tmp_path_factory.mktemp("loadtest"), partitions=8)
-    try:
-        cluster.start("null", gateways=2, workers=2)
+    with cluster.running():
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 @pytest.fixture

@@ -60,12 +60,8 @@ async def until(condition: Callable[[], object]) -> None:
 @pytest.fixture
 def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, partitions=4, metrics=True, api_key="secret")
-    try:
-        cluster.start("null", gateways=2, workers=2)
+    with cluster.running():
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 async def test_every_role_tells_what_was_done(cluster: Cluster) -> None:

@@ -26,16 +26,6 @@ KEY = "secret"
 REFUSED = "refused"
 
 
-@contextmanager
-def running(cluster: Cluster, *, nodes: int = 1) -> Iterator[Cluster]:
-    try:
-        cluster.start("null", gateways=2, workers=2, nodes=nodes)
-        yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
-
-
 async def until(condition: Callable[[], object]) -> None:
     """Waits for what no message tells of."""
     async with asyncio.timeout(PATIENCE):
@@ -167,12 +157,12 @@ def outage_cluster(redis_url: str, amqp_url: str, logs: Path) -> Cluster:
 
 
 async def test_rabbitmq_is_away_for_twenty_seconds(redis_url: str, killable_rabbitmq: Server, tmp_path: Path) -> None:
-    with running(outage_cluster(redis_url, killable_rabbitmq.url, tmp_path)) as cluster:
+    with outage_cluster(redis_url, killable_rabbitmq.url, tmp_path).running() as cluster:
         await through_an_outage(cluster, killable_rabbitmq, seconds=20)
 
 
 async def test_redis_is_away_for_as_long(killable_redis: Server, amqp_url: str, tmp_path: Path) -> None:
-    with running(outage_cluster(killable_redis.url, amqp_url, tmp_path)) as cluster:
+    with outage_cluster(killable_redis.url, amqp_url, tmp_path).running() as cluster:
         await through_an_outage(cluster, killable_redis, seconds=20)
 
 
@@ -270,7 +260,7 @@ def told(cluster: Cluster, registry: str, name: str) -> dict[str, Any]:
 async def test_a_hung_room_worker_is_followed_and_changes_nothing_when_it_wakes(
     redis_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
-    with running(Cluster(redis_url, amqp_url, tmp_path, 8, gateway_options=UNLIMITED)) as cluster:
+    with Cluster(redis_url, amqp_url, tmp_path, 8, gateway_options=UNLIMITED).running() as cluster:
         alice, bob = await resuming(cluster, "alice", at=1), await resuming(cluster, "bob", at=2)
         send, _ = await alice.transports()
         await bob.transports()
@@ -348,7 +338,7 @@ def node_of(cluster: Cluster, room: str) -> str:
 async def test_the_rooms_of_a_killed_media_node_move_to_another(
     redis_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
-    with running(Cluster(redis_url, amqp_url, tmp_path, 8), nodes=2) as cluster:
+    with Cluster(redis_url, amqp_url, tmp_path, 8).running(nodes=2) as cluster:
         alice, bob = await resuming(cluster, "alice", at=1), await resuming(cluster, "bob", at=2)
         await alice.notified("newPeer", name="bob")
         transports = {peer: await peer.transports() for peer in (alice, bob)}
@@ -370,7 +360,7 @@ async def test_the_rooms_of_a_killed_media_node_move_to_another(
 
 async def test_a_silent_media_node_delays_only_its_own_rooms(redis_url: str, amqp_url: str, tmp_path: Path) -> None:
     """All rooms are in one partition. (What waits is less than its worker takes at a time: `PLENARY_PREFETCH`.)"""
-    with running(Cluster(redis_url, amqp_url, tmp_path, 1, gateway_options=UNLIMITED), nodes=2) as cluster:
+    with Cluster(redis_url, amqp_url, tmp_path, 1, gateway_options=UNLIMITED).running(nodes=2) as cluster:
         rooms: dict[str, Peer] = {}
         for n in range(50):
             peer = await Peer.connect(cluster.roles["gateway1"].url, f"room{n}", "alice")

@@ -30,12 +30,8 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
         gateway_options=["--message-rate", "0"],
         worker_program="tests.support.fragile",
     )
-    try:
-        cluster.start("null", gateways=1, workers=2)
+    with cluster.running(gateways=1):
         yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 @asynccontextmanager

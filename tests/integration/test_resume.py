@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,9 @@ PARTITIONS = 8
 UNLIMITED = ["--message-rate", "0"]
 
 
-@contextmanager
-def running(cluster: Cluster) -> Iterator[Cluster]:
-    try:
-        cluster.start("null", gateways=2, workers=2)
-        yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
-
-
 @pytest.fixture
 def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    with running(Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=UNLIMITED)) as cluster:
+    with Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=UNLIMITED).running() as cluster:
         yield cluster
 
 
@@ -40,7 +29,7 @@ def impatient_cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator
     """Sessions have a second to come back."""
     options = ["--grace-seconds", "1"]
     cluster = Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=options, worker_options=options)
-    with running(cluster) as cluster:
+    with cluster.running() as cluster:
         yield cluster
 
 

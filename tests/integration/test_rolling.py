@@ -1,8 +1,7 @@
 """Room workers and gateways that come and go under load: everybody is served, in equal shares."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,6 @@ ROOMS = 10
 UNKNOWN = {"method": "restartTransport", "id": 4711}
 """Answered with few bytes, so that whoever asks it often is not dropped for reading too slowly."""
 UNHURRIED = ["--grace-seconds", "60"]
-
-
-@contextmanager
-def running(cluster: Cluster, workers: int) -> Iterator[Cluster]:
-    try:
-        cluster.start("null", gateways=2, workers=workers)
-        yield cluster
-    finally:
-        print(cluster.said())
-        cluster.stop()
 
 
 async def until(condition: Callable[[], object]) -> float:
@@ -71,7 +60,7 @@ async def test_all_are_restarted_one_after_another_and_nothing_is_lost(
     cluster = Cluster(
         redis_url, amqp_url, tmp_path, gateway_options=[*UNLIMITED, *UNHURRIED], worker_options=UNHURRIED
     )
-    with running(cluster, workers=3):
+    with cluster.running(workers=3):
         urls = [cluster.roles[name].url for name in ("gateway1", "gateway2")]
         talkers: list[Talker] = []
         for n in range(ROOMS):
@@ -131,7 +120,7 @@ async def test_one_extremely_busy_peer_starves_nobody_in_its_partition(
     redis_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
     flood = 20_000
-    with running(Cluster(redis_url, amqp_url, tmp_path, 1, gateway_options=UNLIMITED), workers=1) as cluster:
+    with Cluster(redis_url, amqp_url, tmp_path, 1, gateway_options=UNLIMITED).running(workers=1) as cluster:
         urls = [cluster.roles[name].url for name in ("gateway1", "gateway2")]
         busy = await Peer.connect(urls[0], "salon", "busy")
         quiet = [await Peer.connect(url, room, "quiet") for url, room in ((urls[0], "elsewhere"), (urls[1], "far"))]

@@ -117,6 +117,18 @@ class Cluster:
             for role in starting:
                 role.result()
 
+    @contextmanager
+    def running(
+        self, engine: str = "null", *, gateways: int = 2, workers: int = 2, nodes: int = 1
+    ) -> Iterator["Cluster"]:
+        """`start`, and in the end `stop`; says what its processes said."""
+        try:
+            self.start(engine, gateways=gateways, workers=workers, nodes=nodes)
+            yield self
+        finally:
+            print(self.said())
+            self.stop()
+
     def gateway(self, name: str, port: int = 0) -> Role:
         address = ["--host", "127.0.0.1", "--port", str(port or free_port())]
         api = ["--api-key", self._api_key, "--api-port", str(free_port())] if self._api_key else []
