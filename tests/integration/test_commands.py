@@ -1,8 +1,8 @@
 """The `plenary` command on real servers: what it says to people."""
 
 import subprocess
-import time
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
