@@ -75,7 +75,7 @@ def main(
 
 def _minutes(plan: Plan) -> int:
     """From what the starts and pauses of one round took when this was written."""
-    a_round = 24 * (plan.seconds + 1) + 90
+    a_round = 24 * (plan.seconds + 1) + 180
     return round((plan.rounds * a_round + 90) / 60)
 
 

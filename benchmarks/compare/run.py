@@ -15,6 +15,8 @@ from benchmarks.compare.processes import calm, cpu_seconds
 from benchmarks.compare.systems import NodeProcess, Plenary, Servers, SocketIo, System
 
 SMALL, LARGE = 4, 100
+WARM: Final = {SMALL: 1.0, LARGE: 3.0}
+"""Seconds until a room of that size is in full swing with the slowest of these systems."""
 AT_RATE: Final = "rooms of 4, at the rate"
 SATURATED: Final = "rooms of 4, saturated"
 SATURATED_LARGE: Final = "rooms of 100, saturated"
@@ -117,7 +119,7 @@ async def _saturated(system: System, fleet: Fleet, plan: Plan, window: int) -> S
     await calm(plan.patience)
     processes = system.processes
     async with _counting(system, fleet) as counted:
-        sample = await saturate(fleet, plan.seconds, window, lambda: cpu_seconds(processes))
+        sample = await saturate(fleet, plan.seconds, window, lambda: cpu_seconds(processes), WARM[fleet.size])
     return sample | counted
 
 
