@@ -157,10 +157,13 @@ class _Child(System):
         environment = {**os.environ, "NODE_ENV": "production"}
         command = self._command()
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)  # noqa: S603
-        line = self._line()
-        if not line:
+        try:
+            line = self._line()
+            if not line:
+                raise Unavailable(f"{self.name} did not start")
+        except BaseException:
             self.__exit__()
-            raise Unavailable(f"{self.name} did not start")
+            raise
         self.url = f"http://127.0.0.1:{int(line)}"
         return self
 
