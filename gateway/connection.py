@@ -13,7 +13,7 @@ from gateway.uplink import Lane
 from shared import errors
 from shared.protocol.bus import Message
 from shared.protocol.protoo import Frame, complaint_frame, error_frame
-from shared.websocket import send_text
+from shared.websocket import text_header
 
 FRAME_BYTES: Final = 1024 * 1024
 """A larger frame ends the connection; between this and the settings' `frame_limit` it is answered 413."""
@@ -29,6 +29,7 @@ class Connection(Socket):
         "_bucket",
         "_fragments",
         "_timed_from",
+        "_unwritten",
         "heard",
         "hub",
         "lane",
@@ -49,6 +50,7 @@ class Connection(Socket):
         self.heard = True
         self.pinged = False
         self._fragments: bytearray | None = None
+        self._unwritten: list[bytes] = []
         self._bucket = hub.bucket()
         self.timed = -1
         """The number of the input whose way is being timed; -1: none."""
@@ -65,6 +67,7 @@ class Connection(Socket):
         self.hub.closed(self)
 
     def close(self, code: int, reason: str) -> None:
+        self.flush()
         super().close(code, reason)
         self.resume_reading()  # or the client's answer to the close frame would stay unread
 
@@ -182,11 +185,28 @@ class Connection(Socket):
     # --- out ------------------------------------------------------------------------------------------------
 
     def write(self, message: Message) -> None:
+        self.collect(message)
+        self.flush()
+
+    def collect(self, message: Message) -> bool:
+        """For `flush`, which sends many frames in the time of one; whether it is the first."""
         if message.close:
             self.close_as(errors.CloseKind(message.close, message.body.decode(errors="replace")))
-        elif not self.closing:
-            self.hub.counts.frames_out_total += 1
-            send_text(self.transport, message.body)
+            return False
+        if self.closing:
+            return False
+        self.hub.counts.frames_out_total += 1
+        unwritten, body = self._unwritten, message.body
+        is_first = not unwritten
+        unwritten += (text_header(len(body)), body)
+        return is_first
+
+    def flush(self) -> None:
+        if self._unwritten:
+            unwritten, self._unwritten = self._unwritten, []
+            transport = self.transport.underlying_transport
+            if not self.closing and not transport.is_closing():  # uvloop raises for one that is
+                transport.write(b"".join(unwritten))
 
     @property
     def unsent(self) -> int:

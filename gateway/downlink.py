@@ -1,6 +1,7 @@
 """From this gateway's notify queue to the sockets. Nothing here waits: a slow client has its own buffer."""
 
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -9,11 +10,16 @@ from gateway.resumable import ResumableSession
 from shared import errors, log
 from shared.protocol.bus import Applied, Link, Message, decode_to_gateway
 
+if TYPE_CHECKING:
+    from gateway.connection import Connection
+
 
 class Downlink:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._log = log.get("downlink")
+        self._collected: list[Connection] = []
+        """Who has frames to be flushed when the batch is through."""
 
     def receive(self, body: bytes) -> None:
         """Carries one batch out: messages first, so that no report of theirs looks like a gap."""
@@ -33,6 +39,9 @@ class Downlink:
             self._applied(report)
         for link in batch.links:
             self._link(link)
+        collected, self._collected = self._collected, []
+        for connection in collected:
+            connection.flush()
         for answer in batch.answers:
             if not self._hub.calls.answer(answer):
                 self._hub.counts.strangers_total += 1
@@ -46,9 +55,13 @@ class Downlink:
                 continue
             session = connection.session
             for ready in session.receive(to.out, message):
-                connection.write(ready)
+                self._collect(connection, ready)
             if session.sendable:
                 connection.lane.stir(session)
+
+    def _collect(self, connection: "Connection", message: Message) -> None:
+        if connection.collect(message):
+            self._collected.append(connection)
 
     def _applied(self, report: Applied) -> None:
         hub = self._hub
@@ -62,7 +75,7 @@ class Downlink:
         hub.held += session.size - before
         if isinstance(session, ResumableSession):
             for ready in session.answered():
-                connection.write(ready)
+                self._collect(connection, ready)
         if 0 <= connection.timed <= report.n:
             connection.timing_ended()
         if session.forgotten and not session.closed:
@@ -78,7 +91,7 @@ class Downlink:
             return
         before, asked = session.size, session.resuming
         for ready in session.linked(link):
-            connection.write(ready)
+            self._collect(connection, ready)
         hub.held += session.size - before
         if not session.greeted:
             hub.counts.resumes_refused_total += asked

@@ -160,14 +160,16 @@ class Room:
 
     def send(self, session: Session, body: bytes, close: int = 0) -> None:
         """A frame (or a close) for one session."""
-        self._number(session, len(body))
-        self._messages.append(Outgoing(body, [(session, session.n_out)], close))
+        self._messages.append(Outgoing(body, [(session, self._number(session, len(body)))], close))
 
-    def _number(self, session: Session, size: int) -> None:
+    def _number(self, session: Session, size: int) -> int:
+        """The session's next output's."""
         session.n_out += 1
         if session.lost_at is not None:
             session.lost_bytes += size
-        self.touch(session)
+        if session.id not in self._moved:
+            self.touch(session)
+        return session.n_out
 
     def notify(self, to: Iterable[Peer], notification: client.ToClient) -> None:
         """One notification for several peers, encoded once (DELIVERY O4)."""
@@ -175,15 +177,11 @@ class Room:
 
     def tell(self, to: Iterable[Peer], frame: Callable[[], bytes]) -> None:
         """One frame for several peers; made only if there are any."""
-        receivers = list(to)
-        if not receivers:
-            return
-        body = frame()
-        recipients: list[tuple[Session, int]] = []
-        for peer in receivers:
-            self._number(peer.session, len(body))
-            recipients.append((peer.session, peer.session.n_out))
-        self._messages.append(Outgoing(body, recipients))
+        receivers = [peer.session for peer in to]
+        if receivers:
+            body = frame()
+            size, number = len(body), self._number
+            self._messages.append(Outgoing(body, [(session, number(session, size)) for session in receivers]))
 
     def order(self, order: media.AnyOrder) -> None:
         """For the room's media node, sent once this is committed; `order.v` is `next_n`."""

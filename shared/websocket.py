@@ -8,6 +8,9 @@ _TEXT: Final = WSMsgType.TEXT
 _COPIED_BYTES: Final = 8192
 _HEADER_BYTES: Final = 14
 """What picows copies as a whole, and the room it wants before a body that is sent in place."""
+_TEXT_FRAME: Final = 0x81
+_IN_16_BITS: Final = 126
+"""From this size on the size has two bytes of its own."""
 
 
 def send_text(transport: WSTransport, body: bytes) -> None:
@@ -19,3 +22,12 @@ def send_text(transport: WSTransport, body: bytes) -> None:
         buffer = bytearray(_HEADER_BYTES)
         buffer += body
         transport.send_reuse_external_bytearray(_TEXT, buffer, _HEADER_BYTES)
+
+
+def text_header(size: int) -> bytes:
+    """What precedes a text frame of so many bytes from a server (RFC 6455 §5.2): for who writes frames together."""
+    if size < _IN_16_BITS:
+        return bytes((_TEXT_FRAME, size))
+    if size < 1 << 16:
+        return b"%c\x7e%b" % (_TEXT_FRAME, size.to_bytes(2))
+    return b"%c\x7f%b" % (_TEXT_FRAME, size.to_bytes(8))
