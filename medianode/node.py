@@ -88,6 +88,8 @@ class MediaNode:
         self._results: dict[str, Pipe[Answer]] = {}
         self._events: dict[int, Pipe[bytes]] = {}
         self._event_number = 0
+        self._seen: set[media.EngineId] = set()
+        """The routers that were here when Redis was last found not to be emptied."""
         self._subscription: Subscription | None = None
         self._group: asyncio.TaskGroup | None = None
         self._stop = asyncio.Event()
@@ -312,8 +314,7 @@ class MediaNode:
             self._membership.info = self.info()
             try:
                 await self._membership.beat()
-                if await self._epoch.changed():
-                    self._rooms_are_gone()
+                await self._look_for_redis()
             except (RedisError, OSError) as error:
                 if self._redis_answers:
                     self._log.warning("registry not reached", error=repr(error))
@@ -325,9 +326,18 @@ class MediaNode:
             ready.set()
             await asyncio.sleep(NODE_BEAT_EVERY)
 
+    async def _look_for_redis(self) -> None:
+        here = {router.id for router in self._objects.routers()}
+        if await self._epoch.changed():
+            self._rooms_are_gone()
+        self._seen = here
+
     def _rooms_are_gone(self) -> None:
-        """Redis was emptied: nobody will ever speak of these routers again (DELIVERY C7)."""
-        routers = list(self._objects.routers())
+        """Redis was emptied: nobody will ever speak of these routers again (DELIVERY C7).
+
+        One made since the last look may be of a room that came after; if not, its report will find that out.
+        """
+        routers = [router for router in self._objects.routers() if router.id in self._seen]
         self._log.error("Redis was emptied: closing all routers", routers=len(routers))
         for router in routers:
             self._objects.order(media.Close(object=router.id, v=LAST_WORD, kind="router"))

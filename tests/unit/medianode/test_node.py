@@ -247,6 +247,21 @@ async def test_what_a_node_has_is_reported_again_and_again_also_when_it_is_nothi
         pass
 
 
+async def test_when_redis_is_emptied_the_routers_close_that_were_there_before(
+    null_node: MediaNode, broker: HeldBroker, store: Any, requests: Any, other_room: Any
+) -> None:
+    """A room may be made anew before its node has noticed."""
+    await null_node._look_for_redis()
+    broker.command(requests.create())
+    await null_node._look_for_redis()
+    await store.flushall()
+    broker.command(other_room.create("other transport"))
+
+    await null_node._look_for_redis()
+
+    assert [router.id for router in null_node._objects.routers()] == [other_room.router.id]
+
+
 async def test_ids_are_never_the_same(broker: HeldBroker, store: Any) -> None:
     assert len({node_with(NullEngine(""), broker, store).id for _ in range(3)}) == 3
 
