@@ -129,7 +129,8 @@ async def run(
                     break
                 for injection in await _strike(world, crowd, some, chance, longest or Durations()):
                     outcome.injections.append(injection)
-                    tell(f"{injection.at - outcome.began:6.1f} s {injection.kind}: {injection.detail}")
+                    longest_gap = f", {max(injection.gaps):.2f} s until all were answered" if injection.gaps else ""
+                    tell(f"{injection.at - outcome.began:6.1f} s {injection.kind}: {injection.detail}{longest_gap}")
                 crowd.check()
                 await asyncio.sleep(chance.uniform(0.2, (longest or Durations()).between))
             await _look(world, crowd, outcome)
