@@ -40,6 +40,7 @@ TICK_TTL: Final = 3.0
 HAND_OVER_PATIENCE: Final = 1.0
 TAKE_OVER_AT_ONCE: Final = 100
 STEP_DOWN_AFTER: Final = 3.0
+HEARD_WITHIN: Final = 3 * BEAT_EVERY
 KEEP_BEYOND_GRACE_MS: Final = 15_000
 """Sent messages are kept this much longer than a session may be without a connection (DELIVERY O1)."""
 BURY_AFTER: Final = 60.0
@@ -219,7 +220,8 @@ class RoomWorker:
 
     async def _rebalance(self) -> None:
         """Subscribes where this worker ranks, and hands over what another is primary of (DELIVERY B2)."""
-        workers = sorted({*self._workers.alive, self.id})
+        # Too many in line cost little. Too few, because the dead are counted, and nobody is there when the next dies.
+        workers = sorted(self._living())
         hand_overs: list[Coroutine[Any, Any, None]] = []
         for number, ranked in enumerate(ranks(self._settings.partitions, workers)):
             partition = self.partitions[number]
@@ -233,6 +235,10 @@ class RoomWorker:
                 hand_overs.append(self._hand_over(partition, stay=False))
         # side by side: each may take its patience, and the heartbeat waits for all of them
         await asyncio.gather(*hand_overs)
+
+    def _living(self) -> set[str]:
+        """This worker and those that it hears."""
+        return {*self._workers.beating(HEARD_WITHIN, time.monotonic()), self.id}
 
     def _waits_for(self, worker: str, partition: int) -> bool:
         """Whether the worker is in line for the partition, and has been heard of just now: not one that died."""
@@ -258,7 +264,7 @@ class RoomWorker:
 
     async def _lead(self) -> None:
         """The worker with the lowest id tells the time and clears away the dead."""
-        if min({*self._workers.alive, self.id}) != self.id:
+        if min(self._living()) != self.id:
             return
         self._tick += 1
         item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))

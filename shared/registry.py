@@ -63,6 +63,7 @@ class Observer:
         self._last_read: float | None = None
         self._since = 0.0
         self._unlisted: dict[str, float] = {}
+        self._heard: set[str] = set()
         self._condemned: dict[str, int] = {}
         self.alive: dict[str, dict[str, Any]] = {}
         self.dead: set[str] = set()
@@ -88,9 +89,12 @@ class Observer:
         for name, info in members.items():
             beat = int(info.get("beat", 0))
             known = self._seen.get(name)
+            if known and known[0] != beat:
+                self._heard.add(name)
             unchanged_since = known[1] if known and known[0] == beat and not restart else now
             seen[name] = (beat, unchanged_since)
         self._seen = seen
+        self._heard &= seen.keys()
         self._unlisted = {} if restart else {name: at for name, at in self._unlisted.items() if name not in members}
         self._condemned = {name: beat for name, beat in self._condemned.items() if seen.get(name, (0, 0))[0] == beat}
         self.dead = {
@@ -119,6 +123,13 @@ class Observer:
         """Seconds that the member's beat has not changed; endless for one that is not listed."""
         seen = self._seen.get(member)
         return now - seen[1] if seen else float("inf")
+
+    def beating(self, within: float, now: float) -> set[str]:
+        """Those alive whose beat was seen to change, the last time within so many seconds.
+
+        Who has died is among `alive` for a while; to one that has only begun to look, all that are listed are.
+        """
+        return {name for name in self._heard & self.alive.keys() if now - self._seen[name][1] < within}
 
     def dead_for(self, seconds: float, now: float) -> list[str]:
         """Members whose beat has not changed for so long."""

@@ -222,3 +222,23 @@ async def test_the_view_is_undisturbed_since_the_last_read_that_failed(redis: Re
     assert observer.undisturbed_for(13.0) == 0.0
     await observer.read(14.0)
     assert observer.undisturbed_for(15.0) == 1.0
+
+
+async def test_one_is_beating_while_its_beat_is_seen_to_change(redis: Redis) -> None:
+    membership, observer = member(redis), Observer(redis, "gateways")
+    await membership.beat()
+    await observer.read(0.0)
+    assert (set(observer.alive), observer.beating(3.0, 0.0)) == ({"gw-1"}, set()), "it may be dead since long"
+
+    await membership.beat()
+    await observer.read(1.0)
+    assert observer.beating(3.0, 1.0) == {"gw-1"}
+    await observer.read(3.9)
+    assert observer.beating(3.0, 3.9) == {"gw-1"}
+    assert (set(observer.alive), observer.beating(3.0, 4.0)) == ({"gw-1"}, set())
+    await membership.beat()
+    await observer.read(4.5)
+    assert observer.beating(3.0, 4.5) == {"gw-1"}
+    await membership.leave()
+    await observer.read(5.0)
+    assert observer.beating(3.0, 5.0) == set()
