@@ -38,6 +38,12 @@ PROFILES: Final[dict[str, Profile]] = {
         media=False,
         messages=4,
     ),
+    "presence": Profile(
+        "Peers join, write now and then, leave after a minute and come again; no media. Measures many quiet rooms.",
+        media=False,
+        messages=0.05,
+        stay=60,
+    ),
     "joins": Profile(
         "As calls, but nobody stays: every peer leaves after ten seconds and comes again. Measures joining.",
         messages=0.1,

@@ -7,6 +7,7 @@ State changes only through `save`, `forget`, `notify`, `send`, `order` and the m
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 from uuid import NAMESPACE_OID, uuid5
 
@@ -325,7 +326,7 @@ class Room:
         )
 
     def _router_id(self, placement: Placement) -> media.EngineId:
-        return str(uuid5(NAMESPACE_OID, f"{self.incarnation}/router/{placement.epoch}"))
+        return _router_id(self.incarnation, placement.epoch)
 
     def unplace(self) -> None:
         """Nobody is here any more: the router is closed."""
@@ -387,3 +388,9 @@ class Here:
 
 def query(room: Room, message: client.QueryRoom) -> client.RoomInfo:
     return client.RoomInfo(rtp_capabilities=room.rtp_capabilities)
+
+
+@lru_cache(maxsize=4096)
+def _router_id(incarnation: str, epoch: int) -> media.EngineId:
+    """Every request names it, and computing it costs as much as finding the room."""
+    return str(uuid5(NAMESPACE_OID, f"{incarnation}/router/{epoch}"))
