@@ -75,7 +75,7 @@ def test_calls_pass_and_are_reported_to_people_machines_and_browsers(
     result = json.loads(files["json"].read_text())
     assert result["passed"]
     assert result["failed"] == 0
-    assert result["peak"]["joined"] <= result["peak"]["connected"] == 9
+    assert 0 < result["peak"]["joined"] <= result["peak"]["connected"] <= 9  # some leave before the last has come
     assert {"queryRoom", "join", "createTransport", "createProducer", "enableConsumer", "leave"} <= set(
         result["methods"]
     )
