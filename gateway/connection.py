@@ -136,7 +136,7 @@ class Connection(Socket):
             case frames.Dropped():
                 hub.dropped(self, verdict)
             case frames.Response():
-                hub.counts.responses_ignored_total += 1
+                hub.counts.refuse("dropped", errors.BadPayload.code)
 
     def _fragment(self, frame: WSFrame) -> None:
         """RFC 6455 §5.4; picows leaves joining to us."""

@@ -21,7 +21,6 @@ class Counts:
     """Frames not let through, by what became of them and error code."""
     too_fast_total: int = 0
     """Frames beyond a connection's rate, whether refused or dropped."""
-    responses_ignored_total: int = 0
     strangers_total: int = 0
     """Messages for a connection that is gone or whose session is another, and answers that nobody waits for."""
     repeated_total: int = 0
@@ -36,7 +35,6 @@ class Counts:
     too_slow_total: int = 0
     closes: dict[int, int] = field(default_factory=dict)
     """WebSockets that this side closed, by close code."""
-    batches_in_total: int = 0
     batches_out_total: int = 0
     items_out: Histogram = field(default_factory=sizes)
     messages_in: Histogram = field(default_factory=sizes)

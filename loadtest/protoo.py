@@ -46,8 +46,6 @@ class Ended(Exception):
 
 @dataclass
 class Counts:
-    frames_in: int = 0
-    frames_out: int = 0
     connections: int = 0
     resumed: int = 0
 
@@ -269,7 +267,6 @@ class ProtooClient:
             self._write(self._socket, encoded)
 
     def _write(self, socket: _Socket, encoded: bytes) -> None:
-        self.counts.frames_out += 1
         if not socket.transport.underlying_transport.is_closing():  # else `ended` is about to say so
             send_text(socket.transport, encoded)
 
@@ -287,7 +284,6 @@ class ProtooClient:
                 socket.end(1006, "gap")
                 socket.transport.disconnect(False)
             return
-        self.counts.frames_in += 1
         self._fruitless = 0
         if frame.get("response"):
             self._answered(frame)

@@ -1,6 +1,6 @@
 """Which handler a client message goes to: the one table of methods."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -98,7 +98,3 @@ def handle(room: Room, session: Session, message: Message) -> Handled:
         raise BadPayload(f"method: unknown method {method_of(type(message))!r}")
     handled: Handled = handler(room, joined, message)
     return handled
-
-
-def is_steps(handled: Handled) -> bool:
-    return isinstance(handled, Generator)

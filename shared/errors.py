@@ -86,10 +86,6 @@ class CloseKind:
     code: int
     reason: str
 
-    @property
-    def reconnects(self) -> bool:
-        return self.code != 4000
-
 
 REPLACED: Final = CloseKind(4000, "replaced by a newer connection of this peer")
 LEFT: Final = CloseKind(4000, "peer closed")
