@@ -174,6 +174,8 @@ class Connection(Socket):
 
     def answer_away(self, id_: int) -> None:
         """A request that has no number, or one that nobody will hear of: it is not done."""
+        if self.closing:
+            return
         self.hub.counts.refuse("away", errors.Unavailable.code)
         self.transport.send(_TEXT, error_frame(id_, errors.Unavailable("servers are away: try again later")))
 
