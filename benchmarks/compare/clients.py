@@ -7,6 +7,7 @@ twice, or comes where it must not is found by `Tally.verify`.
 import asyncio
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 from urllib.parse import urlencode
@@ -42,7 +43,7 @@ class Tally:
         self.wrong: list[str] = []
 
 
-class LoadClient(WSListener):
+class LoadClient(WSListener, ABC):
     """One peer. `others` are the numbers of those in the same room."""
 
     answers_in_order: ClassVar[bool] = True
@@ -75,18 +76,18 @@ class LoadClient(WSListener):
         return client
 
     @staticmethod
-    def address(room: str, peer: str) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def address(room: str, peer: str) -> str: ...
 
     @staticmethod
     def headers() -> dict[str, str]:
         return {}
 
-    async def greet(self, joined: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def greet(self, joined: bool) -> None: ...
 
-    def frame(self, n: int, text: str) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def frame(self, n: int, text: str) -> bytes: ...
 
     def ask(self) -> None:
         """Sends the next message, as a request, to all others in the room."""
@@ -109,8 +110,8 @@ class LoadClient(WSListener):
         elif frame.msg_type == WSMsgType.CLOSE:
             self.tally.wrong.append(f"peer{self.number} was closed: {frame.get_close_code()}")
 
-    def on_text(self, body: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_text(self, body: bytes) -> None: ...
 
     def on_message(self, body: bytes) -> None:
         tally = self.tally

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -63,29 +64,30 @@ class Servers:
             server.stop()
 
 
-class System:
+class System(ABC):
     """A server with an address for clients. A context manager: started inside, gone after."""
 
     name: str
     client: ClassVar[type[LoadClient]]
     url: str
 
-    def __enter__(self) -> "System":
-        raise NotImplementedError
+    @abstractmethod
+    def __enter__(self) -> "System": ...
 
-    def __exit__(self, *_: object) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __exit__(self, *_: object) -> None: ...
 
     @property
+    @abstractmethod
     def processes(self) -> dict[str, psutil.Process]:
         """All that work for it, by name; `memory` is about the one that has the connections."""
-        raise NotImplementedError
+        ...
 
     async def counters(self) -> dict[str, int]:
         """Totals since its start, up to date."""
         return {}
 
-    def collect(self) -> None:
+    def collect(self) -> None:  # noqa: B027 - most wait for nothing
         """Has garbage collected, if it waits to be told."""
 
 
@@ -150,8 +152,8 @@ class _Child(System):
 
     process: subprocess.Popen[str]
 
-    def _command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _command(self) -> list[str]: ...
 
     def __enter__(self) -> "_Child":
         environment = {**os.environ, "NODE_ENV": "production"}
