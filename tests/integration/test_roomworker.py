@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -311,3 +312,45 @@ async def test_queues_are_empty_when_all_is_done(bench: Bench, request: pytest.F
             connection.close()
 
     assert await asyncio.to_thread(counts) == [0] * PARTITIONS
+
+
+async def test_rooms_that_end_leave_no_cycles(bench: Bench) -> None:
+    """Processes look for cycles rarely (`plenary/process.py`): what rooms leave behind would stay for minutes."""
+    if not isinstance(bench.brokers, MemoryWorld):
+        pytest.skip("links to servers make cycles of their own")
+    await bench.node()
+    worker = await bench.worker()
+    await has_node(worker)
+    gateway = await bench.gateway()
+
+    async def one_room(name: str) -> None:
+        alice, bob = gateway.line(name, "alice"), gateway.line(name, "bob")
+        await join(alice)
+        await join(bob)
+        await alice.ask("createTransport", id=1, direction="send")
+        await bob.ask("createTransport", id=2, direction="recv")
+        await alice.ask("createProducer", id=10, kind="audio", transportId=1, rtpParameters=OPUS)
+        await gateway.until(lambda: bob.told("newConsumer"))
+        await bob.ask("enableConsumer", id=bob.told("newConsumer")[0]["id"], transportId=2)
+        for line in (alice, bob):
+            line.disconnect()
+            await line.done()
+
+    await one_room("first")
+    await until(lambda: not any(partition.slots for partition in worker.partitions.values()))
+    gc.collect()
+    gc.disable()
+    try:
+        for n in range(20):
+            await one_room(f"room{n}")
+        await until(lambda: not any(partition.slots for partition in worker.partitions.values()))
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        of_ours = {
+            type(it).__qualname__ for it in gc.garbage if type(it).__module__.startswith(("roomworker", "shared"))
+        }
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert of_ours == set()
