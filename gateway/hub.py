@@ -22,6 +22,7 @@ from shared.protocol.bus import Message
 from shared.protocol.client import Closed
 from shared.protocol.protoo import notification_frame
 from shared.settings import GatewaySettings
+from shared.turns import in_turns
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
@@ -167,7 +168,7 @@ class Hub:
 
     # --- time -----------------------------------------------------------------------------------------------
 
-    def sweep(self) -> None:
+    async def sweep(self) -> None:
         """To be called every `SWEEP_EVERY` seconds: one timer for all."""
         self._sweeps += 1
         turn = self._sweeps % PING_SWEEPS
@@ -176,20 +177,25 @@ class Hub:
         self._away = 0 if self._servers_answer else self._away + 1
         self.departures.sweep()
         self.calls.sweep()
-        for number, connection in list(self.connections.items()):
-            session = connection.session
-            if session.waiting and session.sweep():
-                self.counts.repeated_total += 1
-                connection.lane.stir(session)
-            if session.overdue:
-                connection.close_as(errors.UNAVAILABLE)
-            if self.away and session.revocable and not session.closed:
-                self._take_back(connection)
-            if number % PING_SWEEPS == turn and not session.closed:
-                connection.check_alive()
         if not self.full:
             for connection in [c for c in self.paused if c.session.within_half(self.limits)]:
                 connection.resume_reading()
+        async for connection in in_turns(list(self.connections.values())):
+            self._look_after(connection, turn)
+
+    def _look_after(self, connection: "Connection", turn: int) -> None:
+        session = connection.session
+        if session.over:
+            return  # since the sweep began
+        if session.waiting and session.sweep():
+            self.counts.repeated_total += 1
+            connection.lane.stir(session)
+        if session.overdue:
+            connection.close_as(errors.UNAVAILABLE)
+        if self.away and session.revocable and not session.closed:
+            self._take_back(connection)
+        if session.connection % PING_SWEEPS == turn and not session.closed:
+            connection.check_alive()
 
     def _take_back(self, connection: "Connection") -> None:
         before = connection.session.size

@@ -1,13 +1,16 @@
 """A gateway's metrics: all of them, made from what it counts when somebody asks."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
 from shared.metrics import counter, described_in, gauge, histogram
+from shared.turns import in_turns
 
 if TYPE_CHECKING:
+    from gateway.connection import Connection
     from gateway.server import Gateway
 
 CONNECTIONS = gauge(
@@ -49,14 +52,36 @@ API_SECONDS = histogram("gateway_api_request_seconds", "From a request to the se
 API_WAITING = gauge("gateway_api_calls_waiting", "Calls of the server API that no room has answered yet.")
 
 
+@dataclass
+class Census:
+    """All connections, looked at one by one."""
+
+    kinds: dict[str, int] = field(default_factory=lambda: {"plain": 0, "resumable": 0})
+    departed: int = 0
+    unapplied: int = 0
+    unsent: int = 0
+
+    def count(self, connection: "Connection") -> None:
+        self.unapplied += connection.session.unapplied
+        if connection.session.closed:
+            self.departed += 1
+        else:
+            self.kinds[connection.session.kind] += 1
+            self.unsent += connection.unsent
+
+
 class GatewayMetrics:
     described = described_in(globals())
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
+        self._census = Census()
 
     async def refresh(self) -> None:
-        pass
+        census = Census()
+        async for connection in in_turns(list(self._gateway.hub.connections.values())):
+            census.count(connection)
+        self._census = census
 
     def collect(self) -> Iterable[Metric]:
         hub, counts = self._gateway.hub, self._gateway.counts
@@ -85,16 +110,8 @@ class GatewayMetrics:
         yield API_WAITING.of(hub.calls.waiting)
 
     def _connections(self) -> Iterable[Metric]:
-        kinds = {"plain": 0, "resumable": 0}
-        departed = unapplied = unsent = 0
-        for connection in self._gateway.hub.connections.values():
-            unapplied += connection.session.unapplied
-            if connection.session.closed:
-                departed += 1
-            else:
-                kinds[connection.session.kind] += 1
-                unsent += connection.unsent
-        yield CONNECTIONS.by(kinds)
-        yield DEPARTED.of(departed)
-        yield UNAPPLIED.of(unapplied)
-        yield UNSENT_BYTES.of(unsent)
+        census = self._census
+        yield CONNECTIONS.by(census.kinds)
+        yield DEPARTED.of(census.departed)
+        yield UNAPPLIED.of(census.unapplied)
+        yield UNSENT_BYTES.of(census.unsent)

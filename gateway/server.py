@@ -170,7 +170,7 @@ class Gateway:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            self.hub.sweep()
+            await self.hub.sweep()
 
     async def _beats(self) -> None:
         while True:

@@ -25,6 +25,7 @@ from loadtest.peer import Peer
 from loadtest.profile import Profile
 from loadtest.protoo import Ended, Refusal
 from loadtest.room import Room
+from shared.turns import in_turns
 
 GRAIN: Final = 0.002
 """The event loop's timers: who is not later than that is on time."""
@@ -69,6 +70,20 @@ class Stream:
     rate: float
     act: Callable[[float], None]
     due: float
+
+
+@dataclass
+class Gauges:
+    """How many are there, and wait for how many answers."""
+
+    connected: int = 0
+    joined: int = 0
+    in_flight: int = 0
+
+    def add(self, peer: Peer) -> None:
+        self.connected += peer.connected
+        self.joined += peer.joined
+        self.in_flight += peer.in_flight
 
 
 class Generator:
@@ -127,7 +142,10 @@ class Generator:
             await asyncio.wait([ticking, *self._tasks], timeout=0)
             for task in self._tasks:
                 task.cancel()
-            self._report(done=True)
+            gauges = Gauges()
+            for peer in self._peers:
+                gauges.add(peer)
+            self._report(gauges, done=True)
 
     def stop(self) -> None:
         """The orderly end begins now."""
@@ -246,17 +264,20 @@ class Generator:
         while True:
             now = time.monotonic() - self._plan.began
             await asyncio.sleep(1.0 - now % 1.0)
-            self._report()
+            gauges = Gauges()
+            async for peer in in_turns(self._peers):  # or a look at all would be part of latencies
+                gauges.add(peer)
+            self._report(gauges)
 
-    def _report(self, *, done: bool = False) -> None:
+    def _report(self, gauges: Gauges, *, done: bool = False) -> None:
         measured, self.current = self.current, Measured()
         self._tell(
             Tick(
                 second=max(0, round(time.monotonic() - self._plan.began) - 1),
                 phase="done" if done else self._phase,
-                connected=sum(peer.connected for peer in self._peers),
-                joined=sum(peer.joined for peer in self._peers),
-                in_flight=sum(peer.in_flight for peer in self._peers),
+                connected=gauges.connected,
+                joined=gauges.joined,
+                in_flight=gauges.in_flight,
                 measured=measured.dump(),
                 done=done,
             )
@@ -303,7 +324,7 @@ def _tell(tick: Tick) -> None:
 def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    gc.set_threshold(50_000, 20, 50)
+    gc.disable()  # nothing here leaves cycles behind, and a collection would be measured as latency
     uvloop.run(_serve())
 
 

@@ -143,6 +143,7 @@ class ProtooClient:
         self._stop()
         if self._work is not None:
             await asyncio.wait([self._work])
+            self._work = None
         self._finish(Ended(1000, "closed here"))
 
     def _stop(self) -> None:
@@ -187,7 +188,8 @@ class ProtooClient:
 
     async def _stay(self, socket: _Socket) -> None:
         while True:
-            code, reason = await socket.ended
+            await asyncio.wait([socket.ended])  # to be told to stop does not end the connection
+            code, reason = socket.ended.result()
             again = await self._resume() if self._may_resume(code) else None
             if again is None:
                 self._finish(Ended(code, reason))
@@ -224,6 +226,7 @@ class ProtooClient:
         if self.ended.done():
             return
         self.ended.set_result(ended)
+        self._on_notification = _nobody  # it may know this client: no cycle is left for the garbage collector
         if (last := self._socket) is not None:
             last.end(ended.code, ended.reason)
             last.transport.disconnect(False)
@@ -318,3 +321,7 @@ class ProtooClient:
     def _greet(self, socket: _Socket) -> None:
         self._socket = socket
         socket.greeted.set_result(True)
+
+
+def _nobody(_method: str, _data: Any) -> None:
+    """Listens when the session is over."""

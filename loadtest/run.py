@@ -175,7 +175,7 @@ class Crew:
     async def _sample(self) -> None:
         while True:
             now = time.monotonic() - self.run.began
-            await asyncio.sleep(math.floor(now + 1) - now)
+            await asyncio.sleep(math.floor(now + 0.5) + 0.5 - now)  # generators look at themselves on the full second
             at = time.monotonic() - self.run.began
             if at >= 0:
                 with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import Metric
@@ -12,8 +13,10 @@ from roomworker.counts import OK
 from roomworker.dispatch import method_of
 from shared.metrics import counter, described_in, gauge, histogram
 from shared.protocol.media import name_of
+from shared.turns import in_turns
 
 if TYPE_CHECKING:
+    from roomworker.room import Room
     from roomworker.worker import RoomWorker
 
 ROOMS = gauge("roomworker_rooms", "Rooms in this worker's memory.")
@@ -78,14 +81,43 @@ PATIENCE: Final = 1.0
 """Seconds that a scrape waits for Redis; without an answer the last known number is told."""
 
 
+@dataclass
+class Census:
+    """All rooms in memory, looked at one by one."""
+
+    rooms: int = 0
+    sessions: dict[str, int] = field(default_factory=lambda: {"connected": 0, "lost": 0})
+    peers: int = 0
+    transports: int = 0
+    producers: int = 0
+
+    def count(self, room: "Room | None") -> None:
+        """`room`: as far as it is loaded."""
+        self.rooms += 1
+        if room is None:
+            return
+        for session in room.sessions.values():
+            self.sessions["connected" if session.gateway else "lost"] += 1
+        self.peers += len(room.peers)
+        for peer in room.peers.values():
+            self.transports += len(peer.transports)
+            self.producers += len(peer.producers)
+
+
 class WorkerMetrics:
     described = described_in(globals())
 
     def __init__(self, worker: "RoomWorker") -> None:
         self._worker = worker
         self._dead_letters = 0
+        self._census = Census()
 
     async def refresh(self) -> None:
+        census = Census()
+        slots = [slot for partition in self._worker.partitions.values() for slot in partition.slots.values()]
+        async for slot in in_turns(slots):
+            census.count(slot.content)
+        self._census = census
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 self._dead_letters = await self._worker.store.dead_letters()
@@ -128,20 +160,9 @@ class WorkerMetrics:
         yield MEDIA_WAITING.of(worker.media_requests_waiting)
 
     def _rooms(self) -> Iterable[Metric]:
-        slots = [slot for partition in self._worker.partitions.values() for slot in partition.slots.values()]
-        sessions = {"connected": 0, "lost": 0}
-        peers = transports = producers = 0
-        for slot in slots:
-            if (room := slot.content) is None:
-                continue
-            for session in room.sessions.values():
-                sessions["connected" if session.gateway else "lost"] += 1
-            peers += len(room.peers)
-            for peer in room.peers.values():
-                transports += len(peer.transports)
-                producers += len(peer.producers)
-        yield ROOMS.of(len(slots))
-        yield SESSIONS.by(sessions)
-        yield PEERS.of(peers)
-        yield TRANSPORTS.of(transports)
-        yield PRODUCERS.of(producers)
+        census = self._census
+        yield ROOMS.of(census.rooms)
+        yield SESSIONS.by(census.sessions)
+        yield PEERS.of(census.peers)
+        yield TRANSPORTS.of(census.transports)
+        yield PRODUCERS.of(census.producers)

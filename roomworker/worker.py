@@ -1,6 +1,7 @@
 """One room worker process: its partitions, what they share, and its place among the other workers."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -37,6 +38,8 @@ QUIET_TICKS: Final = 3
 may be behind them."""
 
 TICK_TTL: Final = 3.0
+LEADS_FOR: Final = 2 * BEAT_EVERY
+"""After a look at who lives, and at Redis: nobody runs out of time while nothing can be committed."""
 HAND_OVER_PATIENCE: Final = 1.0
 TAKE_OVER_AT_ONCE: Final = 100
 STEP_DOWN_AFTER: Final = 3.0
@@ -82,6 +85,7 @@ class RoomWorker:
         self._subscribed: set[int] = set()
         self._ticks_seen: dict[int, tuple[int, int]] = {}
         self._tick = 0
+        self._leads_until = 0.0
         self._tokens = 0
         self._results: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,6 +104,7 @@ class RoomWorker:
         self._spawn(self.committer.load_loop())
         self._spawn(self.committer.commit_loop())
         self._spawn(self._nodes.watch())
+        self._spawn(self._tell_time())
         await self._observe()
         await self._nodes.look()
         await self._rebalance()
@@ -265,21 +270,30 @@ class RoomWorker:
     async def _lead(self) -> None:
         """The worker with the lowest id tells the time and clears away the dead."""
         if min(self._living()) != self.id:
+            self._leads_until = 0.0
             return
-        self._tick += 1
-        item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))
-        body = bus.batch(self.id, [item])
-        await asyncio.gather(
-            *(
-                self._broker.publish("rooms", str(number), body, ttl=TICK_TTL)
-                for number in range(self._settings.partitions)
-            )
-        )
         now = time.monotonic()
+        self._leads_until = now + LEADS_FOR
         for observer in (self._workers, self._gateways, self._nodes.observer):
             for member in observer.dead_for(BURY_AFTER, now):
                 if await observer.bury(member):
                     logger.info("removed a dead process", member=member)
+
+    async def _tell_time(self) -> None:
+        """Every second to each partition, one after the other: all at once would delay what comes between."""
+        partitions = self._settings.partitions
+        due = time.monotonic()
+        for number in itertools.cycle(range(partitions)):
+            due = max(due + BEAT_EVERY / partitions, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+            if time.monotonic() > self._leads_until or not self._broker.connected or self._leaving.is_set():
+                continue
+            self._tick += 1
+            item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))
+            try:
+                await self._broker.publish("rooms", str(number), bus.batch(self.id, [item]), ttl=TICK_TTL)
+            except BrokerError as failure:
+                logger.warning("cannot tell the time", partition=number, error=str(failure))
 
     def _results_came(self, body: bytes) -> None:
         self._media.receive(body, time.monotonic())

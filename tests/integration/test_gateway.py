@@ -55,9 +55,9 @@ class Setup:
     def session(self, number: int = 1) -> str:
         return f"{self.gateway.id}.{number}"
 
-    def sweep(self, times: int = LAST_PATIENCE) -> None:
+    async def sweep(self, times: int = LAST_PATIENCE) -> None:
         for _ in range(times):
-            self.gateway.hub.sweep()
+            await self.gateway.hub.sweep()
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ async def test_inputs_that_the_broker_confirmed_and_forgot_are_sent_again_after_
     id_ = client.request("forgotten")
     await until(lambda: len(setup.broker.published) > before)
     setup.broker.forgetful = False
-    setup.sweep()
+    await setup.sweep()
     assert (await client.receive())["id"] == id_
     assert setup.worker.numbers(setup.session()) == [0, 1, 2]
 
@@ -355,7 +355,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(setup: S
     while not setup.gateway.counts.too_slow_total:
         await setup.worker.send(setup.session(1), chunk)
     await setup.echo(quick, "fine")
-    setup.sweep(CLOSING_SWEEPS + 1)
+    await setup.sweep(CLOSING_SWEEPS + 1)
     await setup.worker.until(lambda: any(isinstance(item, bus.Disconnect) for item in setup.worker.items))
 
 
@@ -382,7 +382,7 @@ async def test_a_client_too_far_ahead_of_the_worker_is_not_read_until_it_caught_
     await until(lambda: hub.paused)
     assert hub.connections[1].session.unapplied < 50
     setup.worker.deaf = False
-    setup.sweep()
+    await setup.sweep()
     assert [(await client.receive())["id"] for _ in ids] == ids
     assert not hub.paused
     assert hub.held == 0

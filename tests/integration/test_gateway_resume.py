@@ -218,7 +218,7 @@ async def test_what_was_sent_while_away_is_replayed(setup: Setup) -> None:
     setup.brokers[1].forgetful = False
     await until(lambda: setup.brokers[1].published)
     for _ in range(4):
-        setup.gateways[1].hub.sweep()
+        await setup.gateways[1].hub.sweep()
     assert [(await client.notifications.get())[1] for _ in range(5)] == list(range(5))
     assert await answer == "sent while away"
     in_order(client)
@@ -283,7 +283,7 @@ async def test_a_resumption_that_nobody_answers_is_sent_elsewhere(setup: Setup) 
     other = await Client.at(f"{setup.urls(1)[0]}/?{fields}")
     await until(lambda: setup.gateways[1].hub.connections)
     for _ in range(LINK_PATIENCE + 1):
-        setup.gateways[1].hub.sweep()
+        await setup.gateways[1].hub.sweep()
     assert await other.until_closed() == (errors.UNAVAILABLE.code, errors.UNAVAILABLE.reason)
 
 

@@ -101,7 +101,7 @@ async def test_without_an_answer_it_is_503_and_the_caller_may_try_again(setup: S
     asking = asyncio.create_task(setup.ask_all("GET", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
     for _ in range(LIFETIME + 1):
-        setup.gateway.hub.sweep()
+        await setup.gateway.hub.sweep()
     status, body, headers = await asking
     assert (status, body["code"]) == (503, 503)
     assert int(headers["Retry-After"]) > 0
@@ -113,7 +113,7 @@ async def test_silence_repeats_the_call_until_it_is_answered(setup: Setup) -> No
     await until(lambda: setup.worker.calls)
     setup.worker.mute = False
     for _ in range(LIFETIME // 2):
-        setup.gateway.hub.sweep()
+        await setup.gateway.hub.sweep()
     assert (await asking)[0] == 200
     assert len({call.key for call in setup.worker.calls}) == 1
 
