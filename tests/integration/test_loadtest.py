@@ -22,6 +22,7 @@ from loadtest.profile import PROFILES
 from loadtest.session import Session
 from loadtest.view import View
 from tests.support.cluster import ROOT, Cluster
+from tests.support.garbage import cycles_of
 from tests.support.servers import Server, empty_rabbitmq, empty_redis
 
 pytestmark = pytest.mark.servers
@@ -212,6 +213,13 @@ def double(told: Told, view: View, method: str, data: Any) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 async def test_nothing_is_wrong_when_nothing_is_spoilt(urls: list[str], profile: str) -> None:
     assert not (await measured(urls, profile)).failures
+
+
+async def test_connections_that_end_leave_no_cycles(urls: list[str]) -> None:
+    """Generators never look for cycles: that would be measured as latency."""
+    with cycles_of("loadtest", "picows") as left:
+        await measured(urls, "joins")
+    assert not left & {"Session", "_Socket", "WSTransport"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from shared.protocol.bus import partition_of
 from tests.support import servers
 from tests.support.bench import Bench, Line
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpWorld, MemoryWorld
+from tests.support.garbage import cycles_of
 from tests.unit.roomworker.kit import CAPABILITIES, OPUS
 
 SYSTEMS = ["memory", pytest.param("servers", marks=pytest.mark.servers)]
@@ -338,19 +338,8 @@ async def test_rooms_that_end_leave_no_cycles(bench: Bench) -> None:
 
     await one_room("first")
     await until(lambda: not any(partition.slots for partition in worker.partitions.values()))
-    gc.collect()
-    gc.disable()
-    try:
+    with cycles_of("roomworker", "shared") as left:
         for n in range(20):
             await one_room(f"room{n}")
         await until(lambda: not any(partition.slots for partition in worker.partitions.values()))
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        of_ours = {
-            type(it).__qualname__ for it in gc.garbage if type(it).__module__.startswith(("roomworker", "shared"))
-        }
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
-    assert of_ours == set()
+    assert left == set()
