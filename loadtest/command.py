@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loadtest import report, slo, summary, watch
+from loadtest import report, slo, summary
+from loadtest.processes import watched_processes
 from loadtest.profile import PROFILES, described
 from loadtest.progress import Progress
 from loadtest.run import Crew, Run, Task
+from loadtest.watch import Watch
 
 URL: Final = "ws://127.0.0.1:8080"
 SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -93,7 +95,7 @@ def loadtest(
         processes=min(processes, rooms),
         seed=seed or secrets.token_hex(3),
     )
-    looked_at = watch.Watch(watch.find(task.urls, watched or []), amqp_url, partitions)
+    looked_at = Watch(watched_processes(task.urls, watched or []), amqp_url, partitions)
     run = uvloop.run(_run(task, looked_at))
     result = summary.summary(run)
     verdicts = [demand.judge(result) for demand in demands]
@@ -147,7 +149,7 @@ def _unready(url: str) -> str:
         return f"nobody answers ({getattr(failure, 'reason', failure)})"
 
 
-async def _run(task: Task, looked_at: watch.Watch) -> Run:
+async def _run(task: Task, looked_at: Watch) -> Run:
     progress = Progress(console)
     crew = Crew(task, looked_at, progress.show)
     loop = asyncio.get_running_loop()

@@ -1,23 +1,31 @@
 """Gateways and room workers come and go under load, as `docker-compose up --scale` lets them."""
 
 import asyncio
-from collections.abc import Callable
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 from tests.compose.stack import SETTLED_WITHIN, Stack, until
 from tests.fault import checks
 from tests.fault.driver import Crowd, Load
 from tests.fault.participant import Participant, Wrong
+from tests.support.cluster import ROOT
 
 LOAD = Load(rooms=8, peers=3)
+LOADTEST = ("--profile", "flaky", "--rooms", "30", "--peers", "4", "--ramp", "15", "--duration", "900")
+"""Until it is told to end. Its peers' connections break all the time, so those of new gateways are soon used."""
+ENDS_WITHIN = 180.0
 
 
 async def test_nothing_is_lost_doubled_or_reordered_while_gateways_and_room_workers_come_and_go(
     cluster: Stack,
 ) -> None:
     # Given a crowd of resumable clients behind HAProxy, on one gateway and one room worker
-    await asyncio.to_thread(cluster.scale, gateways=1, workers=1)
-    await until("the cluster serves", lambda: cluster.get("/readyz")[0] == 200 and cluster.members("nodes"))
-    await until("everybody is well", lambda: not cluster.unhealthy())
+    await start(cluster)
     crowd = Crowd(cluster, LOAD, seed="scaling")
     try:
         crowd.start()
@@ -51,12 +59,74 @@ async def test_nothing_is_lost_doubled_or_reordered_while_gateways_and_room_work
         assert not [it for it in crowd.participants if it.lost_sessions]
 
         # ... and who was told to go went in time by himself
-        await until("3 have ended", lambda: len(cluster.ended()) == 3)
-        ended = sorted((it.service, it.code) for it in cluster.ended())
-        assert ended == [("gateway", 0), ("gateway", 0), ("roomworker", 0)]
+        await all_went_in_time(cluster)
         tell(crowd)
     finally:
         await crowd.abandon()
+
+
+async def test_plenary_loadtest_is_green_while_gateways_and_room_workers_come_and_go(
+    cluster: Stack, tmp_path: Path
+) -> None:
+    # Given virtual peers in calls, behind HAProxy, on one gateway, one room worker and real media engines
+    await start(cluster)
+    async with loadtest(cluster, tmp_path) as report:
+        await until("everybody is connected", lambda: sum(connections(cluster)) >= 100)
+
+        # When gateways and room workers are added, and each has its share
+        await asyncio.to_thread(cluster.scale, gateways=4, workers=2)
+        await until(
+            "clients at 4 gateways", lambda: len(connections(cluster)) == 4 and min(connections(cluster)) > 10
+        )
+        await until("2 room workers share", lambda: len(partitions(cluster)) == 2 and all(partitions(cluster)))
+
+        # ... and removed
+        await asyncio.to_thread(cluster.scale, gateways=2, workers=1)
+        await until("2 gateways", lambda: len(cluster.members("gateways")) == 2)
+        await until("everybody is connected again", lambda: sum(connections(cluster)) >= 100)
+
+    # Then every answer and notification came once and in order, and nobody's session ended
+    assert report["passed"], (report["failures"], report["examples"])
+    assert report["failed"] == 0
+    assert report["steps"]["resume"]["count"] > 100
+    for method in ("join", "createProducer", "enableConsumer", "message", "leave"):
+        assert report["methods"][method]["count"] > 0, method
+
+    # ... and who was told to go went in time by himself
+    await all_went_in_time(cluster)
+
+
+async def start(cluster: Stack) -> None:
+    await asyncio.to_thread(cluster.scale, gateways=1, workers=1)
+    await until("the cluster serves", lambda: cluster.get("/readyz")[0] == 200 and cluster.members("nodes"))
+    await until("everybody is well", lambda: not cluster.unhealthy())
+
+
+async def all_went_in_time(cluster: Stack) -> None:
+    """Two gateways and a room worker were told to go; nobody had to be killed, and nobody else ended."""
+    await until("3 have ended", lambda: len(cluster.ended()) == 3)
+    ended = sorted((it.service, it.code) for it in cluster.ended())
+    assert ended == [("gateway", 0), ("gateway", 0), ("roomworker", 0)]
+
+
+@asynccontextmanager
+async def loadtest(cluster: Stack, folder: Path) -> AsyncIterator[dict[str, Any]]:
+    """`plenary loadtest` while inside; afterwards its report is there."""
+    report: dict[str, Any] = {}
+    url, file = cluster.gateways[0].url, folder / "report.json"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "plenary", "loadtest", "--url", url, "--json", str(file), *LOADTEST), cwd=ROOT
+    )
+    try:
+        yield report
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(ENDS_WITHIN):
+            await process.wait()
+        report.update(json.loads(file.read_text()))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def look(cluster: Stack, crowd: Crowd) -> list[Wrong]:

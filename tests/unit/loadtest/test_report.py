@@ -11,10 +11,11 @@ import pytest
 from loadtest import plots, report, summary
 from loadtest.generator import Tick
 from loadtest.measure import EXAMPLES, Measured
+from loadtest.processes import watched_processes
 from loadtest.profile import PROFILES
 from loadtest.run import Run, Task
 from loadtest.slo import demands, parse
-from loadtest.watch import Sample, Watch, find
+from loadtest.watch import Sample, Watch
 
 
 def task(**changes: Any) -> Task:
@@ -151,7 +152,7 @@ async def test_the_processes_that_are_watched_are_found_by_pid_and_by_name() -> 
     process = await asyncio.create_subprocess_exec("sleep", "60.125")
     try:
         for text in (str(process.pid), "sleep 60.125"):
-            found = find([], [text])
+            found = watched_processes([], [text])
             assert [it.pid for it in found.values()] == [process.pid]
             sample = await Watch(found).sample(0.0, [])
             assert list(sample.memory) == ["sleep"]
