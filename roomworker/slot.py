@@ -11,12 +11,13 @@ from functools import partial
 from typing import Protocol
 
 from roomworker.counts import Counts
+from roomworker.entry import Entry, SentMessage
 from roomworker.lane import Defect, Identity, Job
 from roomworker.limits import Limits
 from roomworker.loading import load
 from roomworker.room import Changes, Placement, Reply, Room
 from roomworker.runner import OnResult, Runner
-from roomworker.store import Commit, Entry, SentMessage, Status, Stored
+from roomworker.store import Commit, Status, Stored
 from shared import log
 from shared.protocol import bus, media
 

@@ -20,6 +20,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from roomworker.entry import Entry, SentMessage, decode_entry, encode_entry
 from roomworker.room import Answered
 from roomworker.session import Gone
 from shared import log
@@ -42,25 +43,6 @@ _SCRIPT: Final = files("roomworker").joinpath("lua/commit.lua").read_bytes()
 _SHA: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
 logger = log.get("store")
-
-
-class SentMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A message as the stream keeps it; `to` is (session, output number)."""
-
-    body: bytes
-    to: list[tuple[str, int]]
-    close: int = 0
-
-
-class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One commit's outgoing part."""
-
-    messages: list[SentMessage]
-    orders: list[tuple[str, media.AnyOrder]]
-
-
-_encode_entry = msgspec.msgpack.Encoder().encode
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +143,7 @@ class Store:
         (entries,) = await self._run([("XRANGE", f"{room_key(room)}:out", "-", "+")])
         found: list[tuple[SentMessage, int]] = []
         for _, fields in entries:
-            for message in _decode_entry(_field(fields, b"m")).messages:
+            for message in decode_entry(_field(fields, b"m")).messages:
                 found += [(message, out) for to, out in message.to if to == session and out > after]
         return found
 
@@ -172,7 +154,7 @@ class Store:
             order
             for entries in replies
             for _, fields in entries
-            for order in _decode_entry(_field(fields, b"m")).orders
+            for order in decode_entry(_field(fields, b"m")).orders
         ]
 
     async def suspects(self, partition: int) -> dict[str, int]:
@@ -265,10 +247,10 @@ def _commands(commit: Commit, keep_out_ms: int) -> tuple[list[tuple[Any, ...]], 
         else:
             buried += (_CALL + call, b"%d:%s" % (answer.code, answer.body))
     sections = [part for section in (sets, deletes, buried, forgotten) for part in (len(section), *section)]
-    entry = _encode_entry(commit.entry) if commit.entry else b""
+    sent = encode_entry(commit.entry) if commit.entry else b""
     head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
     keep = KEEP_OUT_MOST_MS if commit.keep_all else keep_out_ms
-    return before, (*head, keep, KEEP_GONE_S, entry, commit.grave, *sections)
+    return before, (*head, keep, KEEP_GONE_S, sent, commit.grave, *sections)
 
 
 def _stored(fields: Any, gone: Any) -> Stored:

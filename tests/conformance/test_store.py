@@ -9,8 +9,9 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.asyncio import Redis
 
+from roomworker.entry import Entry, SentMessage
 from roomworker.session import Gone
-from roomworker.store import Commit, Entry, SentMessage, Store, room_key
+from roomworker.store import Commit, Store, room_key
 from shared.cluster import index_key
 from shared.protocol import bus, media
 
