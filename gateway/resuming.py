@@ -16,7 +16,7 @@ from shared.protocol.protoo import Frame
 _FINAL: Final = frozenset({0, 1000, 4000})
 """Close codes (0: none) with which a client says that it will not come back."""
 _FINAL_HERE: Final = frozenset({errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.TOO_BIG.code})
-"""Codes with which we end what would only happen again: the client would send the same once more."""
+"""Codes with which we end what would only happen again: the client would send the same once more. See `refused`."""
 
 
 class ResumableConnection(Connection):
@@ -29,7 +29,7 @@ class ResumableConnection(Connection):
         self._bucket = hub.bucket(resumed=session.resuming)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE and not self.closing:
+        if frame.msg_type == WSMsgType.CLOSE and not (self.closing or transport.is_close_frame_sent):
             self.session.final = int(frame.get_close_code()) in _FINAL  # type: ignore[call-overload]
         super().on_ws_frame(transport, frame)
 
@@ -37,6 +37,10 @@ class ResumableConnection(Connection):
         if not self.closing and code in _FINAL_HERE:
             self.session.final = True
         super().close(code, reason)
+
+    def refused(self, code: int) -> None:
+        self.session.final = True
+        super().refused(code)
 
     def _judged(self, verdict: frames.Verdict) -> None:
         match self.session.place(verdict):

@@ -82,14 +82,28 @@ class Socket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Only what ends the socket; overridden by who wants more."""
+        self._look_for_refusal(transport)
         if frame.msg_type == WSMsgType.CLOSE:
             self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
             self._departures.add(self)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._look_for_refusal(transport)
         self.closing = True
         self._departures.discard(self)
+
+    def _look_for_refusal(self, transport: WSTransport) -> None:
+        if self.closing or not transport.is_close_frame_sent:
+            return
+        sent = transport.close_handshake.sent
+        assert sent is not None
+        self.refused(int(sent.code))  # type: ignore[call-overload]
+
+    def refused(self, code: int) -> None:
+        """picows has closed the socket by itself: over bytes that are no frame, or one larger than it reads."""
+        self.closing = True
+        self._counts.close(code)
 
     def pause_writing(self) -> None:
         pass

@@ -290,6 +290,27 @@ async def test_a_resumption_that_nobody_answers_is_sent_elsewhere(setup: Setup) 
 # --- ends ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([("x" * (1024 * 1024 + 1), WSMsgType.TEXT)], errors.TOO_BIG.code),  # picows closes by itself
+        ([("x", WSMsgType.CONTINUATION)], errors.PROTOCOL.code),
+    ],
+    ids=["too big", "no WebSocket"],
+)
+async def test_what_can_only_happen_again_ends_the_session(
+    setup: Setup, frames: list[tuple[str, WSMsgType]], code: int
+) -> None:
+    client = await Client.at(f"{setup.urls(0)[0]}/?roomId=r&peerName=p&resumable=1")
+    await client.receive()
+    for body, kind in frames:
+        client.send(body, kind)
+    assert (await client.until_closed())[0] == code
+    await setup.until(lambda: not setup.worker.known)
+    assert [lost.final for lost in setup.told(bus.Lost)] == [True]
+    assert setup.gateways[0].counts.closes == {code: 1}
+
+
 async def test_who_closes_for_good_is_told_of_as_final(setup: Setup) -> None:
     client = await setup.client()
     client.notify("last words")
