@@ -18,6 +18,9 @@ SILENCE: Final = 2.0
 request now and then, until it answers one: a dead node must not fill the partitions' prefetch windows with waiting
 messages (DELIVERY B6)."""
 
+AVOIDED_FOR: Final = 10.0
+"""A node without a command queue (cut off from the broker) gets no new rooms for so many seconds."""
+
 _AWAY: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
 _GONE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
 
@@ -44,6 +47,8 @@ class MediaClient:
         self._pending: dict[int, _Pending] = {}
         self._heard: dict[str, float] = {}
         self._shunned: dict[str, float] = {}
+        self._unreached: dict[str, float] = {}
+        """When a request last found no queue of the node."""
 
     @property
     def waiting(self) -> int:
@@ -71,13 +76,20 @@ class MediaClient:
             return
         self._heard[results.node] = now
         self._shunned.pop(results.node, None)
+        self._unreached.pop(results.node, None)
         for answer in results.answers:
             self._answer(answer.n, answer.result, now)
 
     def lost(self, numbers: list[int], now: float) -> None:
         """These found no node."""
         for n in numbers:
+            if n in self._pending:
+                self._unreached[self._pending[n].node] = now
             self._answer(n, _GONE, now)
+
+    def avoided(self, now: float) -> set[str]:
+        """Nodes that answered nothing lately, or could not be asked: alive, perhaps, but none for a new room."""
+        return self._shunned.keys() | {node for node, at in self._unreached.items() if now - at < AVOIDED_FOR}
 
     def expire(self, now: float) -> None:
         """Fails what waits too long; to be called every second or so."""
@@ -93,6 +105,7 @@ class MediaClient:
         for n in late:
             self._answer(n, _AWAY, now)
         self._shunned = {node: until for node, until in self._shunned.items() if now - until < 60 * SILENCE}
+        self._unreached = {node: at for node, at in self._unreached.items() if now - at < AVOIDED_FOR}
         self._heard = {node: at for node, at in self._heard.items() if now - at < 60 * SILENCE}
 
     def _answer(self, n: int, result: media.AnyResult, now: float) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from random import Random
 from typing import Final, Protocol
@@ -58,9 +58,10 @@ class Nodes:
 
     # --- who lives --------------------------------------------------------------------------------------------
 
-    def choose(self) -> str | None:
-        """The less loaded of two random nodes."""
-        nodes = list(self.observer.alive.items())
+    def choose(self, avoided: Collection[str] = ()) -> str | None:
+        """The less loaded of two random nodes; one of the avoided only if there is no other."""
+        alive = self.observer.alive
+        nodes = [(node, info) for node, info in alive.items() if node not in avoided] or list(alive.items())
         if not nodes:
             return None
         candidates = self._random.sample(nodes, min(2, len(nodes)))

@@ -310,7 +310,7 @@ class RoomWorker:
     # --- what rooms and partitions ask of their worker ----------------------------------------------------------
 
     def choose_node(self) -> str | None:
-        return self._nodes.choose()
+        return self._nodes.choose(self._media.avoided(time.monotonic()))
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
         self._media.ask(node, request, on_result, time.monotonic())

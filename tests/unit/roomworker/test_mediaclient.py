@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from roomworker.counts import Counts
-from roomworker.mediaclient import DEADLINE, SILENCE, MediaClient
+from roomworker.mediaclient import AVOIDED_FOR, DEADLINE, SILENCE, MediaClient
 from shared.protocol import media
 
 ROUTER = media.RouterRef("router", 0, "room", "incarnation", 1)
@@ -51,6 +51,23 @@ def test_a_result_that_comes_twice_or_for_nobody_is_ignored(desk: Desk) -> None:
     desk.answer((one, media.Produced()), (one, media.Produced()), (99, media.Produced()))
 
     assert desk.results == {"one": [media.Produced()]}
+
+
+def test_a_node_that_cannot_be_asked_is_avoided_until_it_answers_or_time_has_passed(desk: Desk) -> None:
+    desk.client.lost([99], 0)
+    assert desk.client.avoided(0) == set()
+    desk.client.lost([desk.ask("one")], 0)
+    assert desk.client.avoided(AVOIDED_FOR - 1) == {"node"}
+    assert desk.client.avoided(AVOIDED_FOR) == set()
+
+    desk.answer((desk.ask("two"), media.Produced()))
+    assert desk.client.avoided(0) == set()
+
+
+def test_a_silent_node_is_avoided(desk: Desk) -> None:
+    desk.ask("one")
+    desk.client.expire(SILENCE)
+    assert desk.client.avoided(SILENCE) == {"node"}
 
 
 def test_requests_that_found_no_node_fail_at_once(desk: Desk) -> None:

@@ -296,6 +296,17 @@ async def test_a_node_that_is_late_and_has_its_queue_is_not(scene: Scene, clock:
     assert scene.partition.slot("room").placement is not None
 
 
+async def test_a_node_that_is_avoided_is_chosen_only_if_there_is_no_other(
+    scene: Scene, clock: Clock, beating: Membership
+) -> None:
+    assert scene.nodes.choose({NODE}) == NODE
+
+    await Membership(scene.redis, "nodes", "other-1", {}).beat()
+    await seconds(scene, clock, 0.5, beating)
+
+    assert {scene.nodes.choose({NODE}) for _ in range(20)} == {"other-1"}
+
+
 async def test_a_node_that_beats_is_not_asked(scene: Scene, clock: Clock, beating: Membership) -> None:
     scene.broker.queues.clear()
     await seconds(scene, clock, 10.0, beating)
