@@ -37,7 +37,7 @@ fault: $(VENV)/.ready ## processes and servers die under load for long: make fau
 	$(BIN)/python -m tests.fault --seeds $(or $(SEEDS),5) --seconds $(or $(SECONDS),60) \
 		--queue-type $(or $(QUEUES),classic) $(FAULT_OPTIONS)
 
-bench: $(VENV)/.bench benchmarks/compare/node/node_modules ## Plenary beside other servers, as ratios (15 minutes): make bench ROUNDS=3 SECONDS=4
+bench: $(VENV)/.bench benchmarks/compare/node/node_modules ## Plenary beside other servers, as ratios (16 minutes): make bench ROUNDS=3 SECONDS=4
 	@scripts/need redis-server rabbitmq-server
 	$(BIN)/python -m benchmarks.compare --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS),4) \
 		--json benchmarks/results/$$(date +%F)-compare.json $(BENCH_OPTIONS)

@@ -18,7 +18,7 @@ app = typer.Typer(
         "Plenary: a horizontally scaled signaling backend for multi-party WebRTC.\n\n"
         "`plenary run` is everything in one process. In a cluster run any number of `plenary gateway`,"
         " `plenary roomworker` and `plenary medianode`, all with the same Redis and RabbitMQ.\n\n"
-        "Every option can also be given in the environment, as PLENARY_ and its name: PLENARY_REDIS_URL."
+        "Every option of a role can also be given in the environment, as PLENARY_ and its name: PLENARY_REDIS_URL."
     ),
     no_args_is_help=True,
     add_completion=False,
