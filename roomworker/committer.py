@@ -44,6 +44,7 @@ class Committer:
     async def commit_loop(self) -> None:
         while True:
             await self._commit_wanted.wait()
+            await asyncio.sleep(0)  # what has come meanwhile is handled first, and goes along
             taken: list[tuple[Slot, Commit]] = []
             for slot in _first(self._to_commit):
                 commit = slot.take()

@@ -1,15 +1,13 @@
 """The broker port over RabbitMQ.
 
-`link` keeps the two connections, `publisher` and `subscriptions` use them, `wire` is the hot path beneath
-both, `topology` declares what is shared.
+`link` keeps the two connections, `publisher` and `subscriptions` use them, `wire` and `intake` are the hot ways out
+and in beneath both, `topology` declares what is shared.
 """
 
 import asyncio
 
-from aiormq.abc import AbstractConnection
-
 from shared.broker import BrokerStats, Exchange, Notice, Receive, ReceiveOwn, Subscription
-from shared.broker.amqp.link import CALL_WITHIN, Link, Report
+from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, Link, Report
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.subscriptions import Consuming, OwnSubscription, PartitionSubscription
 from shared.broker.amqp.topology import Mismatch, QueueType, Topology
@@ -81,10 +79,10 @@ class AmqpBroker:
         await kept.start()
         return kept
 
-    async def _declare(self, connection: AbstractConnection, _: Outlet) -> None:
+    async def _declare(self, connection: AmqpConnection, _: Outlet) -> None:
         await self._topology.declare(connection, CALL_WITHIN)
 
-    async def _open_publisher(self, connection: AbstractConnection, outlet: Outlet) -> None:
+    async def _open_publisher(self, connection: AmqpConnection, outlet: Outlet) -> None:
         await self._topology.declare(connection, CALL_WITHIN)
         ended = await self._publisher.open(connection, outlet)
         ended.add_done_callback(lambda _: self._publishing.drop("RabbitMQ closed the publishing channel"))

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aiormq import Connection
-from aiormq.abc import AbstractBase, AbstractConnection
+from aiormq.abc import AbstractBase, AbstractChannel
 from yarl import URL
 
 from shared import log
 from shared.broker import BrokerGone, BrokerStats
+from shared.broker.amqp.intake import Intake, Transport
 from shared.broker.amqp.topology import Mismatch
 from shared.broker.amqp.wire import Outlet
 
@@ -98,9 +99,17 @@ async def uncancelled(awaitable: Awaitable[T]) -> T:
     return result
 
 
-class _Connection(Connection):
+class AmqpConnection(Connection):
     # Times (heartbeat + 1): a RabbitMQ that hangs is given up after 6 s instead of 9.
     HEARTBEAT_GRACE_MULTIPLIER = 2
+
+    def __init__(self, url: URL) -> None:
+        self._bytes = Transport()
+        super().__init__(url, transport_factory=self._bytes)
+
+    def listen(self, channel: AbstractChannel, intake: Intake) -> None:
+        """Messages and confirms on this channel are the intake's, and not aiormq's."""
+        self._bytes.incoming.listen(channel.number, intake)
 
 
 class Link:
@@ -116,7 +125,7 @@ class Link:
         report: Report,
         stats: BrokerStats,
         *,
-        prepare: Callable[[AbstractConnection, Outlet], Awaitable[None]],
+        prepare: Callable[[AmqpConnection, Outlet], Awaitable[None]],
         lost: Callable[[], None],
     ) -> None:
         self._url = URL(url).update_query(heartbeat=str(HEARTBEAT), name=name)
@@ -124,7 +133,7 @@ class Link:
         self._stats = stats
         self._prepare = prepare
         self._lost = lost
-        self._connection: AbstractConnection | None = None
+        self._connection: AmqpConnection | None = None
         self._outlet: Outlet | None = None
         self._up = asyncio.Event()
         self._ended: asyncio.Future[BaseException | None] | None = None
@@ -141,7 +150,7 @@ class Link:
         self._task = asyncio.create_task(self._keep())
         await self._first
 
-    async def opened(self) -> tuple[AbstractConnection, Outlet]:
+    async def opened(self) -> tuple[AmqpConnection, Outlet]:
         """The connection, as soon as there is one."""
         while self._connection is None or self._outlet is None:
             await self._up.wait()
@@ -188,8 +197,8 @@ class Link:
         else:
             self._first.set_exception(failure)
 
-    async def _open(self) -> tuple[AbstractConnection, Outlet]:
-        connection = _Connection(self._url)
+    async def _open(self) -> tuple[AmqpConnection, Outlet]:
+        connection = AmqpConnection(self._url)
         try:
             async with asyncio.timeout(CALL_WITHIN):
                 await uncancelled(connection.connect())
@@ -200,7 +209,7 @@ class Link:
             raise
         return connection, outlet
 
-    async def _use(self, connection: AbstractConnection, outlet: Outlet) -> BaseException | None:
+    async def _use(self, connection: AmqpConnection, outlet: Outlet) -> BaseException | None:
         """Until it ends, and why it did."""
         ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._ended = ended

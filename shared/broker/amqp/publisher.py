@@ -4,13 +4,11 @@ import asyncio
 from collections import deque
 from time import perf_counter
 
-from aiormq.abc import AbstractConnection
-from pamqp.header import ContentHeader
-
 from shared.broker import BrokerGone, BrokerStats, Exchange, Refused, Unroutable
 from shared.broker.amqp import wire
-from shared.broker.amqp.link import CALL_WITHIN, uncancelled
-from shared.broker.amqp.wire import Intake, Method, Outlet
+from shared.broker.amqp.intake import Intake
+from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, uncancelled
+from shared.broker.amqp.wire import Outlet
 
 UNCONFIRMED_LIMIT = 65536
 UNSENT_LIMIT = 64 * 1024 * 1024
@@ -45,14 +43,10 @@ class Publisher:
         """If it stays the same, RabbitMQ confirms no more."""
         return self._unconfirmed[0] if self._unconfirmed else None
 
-    async def open(self, connection: AbstractConnection, outlet: Outlet) -> "asyncio.Future[object]":
+    async def open(self, connection: AmqpConnection, outlet: Outlet) -> "asyncio.Future[object]":
         """Returns a future that is done when the channel has ended."""
         channel = await uncancelled(connection.channel(publisher_confirms=True, timeout=CALL_WITHIN))
-        Intake(
-            channel,
-            plain={wire.ACK: self._on_ack, wire.NACK: self._on_nack},
-            content={wire.RETURN: self._on_return},
-        )
+        connection.listen(channel, Intake(confirm=self._confirm, returned=self._on_return))
         self._channel = channel.number
         self._frame_max = connection.connection_tune.frame_max
         self._oldest = 1
@@ -94,19 +88,13 @@ class Publisher:
         outlet.write(frames)
         return future
 
-    def _on_ack(self, frame: Method) -> None:
-        self._confirm(frame.delivery_tag, frame.multiple, refused=False)
-
-    def _on_nack(self, frame: Method) -> None:
-        self._confirm(frame.delivery_tag, frame.multiple, refused=True)
-
-    def _on_return(self, frame: Method, header: ContentHeader, body: bytes) -> None:
+    def _on_return(self, message_id: str, why: str) -> None:
         """RabbitMQ returns a message before it confirms it."""
-        index = int(header.properties.message_id or 0) - self._oldest
+        index = int(message_id or 0) - self._oldest
         if 0 <= index < len(self._unconfirmed):
-            _settle(self._unconfirmed[index], Unroutable(f"{frame.exchange} {frame.routing_key}: {frame.reply_text}"))
+            _settle(self._unconfirmed[index], Unroutable(why))
 
-    def _confirm(self, tag: int, multiple: bool, *, refused: bool) -> None:
+    def _confirm(self, tag: int, multiple: bool, /, *, refused: bool) -> None:
         last = tag - self._oldest
         unconfirmed = self._unconfirmed
         for index in range(0 if multiple else max(last, 0), min(last + 1, len(unconfirmed))):

@@ -5,16 +5,16 @@ import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
-from pamqp.header import ContentHeader
 
 from shared import log
 from shared.broker import Exchange, Notice, Receive, ReceiveOwn, partition_queue
 from shared.broker.amqp import wire
-from shared.broker.amqp.link import CALL_WITHIN, Link, Pause, close_quietly, uncancelled
+from shared.broker.amqp.intake import Intake
+from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, Link, Pause, close_quietly, uncancelled
 from shared.broker.amqp.topology import Topology
-from shared.broker.amqp.wire import Intake, Method, Outlet
+from shared.broker.amqp.wire import Outlet
 
 _log = log.get("broker")
 
@@ -110,7 +110,7 @@ class Kept(ABC):
             await close_quietly(channel)
 
     @abstractmethod
-    async def _subscribe(self, connection: AbstractConnection, channel: AbstractChannel, outlet: Outlet) -> None: ...
+    async def _subscribe(self, connection: AmqpConnection, channel: AbstractChannel, outlet: Outlet) -> None: ...
 
     @abstractmethod
     def _abandon(self) -> None:
@@ -144,7 +144,7 @@ class Kept(ABC):
             await close_quietly(channel)
 
     async def _open(
-        self, connection: AbstractConnection, outlet: Outlet
+        self, connection: AmqpConnection, outlet: Outlet
     ) -> "tuple[AbstractChannel, asyncio.Future[None]]":
         channel = await uncancelled(connection.channel(publisher_confirms=False, timeout=CALL_WITHIN))
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -163,7 +163,7 @@ class Kept(ABC):
             raise
         return channel, ended
 
-    async def _declare_again(self, connection: AbstractConnection) -> None:
+    async def _declare_again(self, connection: AmqpConnection) -> None:
         """Somebody deleted what was declared when the connection opened."""
         with contextlib.suppress(Exception):
             await uncancelled(self._consuming.topology.declare(connection, CALL_WITHIN))
@@ -179,15 +179,15 @@ class PartitionSubscription(Kept):
         self._prefetch = prefetch
         self._acks: Acks | None = None
 
-    async def _subscribe(self, connection: AbstractConnection, channel: AbstractChannel, outlet: Outlet) -> None:
+    async def _subscribe(self, connection: AmqpConnection, channel: AbstractChannel, outlet: Outlet) -> None:
         acks = self._acks = Acks(channel.number, outlet)
         receive = self._receive
 
-        def deliver(frame: Method, _: ContentHeader, body: bytes) -> None:
+        def deliver(tag: int, redelivered: bool, body: bytes) -> None:
             if not acks.closed:
-                receive(AmqpDelivery(acks, frame.delivery_tag, frame.redelivered, body))
+                receive(AmqpDelivery(acks, tag, redelivered, body))
 
-        Intake(channel, plain={}, content={wire.DELIVER: deliver})
+        connection.listen(channel, Intake(deliver=deliver))
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=CALL_WITHIN)
         await channel.basic_consume(self._queue, _unused, timeout=CALL_WITHIN)
 
@@ -214,14 +214,14 @@ class OwnSubscription(Kept):
         self._receive = receive
         self._generation = 0
 
-    async def _subscribe(self, connection: AbstractConnection, channel: AbstractChannel, outlet: Outlet) -> None:
+    async def _subscribe(self, connection: AmqpConnection, channel: AbstractChannel, outlet: Outlet) -> None:
         generation, receive = self._generation, self._receive
 
-        def deliver(_: Method, __: ContentHeader, body: bytes) -> None:
+        def deliver(_: int, __: bool, body: bytes) -> None:
             if generation == self._generation:
                 receive(body)
 
-        Intake(channel, plain={}, content={wire.DELIVER: deliver})
+        connection.listen(channel, Intake(deliver=deliver))
         declared = await channel.queue_declare(exclusive=True, auto_delete=True, timeout=CALL_WITHIN)
         queue = str(declared.queue)
         await channel.basic_consume(queue, _unused, no_ack=True, timeout=CALL_WITHIN)

@@ -1,22 +1,15 @@
-"""The hot path beneath aiormq's channels: frames written and read without a task, a lock or a queue a message.
+"""The hot way out, beside aiormq's channels: frames written without a task, a lock or a queue a message.
 
-aiormq keeps the connection, the handshake, the heartbeats and every remote call. A message, an ack and a
-confirm pass here: encoded at once and written together with all else of the same turn of the event loop
-(`Outlet`), taken from the channel as they are read (`Intake`).
+aiormq keeps the connection, the handshake, the heartbeats and every remote call. A message and an ack pass here:
+encoded at once, and written together with all else of the same turn of the event loop. The way in is `intake`.
 """
 
 import asyncio
 import math
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable
 
-from aiormq.abc import AbstractChannel, AbstractConnection, ChannelFrame
-from pamqp import commands
-from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
-
-from shared import log
+from aiormq.abc import AbstractConnection, ChannelFrame
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
@@ -25,15 +18,12 @@ _TRANSIENT = b"\x01"
 _HAS_DELIVERY_MODE, _HAS_EXPIRATION, _HAS_MESSAGE_ID = 0x1000, 0x0100, 0x0080
 _FRAME_OVERHEAD = 8
 _LOOK_AGAIN = 0.05
+PATIENCE = 0.02
+"""Of acks: nobody waits for them, and each alone would wake RabbitMQ. A successor sees again what was not sent."""
 
 _frame = struct.Struct(">BHI").pack
 _header = struct.Struct(">HHQH").pack
 _ack = struct.Struct(">BHIHHQBB").pack
-
-_log = log.get("broker")
-
-Method: TypeAlias = Any
-"""A method frame of `pamqp.commands`."""
 
 
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
@@ -76,15 +66,20 @@ def _short(text: str) -> bytes:
 
 
 class Outlet:
-    """Writes to one connection: all of one loop turn in one piece, the next when the socket has taken the last."""
+    """Writes to one connection: all of one loop turn in one piece, the next when the socket has taken the last.
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    `patience`: seconds that a source may wait for others to go along.
+    """
+
+    def __init__(self, connection: AbstractConnection, patience: float = PATIENCE) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue = connection.write_queue
         self._pieces: list[bytes] = []
         self._sources: list[Callable[[], bytes]] = []
         self._taken: asyncio.Future[None] | None = None
         self._scheduled = False
+        self._patience = patience
+        self._later: asyncio.TimerHandle | None = None
         self.unsent = 0
         """Bytes not yet given to the connection."""
 
@@ -94,9 +89,15 @@ class Outlet:
         self._schedule()
 
     def write_from(self, source: Callable[[], bytes]) -> None:
-        """Asks `source` for its bytes at the next write: what it gathers until then goes out as one."""
+        """Asks `source` for its bytes at the next write, soon: what it gathers until then goes out as one."""
         self._sources.append(source)
-        self._schedule()
+        if self._later is None:
+            self._later = self._loop.call_later(self._patience, self._waited)
+
+    def _waited(self) -> None:
+        self._later = None
+        if self._sources:
+            self._schedule()
 
     async def flush(self) -> None:
         """Returns when all that was written before has its place ahead of aiormq's next call."""
@@ -135,76 +136,3 @@ class Outlet:
         self._taken = None
         if self._pieces or self._sources:
             self._schedule()
-
-
-class Intake:
-    """Stands in for a channel's queue of frames: hands messages and confirms on as the connection reads them.
-
-    `plain` and `content` map method frames to what takes them, without and with header and body. All other
-    frames go on to aiormq.
-    """
-
-    def __init__(
-        self,
-        channel: AbstractChannel,
-        *,
-        plain: Mapping[type, Callable[[Method], None]],
-        content: Mapping[type, Callable[[Method, ContentHeader, bytes], None]],
-    ) -> None:
-        self._rest = channel.frames
-        self._plain = plain
-        self._content = content
-        self._method: Method = None
-        self._header: ContentHeader | None = None
-        self._parts: list[bytes] = []
-        self._missing = 0
-        self.get = self._rest.get
-        self.task_done = self._rest.task_done
-        channel.frames = cast("asyncio.Queue[Any]", self)
-
-    async def put(self, item: tuple[int, Any]) -> None:
-        frame = item[1]
-        kind = type(frame)
-        if kind is ContentBody and self._method is not None:
-            self._take_body(frame.value)
-        elif kind is ContentHeader and self._method is not None:
-            self._take_header(frame)
-        elif kind in self._content:
-            self._method = frame
-        elif (handler := self._plain.get(kind)) is not None:
-            _guarded(handler, frame)
-        else:
-            await self._rest.put(item)
-
-    def _take_header(self, header: ContentHeader) -> None:
-        self._header = header
-        self._missing = header.body_size or 0
-        if not self._missing:
-            self._hand_on()
-
-    def _take_body(self, part: bytes) -> None:
-        self._parts.append(part)
-        self._missing -= len(part)
-        if self._missing <= 0:
-            self._hand_on()
-
-    def _hand_on(self) -> None:
-        method, header, parts = self._method, self._header, self._parts
-        self._method, self._header, self._parts = None, None, []
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        _guarded(self._content[type(method)], method, header, body)
-
-
-def _guarded(handler: Callable[..., None], *args: Any) -> None:
-    try:
-        handler(*args)
-    except Exception:  # noqa: BLE001 - an exception here would end the connection's reader
-        _log.exception("a receiver failed")
-
-
-DELIVER, RETURN, ACK, NACK = (
-    commands.Basic.Deliver,
-    commands.Basic.Return,
-    commands.Basic.Ack,
-    commands.Basic.Nack,
-)

@@ -81,7 +81,7 @@ async def connection() -> FakeConnection:
 
 @pytest.fixture
 async def acks(connection: FakeConnection) -> Acks:
-    return Acks(3, wire.Outlet(connection))  # type: ignore[arg-type]
+    return Acks(3, wire.Outlet(connection, patience=0))  # type: ignore[arg-type]
 
 
 async def turn() -> None:
@@ -111,6 +111,26 @@ async def test_what_finished_early_is_acked_alone_and_never_named_again(
     await turn()
 
     assert connection.written() == [(2, True)]
+
+
+async def test_acks_wait_a_little_for_others_and_leave_with_whatever_is_written(connection: FakeConnection) -> None:
+    outlet = wire.Outlet(connection, patience=60)  # type: ignore[arg-type]
+    acks = Acks(3, outlet)
+    for tag in (1, 2):
+        acks.finish(tag)
+        await turn()
+    assert connection.written() == []
+
+    outlet.write(wire.ack(4, 9, multiple=False))
+    await turn()
+    assert connection.written() == [(9, False), (2, True)]
+
+    acks.finish(3)
+    await turn()
+    flushed = asyncio.ensure_future(outlet.flush())
+    await turn()
+    assert connection.written() == [(3, False)]
+    await flushed
 
 
 async def test_a_closed_channel_acks_nothing(acks: Acks, connection: FakeConnection) -> None:
