@@ -15,6 +15,7 @@ from pamqp.heartbeat import Heartbeat
 
 from shared.broker.amqp import wire
 from shared.broker.amqp.intake import Incoming, Intake
+from tests.support.frames import decoded
 
 FRAME_MAX = 64
 """Bodies in one frame; small, so that there are some of several."""
@@ -134,17 +135,8 @@ async def test_a_receiver_that_fails_does_not_stop_those_behind_it() -> None:
 
 async def test_what_wire_writes_is_what_comes_back() -> None:
     """A returned message bears the id that it was published with."""
-    _, (_, header), *_ = _decoded(wire.publish(2, "notify", "gw1.5", b"x", returnable_as="41", ttl=3, frame_max=4096))
+    _, (_, header), *_ = decoded(wire.publish(2, "notify", "gw1.5", b"x", returnable_as="41", ttl=3, frame_max=4096))
     seen = Seen()
     what = frame.marshal(commands.Basic.Return(312, "NO_ROUTE", "notify", "gw1.5"), 2)
     incoming(seen).feed_data(what + frame.marshal(header, 2) + frame.marshal(ContentBody(b"x"), 2))
     assert seen.told == [("return", "41", "notify gw1.5: NO_ROUTE")]
-
-
-def _decoded(encoded: bytes) -> list[tuple[int, Any]]:
-    frames = []
-    while encoded:
-        size, channel, value = frame.unmarshal(encoded)
-        frames.append((channel, value))
-        encoded = encoded[size:]
-    return frames

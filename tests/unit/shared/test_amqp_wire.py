@@ -4,20 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from pamqp import commands, frame
+from pamqp import commands
 from pamqp.header import ContentHeader
 
 from shared.broker.amqp import wire
 from shared.broker.amqp.subscriptions import Acks
-
-
-def decoded(data: bytes) -> list[tuple[int, Any]]:
-    frames = []
-    while data:
-        size, channel, value = frame.unmarshal(data)
-        frames.append((channel, value))
-        data = data[size:]
-    return frames
+from tests.support.frames import decoded
 
 
 def published(body: bytes, *, returnable_as: str = "", ttl: float | None = None) -> list[tuple[int, Any]]:
