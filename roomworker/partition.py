@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from time import perf_counter, time
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,9 @@ from roomworker.suspects import Suspects, batch_name
 from shared import log
 from shared.broker import Broker, Delivery, Subscription
 from shared.protocol import bus
+
+Received: TypeAlias = tuple[str, bus.AnyItem]
+"""An item, and the process that sent it."""
 
 logger = log.get("partition")
 
@@ -106,7 +109,7 @@ class Partition:
         if sent := bus.sent(delivery.body):
             self._host.counts.queue.observe(max(0.0, time() - sent))
         if self._careful is None and not delivery.redelivered and not self._suspects:
-            self._run_whole(delivery, partial(self._finished, delivery))
+            self._run_whole(self._items(delivery), partial(self._finished, delivery))
         else:
             self._line.append(delivery)
             if self._careful is None:
@@ -118,18 +121,18 @@ class Partition:
         if not self._open:
             self._quiet.set()
 
-    def _run_whole(self, delivery: Delivery, finished: Callable[[], None]) -> None:
-        began, items = perf_counter(), 0
+    def _run_whole(self, items: Iterable[Received], finished: Callable[[], None]) -> None:
+        began, count = perf_counter(), 0
         receipt = Receipt(finished)
-        for origin, item in self._items(delivery):
-            items += not isinstance(item, bus.Tick)
+        for origin, item in items:
+            count += not isinstance(item, bus.Tick)
             self._run_item(origin, item, receipt)
         receipt.confirm()
-        if items:
-            self._host.counts.items_in.observe(items)
+        if count:
+            self._host.counts.items_in.observe(count)
             self._host.counts.core.observe(perf_counter() - began)
 
-    def _items(self, delivery: Delivery) -> Iterator[tuple[str, bus.AnyItem]]:
+    def _items(self, delivery: Delivery) -> Iterator[Received]:
         """What can be read of a batch; a bad item fails alone (DELIVERY I3)."""
         try:
             origin, items = bus.split(delivery.body)
@@ -166,25 +169,32 @@ class Partition:
         try:
             while self._line and self.active:
                 delivery = self._line.popleft()
-                if delivery.redelivered and await self._suspects.may_run_whole(delivery.body):
-                    self._run_whole(delivery, partial(self._finished_again, delivery))
-                elif delivery.redelivered or self._has_suspects(delivery):
-                    await self._run_one_by_one(delivery)
+                items = list(self._items(delivery))
+                if not delivery.redelivered:
+                    await self._suspects.forget_others()
+                if all(
+                    isinstance(item, bus.NoJob) for _, item in items
+                ):  # ticks: no mark, they may expire before they come again
+                    self._run_whole(items, partial(self._finished, delivery))
+                elif delivery.redelivered and await self._suspects.may_run_whole(delivery.body):
+                    self._run_whole(items, partial(self._finished_again, delivery))
+                elif delivery.redelivered or self._has_suspects(items):
+                    await self._run_one_by_one(delivery, items)
                 else:
-                    self._run_whole(delivery, partial(self._finished, delivery))
+                    self._run_whole(items, partial(self._finished, delivery))
         finally:
             self._careful = None
 
-    def _has_suspects(self, delivery: Delivery) -> bool:
+    def _has_suspects(self, items: Sequence[Received]) -> bool:
         if not self._suspects:
             return False
         return any(
             not isinstance(item, bus.NoJob) and self._suspects.knows(Job(item, origin, _nothing))
-            for origin, item in self._items(delivery)
+            for origin, item in items
         )
 
-    async def _run_one_by_one(self, delivery: Delivery) -> None:
-        for origin, item in self._items(delivery):
+    async def _run_one_by_one(self, delivery: Delivery, items: Sequence[Received]) -> None:
+        for origin, item in items:
             done = asyncio.Event()
             if isinstance(item, bus.NoJob):
                 self._run_item(origin, item, Receipt(done.set))

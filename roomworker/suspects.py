@@ -17,6 +17,7 @@ from shared import log
 
 BATCH_TRIES: Final = 1
 MESSAGE_TRIES: Final = 2
+_BATCH: Final = "batch/"
 
 logger = log.get("suspects")
 
@@ -28,12 +29,15 @@ class Suspects:
         self._store = store
         self._partition = partition
         self._begun: dict[str, int] = {}
+        self._mine: set[str] = set()
+        """Those of them that this worker has begun since it became active."""
 
     def __bool__(self) -> bool:
         return bool(self._begun)
 
     async def load(self) -> None:
         self._begun = await self._store.suspects(self._partition)
+        self._mine.clear()
 
     def knows(self, job: Job) -> bool:
         """Whether the message was being run by itself when a worker died."""
@@ -53,7 +57,15 @@ class Suspects:
         await self._store.set_aside(self._partition, job.item, f"its worker died {MESSAGE_TRIES} times")
         return False
 
+    async def forget_others(self) -> None:
+        """The queue has given all that was delivered before: a batch that others began and nobody runs will not come.
+
+        RabbitMQ lost it, or its worker died between ack and `done`. A message may still come, in a new batch.
+        """
+        await self.done(*(name for name in self._begun.keys() - self._mine if name.startswith(_BATCH)))
+
     async def done(self, *names: str) -> None:
+        self._mine.difference_update(names)
         known = [name for name in names if self._begun.pop(name, None) is not None]
         if known:
             await self._store.clear_suspects(self._partition, known)
@@ -62,12 +74,13 @@ class Suspects:
         await self.done(_name(job))
 
     async def _begin(self, name: str) -> int:
+        self._mine.add(name)
         self._begun[name] = await self._store.suspect(self._partition, name)
         return self._begun[name]
 
 
 def batch_name(body: bytes) -> str:
-    return f"batch/{blake2b(body, digest_size=16).hexdigest()}"
+    return f"{_BATCH}{blake2b(body, digest_size=16).hexdigest()}"
 
 
 def _name(job: Job) -> str:

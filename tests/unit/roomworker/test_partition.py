@@ -195,6 +195,34 @@ async def test_a_batch_delivered_again_is_run_whole_once_more(desk: Desk, partit
     assert not desk.store.begun
 
 
+async def test_a_tick_delivered_again_is_not_marked(
+    desk: Desk, partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives for seconds: if its worker dies, too, nobody would take the mark away."""
+    marked: list[str] = []
+    monkeypatch.setattr(desk.store, "suspect", lambda _, name: marked.append(name))
+    delivery = Redelivered(bus.encode_item(bus.Tick(1, 1000)))
+    await receive(partition, delivery)
+    assert delivery.acks == 1
+    assert not marked
+
+
+async def test_marks_of_batches_that_will_not_come_again_go_with_the_first_new_delivery(
+    desk: Desk, partition: Partition
+) -> None:
+    desk.store.begun = {"batch/lost with RabbitMQ": 1, "gateway.9/1": 1}
+    again, new = Redelivered(connect("one")), Delivered(connect("two"))
+    await receive(partition, again)
+    assert len(desk.store.begun) == 3
+
+    await receive(partition, new)
+    assert len(desk.store.begun) == 2, "the batch that is being run again keeps its mark"
+    desk.work()
+    await asyncio.gather(*desk.spawned)
+    assert (again.acks, new.acks) == (1, 1)
+    assert desk.store.begun == {"gateway.9/1": 1}, "a message may come in a new batch"
+
+
 async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(desk: Desk, partition: Partition) -> None:
     await receive(partition, Redelivered(connect()), Delivered(query()))
     desk.work()
