@@ -22,6 +22,8 @@ _OVERHEAD: Final = 8
 """Bytes of a frame besides what it carries: type, channel, size before it, an end after it."""
 _ALIVE: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _SAY_ALIVE_EVERY: Final = 0.5
+AT_ONCE: Final = 256 * 1024
+"""Bytes after which others have their turn."""
 
 _frame = struct.Struct(">BHI").unpack_from
 _tag = struct.Struct(">QB").unpack_from
@@ -107,12 +109,19 @@ class Intake:
 class Incoming(asyncio.StreamReader):
     """The bytes of one connection, less what is for the intakes of its channels."""
 
+    # StreamReader's own: it pauses the transport while aiormq has much to read.
+    _transport: asyncio.ReadTransport | None
+    _paused: bool
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._clock = loop.time
         self._intakes: dict[int, Intake] = {}
         self._partial = b""
         self._said_alive = 0.0
+        self._taken = 0
+        """Bytes since everybody else had a turn."""
+        self._resting = False
 
     def listen(self, channel: int, intake: Intake) -> None:
         """From now on; in place of whoever had a channel of that number."""
@@ -120,6 +129,7 @@ class Incoming(asyncio.StreamReader):
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         # bytes: a transport gives nothing else
+        self._taken += len(data)
         if self._partial:
             data = self._partial + data
         start, end = 0, len(data)
@@ -147,6 +157,18 @@ class Incoming(asyncio.StreamReader):
             super().feed_data(_ALIVE)
             self._said_alive = self._clock()
         self._partial = data[start:]
+        if self._taken > AT_ONCE and not self._resting and self._transport is not None:
+            # a whole backlog would be handled in one turn of the event loop
+            self._resting = True
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._rested)
+
+    def _rested(self) -> None:
+        self._taken = 0
+        self._resting = False
+        transport = self._transport
+        if transport is not None and not self._paused and not transport.is_closing():
+            transport.resume_reading()
 
     def feed_eof(self) -> None:
         if self._partial:
@@ -155,7 +177,7 @@ class Incoming(asyncio.StreamReader):
         super().feed_eof()
 
 
-class Transport(TransportFactory):
+class IncomingFactory(TransportFactory):
     """A connection whose bytes come through `incoming`, which is there once aiormq has connected."""
 
     incoming: Incoming

@@ -13,7 +13,7 @@ from yarl import URL
 
 from shared import log
 from shared.broker import BrokerGone, BrokerStats
-from shared.broker.amqp.intake import Intake, Transport
+from shared.broker.amqp.intake import IncomingFactory, Intake
 from shared.broker.amqp.topology import Mismatch
 from shared.broker.amqp.wire import Outlet
 
@@ -104,12 +104,12 @@ class AmqpConnection(Connection):
     HEARTBEAT_GRACE_MULTIPLIER = 2
 
     def __init__(self, url: URL) -> None:
-        self._bytes = Transport()
-        super().__init__(url, transport_factory=self._bytes)
+        self._streams = IncomingFactory()
+        super().__init__(url, transport_factory=self._streams)
 
     def listen(self, channel: AbstractChannel, intake: Intake) -> None:
         """Messages and confirms on this channel are the intake's, and not aiormq's."""
-        self._bytes.incoming.listen(channel.number, intake)
+        self._streams.incoming.listen(channel.number, intake)
 
 
 class Link:

@@ -20,11 +20,15 @@ _log = log.get("broker")
 
 
 class Acks:
-    """The acks of one channel: those of one loop turn go out together, `multiple` over a finished prefix."""
+    """The acks of one channel: they wait a little for each other, and go `multiple` over a finished prefix.
 
-    def __init__(self, channel: int, outlet: Outlet) -> None:
+    `prefetch` is how many deliveries RabbitMQ gives without them: a good part of that is not kept waiting.
+    """
+
+    def __init__(self, channel: int, outlet: Outlet, prefetch: int) -> None:
         self._channel = channel
         self._outlet = outlet
+        self._many = max(1, prefetch // 4)
         self._finished_up_to = 0
         self._finished_beyond: set[int] = set()
         self._unsent: list[int] = []
@@ -40,8 +44,12 @@ class Acks:
         if not self._unsent:
             self._outlet.write_from(self._take)
         self._unsent.append(tag)
+        if len(self._unsent) == self._many:
+            self._outlet.hurry()
 
     def _take(self) -> bytes:
+        if self.closed:  # RabbitMQ would close the whole connection over it
+            return b""
         tags, self._unsent = self._unsent, []
         prefix = [tag for tag in tags if tag <= self._finished_up_to]
         frames = [wire.ack(self._channel, tag, multiple=False) for tag in tags if tag > self._finished_up_to]
@@ -180,7 +188,7 @@ class PartitionSubscription(Kept):
         self._acks: Acks | None = None
 
     async def _subscribe(self, connection: AmqpConnection, channel: AbstractChannel, outlet: Outlet) -> None:
-        acks = self._acks = Acks(channel.number, outlet)
+        acks = self._acks = Acks(channel.number, outlet, self._prefetch)
         receive = self._receive
 
         def deliver(tag: int, redelivered: bool, body: bytes) -> None:

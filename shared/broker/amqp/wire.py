@@ -17,7 +17,8 @@ _BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
 _TRANSIENT = b"\x01"
 _HAS_DELIVERY_MODE, _HAS_EXPIRATION, _HAS_MESSAGE_ID = 0x1000, 0x0100, 0x0080
 _FRAME_OVERHEAD = 8
-_LOOK_AGAIN = 0.05
+_LOOK_AGAIN = 0.01
+FLUSH_WITHIN = 1.0
 PATIENCE = 0.02
 """Of acks: nobody waits for them, and each alone would wake RabbitMQ. A successor sees again what was not sent."""
 
@@ -92,19 +93,22 @@ class Outlet:
         """Asks `source` for its bytes at the next write, soon: what it gathers until then goes out as one."""
         self._sources.append(source)
         if self._later is None:
-            self._later = self._loop.call_later(self._patience, self._waited)
+            self._later = self._loop.call_later(self._patience, self.hurry)
 
-    def _waited(self) -> None:
-        self._later = None
+    def hurry(self) -> None:
+        """What waits for others to go along goes now."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._sources:
             self._schedule()
 
     async def flush(self) -> None:
-        """Returns when all that was written before has its place ahead of aiormq's next call."""
-        while self._pieces or self._sources:
-            self._write_out()
-            if self._taken is not None:
-                await asyncio.wait((self._taken,))
+        """Returns when all that was written before has its place ahead of aiormq's next call, if it can have one."""
+        give_up = self._loop.time() + FLUSH_WITHIN
+        while (self._pieces or self._sources) and self._loop.time() < give_up:
+            if not self._put():
+                await asyncio.sleep(_LOOK_AGAIN)  # aiormq's writer has its turn, if there still is one
 
     def _schedule(self) -> None:
         if not self._scheduled and self._taken is None:
@@ -113,26 +117,33 @@ class Outlet:
 
     def _write_out(self) -> None:
         self._scheduled = False
-        if self._taken is not None:
-            return
+        if self._taken is None and not self._put() and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_later(_LOOK_AGAIN, self._write_out)
+
+    def _put(self) -> bool:
+        """Hands everything to aiormq; false if it takes nothing: it is full of heartbeats and calls, or has ended."""
         sources, self._sources = self._sources, []
         self._pieces.extend(source() for source in sources)
         payload = b"".join(self._pieces)
+        if not payload:
+            self._pieces = []
+            return True
         taken = self._loop.create_future()
         try:
             self._queue.put_nowait(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
         except asyncio.QueueFull:
-            # Full of heartbeats and calls: the socket takes nothing, and soon the connection is given up.
             self._pieces = [payload]
-            self._scheduled = True
-            self._loop.call_later(_LOOK_AGAIN, self._write_out)
-            return
+            return False
         self._pieces = []
         self.unsent = 0
         self._taken = taken
         taken.add_done_callback(self._on_taken)
+        return True
 
-    def _on_taken(self, _: asyncio.Future[None]) -> None:
+    def _on_taken(self, taken: asyncio.Future[None]) -> None:
+        if taken is not self._taken:
+            return
         self._taken = None
-        if self._pieces or self._sources:
+        if self._pieces or (self._sources and self._later is None):
             self._schedule()

@@ -14,7 +14,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from shared.broker.amqp import wire
-from shared.broker.amqp.intake import Incoming, Intake
+from shared.broker.amqp.intake import AT_ONCE, Incoming, Intake
 from tests.support.frames import decoded
 
 FRAME_MAX = 64
@@ -140,3 +140,43 @@ async def test_what_wire_writes_is_what_comes_back() -> None:
     what = frame.marshal(commands.Basic.Return(312, "NO_ROUTE", "notify", "gw1.5"), 2)
     incoming(seen).feed_data(what + frame.marshal(header, 2) + frame.marshal(ContentBody(b"x"), 2))
     assert seen.told == [("return", "41", "notify gw1.5: NO_ROUTE")]
+
+
+class Socket(asyncio.ReadTransport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_backlog_lets_others_have_their_turn() -> None:
+    stream, socket = incoming(Seen()), Socket()
+    stream.set_transport(socket)
+    one = delivery(1, 1, False, b"x" * 1000)
+    for _ in range(AT_ONCE // len(one)):
+        stream.feed_data(one)
+    assert socket.reading
+    stream.feed_data(one)
+    assert not socket.reading
+    await asyncio.sleep(0)
+    assert socket.reading
+
+
+async def test_what_aiormq_has_not_read_keeps_the_socket_paused() -> None:
+    stream, socket = incoming(Seen()), Socket()
+    stream.set_transport(socket)
+    cold = delivery(3, 1, False, b"x" * 1000)
+    for _ in range(AT_ONCE // len(cold) + 1):
+        stream.feed_data(cold)
+    await asyncio.sleep(0)
+    assert not socket.reading
+    await stream.readexactly(AT_ONCE)
+    assert socket.reading

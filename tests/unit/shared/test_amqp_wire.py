@@ -73,7 +73,7 @@ async def connection() -> FakeConnection:
 
 @pytest.fixture
 async def acks(connection: FakeConnection) -> Acks:
-    return Acks(3, wire.Outlet(connection, patience=0))  # type: ignore[arg-type]
+    return Acks(3, wire.Outlet(connection, patience=0), prefetch=64)  # type: ignore[arg-type]
 
 
 async def turn() -> None:
@@ -107,7 +107,7 @@ async def test_what_finished_early_is_acked_alone_and_never_named_again(
 
 async def test_acks_wait_a_little_for_others_and_leave_with_whatever_is_written(connection: FakeConnection) -> None:
     outlet = wire.Outlet(connection, patience=60)  # type: ignore[arg-type]
-    acks = Acks(3, outlet)
+    acks = Acks(3, outlet, prefetch=64)
     for tag in (1, 2):
         acks.finish(tag)
         await turn()
@@ -125,12 +125,66 @@ async def test_acks_wait_a_little_for_others_and_leave_with_whatever_is_written(
     await flushed
 
 
+async def test_many_acks_do_not_wait(connection: FakeConnection) -> None:
+    acks = Acks(3, wire.Outlet(connection, patience=60), prefetch=8)  # type: ignore[arg-type]
+    for tag in (1, 2):
+        acks.finish(tag)
+        await turn()
+    assert connection.written() == [(2, True)]
+
+    acks.finish(3)  # and the next are not forgotten, though the socket has not taken the last
+    acks.finish(4)
+    await turn()
+    assert connection.written() == [(4, True)]
+
+
 async def test_a_closed_channel_acks_nothing(acks: Acks, connection: FakeConnection) -> None:
-    acks.closed = True
+    """Nor what was finished before: RabbitMQ closes the connection over it, or takes it for the next channel's."""
     acks.finish(1)
+    acks.closed = True
+    acks.finish(2)
+    await asyncio.sleep(0.001)
     await turn()
 
     assert connection.written() == []
+
+
+async def test_flush_waits_for_a_place_in_a_full_queue_and_keeps_the_order(connection: FakeConnection) -> None:
+    outlet = wire.Outlet(connection)  # type: ignore[arg-type]
+    for _ in range(10):
+        connection.write_queue.put_nowait(None)
+    outlet.write(wire.ack(3, 1, multiple=False))
+    await turn()
+    flushed = asyncio.ensure_future(outlet.flush())
+    await turn()
+    outlet.write(wire.ack(3, 2, multiple=False))
+    assert not flushed.done()
+
+    for _ in range(10):
+        connection.write_queue.get_nowait()
+    await flushed
+    assert connection.written() == [(1, False), (2, False)]
+
+
+async def test_flush_gives_up_on_a_connection_that_takes_nothing(
+    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "FLUSH_WITHIN", 0.05)
+    outlet = wire.Outlet(connection)  # type: ignore[arg-type]
+    for _ in range(10):
+        connection.write_queue.put_nowait(None)
+    outlet.write(b"x")
+    await outlet.flush()
+
+
+async def test_flush_does_not_wait_until_the_socket_has_taken_it(connection: FakeConnection) -> None:
+    """The writer may have ended: it takes nothing any more."""
+    outlet = wire.Outlet(connection)  # type: ignore[arg-type]
+    outlet.write(wire.ack(3, 1, multiple=False))
+    await turn()
+    outlet.write(wire.ack(3, 2, multiple=False))
+    await outlet.flush()
+    assert connection.write_queue.qsize() == 2
 
 
 async def test_nothing_more_is_written_until_the_socket_took_the_last(acks: Acks, connection: FakeConnection) -> None:
