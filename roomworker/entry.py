@@ -2,7 +2,8 @@
 
 Long messages are those with RTP parameters or capabilities, and they are nearly the same for everybody. `words.txt`
 has what they have in common. It must stay as it is while streams exist that were written with it (ten minutes): a
-stream written by the old version of a room worker is read by the new one. Another version needs another file.
+stream written by the old version of a room worker is read by the new one. Another version needs another file, and its
+entries can be read by no older version.
 """
 
 import zlib

@@ -9,7 +9,8 @@ Safety is `lua/commit.lua`'s compare-and-set; whoever's version is not the store
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib.resources import files
@@ -142,8 +143,8 @@ class Store:
         """The session's messages with output numbers above `after` that are still kept, in order."""
         (entries,) = await self._run([("XRANGE", f"{room_key(room)}:out", "-", "+")])
         found: list[tuple[SentMessage, int]] = []
-        for _, fields in entries:
-            for message in decode_entry(_field(fields, b"m")).messages:
+        for entry in _decoded(room, entries):
+            for message in entry.messages:
                 found += [(message, out) for to, out in message.to if to == session and out > after]
         return found
 
@@ -152,9 +153,9 @@ class Store:
         replies = await self._run([("XRANGE", f"{room_key(room)}:out", "-", "+") for room in rooms])
         return [
             order
-            for entries in replies
-            for _, fields in entries
-            for order in decode_entry(_field(fields, b"m")).orders
+            for room, entries in zip(rooms, replies, strict=True)
+            for entry in _decoded(room, entries)
+            for order in entry.orders
         ]
 
     async def suspects(self, partition: int) -> dict[str, int]:
@@ -278,3 +279,12 @@ def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:
 
 def _field(fields: Any, name: bytes) -> bytes:
     return dict(_pairs(fields))[name]
+
+
+def _decoded(room: str, entries: Iterable[tuple[Any, Any]]) -> Iterator[Entry]:
+    """Those that can be read: one that cannot must not be the end of every worker that tries."""
+    for id_, fields in entries:
+        try:
+            yield decode_entry(_field(fields, b"m"))
+        except (msgspec.MsgspecError, zlib.error) as broken:
+            logger.error("sent messages cannot be read", room=room, entry=id_.decode(), error=str(broken))

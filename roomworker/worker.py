@@ -85,7 +85,10 @@ class RoomWorker:
         self._subscribed: set[int] = set()
         self._ticks_seen: dict[int, tuple[int, int]] = {}
         self._tick = 0
+        self._leads = asyncio.Event()
         self._leads_until = 0.0
+        self._untold: set[int] = set()
+        """Partitions whose last tick is not confirmed yet."""
         self._tokens = 0
         self._results: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -270,30 +273,48 @@ class RoomWorker:
     async def _lead(self) -> None:
         """The worker with the lowest id tells the time and clears away the dead."""
         if min(self._living()) != self.id:
-            self._leads_until = 0.0
+            self._leads.clear()
             return
         now = time.monotonic()
         self._leads_until = now + LEADS_FOR
+        self._leads.set()
         for observer in (self._workers, self._gateways, self._nodes.observer):
             for member in observer.dead_for(BURY_AFTER, now):
                 if await observer.bury(member):
                     logger.info("removed a dead process", member=member)
 
     async def _tell_time(self) -> None:
-        """Every second to each partition, one after the other: all at once would delay what comes between."""
-        partitions = self._settings.partitions
-        due = time.monotonic()
-        for number in itertools.cycle(range(partitions)):
-            due = max(due + BEAT_EVERY / partitions, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
-            if time.monotonic() > self._leads_until or not self._broker.connected or self._leaving.is_set():
-                continue
-            self._tick += 1
-            item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))
-            try:
-                await self._broker.publish("rooms", str(number), bus.batch(self.id, [item]), ttl=TICK_TTL)
-            except BrokerError as failure:
-                logger.warning("cannot tell the time", partition=number, error=str(failure))
+        """While this worker leads: every second to each partition, one after another, or what comes between waits."""
+        step = BEAT_EVERY / self._settings.partitions
+        numbers = itertools.cycle(range(self._settings.partitions))
+        while True:
+            await self._leads.wait()
+            due = time.monotonic()
+            while self._leads.is_set():
+                now = time.monotonic()
+                if now > self._leads_until or self._leaving.is_set():
+                    self._leads.clear()
+                    break
+                due = max(due, now - BEAT_EVERY)
+                while due <= now:
+                    self._tell(next(numbers))
+                    due += step
+                await asyncio.sleep(due - now)
+
+    def _tell(self, partition: int) -> None:
+        """Not one whose last tick is not confirmed yet: RabbitMQ has enough to do."""
+        if partition in self._untold or not self._broker.connected:
+            return
+        self._tick += 1
+        item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))
+        self._untold.add(partition)
+        told = self._broker.publish("rooms", str(partition), bus.batch(self.id, [item]), ttl=TICK_TTL)
+        told.add_done_callback(partial(self._told, partition))
+
+    def _told(self, partition: int, told: "asyncio.Future[None]") -> None:
+        self._untold.discard(partition)
+        if not told.cancelled() and (failure := told.exception()) is not None:
+            logger.debug("a tick was not taken", partition=partition, error=str(failure))
 
     def _results_came(self, body: bytes) -> None:
         self._media.receive(body, time.monotonic())
@@ -402,8 +423,8 @@ class RoomWorker:
         for message, out in found:
             recipient = bus.Recipient(item.connection, item.session, out)
             self.outbox.tell(gateway, bus.Message(message.body, [recipient], message.close))
-        first_kept = found[0][1] if found else where.n_out + 1
-        if first_kept > item.after + 1:
+        kept = [out for _, out in found] or [where.n_out + 1]
+        if kept[0] > item.after + 1 or kept[-1] - kept[0] >= len(kept):
             self._close(gateway, item, GAP)
         elif not found and not known:
             self._close(gateway, item, GONE)

@@ -300,3 +300,13 @@ async def test_old_messages_are_trimmed_unless_some_may_not_have_arrived(redis: 
     kept = len(await store.replay("room", "s", 0))
 
     assert kept == 250 if keep_all else kept < 150
+
+
+async def test_an_entry_that_cannot_be_read_is_passed_over(store: Store, redis: Redis) -> None:
+    """Every worker that took the room over would die of it."""
+    await store.commit([commit(1, messages=[SentMessage(b'"one"', [("s", 1)])])])
+    for broken in (b"x\x9cbroken", b"\x01"):
+        await redis.xadd(f"{room_key('room')}:out", {"m": broken})
+    await store.commit([commit(2, messages=[SentMessage(b'"four"', [("s", 4)])])])
+    assert [out for _, out in await store.replay("room", "s", 0)] == [1, 4]
+    assert await store.orders(["room"]) == []
