@@ -39,7 +39,7 @@ class ResumableConnection(Connection):
         super().close(code, reason)
 
     def refused(self, code: int) -> None:
-        self.session.final = True
+        self.session.final = code in _FINAL_HERE
         super().refused(code)
 
     def _judged(self, verdict: frames.Verdict) -> None:

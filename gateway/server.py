@@ -5,6 +5,7 @@ caller, who connects the broker before `start` and closes both after `close`.
 """
 
 import asyncio
+import time
 from typing import Any, Final
 
 from picows import ws_create_server
@@ -168,9 +169,12 @@ class Gateway:
             self._log.error("gateway stopped working", exc_info=work.exception())
 
     async def _sweep(self) -> None:
+        took = 0.0
         while True:
-            await asyncio.sleep(SWEEP_EVERY)
+            await asyncio.sleep(max(0.0, SWEEP_EVERY - took))
+            began = time.monotonic()
             await self.hub.sweep()
+            took = time.monotonic() - began
 
     async def _beats(self) -> None:
         while True:

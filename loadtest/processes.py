@@ -126,15 +126,8 @@ def _kind(process: psutil.Process) -> str:
 
 
 def _server(command: Sequence[str]) -> str:
-    known = {
-        "beam.smp": "RabbitMQ",
-        "redis-server": "Redis",
-        "mediasoup-worker": "media engine",
-        "haproxy": "HAProxy",
-    }
-    return (
-        next((name for part, name in known.items() if part in command[0].rpartition("/")[2]), "") if command else ""
-    )
+    program = command[0].rpartition("/")[2] if command else ""
+    return next((name for part, name in SERVERS.items() if part in program), "")
 
 
 def _order(process: psutil.Process) -> tuple[int, int]:

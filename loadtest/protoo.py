@@ -126,7 +126,11 @@ class ProtooClient:
 
     async def open(self) -> "ProtooClient":
         """Returns when the session is on. Raises `Ended`, OSError or TimeoutError if the first attempt fails."""
-        socket = await self._connect(next(self._urls), {})
+        try:
+            socket = await self._connect(next(self._urls), {})
+        except BaseException:
+            self._on_notification = _nobody
+            raise
         self._work = asyncio.create_task(self._stay(socket), name=f"{self.room}/{self.peer}")
         return self
 

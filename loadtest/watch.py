@@ -1,6 +1,7 @@
 """What the machine and the queues do meanwhile: CPU and memory of processes here, messages in partitions' queues."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,14 +79,16 @@ class Queues:
     async def depth(self) -> int | None:
         """Messages that wait in all partitions' queues (not those that a room worker has in work)."""
         try:
-            async with asyncio.timeout(0.4 + WHOLE_LOOK):
+            async with asyncio.timeout(2 * WHOLE_LOOK):
                 if self._channel is None or self._channel.is_closed:
                     await self._connect()
-                depth = 0
+                depth, began = 0, time.monotonic()
                 for partition in range(self._partitions):
                     answer = await self._channel.queue_declare(f"rooms.{partition}", passive=True)
                     depth += int(answer.message_count or 0)
-                    await asyncio.sleep(WHOLE_LOOK / self._partitions)  # all at once would delay what is measured
+                    # all at once would delay what is measured
+                    due = began + WHOLE_LOOK * (partition + 1) / self._partitions
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
                 return depth
         except ChannelNotFoundEntity:
             self._channel = None

@@ -19,7 +19,7 @@ request now and then, until it answers one: a dead node must not fill the partit
 messages (DELIVERY B6)."""
 
 AVOIDED_FOR: Final = 10.0
-"""A node without a command queue (cut off from the broker) gets no new rooms for so many seconds."""
+"""Seconds that a node gets no new rooms after it said nothing, or had no command queue (cut off from the broker)."""
 
 _AWAY: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
 _GONE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
@@ -89,7 +89,9 @@ class MediaClient:
 
     def avoided(self, now: float) -> set[str]:
         """Nodes that answered nothing lately, or could not be asked: alive, perhaps, but none for a new room."""
-        return self._shunned.keys() | {node for node, at in self._unreached.items() if now - at < AVOIDED_FOR}
+        return {
+            node for since in (self._shunned, self._unreached) for node, at in since.items() if now - at < AVOIDED_FOR
+        }
 
     def expire(self, now: float) -> None:
         """Fails what waits too long; to be called every second or so."""

@@ -68,6 +68,7 @@ def test_a_silent_node_is_avoided(desk: Desk) -> None:
     desk.ask("one")
     desk.client.expire(SILENCE)
     assert desk.client.avoided(SILENCE) == {"node"}
+    assert desk.client.avoided(2 * SILENCE + AVOIDED_FOR) == set()
 
 
 def test_requests_that_found_no_node_fail_at_once(desk: Desk) -> None:
