@@ -123,22 +123,16 @@ class Outlet:
 
     def _put(self) -> bool:
         """Hands everything to aiormq; false if it takes nothing: it is full of heartbeats and calls, or has ended."""
+        if self._queue.full():
+            return False  # sources are asked later: what they would say now may not be true by then
         sources, self._sources = self._sources, []
-        self._pieces.extend(source() for source in sources)
-        payload = b"".join(self._pieces)
-        if not payload:
-            self._pieces = []
-            return True
-        taken = self._loop.create_future()
-        try:
-            self._queue.put_nowait(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
-        except asyncio.QueueFull:
-            self._pieces = [payload]
-            return False
-        self._pieces = []
+        pieces, self._pieces = self._pieces, []
+        payload = b"".join((*pieces, *(source() for source in sources)))
         self.unsent = 0
-        self._taken = taken
-        taken.add_done_callback(self._on_taken)
+        if payload:
+            self._taken = self._loop.create_future()
+            self._taken.add_done_callback(self._on_taken)
+            self._queue.put_nowait(ChannelFrame(payload=payload, should_close=False, drain_future=self._taken))
         return True
 
     def _on_taken(self, taken: asyncio.Future[None]) -> None:

@@ -166,6 +166,21 @@ async def test_flush_waits_for_a_place_in_a_full_queue_and_keeps_the_order(conne
     assert connection.written() == [(1, False), (2, False)]
 
 
+async def test_acks_that_found_the_queue_full_are_not_sent_after_their_channel_closed(
+    acks: Acks, connection: FakeConnection
+) -> None:
+    for _ in range(10):
+        connection.write_queue.put_nowait(None)
+    acks.finish(1)
+    await asyncio.sleep(0.001)
+    await turn()
+    acks.closed = True
+    for _ in range(10):
+        connection.write_queue.get_nowait()
+    await asyncio.sleep(0.02)
+    assert connection.written() == []
+
+
 async def test_flush_gives_up_on_a_connection_that_takes_nothing(
     connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
