@@ -18,7 +18,7 @@ LONG: Final = 400
 """Bytes of a message from which on compressing is worth its 20 µs."""
 
 _WORDS: Final = files("roomworker").joinpath("words.txt").read_bytes()
-_COMPRESSED: Final = 0x78
+_COMPRESSED: Final = b"\x78"
 """The first byte of what zlib makes; msgpack begins an array with 0x90 and more."""
 
 
@@ -51,6 +51,6 @@ def encode_entry(entry: Entry) -> bytes:
 
 def decode_entry(encoded: bytes) -> Entry:
     """Raises `zlib.error` or `msgspec.MsgspecError` for what is not an entry."""
-    if encoded[0] == _COMPRESSED:
+    if encoded.startswith(_COMPRESSED):
         encoded = zlib.decompressobj(zdict=_WORDS).decompress(encoded)
     return _decode(encoded)

@@ -172,9 +172,7 @@ class Partition:
                 items = list(self._items(delivery))
                 if not delivery.redelivered:
                     await self._suspects.forget_others()
-                if all(
-                    isinstance(item, bus.NoJob) for _, item in items
-                ):  # ticks: no mark, they may expire before they come again
+                if _only_time(items):  # no mark: it may expire before it comes again
                     self._run_whole(items, partial(self._finished, delivery))
                 elif delivery.redelivered and await self._suspects.may_run_whole(delivery.body):
                     self._run_whole(items, partial(self._finished_again, delivery))
@@ -231,3 +229,8 @@ class Partition:
 
 def _nothing() -> None:
     """A job that is only looked at is never done."""
+
+
+def _only_time(items: Sequence[Received]) -> bool:
+    """Ticks and the like, nothing that a client waits for."""
+    return all(isinstance(item, bus.NoJob) for _, item in items)
