@@ -26,10 +26,11 @@ ENV PLENARY_CACHE=/engine
 WORKDIR /src
 # Nothing but what decides how the engine is made, so that no other change makes it anew. The last pattern is
 # `.engine/`, which need not be there: `make image` puts this machine's engine into it.
-COPY medianode/__init__.py medianode/install.py medianode/build.py medianode/progress.py medianode/shims.py medianode/
+COPY medianode/__init__.py medianode/
+COPY medianode/toolchain medianode/toolchain
 COPY medianode/__init__.py .engin[e] /engine/
-RUN python3 -m medianode.install \
- && mv "$(python3 -m medianode.install)" /mediasoup-worker
+RUN python3 -m medianode.toolchain.install \
+ && mv "$(python3 -m medianode.toolchain.install)" /mediasoup-worker
 
 
 FROM tools AS page
@@ -72,7 +73,7 @@ ENV PATH=/opt/plenary/bin:$PATH \
     PLENARY_MEDIASOUP_WORKER=/usr/local/bin/mediasoup-worker
 USER plenary
 # An engine that does not start here is to be noticed here.
-RUN ["/opt/plenary/bin/python", "-m", "medianode.install"]
+RUN ["/opt/plenary/bin/python", "-m", "medianode.toolchain.install"]
 EXPOSE 8080
 ENTRYPOINT ["plenary"]
 CMD ["--help"]

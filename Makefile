@@ -49,7 +49,7 @@ compose-test: $(VENV)/.ready .engine ## docker-compose.yml under load, while gat
 	$(BIN)/pytest -m compose tests/compose $(PYTEST_OPTIONS)
 
 engine: $(VENV)/.ready ## the media engine's binary, found or built
-	@$(BIN)/python -m medianode.install $(if $(filter run,$(MAKECMDGOALS)),|| true)
+	@$(BIN)/python -m medianode.toolchain.install $(if $(filter run,$(MAKECMDGOALS)),|| true)
 
 page: web/dist/index.html ## the demo page
 
@@ -69,7 +69,7 @@ certificate:
 .PHONY: .engine
 .engine: $(VENV)/.ready
 	@mkdir -p $@
-	@engine=$$($(BIN)/python -m medianode.install) && cp --update "$$engine" $@ || echo "the image will make its own engine"
+	@engine=$$($(BIN)/python -m medianode.toolchain.install) && cp --update "$$engine" $@ || echo "the image will make its own engine"
 
 web/dist/index.html: $(WEB_SOURCES)
 	@scripts/need nodejs npm

@@ -1,4 +1,4 @@
-"""Puts the built page into the wheel, where `gateway/http.py` looks for it."""
+"""Puts the built page into the wheel, where `gateway/http/site.py` looks for it."""
 
 from pathlib import Path
 from typing import Any

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
-from shared.metrics import counter, described_in, gauge, histogram
-from shared.turns import in_turns
+from shared.aio.turns import in_turns
+from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
 if TYPE_CHECKING:
-    from gateway.connection import Connection
     from gateway.server import Gateway
+    from gateway.websocket.connection import Connection
 
 CONNECTIONS = gauge(
     "gateway_connections", "WebSockets with a session, by what becomes of it without its socket.", "session"

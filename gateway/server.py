@@ -13,18 +13,19 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.api.server import Api
-from gateway.connection import FRAME_BYTES
-from gateway.counts import Counts
-from gateway.downlink import Downlink
-from gateway.front import Front, tls
-from gateway.http import Site, page_folder
-from gateway.hub import SWEEP_EVERY, Hub
-from gateway.uplink import Uplink
-from shared import errors, log
+from gateway.bus.partition_publisher import Uplink
+from gateway.counters import Counts
+from gateway.http.site import Site, page_folder
+from gateway.websocket.acceptor import Front, tls
+from gateway.websocket.connection import FRAME_BYTES
+from gateway.websocket.delivery import Downlink
+from gateway.websocket.hub import SWEEP_EVERY, Hub
+from shared import errors
 from shared.broker import Broker, Subscription
-from shared.cluster import Epoch, agree_on_partitions, process_id
-from shared.registry import BEAT_EVERY, Membership
+from shared.cluster.agreement import Epoch, agree_on_partitions, process_id
+from shared.cluster.registry import BEAT_EVERY, Membership
 from shared.settings import GatewaySettings
+from shared.telemetry import log
 
 READ_BUFFER: Final = 2048
 """First size of a connection's read buffer; it grows with the frames. 2 KiB instead of 16: see ARCHITECTURE."""

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loadtest import report, slo, summary
-from loadtest.processes import watched_processes
-from loadtest.profile import PROFILES, described
-from loadtest.progress import Progress
-from loadtest.run import Crew, Run, Task
-from loadtest.watch import Watch
+from loadtest.coordinator.processes import watched_processes
+from loadtest.coordinator.progress import Progress
+from loadtest.coordinator.run import Crew, Run, Task
+from loadtest.coordinator.watch import Watch
+from loadtest.generator.profiles import PROFILES, described
+from loadtest.report import html_page, slo, summary
 
 URL: Final = "ws://127.0.0.1:8080"
 SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -105,7 +105,7 @@ def loadtest(
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=1) + "\n")
     if html_file is not None:
-        html_file.write_text(report.page(result))
+        html_file.write_text(html_page.page(result))
         console.print(f"report: {html_file}", soft_wrap=True, highlight=False, markup=False)
     if not passed:
         raise typer.Exit(1)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client.core import Metric
 
-from shared.metrics import counter, described_in, gauge, histogram
 from shared.protocol.media import name_of
+from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
 if TYPE_CHECKING:
     from medianode.node import MediaNode

@@ -17,22 +17,22 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from medianode.address import announced_ip
-from medianode.counts import Counts
-from medianode.engine import Engine, EngineFactory
-from medianode.install import ensure_engine
-from medianode.mediasoup import MediasoupEngine, MediasoupSettings
-from medianode.null import NullEngine
-from medianode.objects import Counts as Load
-from medianode.objects import Objects
-from medianode.pool import Pool
-from shared import log
+from medianode.counters import Counts
+from medianode.engine_pool import Pool
+from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSettings
+from medianode.engines.null import NullEngine
+from medianode.engines.port import Engine, EngineFactory
+from medianode.object_registry import Counts as Load
+from medianode.object_registry import Objects
+from medianode.toolchain.install import ensure_engine
 from shared.broker import Broker, Subscription
-from shared.broker.pipe import Pipe
-from shared.cluster import Epoch, process_id
+from shared.broker.batcher import Pipe
+from shared.cluster.agreement import Epoch, process_id
+from shared.cluster.registry import NODE_BEAT_EVERY, Info, Membership
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, AnyEvent, RouterRef
-from shared.registry import NODE_BEAT_EVERY, Info, Membership
 from shared.settings import NodeSettings
+from shared.telemetry import log
 
 # A room worker has given up on a command after this long (seconds).
 RESULT_PATIENCE = 5.0
@@ -48,7 +48,7 @@ LAST_WORD = 2**53
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
     """Makes engines as the settings say; builds the binary first if it must be (minutes).
 
-    Raises `medianode.build.EngineUnavailable`: there is no engine and none can be made.
+    Raises `medianode.toolchain.build.EngineUnavailable`: there is no engine and none can be made.
     """
     announced = announced_ip(settings.announced_ip, settings.listen_ip)
     if settings.engine == "null":

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from gateway.metrics import GatewayMetrics
 from gateway.server import Gateway
-from medianode.build import EngineUnavailable
-from medianode.engine import EngineFailed
+from medianode.engines.port import EngineFailed
 from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
+from medianode.toolchain.build import EngineUnavailable
 from plenary.exposition import Exposition, exposition
 from plenary.process import CannotStart, links
 from plenary.roles import started, until

@@ -11,9 +11,9 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from redis.asyncio import Redis
 
-from roomworker.store import DEAD_KEY
+from roomworker.storage.store import DEAD_KEY
 from shared.broker import partition_queue
-from shared.cluster import PARTITIONS_KEY, index_key
+from shared.cluster.agreement import PARTITIONS_KEY, index_key
 
 ANSWER_WITHIN: Final = 5.0
 LATEST: Final = 10

@@ -10,8 +10,8 @@ import typer
 
 from loadtest.command import loadtest
 from plenary import allinone, api, options, process, roles, status
-from shared import log
 from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
+from shared.telemetry import log
 
 app = typer.Typer(
     help=(

@@ -13,10 +13,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from plenary.process import CannotStart
-from shared import log
 from shared.broker import Broker
-from shared.metrics import Described, Metrics, ProcessMetrics, RedisLink, Trouble, gauge
 from shared.settings import Common
+from shared.telemetry import log
+from shared.telemetry.metrics import Described, Metrics, ProcessMetrics, RedisLink, Trouble, gauge
 
 SHUTDOWN_SECONDS: Final = 1.0
 

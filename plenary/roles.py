@@ -4,20 +4,20 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
-from gateway.front import BadCertificate
 from gateway.metrics import GatewayMetrics
 from gateway.server import Gateway
-from medianode.build import EngineUnavailable
-from medianode.engine import EngineFailed
+from gateway.websocket.acceptor import BadCertificate
+from medianode.engines.port import EngineFailed
 from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
+from medianode.toolchain.build import EngineUnavailable
 from plenary.exposition import exposition
 from plenary.process import CannotStart, links
 from roomworker.metrics import WorkerMetrics
 from roomworker.worker import RoomWorker
-from shared import log
-from shared.cluster import DifferentCluster
+from shared.cluster.agreement import DifferentCluster
 from shared.settings import GatewaySettings, NodeSettings, WorkerSettings
+from shared.telemetry import log
 
 logger = log.get("process")
 

@@ -16,8 +16,8 @@ from plenary import backlog
 from plenary.backlog import DeadLetter, NoAnswer, Partition
 from plenary.process import CannotStart
 from plenary.redislink import open_redis
-from shared import registry
-from shared.registry import BEAT_EVERY, Role
+from shared.cluster import registry
+from shared.cluster.registry import BEAT_EVERY, Role
 
 LOOK_FOR: Final = 2 * BEAT_EVERY
 """Seconds between the two looks: who lives has changed its beat meanwhile."""

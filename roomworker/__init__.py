@@ -17,6 +17,6 @@ The shell drives it:
     partition       deliveries of one partition → slots; careful after a worker has died (`suspects`)
     committer       changed rooms → Redis, many per round trip
     outbox          committed messages → gateways, orders and requests → media nodes (`mediaclient`: their answers)
-    store           rooms in Redis, `lua/commit.lua`
+    store           rooms in Redis, `storage/commit.lua`
     worker          puts these together for one process, among the other workers (`balance`)
 """

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
-from roomworker.counts import OK
-from roomworker.dispatch import method_of
-from shared.metrics import counter, described_in, gauge, histogram
+from roomworker.core.dispatch import method_of
+from roomworker.counters import OK
+from shared.aio.turns import in_turns
 from shared.protocol.media import name_of
-from shared.turns import in_turns
+from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
 if TYPE_CHECKING:
-    from roomworker.room import Room
+    from roomworker.core.room import Room
     from roomworker.worker import RoomWorker
 
 ROOMS = gauge("roomworker_rooms", "Rooms in this worker's memory.")

@@ -11,27 +11,27 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from roomworker.balance import ranks
-from roomworker.committer import Committer
-from roomworker.counts import Counts
-from roomworker.limits import Limits
-from roomworker.mediaclient import MediaClient
-from roomworker.nodes import Nodes
-from roomworker.outbox import Outbox
-from roomworker.partition import Partition
-from roomworker.retention import Retention
-from roomworker.room import Changes, Reply
-from roomworker.runner import OnResult, Runner
-from roomworker.session import Gone
-from roomworker.slot import Slot
-from roomworker.store import Store
-from shared import log
+from roomworker.core.limits import Limits
+from roomworker.core.room import Changes, Reply
+from roomworker.core.sessions import Gone
+from roomworker.counters import Counts
+from roomworker.messaging.media_client import MediaClient
+from roomworker.messaging.outbox import Outbox
+from roomworker.partitions.assignment import ranks
+from roomworker.partitions.media_nodes import Nodes
+from roomworker.partitions.partition import Partition
+from roomworker.runtime.committer import Committer
+from roomworker.runtime.executor import OnResult, Runner
+from roomworker.runtime.room_actor import Slot
+from roomworker.storage.retention import Retention
+from roomworker.storage.store import Store
 from shared.broker import Broker, BrokerError, Subscription
-from shared.cluster import Epoch, agree_on_partitions, process_id
+from shared.cluster.agreement import Epoch, agree_on_partitions, process_id
+from shared.cluster.registry import BEAT_EVERY, Membership, Observer
 from shared.errors import GAP, GONE, CloseKind
 from shared.protocol import bus, media
-from shared.registry import BEAT_EVERY, Membership, Observer
 from shared.settings import WorkerSettings
+from shared.telemetry import log
 
 QUIET_TICKS: Final = 3
 """Ticks after activation, or a gap between ticks, before anything ends by time (DELIVERY T1): what would prevent it

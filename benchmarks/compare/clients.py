@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import orjson
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from shared.websocket import send_text
+from shared.aio.websocket import send_text
 
 TEXT: Final = "Could everybody who is not speaking please mute, there is an echo on the line. " + "." * 9
 _OF_ONE_SENDER: Final = 10**8

@@ -18,7 +18,7 @@ import redis
 
 from benchmarks.compare.clients import LoadClient, ProtooClient, SocketIoClient
 from benchmarks.compare.processes import listening
-from roomworker.codecs import DEFAULT_ROOM_CAPABILITIES
+from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES
 from tests.support.cluster import Cluster
 from tests.support.servers import REDIS_OPTIONS, STOP_WITHIN, RabbitmqProcess, RedisProcess
 

@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.api.operations import ClusterStatus, Listed, ProcessView, RoomList
-from shared.cluster import index_key
+from shared.cluster.agreement import index_key
+from shared.cluster.registry import BEAT_EVERY, Observer, Role
 from shared.errors import Unavailable
 from shared.protocol.bus import partition_of
-from shared.registry import BEAT_EVERY, Observer, Role
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.api.operations import OPERATIONS, Failure, Operation
-from gateway.query import NAME_BYTES
+from gateway.protocol.handshake import NAME_BYTES
 from shared.errors import ERRORS
 from shared.protocol.client import ObjectId
 

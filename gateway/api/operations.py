@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from gateway.frames import DEPTH_LIMIT, depth
-from gateway.query import NAME_BYTES, valid_name
+from gateway.protocol.frame_validation import DEPTH_LIMIT, depth
+from gateway.protocol.handshake import NAME_BYTES, valid_name
 from shared.errors import BadPayload, TooLarge
 from shared.protocol import actions
 from shared.protocol.client import explain

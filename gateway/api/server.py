@@ -25,11 +25,11 @@ from gateway.api.operations import (
     Operation,
     check_name,
 )
-from gateway.calls import Calls
-from gateway.counts import Counts
-from shared import log
+from gateway.bus.api_calls import Calls
+from gateway.counters import Counts
 from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
 from shared.settings import GatewaySettings
+from shared.telemetry import log
 
 BODY_BYTES: Final = 1024 * 1024
 RETRY_AFTER: Final = "2"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
-from shared.histogram import Histogram, seconds
+from shared.telemetry.histogram import Histogram, seconds
 
 Exchange: TypeAlias = Literal["rooms", "notify", "media"]
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared import log
 from shared.broker import (
     BrokerGone,
     BrokerStats,
@@ -22,6 +21,7 @@ from shared.broker import (
     Subscription,
     Unroutable,
 )
+from shared.telemetry import log
 
 QUEUE_LIMIT = 65536
 """Messages one queue holds before it refuses more."""

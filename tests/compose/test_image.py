@@ -17,7 +17,7 @@ def test_it_does_not_run_as_root(image: str) -> None:
 
 
 def test_its_engine_starts(image: str) -> None:
-    found = run(image, "-m", "medianode.install", entrypoint="/opt/plenary/bin/python")
+    found = run(image, "-m", "medianode.toolchain.install", entrypoint="/opt/plenary/bin/python")
     assert found.strip() == "/usr/local/bin/mediasoup-worker"
 
 

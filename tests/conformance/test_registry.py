@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.registry import DEAD_AFTER, Membership, Observer, key
+from shared.cluster.registry import DEAD_AFTER, Membership, Observer, key
 from tests.support.proxy import Proxy
 
 

@@ -1,4 +1,4 @@
-"""Rooms in Redis: the promises of `roomworker.store`, kept by the real server and by the embedded one."""
+"""Rooms in Redis: the promises of `roomworker.storage.store`, kept by the real server and by the embedded one."""
 
 import base64
 import json
@@ -9,10 +9,10 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.asyncio import Redis
 
-from roomworker.entry import Entry, SentMessage
-from roomworker.session import Gone
-from roomworker.store import Commit, Store, room_key
-from shared.cluster import index_key
+from roomworker.core.sessions import Gone
+from roomworker.storage.store import Commit, Store, room_key
+from roomworker.storage.stream_entry import Entry, SentMessage
+from shared.cluster.agreement import index_key
 from shared.protocol import bus, media
 
 ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]

@@ -6,7 +6,7 @@ Random sequences avoid them. Differences of single values are in `deliberate.py`
 from dataclasses import dataclass
 from typing import Any
 
-from roomworker.codecs import ABS_SEND_TIME, AUDIO_LEVEL
+from roomworker.core.rtp.codecs import ABS_SEND_TIME, AUDIO_LEVEL
 from tests.unit.roomworker.kit import CAPABILITIES, DTLS, OPUS, VP8
 
 Json = dict[str, Any]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from roomworker.codecs import ABS_SEND_TIME
+from roomworker.core.rtp.codecs import ABS_SEND_TIME
 from tests.unit.roomworker.kit import CAPABILITIES, DTLS
 
 Json = dict[str, Any]

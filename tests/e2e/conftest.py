@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from medianode.install import find_engine
+from medianode.toolchain.install import find_engine
 from tests.e2e.page import CallPage
 from tests.support.cluster import Cluster, all_in_one
 

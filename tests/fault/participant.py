@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from picows import WSError
 
-from loadtest.ledger import Overflow
-from loadtest.protoo import Ended, ProtooClient, Refusal, _Socket
+from loadtest.client.ledger import Overflow
+from loadtest.client.protoo import Ended, ProtooClient, Refusal, _Socket
 from shared.protocol.client import MESSAGE, NOTIFICATION, REQUEST
 from tests.support.peer import FINGERPRINT, audio
 

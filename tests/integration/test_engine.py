@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from fakeredis import FakeAsyncRedis
 
-from medianode import process
-from medianode.engine import Engine, EngineFailed
-from medianode.install import EngineUnavailable, find_engine
-from medianode.mediasoup import MediasoupEngine, MediasoupSettings
+from medianode.engine_pool import Pool
+from medianode.engines.mediasoup import process
+from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSettings
+from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode, engine_factory
-from medianode.objects import Objects
-from medianode.pool import Pool
+from medianode.object_registry import Objects
+from medianode.toolchain.install import EngineUnavailable, find_engine
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus, media
 from shared.protocol.media import Close, Failed, Pause, Resume
@@ -75,7 +75,7 @@ def settings(**more: Any) -> MediasoupSettings:
     except EngineUnavailable as unavailable:
         pytest.skip(unavailable.reason)
     if binary is None:
-        pytest.skip("no media engine yet: python -m medianode.install makes it")
+        pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
     values = {"announced_ip": "", "port": 0, "rtc_min_port": 40000, "rtc_max_port": 49999, "initial_bitrate": 10**6}
     return MediasoupSettings(binary=binary, listen_ip="127.0.0.1", **{**values, **more})
 

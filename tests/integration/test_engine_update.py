@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from medianode import updatable
-from medianode.mediasoup import MediasoupEngine
-from medianode.objects import Objects
+from medianode.engines.mediasoup import updatable
+from medianode.engines.mediasoup.engine import MediasoupEngine
+from medianode.object_registry import Objects
 from shared.protocol import media
 from shared.protocol.media import Close, Failed, Pause, Resume
 from shared.protocol.rtp import PayloadTypeMapping, RtpParameters

@@ -16,10 +16,10 @@ from fakeredis import FakeAsyncRedis
 from picows import WSMsgType
 from redis.exceptions import ConnectionError as RedisGone
 
-from gateway import hub
+from gateway.protocol.session import LAST_PATIENCE
 from gateway.server import Gateway
-from gateway.session import LAST_PATIENCE
-from gateway.socket import PATIENCE as CLOSING_SWEEPS
+from gateway.websocket import hub
+from gateway.websocket.socket import PATIENCE as CLOSING_SWEEPS
 from shared import errors
 from shared.broker.amqp import AmqpBroker
 from shared.broker.memory import MemoryBroker, MemoryHub
@@ -663,7 +663,7 @@ async def test_every_request_is_answered_once_and_in_order_across_a_killed_rabbi
     await talking
     assert answers == [list(range(1, 121))] * 10
     await gateway.drain()
-    assert not gateway.hub.connections
+    assert not gateway.websocket.hub.connections
     await gateway.close()
     for link in links:
         await link.close()

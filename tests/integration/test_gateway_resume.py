@@ -11,10 +11,10 @@ import uvloop
 from fakeredis import FakeAsyncRedis
 from picows import WSMsgType
 
-from gateway import query
-from gateway.resumable import LINK_PATIENCE
+from gateway.protocol import handshake
+from gateway.protocol.resumable_session import LINK_PATIENCE
 from gateway.server import Gateway
-from loadtest.protoo import Ended, ProtooClient, Refusal
+from loadtest.client.protoo import Ended, ProtooClient, Refusal
 from shared import errors
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus
@@ -99,7 +99,7 @@ def in_order(client: ProtooClient) -> None:
 async def test_the_worker_gets_the_hash_of_the_secret_and_the_client_the_token(setup: Setup) -> None:
     client = await setup.client()
     (connect,) = setup.told(bus.Connect)
-    wanted = query.read(f"roomId=r&peerName=p&resumable=1&resume={client.ledger.token}&ack=0&attempt=1")
+    wanted = handshake.read(f"roomId=r&peerName=p&resumable=1&resume={client.ledger.token}&ack=0&attempt=1")
     assert wanted is not None
     assert wanted.resume is not None
     assert (wanted.resume.session, wanted.resume.token) == (setup.session(), connect.token)
@@ -258,9 +258,9 @@ async def test_a_resumption_that_cannot_be_is_refused(setup: Setup, wrong: str) 
     await setup.echo(client, 1)
     token, ack = client.ledger.token, "0"
     if wrong == "token":
-        token = query.token(setup.session(), "0" * 32)
+        token = handshake.token(setup.session(), "0" * 32)
     elif wrong == "session":
-        token = query.token("gw0-00000000.1", "0" * 32)
+        token = handshake.token("gw0-00000000.1", "0" * 32)
     else:
         ack = "99"
     fields = f"roomId=room&peerName=alice&resumable=1&resume={token}&ack={ack}&attempt=1"

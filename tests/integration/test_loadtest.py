@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from loadtest import generator
-from loadtest.generator import Generator, Plan, Tick
-from loadtest.measure import Measured
-from loadtest.peer import Peer
-from loadtest.profile import PROFILES
-from loadtest.session import Session
-from loadtest.view import View
+from loadtest.client.session import Session
+from loadtest.generator import generator
+from loadtest.generator.generator import Generator, Plan, Tick
+from loadtest.generator.measurements import Measured
+from loadtest.generator.profiles import PROFILES
+from loadtest.generator.virtual_peer import Peer
+from loadtest.model.peer_view import View
 from tests.support.cluster import ROOT, Cluster
 from tests.support.garbage import cycles_of
 from tests.support.servers import Server, empty_rabbitmq, empty_redis

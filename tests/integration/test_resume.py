@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.protoo import Ended, ProtooClient
+from loadtest.client.protoo import Ended, ProtooClient
 from shared.errors import REPLACED
 from tests.support.cluster import Cluster
 from tests.support.gateways import PATIENCE

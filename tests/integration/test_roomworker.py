@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from roomworker import worker as worker_module
 from roomworker.worker import RoomWorker
-from shared import registry
+from shared.cluster import registry
 from shared.protocol import bus
 from shared.protocol.bus import partition_of
 from tests.support import servers

@@ -7,13 +7,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from medianode.engines.null import NullEngine
 from medianode.node import MediaNode
-from medianode.null import NullEngine
 from roomworker.worker import RoomWorker
 from shared.broker import Broker
+from shared.cluster.registry import Membership
 from shared.protocol import bus, client
 from shared.protocol.bus import partition_of
-from shared.registry import Membership
 from shared.settings import NodeSettings, WorkerSettings
 from tests.support.brokers import PARTITIONS, WITHIN, World
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 
-from loadtest.protoo import ProtooClient, Refusal
+from loadtest.client.protoo import ProtooClient, Refusal
 from shared.protocol.client import MESSAGE
 from tests.support.gateways import PATIENCE, Client
 from tests.support.peer import Peer

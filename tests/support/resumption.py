@@ -7,10 +7,10 @@ from typing import Any, Protocol, TypeAlias
 
 import orjson
 
-from gateway import query
-from gateway.frames import judge
-from gateway.resumable import Place, ResumableSession
-from loadtest.ledger import Ledger
+from gateway.protocol import handshake
+from gateway.protocol.frame_validation import judge
+from gateway.protocol.resumable_session import Place, ResumableSession
+from loadtest.client.ledger import Ledger
 from shared.protocol import bus
 from shared.protocol.protoo import Frame
 
@@ -182,7 +182,7 @@ class World:
         resume = None
         if self.ledger.token:
             fields = {"roomId": "r", "peerName": "p", "resumable": "1", **self.ledger.resume()}
-            wanted = query.read("&".join(f"{name}={value}" for name, value in fields.items()))
+            wanted = handshake.read("&".join(f"{name}={value}" for name, value in fields.items()))
             assert wanted is not None
             resume = wanted.resume
             assert resume is not None

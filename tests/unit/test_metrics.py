@@ -16,16 +16,16 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 
 from gateway.metrics import GatewayMetrics
 from gateway.server import Gateway
+from medianode.engines.null import NullEngine
 from medianode.metrics import NodeMetrics
 from medianode.metrics import process as usage
 from medianode.node import MediaNode
-from medianode.null import NullEngine
 from plenary.exposition import Exposition
 from roomworker.metrics import WorkerMetrics
 from roomworker.worker import RoomWorker
 from shared.broker.memory import MemoryBroker, MemoryHub
-from shared.metrics import Described
 from shared.settings import RunSettings
+from shared.telemetry.metrics import Described
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

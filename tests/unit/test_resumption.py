@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roomworker.room import Changes
-from roomworker.runner import Runner
+from roomworker.core.room import Changes
+from roomworker.runtime.executor import Runner
 from shared.protocol import bus
 from tests.support.resumption import STEPS, Down, Steps, World, play
 from tests.unit.roomworker import kit

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from msgspec.structs import fields
 
-from roomworker.dispatch import PEER_HANDLERS
+from roomworker.core.dispatch import PEER_HANDLERS
 from shared.errors import BadPayload
 from shared.protocol import client
 
@@ -113,7 +113,7 @@ def test_there_are_no_other_notifications() -> None:
 
 def made_by_the_room_worker() -> Iterator[str]:
     """What is called as `client.X(…)`, or chosen to be: `client.X if … else client.Y`."""
-    for module in (ROOT / "roomworker").glob("*.py"):
+    for module in (ROOT / "roomworker").rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             match node:
                 case ast.Call(func=made):
@@ -162,7 +162,8 @@ def test_a_message_is_in_the_table_with_the_functions_that_carry_it_out(message:
 
     assert functions, where
     for module, function in functions:
-        assert callable(getattr(importlib.import_module(f"roomworker.{module}"), function)), f"{module}.{function}"
+        handlers = importlib.import_module(f"roomworker.core.{module}")
+        assert callable(getattr(handlers, function)), f"{module}.{function}"
 
 
 @every_message
@@ -172,7 +173,7 @@ def test_a_message_is_in_the_table_with_tests_that_exist(message: str) -> None:
 
     assert named, tests
     for file, function in named:
-        path = ROOT / "tests" / (file if "/" in file else f"unit/roomworker/{file}")
+        path = ROOT / "tests" / (file if "/" in file else f"unit/roomworker/core/{file}")
         tree = ast.walk(ast.parse(path.read_text()))
         functions = {node.name for node in tree if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
         assert function in functions, f"{file}::{function}"

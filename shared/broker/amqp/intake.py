@@ -13,7 +13,7 @@ from aiormq import TransportFactory
 from pamqp.frame import unmarshal
 from yarl import URL
 
-from shared import log
+from shared.telemetry import log
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _DELIVER, _RETURN = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x32"

@@ -11,11 +11,11 @@ from aiormq import Connection
 from aiormq.abc import AbstractBase, AbstractChannel
 from yarl import URL
 
-from shared import log
 from shared.broker import BrokerGone, BrokerStats
 from shared.broker.amqp.intake import IncomingFactory, Intake
 from shared.broker.amqp.topology import Mismatch
 from shared.broker.amqp.wire import Outlet
+from shared.telemetry import log
 
 HEARTBEAT = 2
 """Seconds; RabbitMQ gives a hung process up after about twice that (DELIVERY B4)."""

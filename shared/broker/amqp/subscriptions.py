@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from shared import log
 from shared.broker import Exchange, Notice, Receive, ReceiveOwn, partition_queue
 from shared.broker.amqp import wire
 from shared.broker.amqp.intake import Intake
 from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, Link, Pause, close_quietly, uncancelled
 from shared.broker.amqp.topology import Topology
 from shared.broker.amqp.wire import Outlet
+from shared.telemetry import log
 
 _log = log.get("broker")
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from loadtest.roomlog import END, Entry, Key, Kind, Member, RoomLog
+from loadtest.model.room_log import END, Entry, Key, Kind, Member, RoomLog
 
 Seen = tuple[str, int, Entry | dict[str, tuple[int, frozenset[int]]]]
 """Who (name, life), and what: an event, or the answer to its join."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from medianode.engine import Done, OnDeath, OnEvent
+from medianode.engines.port import Done, OnDeath, OnEvent
 from shared.protocol import media
 from shared.protocol.rtp import DtlsParameters, Encoding, Fingerprint, RtpCodec, RtpParameters
 

@@ -8,13 +8,13 @@ import pytest
 import redis.exceptions
 from fakeredis import FakeAsyncRedis
 
-from medianode.engine import Engine, EngineFailed
+from medianode.engines.null import NullEngine
+from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode
-from medianode.null import NullEngine
 from shared.broker import Delivery, Exchange, Notice, Subscription
+from shared.cluster.registry import Observer
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, Command, Commands
-from shared.registry import Observer
 from shared.settings import NodeSettings
 
 

@@ -11,8 +11,8 @@ from plenary.exposition import Exposition, exposition
 from plenary.process import CannotStart
 from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
-from shared.metrics import Described, RedisLink, gauge
 from shared.settings import Common
+from shared.telemetry.metrics import Described, RedisLink, gauge
 from tests.support.servers import free_port
 
 ANSWER = gauge("answer", "…")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from plenary import backlog, status
 from plenary.backlog import Partition
-from roomworker.store import Store
+from roomworker.storage.store import Store
 from shared.protocol import bus
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from roomworker.counts import Counts
-from roomworker.limits import Limits
-from roomworker.partition import Partition
-from roomworker.room import Changes, Reply
-from roomworker.runner import OnResult
-from roomworker.session import Gone
-from roomworker.slot import Slot
-from roomworker.store import Commit, Status, Stored
+from roomworker.core.limits import Limits
+from roomworker.core.room import Changes, Reply
+from roomworker.core.sessions import Gone
+from roomworker.counters import Counts
+from roomworker.partitions.partition import Partition
+from roomworker.runtime.executor import OnResult
+from roomworker.runtime.room_actor import Slot
+from roomworker.storage.store import Commit, Status, Stored
 from shared.protocol import bus, media
 from tests.unit.roomworker.kit import Sent, result_of
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from roomworker.codecs import DEFAULT_ROOM_CAPABILITIES
-from roomworker.counts import Counts
-from roomworker.lane import Defect, Identity, Job, RoomItem
-from roomworker.limits import Limits
-from roomworker.loading import load
-from roomworker.room import Answered, Changes, Reply, Room
-from roomworker.runner import OnResult, Runner
-from roomworker.session import Gone
+from roomworker.core.limits import Limits
+from roomworker.core.room import Answered, Changes, Reply, Room
+from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES
+from roomworker.core.sessions import Gone
+from roomworker.counters import Counts
+from roomworker.runtime.executor import OnResult, Runner
+from roomworker.runtime.session_queue import Defect, Identity, Job, RoomItem
+from roomworker.storage.loader import load
 from shared.protocol import bus, client, media
 from shared.protocol.rtp import DtlsParameters, Fingerprint, IceCandidate, IceParameters
 
@@ -92,7 +92,7 @@ class Sent:
 
 
 class World:
-    """Implements `roomworker.runner.Shell`.
+    """Implements `roomworker.runtime.executor.Shell`.
 
     With `prompt` everything happens at once: media requests succeed, changes are committed. Without, the test says
     when. Jobs whose effect is not committed are done again after a crash, as a slot does.

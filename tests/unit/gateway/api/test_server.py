@@ -12,12 +12,12 @@ from fakeredis import FakeAsyncRedis, FakeServer
 
 from gateway.api.cluster import Watch
 from gateway.api.operations import ProcessView
-from gateway.calls import LIFETIME
+from gateway.bus.api_calls import LIFETIME
 from gateway.server import Gateway
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.registry import DEAD_AFTER, Membership
 from shared.errors import Unavailable
 from shared.protocol import bus
-from shared.registry import DEAD_AFTER, Membership
 from shared.settings import GatewaySettings
 from tests.support.gateways import EchoWorker, until
 

@@ -1,0 +1,91 @@
+"""Who comes in at the public port: a WebSocket with a room and a peer name, or a reader of the page."""
+
+import ssl
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+
+from gateway.http.site import Site, respond
+from gateway.protocol import handshake
+from gateway.websocket.connection import Connection
+from gateway.websocket.hub import Hub
+from gateway.websocket.resumable_connection import ResumableConnection
+from gateway.websocket.socket import TurnedAway
+from shared import errors
+from shared.settings import GatewaySettings
+
+SUBPROTOCOL = "protoo"
+
+
+def tokens(header: str) -> list[str]:
+    return [token.strip() for token in header.split(",") if token.strip()]
+
+
+class BadCertificate(Exception):
+    """Its text names the file and says what is wrong with it."""
+
+
+def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """Raises `BadCertificate`."""
+    if not settings.tls_cert:
+        return None
+    for path in (settings.tls_cert, settings.tls_key):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as failed:  # ssl's own error does not say which file
+            raise BadCertificate(f"cannot read {path}: {failed.strerror}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as failed:
+        why = failed.reason or failed.strerror or "not PEM"
+        raise BadCertificate(
+            f"{settings.tls_cert} and {settings.tls_key} are no certificate and its key: {why}"
+        ) from None
+    return context
+
+
+class Front:
+    """picows' listener factory."""
+
+    def __init__(self, hub: Hub, site: Site) -> None:
+        self._hub = hub
+        self._site = site
+
+    def __call__(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        target, _, asked = request.path.decode("ascii", "replace").partition("?")
+        path = unquote(target, errors="replace")
+        upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
+        if not upgrade or path not in ("/", "/ws"):
+            return WSUpgradeResponseWithListener(self._site.answer(path, request), None)
+        if "upgrade" in (token.lower() for token in tokens(request.headers.get("Connection", ""))):
+            # Firefox sends "keep-alive, Upgrade", of which picows knows only the second word.
+            request.headers["Connection"] = "Upgrade"
+        if self._hub.draining:
+            return WSUpgradeResponseWithListener(
+                respond(HTTPStatus.SERVICE_UNAVAILABLE, b"draining\n", {"Retry-After": "1"}), None
+            )
+        return WSUpgradeResponseWithListener(self._accept(request), self._listener(asked))
+
+    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponse:
+        offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
+        chosen = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in tokens(offered) else {}
+        response: WSUpgradeResponse = WSUpgradeResponse.create_101_response(chosen)
+        return response
+
+    def _listener(self, text: str) -> WSListener:
+        hub = self._hub
+        wanted = handshake.read(text)
+        if wanted is None:
+            hub.counts.turned_away_total += 1
+            return TurnedAway(hub.departures, hub.counts, errors.BAD_REQUEST)
+        if hub.full:
+            hub.counts.turned_away_total += 1
+            return TurnedAway(hub.departures, hub.counts, errors.UNAVAILABLE)
+        lane = hub.lane(wanted.room)
+        if wanted.resumable:
+            return ResumableConnection(hub, hub.resumable(wanted), lane, wanted.peer)
+        return Connection(hub, hub.session(wanted.room), lane, wanted.peer)

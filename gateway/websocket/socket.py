@@ -1,0 +1,126 @@
+"""What every accepted WebSocket has in common, whether it got a session or not: how it ends.
+
+A closing socket stays open until the other side has answered our close frame, so that it sees code and reason;
+`Departures` cuts off those that never answer.
+"""
+
+from typing import Final, cast
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from gateway.counters import Counts
+from shared.errors import CloseKind
+
+PATIENCE: Final = 6
+"""Sweeps that a closing socket may take."""
+REASON_BYTES: Final = 123
+_NO_CODE: Final = 1000
+
+
+class Departures:
+    """The sockets that are closing."""
+
+    def __init__(self) -> None:
+        self._left: dict[Socket, int] = {}
+
+    def add(self, socket: "Socket") -> None:
+        self._left.setdefault(socket, PATIENCE)
+
+    def discard(self, socket: "Socket") -> None:
+        self._left.pop(socket, None)
+
+    def sweep(self) -> None:
+        """Called at regular intervals."""
+        late = []
+        for socket, left in self._left.items():
+            self._left[socket] = left - 1
+            if left <= 0:
+                late.append(socket)
+        for socket in late:
+            socket.abort()
+
+    def abort(self) -> None:
+        for socket in list(self._left):
+            socket.abort()
+
+
+class Socket(WSListener):
+    """A picows listener; the callbacks `on_ws_…` and `…_writing` are picows'."""
+
+    __slots__ = ("_counts", "_departures", "closing", "transport")
+
+    transport: WSTransport
+
+    def __init__(self, departures: Departures, counts: Counts) -> None:
+        self._departures = departures
+        self._counts = counts
+        self.closing = False
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        # Kept by picows for the connection's life, but nobody needs them any more: 2 KiB a connection.
+        transport.request.headers.clear()
+        transport.response.headers.clear()
+
+    def close(self, code: int, reason: str) -> None:
+        """Says goodbye after what is already written; later frames of the client are ignored."""
+        if self.closing:
+            return
+        self.closing = True
+        text = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+        self.transport.send_close(cast("WSCloseCode", code), text)
+        self._departures.add(self)
+
+    def close_as(self, kind: CloseKind) -> None:
+        if not self.closing:
+            self._counts.close(kind.code)
+        self.close(kind.code, kind.reason)
+
+    def abort(self) -> None:
+        self.closing = True
+        self.transport.disconnect(False)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Only what ends the socket; overridden by who wants more."""
+        self._look_for_refusal(transport)
+        if frame.msg_type == WSMsgType.CLOSE:
+            self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
+            self._departures.add(self)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._look_for_refusal(transport)
+        self.closing = True
+        self._departures.discard(self)
+
+    def _look_for_refusal(self, transport: WSTransport) -> None:
+        if self.closing or not transport.is_close_frame_sent:
+            return
+        sent = transport.close_handshake.sent
+        assert sent is not None
+        self.refused(int(sent.code))  # type: ignore[call-overload]
+
+    def refused(self, code: int) -> None:
+        """picows has closed the socket by itself: over bytes that are no frame, or one larger than it reads."""
+        self.closing = True
+        self._counts.close(code)
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+
+class TurnedAway(Socket):
+    """A WebSocket that gets no session: a browser learns the reason only from a close frame after accepting."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, departures: Departures, counts: Counts, why: CloseKind) -> None:
+        super().__init__(departures, counts)
+        self._why = why
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        super().on_ws_connected(transport)
+        self.close_as(self._why)

@@ -1,0 +1,204 @@
+"""A whole run: generator processes are started, what they tell is put together, machine and queues are watched."""
+
+import asyncio
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from loadtest.coordinator.watch import Sample, Watch
+from loadtest.generator.generator import PATIENCE, Plan, Tick
+from loadtest.generator.measurements import Measured
+from loadtest.generator.profiles import Profile
+
+START: Final = 1.5
+"""Seconds from here until the first peer comes: generators have started by then."""
+OVER: Final = 4 * PATIENCE
+"""Seconds after the planned end when a generator that is still there is given up."""
+_LINE: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done. `churn` None: as the profile says."""
+
+    urls: list[str]
+    rooms: int
+    peers: int
+    ramp: float
+    duration: float
+    profile_name: str
+    profile: Profile
+    churn: float | None
+    processes: int
+    seed: str
+
+    @property
+    def churn_rate(self) -> float:
+        """Peers per second that leave and come again."""
+        if not self.profile.joins:
+            return 0.0
+        stay = self.profile.stay
+        by_profile = self.rooms * self.peers / stay if stay else 0.0
+        return by_profile if self.churn is None else self.churn
+
+    def plans(self, began: float) -> list[Plan]:
+        """One for each process; a room is in one process. Names are new for each run, so that none meets another."""
+        names = [f"load-{self.seed}-{number}" for number in range(self.rooms)]
+        processes = min(self.processes, self.rooms)
+        shares = [names[process::processes] for process in range(processes)]
+        return [
+            Plan(
+                urls=self.urls,
+                rooms=share,
+                peers=self.peers,
+                profile=self.profile,
+                began=began,
+                ramp=self.ramp,
+                duration=self.duration,
+                churn=self.churn_rate * len(share) / self.rooms,
+                seed=f"{self.seed}/{process}",
+            )
+            for process, share in enumerate(shares)
+        ]
+
+
+@dataclass
+class Second:
+    """One second of all generators."""
+
+    measured: Measured = field(default_factory=Measured)
+    gauges: dict[int, Tick] = field(default_factory=dict)
+    """The last word of each generator."""
+
+    def sum(self, gauge: str) -> int:
+        return sum(getattr(tick, gauge) for tick in self.gauges.values())
+
+
+@dataclass
+class Run:
+    """What came out. `seconds` by number, from the first peer's coming."""
+
+    task: Task
+    began: float
+    whole: Measured = field(default_factory=Measured)
+    seconds: dict[int, Second] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    interrupted: bool = False
+    ended: float = 0.0
+
+    def add(self, process: int, tick: Tick) -> None:
+        measured = Measured.load(tick.measured)
+        self.whole.merge(measured)
+        second = self.seconds.setdefault(tick.second, Second())
+        second.measured.merge(measured)
+        second.gauges[process] = tick
+
+    def latest(self, generators: int) -> Second | None:
+        """The last second that every generator has told of."""
+        complete = [number for number, second in self.seconds.items() if len(second.gauges) >= generators]
+        return self.seconds[max(complete)] if complete else None
+
+
+class Crew:
+    """The generator processes of one run."""
+
+    def __init__(self, task: Task, watch: Watch, tell: Callable[[Run, int], None]) -> None:
+        self.run = Run(task, time.monotonic() + START)
+        self.generators = 0
+        self._watch = watch
+        self._tell = tell
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._done: set[int] = set()
+
+    async def work(self) -> Run:
+        """Returns when all generators have ended."""
+        plans = self.run.task.plans(self.run.began)
+        self.generators = len(plans)
+        watching = asyncio.create_task(self._sample())
+        try:
+            async with asyncio.timeout(START + self.run.task.ramp + self.run.task.duration + OVER):
+                await asyncio.gather(*(self._generate(number, plan) for number, plan in enumerate(plans)))
+        except TimeoutError:
+            self._wrong("a generator did not end")
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            for process in self._processes:
+                if process.returncode is None:
+                    process.kill()
+        self.run.ended = time.monotonic()
+        return self.run
+
+    def stop(self) -> None:
+        """The first time in order, the second time at once."""
+        if self.run.interrupted and self.pids:
+            self._wrong("told to end at once: what had come by then was not checked to the end")
+        self.run.interrupted = True
+        for process in self._processes:
+            if process.returncode is None and process.stdin is not None and not process.stdin.is_closing():
+                process.stdin.write(b"stop\n")
+
+    async def _generate(self, number: int, plan: Plan) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "loadtest.generator"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE,
+            start_new_session=True,  # Ctrl-C is for this process, which tells them
+        )
+        self._processes.append(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(plan) + b"\n")
+        async for line in process.stdout:
+            tick = msgspec.json.decode(line, type=Tick)
+            self.run.add(number, tick)
+            if tick.done:
+                self._done.add(number)
+        code = await process.wait()
+        if number not in self._done:
+            self._wrong(f"generator {number + 1} ended with {code}; what it had counted is missing")
+
+    def _wrong(self, text: str) -> None:
+        self.run.whole.wrong("died", text, time.monotonic() - self.run.began)
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes if process.returncode is None]
+
+    async def _sample(self) -> None:
+        while True:
+            now = time.monotonic() - self.run.began
+            await asyncio.sleep(math.floor(now + 0.5) + 0.5 - now)  # generators look at themselves on the full second
+            at = time.monotonic() - self.run.began
+            if at >= 0:
+                with contextlib.suppress(OSError):
+                    self.run.samples.append(await self._watch.sample(at, self.pids))
+            self._tell(self.run, self.generators)
+
+
+def since(run: Run) -> float:
+    """Seconds since the first peer came; negative before."""
+    return (run.ended or time.monotonic()) - run.began
+
+
+def overall(run: Run) -> dict[str, Any]:
+    """What was asked for, for reports."""
+    task = run.task
+    return {
+        "urls": task.urls,
+        "rooms": task.rooms,
+        "peers": task.peers,
+        "ramp": task.ramp,
+        "duration": task.duration,
+        "profile": task.profile_name,
+        "churn": round(task.churn_rate, 3),
+        "processes": task.processes,
+        "seed": task.seed,
+    }

@@ -1,0 +1,96 @@
+"""What is counted while it runs: durations and failures, second by second, in a form that can be sent and merged."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from loadtest.model.histogram import Histogram
+
+EXAMPLES: Final = 5
+"""Failures of one kind that are kept with their text, by each generator."""
+
+
+@dataclass
+class Measured:
+    """Some time of one generator or of all of them. Durations are in seconds."""
+
+    methods: dict[str, Histogram] = field(default_factory=dict)
+    """From the moment a request was meant to be sent until its answer, by method."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Error answers by method, those that are failures."""
+    steps: dict[str, Histogram] = field(default_factory=dict)
+    """`connect`, `ready`, `resume`, `late`."""
+    fanout: dict[str, Histogram] = field(default_factory=dict)
+    """From the moment something was meant to be done until another peer was told, by notification."""
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[list[Any]]] = field(default_factory=dict)
+    """By kind of failure: seconds since the beginning, and a sentence."""
+
+    def answered(self, method: str, seconds: float) -> None:
+        _add(self.methods, method, seconds)
+
+    def took(self, step: str, seconds: float) -> None:
+        _add(self.steps, step, seconds)
+
+    def told(self, notification: str, seconds: float) -> None:
+        _add(self.fanout, notification, seconds)
+
+    def wrong(self, kind: str, text: str, at: float) -> None:
+        self.failures[kind] += 1
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < EXAMPLES:
+            examples.append([round(at, 3), text])
+
+    def merge(self, other: "Measured") -> None:
+        for mine, theirs in self._histograms(other):
+            for name, histogram in theirs.items():
+                mine.setdefault(name, Histogram()).merge(histogram)
+        self.errors.update(other.errors)
+        self.counts.update(other.counts)
+        self.failures.update(other.failures)
+        for kind, examples in other.examples.items():
+            kept = self.examples.setdefault(kind, [])
+            kept.extend(examples[: EXAMPLES - len(kept)])
+
+    def _histograms(self, other: "Measured") -> list[tuple[dict[str, Histogram], dict[str, Histogram]]]:
+        return [(self.methods, other.methods), (self.steps, other.steps), (self.fanout, other.fanout)]
+
+    def dump(self) -> dict[str, Any]:
+        """For JSON; `load` reads it."""
+        return {
+            "methods": {name: it.dump() for name, it in self.methods.items()},
+            "steps": {name: it.dump() for name, it in self.steps.items()},
+            "fanout": {name: it.dump() for name, it in self.fanout.items()},
+            "errors": self.errors,
+            "counts": self.counts,
+            "failures": self.failures,
+            "examples": self.examples,
+        }
+
+    @classmethod
+    def load(cls, dumped: dict[str, Any]) -> "Measured":
+        return cls(
+            methods={name: Histogram.load(it) for name, it in dumped["methods"].items()},
+            steps={name: Histogram.load(it) for name, it in dumped["steps"].items()},
+            fanout={name: Histogram.load(it) for name, it in dumped["fanout"].items()},
+            errors=Counter(dumped["errors"]),
+            counts=Counter(dumped["counts"]),
+            failures=Counter(dumped["failures"]),
+            examples=dumped["examples"],
+        )
+
+
+def together(histograms: dict[str, Histogram]) -> Histogram:
+    """All of them as one."""
+    whole = Histogram()
+    for histogram in histograms.values():
+        whole.merge(histogram)
+    return whole
+
+
+def _add(histograms: dict[str, Histogram], name: str, seconds: float) -> None:
+    histogram = histograms.get(name)
+    if histogram is None:
+        histogram = histograms[name] = Histogram()
+    histogram.add(seconds)

@@ -1,0 +1,71 @@
+"""A room as the generator knows it: what its peers have done, and what each of them must therefore be told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtest.model.direct_messages import DirectMessages
+from loadtest.model.pauses import Turns
+from loadtest.model.room_log import END, RoomLog
+
+_LIVES_KEPT = 16
+
+
+@dataclass
+class Life:
+    """What one life of a peer has set out to do, as numbers of its events."""
+
+    leave: int = END
+    closes: dict[int, int] = field(default_factory=dict)
+    """By producer: its close."""
+    turns: dict[int, Turns] = field(default_factory=dict)
+    """By producer: its pauses and resumes."""
+
+
+class Room:
+    def __init__(self, name: str, wrong: Callable[[str, str], None]) -> None:
+        self.name = name
+        self.log = RoomLog(name, wrong)
+        self.direct = DirectMessages(name, wrong)
+        self._wrong = wrong
+        self._lives: dict[str, dict[int, Life]] = {}
+
+    def live(self, peer: str, life: int) -> Life:
+        """A new life of a peer. What it did long ago is forgotten: nobody speaks of it any more."""
+        lives = self._lives.setdefault(peer, {})
+        lives[life] = Life()
+        while len(lives) > _LIVES_KEPT:
+            del lives[min(lives)]
+        return lives[life]
+
+    def life(self, peer: str, life: int) -> Life:
+        """One that nobody knows of is one that did nothing."""
+        return self._lives.get(peer, {}).get(life) or Life()
+
+    def settle(self) -> None:
+        """Nothing is under way any more."""
+        self.log.settle()
+        self.direct.settle()
+
+    def compare(self, told: list[dict[str, Any]]) -> None:
+        """What the server tells one who joins now (§join: `peers`) with what everybody has been told."""
+        there = {peer["name"]: self._described(peer) for peer in told}
+        believed = {
+            name: (life, {n: bool(self.life(name, life).turns[n].asked % 2) for n in open_})
+            for name, (life, open_) in self.log.view().items()
+        }
+        for name in sorted(there.keys() | believed.keys()):
+            if there.get(name) != believed.get(name):
+                server, clients = (_words(view.get(name)) for view in (there, believed))
+                self._wrong("unlike", f"{self.name}/{name}: the server has {server}, its clients know {clients}")
+
+    def _described(self, peer: dict[str, Any]) -> tuple[int, dict[int, bool]]:
+        return peer["appData"]["life"], {it["appData"]["n"]: it["paused"] for it in peer["consumers"]}
+
+
+def _words(view: tuple[int, dict[int, bool]] | None) -> str:
+    if view is None:
+        return "nobody"
+    life, producers = view
+    states = (f"{n} {'paused' if paused else 'on'}" for n, paused in sorted(producers.items()))
+    return f"life {life} with producers [{', '.join(states)}]"

@@ -1,0 +1,39 @@
+"""The engine's answers as results of the media hop: what every adapter method ends in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from medianode.engines.mediasoup.channel import Response
+from medianode.engines.mediasoup.process import BUSY, NO_ANSWER, UNSENDABLE, Answered
+from medianode.engines.port import Done
+from shared.protocol import media
+from shared.protocol.media import Failed
+
+_CODES = {NO_ANSWER: 503, BUSY: 503, UNSENDABLE: 413, "TypeError": 400}
+
+
+def failed(answer: Response) -> Failed:
+    """The engine tells bad arguments (TypeError) from all else; the rest it says only in words."""
+    code = _CODES.get(answer.error)
+    if code is None:
+        code = 404 if "not found" in answer.reason else 409 if "already" in answer.reason else 500
+    return Failed(code, answer.reason)
+
+
+def then(done: Done, result: Callable[[Any], media.AnyResult]) -> Answered:
+    """Passes `result` of the answer's data to `done`, or why there is none."""
+
+    def answered(answer: Response) -> None:
+        if answer.error:
+            done(failed(answer))
+            return
+        try:
+            value = result(answer.data)
+        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+            done(Failed(500, f"the engine's answer was not understood: {error!r}"))
+        else:
+            done(value)
+
+    return answered

@@ -1,0 +1,90 @@
+"""A router's loopback: two pipe transports of the same router, connected to each other over 127.0.0.1.
+
+A pipe consumer on `entrance` feeds the producer on `exit` that has its SSRCs. The engine sees two unrelated
+ends, so that one can be replaced while the other stays; what goes through costs a UDP packet to ourselves.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from medianode.engines.mediasoup.answers import failed
+from medianode.engines.mediasoup.channel import Response
+from medianode.engines.mediasoup.process import EngineProcess
+from shared.protocol.media import EngineId, Failed
+
+_IP = "127.0.0.1"
+_OPTIONS: dict[str, Any] = {
+    "listenIp": {"ip": _IP},
+    "enableSctp": False,
+    "numSctpStreams": {"OS": 1024, "MIS": 1024},
+    "maxSctpMessageSize": 262_144,
+    "sctpSendBufferSize": 262_144,
+    "isDataChannel": False,
+    "enableRtx": False,
+    "enableSrtp": False,
+}
+
+
+class Loopback:
+    """Open from its creation on: producers and consumers may be put on its ends at once, and get media when it
+    is connected. Closes with its router."""
+
+    def __init__(self, process: EngineProcess, router: EngineId) -> None:
+        self.entrance = f"{router}.entrance"
+        self.exit = f"{router}.exit"
+        self.failure: Failed | None = None
+        self._last_ssrc = 0
+        self._process = process
+        self._router = router
+        self._ports: dict[EngineId, int] = {}
+        self._unconnected = 2
+        self._waiting: list[Callable[[], None]] = []
+        for end in (self.entrance, self.exit):
+            self._create(end)
+
+    def new_ssrcs(self, count: int) -> list[int]:
+        """For streams that nobody else sees."""
+        first = self._last_ssrc + 1
+        self._last_ssrc += count
+        return list(range(first, first + count))
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Calls once it is connected or has its `failure`, maybe at once."""
+        if self._unconnected and not self.failure:
+            self._waiting.append(callback)
+        else:
+            callback()
+
+    def _create(self, end: EngineId) -> None:
+        def created(answer: Response) -> None:
+            if self._well(answer):
+                self._ports[end] = answer.data["tuple"]["localPort"]
+                if len(self._ports) == 2:
+                    self._connect(self.entrance, self._ports[self.exit])
+                    self._connect(self.exit, self._ports[self.entrance])
+
+        data = {"transportId": end, **_OPTIONS}
+        self._process.request("router.createPipeTransport", self._router, data, created, must=True)
+
+    def _connect(self, end: EngineId, port: int) -> None:
+        def connected(answer: Response) -> None:
+            if self._well(answer):
+                self._unconnected -= 1
+                if not self._unconnected:
+                    self._settled()
+
+        self._process.request("transport.connect", end, {"ip": _IP, "port": port}, connected, must=True)
+
+    def _well(self, answer: Response) -> bool:
+        """The first failure is that of the whole; its ends are closed, so that another may take their place."""
+        if answer.error and not self.failure:
+            self.failure = failed(answer)
+            for end in (self.entrance, self.exit):
+                self._process.tell("router.closeTransport", self._router, {"transportId": end})
+            self._settled()
+        return not self.failure
+
+    def _settled(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()

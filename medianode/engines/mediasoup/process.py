@@ -1,0 +1,295 @@
+"""One engine process: spawned, talked to over its channel, watched, ended.
+
+Requests are pipelined: the engine answers them in the order they were written. Answers come as callbacks and
+not as futures, because a future's callback would run after the notifications that the engine sent behind the
+answer.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from medianode.engines.mediasoup.channel import (
+    ChannelError,
+    Decoder,
+    LogLine,
+    Notification,
+    Response,
+    encode_injection,
+    encode_request,
+)
+from medianode.toolchain.build import VERSION
+from shared.telemetry import log
+
+MAX_PENDING = 20_000
+MAX_UNSENT = 32 * 1024 * 1024
+TICK = 1.0
+# In ticks, not seconds: a machine that slept, or a node that was stopped, counts as one.
+DEADLINE_TICKS = 5
+START_TIMEOUT = 10.0
+STOP_TIMEOUT = 2.0
+
+Answered: TypeAlias = Callable[[Response], None]
+Notified: TypeAlias = Callable[[Notification], None]
+Died: TypeAlias = Callable[[str], None]
+
+# What the engine calls its ends: we write to 3 and read from 4; 5 and 6 are the same for RTP packets.
+_CHILD_FDS = (3, 4, 5, 6)
+_FIRST_FREE_FD = 10
+
+NO_ANSWER = "NoAnswer"
+BUSY = "Busy"
+UNSENDABLE = "Unsendable"
+
+
+class EngineProcess:
+    """`start` first; `request` at any time after. `died` is called once if it ends by itself."""
+
+    def __init__(self, binary: Path, arguments: Sequence[str], notified: Notified, died: Died) -> None:
+        self._binary = binary
+        self._arguments = arguments
+        self._notified = notified
+        self._died = died
+        self._log = log.get("engine")
+        self._pending: dict[int, tuple[Answered, int]] = {}
+        self._last_number = 0
+        self._ticks = 0
+        self._silent_ticks = 0
+        self._decoder = Decoder()
+        self._writer: asyncio.WriteTransport | None = None
+        self._transports: list[asyncio.BaseTransport] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._running: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._pidfd = -1
+        self._closing = False
+        self.pid = 0
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when the engine says that it is running. Raises `OSError`, `TimeoutError` or `ChannelError`."""
+        loop = asyncio.get_running_loop()
+        self._running = loop.create_future()
+        self._ended = loop.create_future()
+        pairs = [socket.socketpair() for _ in _CHILD_FDS]
+        ours = [pair[0] for pair in pairs]
+        try:
+            self.pid = spawn(self._binary, self._arguments, [pair[1] for pair in pairs])
+        except BaseException:
+            for end in ours:
+                end.close()
+            raise
+        finally:
+            for pair in pairs:
+                pair[1].close()
+        self._log = self._log.bind(pid=self.pid)
+        self._pidfd = os.pidfd_open(self.pid)
+        loop.add_reader(self._pidfd, self._exited)
+        try:
+            await self._open(loop, ours)
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._running
+        except BaseException:
+            await self.close()
+            self._close_transports()
+            raise
+        self._timer = loop.call_later(TICK, self._tick)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, ours: Sequence[socket.socket]) -> None:
+        for end, receive in zip(ours, (_ignore, self._received, _ignore, _ignore), strict=True):
+            transport, _ = await loop.create_unix_connection(lambda receive=receive: _Pipe(receive), sock=end)  # type: ignore[misc]
+            self._transports.append(transport)
+        self._payload_writer = cast("asyncio.WriteTransport", self._transports[2])
+        self._writer = cast("asyncio.WriteTransport", self._transports[0])
+
+    async def close(self) -> None:
+        """Asks the engine to end (SIGTERM), then makes it (SIGKILL). `died` is not called; what is pending fails."""
+        self._closing = True
+        if self._ended is None or self._ended.done():
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await asyncio.shield(self._ended)
+        except TimeoutError:
+            self.kill()
+            await self._ended
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def _exited(self) -> None:
+        status = 0
+        with suppress(ChildProcessError):  # someone else in this process waits for all children
+            _, status = os.waitpid(self.pid, 0)
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        if self._timer:
+            self._timer.cancel()
+        self._close_transports()
+        code = os.waitstatus_to_exitcode(status)
+        how = f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        assert self._running
+        assert self._ended
+        was_running = self._running.done()
+        if not was_running:
+            self._running.set_exception(ChannelError(f"the engine {how} at its start"))
+            self._running.exception()  # start() may have given up on it already
+        self._ended.set_result(None)
+        self._fail_pending(lambda _: True, f"the engine {how}")
+        if was_running and not self._closing:
+            self._died(how)
+
+    def _close_transports(self) -> None:
+        for transport in self._transports:
+            transport.close()
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def request(self, method: str, handler: str, data: object, answered: Answered, *, must: bool = False) -> None:
+        """Sends a request; `answered` is called once, maybe at once. `must`: even if there are too many."""
+        if self._writer is None or self._pidfd < 0 or self._closing:
+            answered(Response(0, error=NO_ANSWER, reason="the engine has ended"))
+            return
+        too_many = len(self._pending) >= MAX_PENDING or self._writer.get_write_buffer_size() >= MAX_UNSENT
+        if too_many and not must:
+            answered(Response(0, error=BUSY, reason="the engine has too much to do"))
+            return
+        number = self._last_number = self._last_number % 0xFFFF_FFFF + 1
+        try:
+            frame = encode_request(number, method, handler, data)
+        except ChannelError as error:
+            answered(Response(0, error=UNSENDABLE, reason=str(error)))
+            return
+        self._pending[number] = (answered, self._ticks)
+        self._writer.write(frame)
+
+    async def ask(self, method: str, handler: str = "", data: object = None) -> Response:
+        """`request` for those who can wait."""
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+        def answered(response: Response) -> None:
+            if not answer.done():
+                answer.set_result(response)
+
+        self.request(method, handler, data, answered)
+        return await answer
+
+    def tell(self, method: str, handler: str, data: object = None) -> None:
+        """A request that is never refused and that nobody waits for."""
+
+        def answered(answer: Response) -> None:
+            # Usual when both ends close at once; a defect of ours otherwise.
+            if answer.error and answer.error != NO_ANSWER:
+                self._log.debug("order refused", method=method, target=handler, reason=answer.reason)
+
+        self.request(method, handler, data, answered, must=True)
+
+    def inject(self, producer: str, packet: bytes) -> None:
+        """Gives a producer an RTP packet as if its transport had received it. Not in order with requests."""
+        if self._writer and self._pidfd >= 0 and not self._closing:
+            self._payload_writer.write(encode_injection(producer, packet))
+
+    def _received(self, data: bytes) -> None:
+        self._silent_ticks = 0
+        try:
+            for message in self._decoder.feed(data):
+                match message:
+                    case Response():
+                        answered, _ = self._pending.pop(message.id, (_nobody, 0))
+                        answered(message)
+                    case Notification():
+                        self._notification(message)
+                    case LogLine():
+                        getattr(self._log, message.level)("engine log", text=message.text)
+        except ChannelError as error:
+            self._log.error("engine channel broken", error=str(error))
+            self.kill()
+
+    def _notification(self, message: Notification) -> None:
+        if message.event == "running":
+            assert self._running
+            if not self._running.done():
+                self._running.set_result(None)
+        else:
+            self._notified(message)
+
+    # --- deadlines --------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """An engine that owes answers and says nothing is stuck. One that skipped a request only owes that one."""
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        self._ticks += 1
+        if not self._pending:
+            self._silent_ticks = 0
+            return
+        self._silent_ticks += 1
+        if self._silent_ticks > DEADLINE_TICKS:
+            self._log.error("engine stuck", pending=len(self._pending))
+            self.kill()
+            return
+        oldest = self._ticks - 2 * DEADLINE_TICKS
+        self._fail_pending(lambda sent: sent < oldest, "the engine did not answer in time")
+
+    def _fail_pending(self, expired: Callable[[int], bool], reason: str) -> None:
+        failed: list[Answered] = []
+        for number, (answered, sent) in list(self._pending.items()):
+            if not expired(sent):
+                break  # in the order they were sent
+            del self._pending[number]
+            failed.append(answered)
+        for answered in failed:
+            answered(Response(0, error=NO_ANSWER, reason=reason))
+
+
+class _Pipe(asyncio.Protocol):
+    def __init__(self, receive: Callable[[bytes], None]) -> None:
+        self._receive = receive
+
+    def data_received(self, data: bytes) -> None:
+        self._receive(data)
+
+
+def _ignore(_: bytes) -> None:
+    pass
+
+
+def _nobody(_: Any) -> None:
+    pass
+
+
+def spawn(binary: Path, arguments: Sequence[str], ends: Sequence[socket.socket]) -> int:
+    """Starts the engine with `ends` as its fds 3-6, in a process group of its own (a terminal's ^C is for us: we
+    end the engine in our turn). Returns its pid."""
+    # asyncio's subprocesses cannot renumber fds. The ends move above the targets first, or the second could be
+    # overwritten by the first.
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for end in ends]
+    try:
+        return os.posix_spawn(
+            binary,
+            [str(binary), *arguments],
+            {"MEDIASOUP_VERSION": VERSION, **{k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, 2, 1),
+                *((os.POSIX_SPAWN_DUP2, source, target) for source, target in zip(high, _CHILD_FDS, strict=True)),
+            ],
+            setpgroup=0,
+            setsigmask=[],
+        )
+    finally:
+        for fd in high:
+            os.close(fd)

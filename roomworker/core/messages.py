@@ -1,0 +1,35 @@
+"""Messages between peers: whatever applications tell each other beside the protocol, in order with it."""
+
+from typing import TYPE_CHECKING
+
+from msgspec import Raw
+
+from roomworker.core.peers import Peer
+from shared.errors import Conflict, NotFound, TooLarge
+from shared.protocol import client, protoo
+
+if TYPE_CHECKING:
+    from roomworker.core.room import Room
+    from roomworker.core.sessions import Session
+
+
+def relay(room: "Room", session: "Session", message: client.Message) -> client.Nothing:
+    """From one peer to another, or to all others."""
+    sender = room.peers.get(session.peer)
+    if sender is None:
+        raise Conflict("peer: join first")
+    receiver = None
+    if message.to is not None:
+        receiver = room.peers.get(message.to)
+        if receiver is None:
+            raise NotFound(f"to: no peer {message.to!r}")
+    send(room, message.data, receiver, sender)
+    return client.Nothing()
+
+
+def send(room: "Room", data: Raw, to: Peer | None, sender: Peer | None = None) -> None:
+    """To one or to all others. `sender` None: the application's server."""
+    if len(data) > room.limits.message_bytes:
+        raise TooLarge(f"data: larger than {room.limits.message_bytes} bytes")
+    receivers = [peer for peer in room.peers.values() if peer is not sender] if to is None else [to]
+    room.tell(receivers, lambda: protoo.message_frame(data, sender.name if sender else None))

@@ -1,0 +1,180 @@
+"""Committed messages on their way to gateways, requests and orders on their way to media nodes: a pipe each."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+from roomworker.core.room import Changes, Reply
+from roomworker.counters import Counts
+from roomworker.storage.retention import Retention
+from shared.broker import Broker
+from shared.broker.batcher import Pipe
+from shared.protocol import bus, media
+
+T = TypeVar("T")
+
+
+class Receipt:
+    """Calls `done` once everything that was counted has been confirmed."""
+
+    __slots__ = ("_done", "_open")
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        self._done = done
+        self._open = 1
+
+    def add(self) -> "Receipt":
+        self._open += 1
+        return self
+
+    def confirm(self) -> None:
+        self._open -= 1
+        if self._open == 0:
+            self._done()
+
+
+class Parcel(NamedTuple, Generic[T]):
+    """Something for a destination; `size` in bytes, about; `receipt` waits for its confirm."""
+
+    item: T
+    size: int
+    receipt: Receipt | None = None
+
+
+ForGateway: TypeAlias = Parcel[bus.Message | bus.Applied | Reply]
+ForNode: TypeAlias = Parcel[media.Command]
+
+APPLIED_SIZE = 48
+ORDER_SIZE = 128
+REQUEST_SIZE = 1024
+
+
+class Outbox:
+    """All pipes of one worker. `requests_lost` is told the numbers of requests that found no node, `retention` which
+    gateways get what is sent to them."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        worker: str,
+        requests_lost: Callable[[list[int]], None],
+        counts: Counts,
+        retention: Retention,
+    ) -> None:
+        self._retention = retention
+        self._counts = counts
+        self._broker = broker
+        self._worker = worker
+        self._requests_lost = requests_lost
+        self._gateways: dict[str, Pipe[ForGateway]] = {}
+        self._nodes: dict[str, Pipe[ForNode]] = {}
+        self.published = 0
+
+    def push(self, changes: Changes, done: Callable[[], None]) -> None:
+        """Sends what a commit carried; `done` is called when the broker has all of it."""
+        receipt = Receipt(done)
+        for message in changes.messages:
+            by_gateway: dict[str, list[bus.Recipient]] = {}
+            for session, out in message.to:
+                if not session.gateway:
+                    continue  # lost: the stream keeps it for the session's return
+                recipient = bus.Recipient(session.connection, session.id, out)
+                by_gateway.setdefault(session.gateway, []).append(recipient)
+            for gateway, to in by_gateway.items():
+                size = len(message.body) + APPLIED_SIZE * len(to)
+                parcel: ForGateway = Parcel(bus.Message(message.body, to, message.close), size, receipt.add())
+                self._gateway(gateway).put(parcel)
+        for session, n_in, n_out in changes.applied:
+            if not session.gateway:
+                continue
+            applied = bus.Applied(session.connection, session.id, n_in, n_out)
+            self._gateway(session.gateway).put(Parcel(applied, APPLIED_SIZE, receipt.add()))
+        for gateway, reply in changes.replies:
+            size = APPLIED_SIZE + (len(reply.body) if isinstance(reply, bus.CallAnswer) else 0)
+            self._gateway(gateway).put(Parcel(reply, size, receipt.add()))
+        for node, order in changes.orders:
+            self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE, receipt.add()))
+        receipt.confirm()
+
+    def tell(self, gateway: str, what: bus.Message | bus.Applied | Reply) -> None:
+        """Something that is not part of a commit."""
+        self._gateway(gateway).put(Parcel(what, APPLIED_SIZE))
+
+    def order(self, node: str, order: media.AnyOrder) -> None:
+        """One that is committed already."""
+        self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE))
+
+    def ask(self, node: str, n: int, request: media.AnyRequest) -> None:
+        self._node(node).put(Parcel(media.Command(n, request), REQUEST_SIZE))
+
+    @property
+    def waiting(self) -> int:
+        """Messages, reports, requests and orders that are not confirmed yet."""
+        to_gateways = sum(pipe.waiting for pipe in self._gateways.values())
+        return to_gateways + sum(pipe.waiting for pipe in self._nodes.values())
+
+    def forget_idle(self) -> None:
+        """Gateways and nodes come and go; who has nothing to get needs no pipe."""
+        self._gateways = {name: pipe for name, pipe in self._gateways.items() if not pipe.idle}
+        self._nodes = {name: pipe for name, pipe in self._nodes.items() if not pipe.idle}
+
+    def close(self) -> None:
+        for gateway in self._gateways.values():
+            gateway.close()
+        for node in self._nodes.values():
+            node.close()
+
+    def _gateway(self, gateway: str) -> Pipe[ForGateway]:
+        pipe = self._gateways.get(gateway)
+        if pipe is None:
+
+            def send(parcels: list[ForGateway]) -> "asyncio.Future[None]":
+                messages = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Message)]
+                applied = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Applied)]
+                answers = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.CallAnswer)]
+                first = messages[0].to[0].connection if messages else applied[0].connection if applied else 0
+                links = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Link)]
+                body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers, links, time.time()))
+                self._counts.items_to_gateways.observe(len(parcels))
+                self.published += 1
+                return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
+
+            def done(parcels: list[ForGateway]) -> None:
+                self._retention.reached(gateway, time.monotonic())
+                _confirm(parcels)
+
+            def lost(parcels: list[ForGateway]) -> None:
+                """What a vanished gateway does not get stays in the stream for whoever asks."""
+                self._retention.unreached(gateway, time.monotonic())
+                _confirm(parcels)
+
+            pipe = self._gateways[gateway] = Pipe(gateway, send, size=_size, done=done, lost=lost)
+        return pipe
+
+    def _node(self, node: str) -> Pipe[ForNode]:
+        pipe = self._nodes.get(node)
+        if pipe is None:
+
+            def send(parcels: list[ForNode]) -> "asyncio.Future[None]":
+                self._counts.items_to_nodes.observe(len(parcels))
+                commands = media.Commands(reply_to=self._worker, commands=[parcel.item for parcel in parcels])
+                self.published += 1
+                return self._broker.publish("media", node, media.encode(commands), mandatory=True)
+
+            def lost(parcels: list[ForNode]) -> None:
+                _confirm(parcels)
+                self._requests_lost([parcel.item.n for parcel in parcels if parcel.item.n])
+
+            pipe = self._nodes[node] = Pipe(node, send, size=_size, done=_confirm, lost=lost)
+        return pipe
+
+
+def _size(parcel: Parcel[T]) -> int:
+    return parcel.size
+
+
+def _confirm(parcels: list[Parcel[T]]) -> None:
+    for parcel in parcels:
+        if parcel.receipt is not None:
+            parcel.receipt.confirm()

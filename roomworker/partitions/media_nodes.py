@@ -1,0 +1,154 @@
+"""The media nodes as a room worker sees them: which to choose, which has died, and what each says it has."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from random import Random
+from typing import Final, Protocol
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from roomworker.partitions.partition import Partition
+from roomworker.runtime.executor import Runner
+from roomworker.runtime.room_actor import Slot
+from shared.broker import Broker, Unroutable
+from shared.cluster.registry import NODE_BEAT_EVERY, Observer
+from shared.protocol import bus, media
+from shared.telemetry import log
+
+SUSPECT_AFTER: Final = 2 * NODE_BEAT_EVERY
+"""A node whose beat is late by so many seconds is dead if its command queue is gone as well."""
+UNDISTURBED: Final = 5.0
+"""Seconds that Redis and the broker must have been there for that: after an outage nodes come back one by one."""
+MISSING_FOR: Final = 8.0
+"""A router that its node does not report for so many seconds is lost: its end was reported to nobody's ears."""
+AT_ONCE: Final = 100
+
+logger = log.get("nodes")
+
+
+class Orders(Protocol):
+    async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
+        """The rooms' committed orders that are still kept, with their nodes (`roomworker.storage.store`)."""
+        ...
+
+
+class Nodes:
+    """`look` once, then `watch` for ever; the rest is what rooms and partitions bring up."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        broker: Broker,
+        worker: str,
+        partitions: Callable[[], Iterable[Partition]],
+        order: Callable[[str, media.AnyOrder], None],
+    ) -> None:
+        self.observer = Observer(redis, "nodes")
+        self._broker = broker
+        self._partitions = partitions
+        self._order = order
+        self._probe = media.encode(media.Commands(worker, []))
+        self._random = Random()
+        self._broker_since: float | None = None
+        self._probed: set[str] = set()
+        self._missing: dict[tuple[str, int], dict[str, float]] = {}
+
+    # --- who lives --------------------------------------------------------------------------------------------
+
+    def choose(self, avoided: Collection[str] = ()) -> str | None:
+        """The less loaded of two random nodes; one of the avoided only if there is no other."""
+        alive = self.observer.alive
+        nodes = [(node, info) for node, info in alive.items() if node not in avoided] or list(alive.items())
+        if not nodes:
+            return None
+        candidates = self._random.sample(nodes, min(2, len(nodes)))
+        return min(candidates, key=lambda node: float(node[1].get("load", 0)))[0]
+
+    async def look(self) -> None:
+        """Reads the registry. Raises `redis.RedisError`."""
+        await self.observer.read(time.monotonic())
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(NODE_BEAT_EVERY)
+            try:
+                await self.look()
+            except (RedisError, OSError, TimeoutError):
+                self.observer.failed()
+            self._look_for_dead(time.monotonic())
+
+    def _look_for_dead(self, now: float) -> None:
+        """Of a killed process the broker knows at once; of its silence one learns only in time (DELIVERY T2)."""
+        if not self._broker.connected:
+            self._broker_since = None
+        elif self._broker_since is None:
+            self._broker_since = now
+        for node in [node for node in self.observer.alive if self._is_suspect(node, now)]:
+            if node not in self._probed:
+                self._probed.add(node)
+                probe = self._broker.publish("media", node, self._probe, mandatory=True)
+                probe.add_done_callback(partial(self._probe_answered, node))
+
+    def _is_suspect(self, node: str, now: float) -> bool:
+        if self._broker_since is None or now - self._broker_since < UNDISTURBED:
+            return False
+        if self.observer.undisturbed_for(now) < UNDISTURBED:
+            return False
+        return self.observer.silent_for(node, now) >= SUSPECT_AFTER
+
+    def _probe_answered(self, node: str, answer: "asyncio.Future[None]") -> None:
+        self._probed.discard(node)
+        if answer.cancelled() or not isinstance(answer.exception(), Unroutable):
+            return
+        if self._is_suspect(node, time.monotonic()):  # still: the answer may have taken long
+            logger.warning("media node has died", node=node)
+            self.observer.condemn(node)
+            for slot in self._rooms_on(node):
+                slot.when_live(Runner.node_gone)
+
+    def _rooms_on(self, node: str) -> list[Slot]:
+        return [
+            slot
+            for partition in self._partitions()
+            for slot in partition.slots.values()
+            if (placement := slot.placement) is not None and placement.node == node
+        ]
+
+    # --- what they have ---------------------------------------------------------------------------------------
+
+    def reported(self, partition: Partition, report: bus.NodeReport, now: float) -> None:
+        """Closes routers that belong to nothing, and gives up rooms whose router is gone (DELIVERY T3)."""
+        known: set[str] = set()
+        for held in report.routers:
+            slot = partition.slot(held.room)
+            if slot.is_on(report.node, held):
+                known.add(held.room)
+            else:  # or it is not loaded yet
+                slot.when_live(partial(Runner.router_reported, node=report.node, held=held))
+        missed = self._missing.pop((report.node, partition.number), {})
+        missing: dict[str, float] = {}
+        for slot in list(partition.slots.values()):
+            placement = slot.placement
+            if placement is None or placement.node != report.node or slot.room in known or not slot.has_transports:
+                continue  # without a transport its router may still have to be made
+            missing[slot.room] = missed.get(slot.room, now)
+            if now - missing[slot.room] >= MISSING_FOR:
+                logger.warning("the media node has no router of this room", room=slot.room, node=report.node)
+                slot.when_live(Runner.node_gone)
+        if missing:
+            self._missing[report.node, partition.number] = missing
+
+    async def send_again(self, store: Orders, partition: Partition, node: str) -> None:
+        """The node lost its command queue: what was ordered lately goes once more, it ignores what is old."""
+        rooms = [
+            slot.room
+            for slot in partition.slots.values()
+            if slot.placement is not None and slot.placement.node == node
+        ]
+        for start in range(0, len(rooms), AT_ONCE):
+            for to, order in await store.orders(rooms[start : start + AT_ONCE]):
+                if to == node:
+                    self._order(node, order)

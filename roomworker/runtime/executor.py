@@ -1,0 +1,396 @@
+"""One room's messages, in the order of their numbers, driven through the handlers.
+
+Synchronous: whoever owns the runner feeds it items and results, and takes from it what to commit. The messages
+of a session are handled one after another; those of different sessions side by side while media requests are
+under way.
+"""
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Protocol, TypeAlias, TypeVar, cast
+
+from roomworker.core import api_calls, dispatch, media_events, resumption, sessions, stats
+from roomworker.core.dispatch import Handled
+from roomworker.core.media_steps import Place, Placed, Step, StepResult, Steps
+from roomworker.core.room import Changes, Reply, Room
+from roomworker.core.sessions import Gone, Session
+from roomworker.counters import Counts
+from roomworker.runtime.session_queue import Defect, Identity, Job, Lane, number
+from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
+from shared.protocol import bus, client, media, protoo
+from shared.telemetry import log
+
+logger = log.get("room")
+
+T = TypeVar("T")
+OnResult: TypeAlias = Callable[[media.AnyResult], None]
+
+
+class Shell(Protocol):
+    """What a runner asks of its surroundings."""
+
+    counts: Counts
+
+    def choose_node(self) -> str | None:
+        """A media node for a room that has none."""
+        ...
+
+    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
+        """`on_result` is called exactly once, later; no answer in time is a `media.Failed`."""
+        ...
+
+    def report(self, gateway: str, applied: bus.Applied) -> None:
+        """Tells a gateway what is already committed."""
+        ...
+
+    def done(self, job: "Job") -> None:
+        """The job needs no commit."""
+        ...
+
+
+class Runner:
+    def __init__(self, room: Room, shell: Shell, poisoned: set[Identity]) -> None:
+        self.room = room
+        self._shell = shell
+        self._handled = shell.counts.handled
+        self._poisoned = poisoned
+        self._lanes = {session.id: Lane(session) for session in room.sessions.values()}
+        self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
+        self._buried = dict(room.gone)
+        self._finished: list[Job] = []
+        self._now = 0
+        self._alive = True
+
+    # --- in ---------------------------------------------------------------------------------------------------
+
+    def receive(self, job: Job) -> None:
+        """Takes one item in. Raises `Defect`."""
+        item = job.item
+        if job.identity in self._poisoned and not isinstance(item, bus.Input):
+            if isinstance(item, bus.Call):
+                api_calls.refuse(self.room, item, InternalError("this call met a defect of the server"))
+            self._finished.append(job)
+            return
+        match item:
+            case bus.MediaEvent():
+                self._guarded(job, partial(media_events.event, self.room, item))
+                self._finished.append(job)
+            case bus.Call():
+                self._guarded(job, partial(api_calls.call, self.room, item))
+                self._finished.append(job)
+                self._drop_lanes()
+            case bus.Resume():
+                self._guarded(job, partial(resumption.resume, self.room, job.origin, item))
+                self._finished.append(job)
+            case bus.Lost():
+                self._guarded(job, partial(resumption.lost, self.room, job.origin, item, self._now))
+                self._finished.append(job)
+                self._drop_lanes()
+            case bus.Connect():
+                self._guarded(job, partial(self._connect, job, item))
+            case bus.Disconnect():
+                if (lane := self._expected(job, item)) is not None:
+                    self._guarded(job, partial(self._disconnect, lane, job, item))
+            case bus.Input() | bus.Refused():
+                self.released(job.origin, item)
+                if (lane := self._expected(job, item)) is not None:
+                    lane.received = item.n
+                    lane.queue.append(job)
+                    self._run(lane)
+
+    def _connect(self, job: Job, item: bus.Connect) -> None:
+        if item.session in self.room.sessions or item.session in self.room.gone:
+            self._duplicate(job, item)
+            return
+        session = sessions.connect(self.room, job.origin, item)
+        self._drop_lanes()
+        if session.id in self.room.sessions:
+            self._lanes[session.id] = Lane(session)
+        self._finished.append(job)
+
+    def _expected(self, job: Job, item: bus.SessionItem) -> Lane | None:
+        """The lane if `item` is the next of its session; else the gateway is told where it stands."""
+        lane = self._lanes.get(item.session)
+        n = number(item)
+        if lane is not None and n == lane.received + 1:
+            return lane
+        if lane is not None and n > lane.received:
+            self._report(lane.session, again=True)
+            self._shell.done(job)
+        elif lane is None and item.session not in self.room.gone:
+            self._shell.report(job.origin, bus.Applied(item.connection, item.session, -1, 0))
+            self._shell.done(job)
+        else:
+            self._duplicate(job, item)
+        return None
+
+    def _duplicate(self, job: Job, item: bus.SessionItem) -> None:
+        """Seen before: harmless. If it is committed the gateway has missed that, so it is told once more."""
+        lane = self._lanes.get(item.session)
+        if lane is not None:
+            if isinstance(item, bus.Connect):
+                self.released(job.origin, item)
+            self._report(lane.session)
+        elif (gone := self._buried.get(item.session)) is not None:
+            n = max(gone.n_in, number(item))
+            self._shell.report(job.origin, bus.Applied(item.connection, item.session, n, gone.n_out))
+        self._shell.done(job)
+
+    def _report(self, session: Session, *, again: bool = False) -> None:
+        committed = self._committed.get(session.id)
+        if committed is not None and session.gateway:
+            self._shell.report(
+                session.gateway,
+                bus.Applied(session.connection, session.id, committed.n_in, committed.n_out, again),
+            )
+
+    def position(self, session_id: str) -> Gone | None:
+        """The last numbers of a session that are committed; None: no such session, or nothing of it is yet."""
+        return self._committed.get(session_id) or self._buried.get(session_id)
+
+    def released(self, gateway: str, item: bus.SessionItem | bus.Replay) -> bool:
+        """Whether the session does not go over this connection any more; its gateway, which did not hear, is told.
+
+        It may have been taken for dead while it had no queue; of what it sends nothing is lost.
+        """
+        session = self.room.sessions.get(item.session)
+        if session is None or not session.token:
+            return False
+        if (session.gateway, session.connection) == (gateway, item.connection):
+            return False
+        self.room.link(gateway, bus.Link(item.connection, item.session, "released"))
+        return True
+
+    def announce(self) -> None:
+        """Tells every session's gateway what is committed: after a takeover it fetches what it missed."""
+        for session in self.room.sessions.values():
+            self._report(session)
+
+    def gateway_gone(self, gateway: str) -> None:
+        """A gateway has died: its sessions are lost, or end, as if their sockets had closed.
+
+        Should it live after all, it closes them: it gets what the sessions' last output says, or their release.
+        """
+        for session in [s for s in self.room.sessions.values() if s.gateway == gateway]:
+            if session.token:
+                self.room.link(gateway, bus.Link(session.connection, session.id, "released"))
+                resumption.lose(self.room, session, self._now)
+            else:
+                sessions.end(self.room, session, GONE)
+        self._drop_lanes()
+
+    @property
+    def wants_time(self) -> bool:
+        room = self.room
+        return (
+            bool(room.reporters)
+            or room.meta.created is not None
+            or any(session.lost_at is not None for session in room.sessions.values())
+        )
+
+    def tick(self, now: int, grace: int = resumption.GRACE) -> None:
+        """The partition's time, ms since the epoch, and how long (ms) a session may be without a connection."""
+        self._now = now
+        api_calls.idle(self.room, now)
+        resumption.end_overdue(self.room, now, grace)
+        self._drop_lanes()
+        for reporter in stats.due(self.room, now):
+            self._ask_stats(reporter)
+
+    def node_gone(self) -> None:
+        """The room's media node has died."""
+        media_events.lose(self.room)
+
+    def router_reported(self, node: str, held: bus.Held) -> None:
+        """A media node has this router, made for the room (DELIVERY T3)."""
+        if not self.room.is_on(node, held):
+            logger.info("closing a router that is not the room's", room=self.room.name, node=node, epoch=held.epoch)
+            self.room.disown(node, held)
+
+    # --- handling ---------------------------------------------------------------------------------------------
+
+    def _disconnect(self, lane: Lane, job: Job, item: bus.Disconnect) -> None:
+        """Nobody waits for the session's answers any more: what is under way is given up."""
+        lane.session.n_in = item.n
+        sessions.end(self.room, lane.session)
+        self._drop_lanes()
+        self._finished.append(job)
+
+    def _drop_lanes(self) -> None:
+        """Gives up what is under way for sessions that have ended."""
+        for session_id in self._lanes.keys() - self.room.sessions.keys():
+            self._finished.extend(self._lanes.pop(session_id).abandon())
+
+    def _run(self, lane: Lane) -> None:
+        while lane.job is None and lane.queue:
+            job = lane.job = lane.queue.popleft()
+            item = cast("bus.Input | bus.Refused", job.item)
+            if isinstance(item, bus.Refused):
+                lane.kind = None
+                self._finish(lane, error(item.code, item.reason))
+                continue
+            handled = self._guarded(job, partial(self._start, lane, item))
+            if isinstance(handled, Generator):
+                lane.steps = handled
+                self._step(lane, partial(next, handled))
+            else:
+                self._finish(lane, handled)
+
+    def _start(self, lane: Lane, item: bus.Input) -> Handled | PlenaryError:
+        if (item.session, item.n) in self._poisoned:
+            lane.kind = dispatch.meant(item)
+            return InternalError("this message met a defect of the server")
+        try:
+            message = dispatch.read(item)
+        except PlenaryError as refused:
+            lane.kind = dispatch.meant(item)
+            return refused
+        lane.kind = type(message)
+        try:
+            return dispatch.handle(self.room, lane.session, message)
+        except PlenaryError as refused:
+            return refused
+
+    def _step(self, lane: Lane, resume: Callable[[], Step]) -> None:
+        """Resumes the lane's handler until it waits for the media node or has ended."""
+        job, steps = lane.job, lane.steps
+        assert job is not None
+        assert steps is not None
+        outcome: client.AnyAnswer | PlenaryError
+        while True:
+            try:
+                step = self._guarded(job, resume)
+            except StopIteration as end:
+                outcome = end.value
+                break
+            except PlenaryError as refused:
+                outcome = refused
+                break
+            if isinstance(step, Place):
+                node = self._shell.choose_node()
+                if node is None:
+                    resume = _throw(steps, Unavailable("no media node is available: try again later"))
+                else:
+                    resume = _send(steps, Placed(node))
+                continue
+            self._ask(lane, steps, step)
+            return
+        lane.steps = None
+        self._finish(lane, outcome)
+
+    def _ask(self, lane: Lane, steps: Steps[client.AnyAnswer], request: media.AnyRequest) -> None:
+        def on_result(result: media.AnyResult) -> None:
+            if not self._alive or lane.steps is not steps:
+                return
+            if isinstance(result, media.Failed):
+                self._step(lane, _throw(steps, error(result.code, result.reason)))
+            else:
+                self._step(lane, _send(steps, result))
+            self._run(lane)
+
+        placement = self.room.meta.placement
+        assert placement is not None  # `request.router` could not have been made without
+        self._shell.ask(placement.node, request, on_result)
+
+    def _finish(self, lane: Lane, outcome: client.AnyAnswer | PlenaryError) -> None:
+        job, session = lane.job, lane.session
+        assert job is not None
+        item = cast("bus.Input | bus.Refused", job.item)
+        lane.job = None
+        session.n_in = item.n
+        self.room.touch(session)
+        if not isinstance(outcome, PlenaryError):
+            self._handled[lane.kind] = self._handled.get(lane.kind, 0) + 1
+            if item.id is not None:
+                self.room.send(session, protoo.answer_frame(item.id, outcome))
+        else:
+            self._shell.counts.refuse(lane.kind, outcome.code)
+            self._refused(session, item, outcome)
+        self._finished.append(job)
+        self._tell_stats()
+
+    def _refused(self, session: Session, item: "bus.Input | bus.Refused", outcome: PlenaryError) -> None:
+        if item.id is not None:
+            self.room.send(session, protoo.error_frame(item.id, outcome))
+        else:
+            logger.info(
+                "notification not applied",
+                room=self.room.name,
+                peer=session.peer,
+                code=outcome.code,
+                reason=outcome.reason,
+            )
+
+    # --- stats ------------------------------------------------------------------------------------------------
+
+    def _tell_stats(self) -> None:
+        """Asks the media node for what was just enabled: the first report comes at once."""
+        wanted, self.room.stats_wanted = self.room.stats_wanted, []
+        for reporter in wanted:
+            self._ask_stats(reporter)
+
+    def _ask_stats(self, reporter: stats.Reporter) -> None:
+        request, placement = stats.request(self.room, reporter), self.room.meta.placement
+        if request is None or placement is None:
+            return
+
+        def on_result(result: media.AnyResult) -> None:
+            if self._alive and isinstance(result, media.Stats):
+                stats.report(self.room, reporter, request.object, result)
+
+        self._shell.ask(placement.node, request, on_result)
+
+    def _guarded(self, job: Job, call: Callable[[], T]) -> T:
+        """Lets a handler's errors through; anything else is a defect."""
+        try:
+            return call()
+        except (PlenaryError, StopIteration):
+            raise
+        except Exception as defect:
+            raise Defect(job) from defect
+
+    # --- out --------------------------------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        return self.room.changed
+
+    def take(self) -> tuple[Changes, list[Job]]:
+        """What to commit, and the jobs whose effect that is."""
+        finished, self._finished = self._finished, []
+        return self.room.take(), finished
+
+    def take_finished(self) -> list[Job]:
+        """Jobs that are done and changed nothing."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def take_replies(self) -> list[tuple[str, Reply]]:
+        """What gateways are told of them."""
+        return self.room.take_replies()
+
+    def committed(self, changes: Changes) -> None:
+        for session, n_in, n_out in changes.applied:
+            if session.id in self._lanes:
+                self._committed[session.id] = Gone(n_in, n_out)
+            else:
+                self._committed.pop(session.id, None)
+        for session_id, gone in changes.gone.items():
+            if gone is None:
+                self._buried.pop(session_id, None)
+            else:
+                self._buried[session_id] = gone
+
+    def stop(self) -> None:
+        """The room in memory is given up: handlers under way end without effect, results are ignored."""
+        self._alive = False
+        for lane in self._lanes.values():
+            lane.abandon()
+
+
+def _send(steps: Steps[client.AnyAnswer], result: StepResult) -> Callable[[], Step]:
+    return lambda: steps.send(result)
+
+
+def _throw(steps: Steps[client.AnyAnswer], failure: PlenaryError) -> Callable[[], Step]:
+    return lambda: steps.throw(failure)

@@ -1,0 +1,81 @@
+"""A room from its stored fields, and the derived parts computed anew."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from roomworker.core import stats
+from roomworker.core.consumers import Consumer
+from roomworker.core.limits import DEFAULTS, Limits
+from roomworker.core.peers import Peer, PeerData
+from roomworker.core.producers import Producer
+from roomworker.core.room import META, Answered, Meta, Room
+from roomworker.core.sessions import Gone, Session
+from roomworker.core.transports import Transport
+
+_meta = msgspec.json.Decoder(Meta).decode
+_session = msgspec.json.Decoder(Session).decode
+_peer = msgspec.json.Decoder(PeerData).decode
+_transport = msgspec.json.Decoder(Transport).decode
+_producer = msgspec.json.Decoder(Producer).decode
+_consumer = msgspec.json.Decoder(Consumer).decode
+
+
+def load(
+    name: str,
+    partition: int,
+    incarnation: str,
+    n: int,
+    fields: Mapping[str, bytes],
+    gone: Mapping[str, Gone],
+    answered: Mapping[str, Answered] = MappingProxyType({}),
+    limits: Limits = DEFAULTS,
+) -> Room:
+    """Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's."""
+    room = Room(name, partition, incarnation, n, limits)
+    room.gone.update(gone)
+    room.answered.update(answered)
+    if META in fields:
+        room.meta = _meta(fields[META])
+        room.configure()
+    of_kind = _by_kind(fields)
+    for value in of_kind["session"]:
+        session = _session(value[1])
+        room.sessions[session.id] = session
+        room.session_of[session.peer] = session
+    for data in sorted((_peer(value) for _, value in of_kind["peer"]), key=lambda data: data.number):
+        room.peers[data.name] = Peer(data, room.session_of[data.name])
+    _load_media(room, of_kind)
+    stats.load(room)
+    return room
+
+
+def _load_media(room: Room, of_kind: Mapping[str, list[tuple[str, bytes]]]) -> None:
+    for owner, value in of_kind["transport"]:
+        transport = _transport(value)
+        room.peers[owner].transports[transport.id] = transport
+    producers: list[tuple[str, Producer]] = [(owner, _producer(value)) for owner, value in of_kind["producer"]]
+    for owner, producer in sorted(producers, key=lambda pair: pair[1].number):
+        peer = room.peers[owner]
+        peer.producers[producer.id] = producer
+        room.sources[producer.number] = (peer, producer)
+    for owner, value in of_kind["consumer"]:
+        consumer: Consumer = _consumer(value)
+        peer = room.peers[owner]
+        peer.consumers[consumer.id] = consumer
+        if consumer.engine:
+            room.consumers_by_engine[consumer.engine] = (peer, consumer)
+
+
+def _by_kind(fields: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:
+    """kind → (owning peer's name, record)."""
+    of_kind: dict[str, list[tuple[str, bytes]]] = {
+        kind: [] for kind in ("session", "peer", "transport", "producer", "consumer")
+    }
+    for name, value in fields.items():
+        kind, _, rest = name.partition("|")
+        if kind in of_kind:
+            owner = rest if kind in ("session", "peer") else rest.partition("|")[2]
+            of_kind[kind].append((owner, value))
+    return of_kind

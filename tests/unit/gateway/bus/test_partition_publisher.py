@@ -1,0 +1,141 @@
+"""Batches: fair over the sessions, bounded, and in order whatever the broker answers."""
+
+import asyncio
+
+import pytest
+
+from gateway.bus.partition_publisher import BATCH_BYTES, BATCH_ITEMS, Lane, Uplink
+from gateway.counters import Counts
+from gateway.protocol.session import Session
+from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.protocol import bus
+from shared.protocol.protoo import Frame
+from tests.support.gateways import FaultyBroker, until
+
+
+def session(number: int, inputs: int = 0, size: int = 0) -> Session:
+    made = Session("room", f"gw.{number}", number)
+    made.connect("peer", 0)
+    for _ in range(inputs):
+        made.input(Frame(request=True, id=1, method="m" * size))
+    return made
+
+
+def names(items: list[bytes]) -> list[tuple[int, int]]:
+    decoded = [bus.decode_item(item) for item in items]
+    assert all(isinstance(item, bus.Connect | bus.Input) for item in decoded)
+    return [(item.connection, getattr(item, "n", 0)) for item in decoded if not isinstance(item, bus.Tick)]  # type: ignore[union-attr]
+
+
+def test_sessions_take_turns() -> None:
+    lane = Lane(0)
+    for one in (session(1, inputs=3), session(2), session(3, inputs=1)):
+        lane.stir(one)
+    assert names(lane.take()) == [(1, 0), (2, 0), (3, 0), (1, 1), (3, 1), (1, 2), (1, 3)]
+    assert lane.take() == []
+
+
+def test_a_busy_session_does_not_keep_others_out_of_the_next_batch() -> None:
+    lane = Lane(0)
+    busy = session(1, inputs=10 * BATCH_ITEMS)
+    lane.stir(busy)
+    assert len(lane.take()) == BATCH_ITEMS
+    lane.stir(session(2))
+    assert (2, 0) in names(lane.take())[:2]
+
+
+def test_a_batch_is_bounded_in_bytes() -> None:
+    lane = Lane(0)
+    lane.stir(session(1, inputs=10, size=BATCH_BYTES // 4))
+    assert [len(names(lane.take())) for _ in range(3)] == [5, 4, 2]
+
+
+def test_a_session_is_in_line_once() -> None:
+    lane = Lane(0)
+    one = session(1)
+    lane.stir(one)
+    lane.stir(one)
+    assert len(lane.take()) == 1
+    lane.stir(one)
+    assert not lane.stirred.is_set() or lane.take() == []
+
+
+class Partition:
+    """What arrives in a partition, in order."""
+
+    def __init__(self) -> None:
+        self.hub = MemoryHub(1)
+        self.broker = FaultyBroker(self.hub)
+        self.batches: list[list[tuple[int, int]]] = []
+        self.arrived = asyncio.Condition()
+        self._reader = MemoryBroker(self.hub)
+
+    async def start(self) -> Uplink:
+        await self.broker.connect()
+        await self._reader.connect()
+        await self._reader.subscribe_partition(0, self._receive, prefetch=0, on_lost=lambda: None)
+        return Uplink(self.broker, "gw", 1, Counts())
+
+    def _receive(self, delivery: object) -> None:
+        origin, items = bus.split(delivery.body)  # type: ignore[attr-defined]
+        assert origin == "gw"
+        self.batches.append(names(list(items)))
+
+    async def until(self, number: tuple[int, int]) -> None:
+        await until(lambda: any(number in batch for batch in self.batches))
+
+
+@pytest.fixture
+async def partition() -> Partition:
+    return Partition()
+
+
+async def test_what_accumulates_during_a_publish_is_the_next_batch(partition: Partition) -> None:
+    uplink = await partition.start()
+    lane = uplink.lane("room")
+    one = session(1)
+    lane.stir(one)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(uplink.run())
+        await partition.until((1, 0))
+        for _ in range(5):
+            one.input(Frame(request=True, id=1, method="m"))
+            lane.stir(one)
+        await partition.until((1, 5))
+        running.cancel()
+    assert partition.batches == [[(1, 0)], [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]]
+
+
+async def test_after_a_lost_connection_everything_unapplied_comes_again_in_order(partition: Partition) -> None:
+    uplink = await partition.start()
+    lane = uplink.lane("room")
+    one = session(1, inputs=2)
+    lane.sources.add(one)
+    lane.stir(one)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(uplink.run())
+        await partition.until((1, 2))
+        partition.hub.drop(partition.broker, heal=False)
+        one.input(Frame(request=True, id=1, method="m"))
+        lane.stir(one)
+        await asyncio.sleep(0)
+        partition.hub.restore(partition.broker)
+        await partition.until((1, 3))
+        running.cancel()
+    assert partition.batches[-1] == [(1, 0), (1, 1), (1, 2), (1, 3)]
+
+
+async def test_a_refused_batch_is_repeated_before_anything_later(partition: Partition) -> None:
+    uplink = await partition.start()
+    lane = uplink.lane("room")
+    one = session(1)
+    lane.stir(one)
+    partition.broker.nack_next = 1
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(uplink.run())
+        await until(lambda: not partition.broker.nack_next)
+        one.input(Frame(request=True, id=1, method="m"))
+        lane.stir(one)
+        await partition.until((1, 1))
+        running.cancel()
+    assert partition.batches[0] == [(1, 0)]

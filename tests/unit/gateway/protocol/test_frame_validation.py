@@ -1,0 +1,169 @@
+"""Envelope checks: bytes of a client become a frame, or a refusal that names the field."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocol import frame_validation
+from gateway.protocol.frame_validation import Complaint, Dropped, Refused, Response, judge
+from shared.protocol.protoo import Frame
+
+LIMIT = 1000
+
+
+def verdict(frame: Any, limit: int = LIMIT) -> frame_validation.Verdict:
+    text = frame if isinstance(frame, str) else json.dumps(frame)
+    return judge(text, len(text.encode()), limit)
+
+
+def test_a_request_passes_with_its_data_untouched() -> None:
+    data = '{ "method":"join",\n "appData" : {"smile":"☺\\u0041\\ud83d\\ude00"} }'
+    accepted = verdict(f'{{"request":true,"id":7,"method":"mediasoup-request","data":{data}}}')
+    assert isinstance(accepted, Frame)
+    assert (accepted.id, accepted.method, bytes(accepted.data)) == (7, "mediasoup-request", data.encode())
+
+
+def test_a_notification_passes_without_id_and_without_data() -> None:
+    accepted = verdict({"notification": True, "method": "mediasoup-notification"})
+    assert isinstance(accepted, Frame)
+    assert (accepted.id, bytes(accepted.data)) == (None, b"{}")
+
+
+@pytest.mark.parametrize("extra", [{}, {"cseq": 5}, {"unknown": [1]}])
+def test_unknown_fields_and_cseq_do_not_matter(extra: dict[str, Any]) -> None:
+    assert isinstance(verdict({"request": True, "id": 0, "method": "m", "data": None, **extra}), Frame)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "{",
+        '{"request":true,"id":1,"method":"m","data":{"a":01}}',
+        '{"request":true,"id":1,"method":"m","data":{"a":NaN}}',
+        '{"request":true,"id":1,"method":"m","data":{"a":"\\ud800"}}',
+        '{"request":true,"id":1,"method":"\\udc00","data":{}}',
+        '{"request":true,"id":1,"method":"m","data":{"a":"\x01"}}',
+        '{"request":true,"id":1,"method":"m","data":{}} {}',
+        '{"request":true,"id":1,"method":"m","data":{"a":"\\q"}}',
+    ],
+)
+def test_what_is_not_json_is_complained_about(text: str) -> None:
+    complaint = verdict(text)
+    assert isinstance(complaint, Complaint)
+    assert "not valid JSON" in complaint.reason
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        ([], "expected"),
+        (5, "expected"),
+        (None, "expected"),
+        ({}, "exactly one"),
+        ({"method": "m", "id": 3}, "exactly one"),
+        ({"request": True, "method": "m"}, "id: missing"),
+        ({"request": True, "id": None, "method": "m"}, "id: missing"),
+        ({"request": True, "id": "1", "method": "m"}, "id: expected"),
+        ({"request": True, "id": -1, "method": "m"}, "id: expected"),
+        ({"request": True, "id": 2**53, "method": "m"}, "id: expected"),
+        ({"request": True, "id": 1.5, "method": "m"}, "id: expected"),
+        ({"request": True, "id": True, "method": "m"}, "id: expected"),
+        ({"request": 1, "id": 1, "method": "m"}, "request: expected"),
+    ],
+)
+def test_a_frame_without_usable_id_is_complained_about(frame: Any, reason: str) -> None:
+    complaint = verdict(frame)
+    assert isinstance(complaint, Complaint)
+    assert reason in complaint.reason
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        ({"request": True, "id": 4}, "method: missing"),
+        ({"request": True, "id": 4, "method": ""}, "method: missing"),
+        ({"request": True, "id": 4, "method": 5}, "method: expected"),
+        ({"request": True, "id": 4, "method": "m", "cseq": 0}, "cseq: expected"),
+        ({"request": True, "notification": True, "id": 4, "method": "m"}, "exactly one"),
+        ({"request": True, "response": True, "id": 4, "method": "m"}, "exactly one"),
+    ],
+)
+def test_a_misshapen_request_with_an_id_is_refused_under_that_id(frame: Any, reason: str) -> None:
+    refused = verdict(frame)
+    assert isinstance(refused, Refused)
+    assert (refused.id, refused.code) == (4, 400)
+    assert reason in refused.reason
+
+
+def test_too_large_a_request_is_refused_with_413() -> None:
+    frame = {"request": True, "id": 4, "method": "m", "data": "x" * LIMIT}
+    refused = verdict(frame)
+    assert isinstance(refused, Refused)
+    assert (refused.id, refused.code) == (4, 413)
+
+
+@pytest.mark.parametrize(
+    "frame", [{"notification": True}, {"notification": True, "method": "m", "data": "x" * LIMIT}]
+)
+def test_a_refused_notification_is_only_dropped(frame: Any) -> None:
+    assert isinstance(verdict(frame), Dropped)
+
+
+def test_a_response_is_told_apart() -> None:
+    assert isinstance(verdict({"response": True, "id": 3, "ok": True}), Response)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_data_may_be_64_levels_deep_and_not_65(opening: str) -> None:
+    def nested(levels: int) -> str:
+        closing = "]" if opening == "[" else "}"
+        return f'{{"request":true,"id":1,"method":"m","data":{opening * levels}1{closing * levels}}}'
+
+    assert isinstance(verdict(nested(64), 10**6), Frame)
+    refused = verdict(nested(65), 10**6)
+    assert isinstance(refused, Refused)
+    assert "64 levels" in refused.reason
+
+
+def test_brackets_in_strings_and_siblings_are_no_depth() -> None:
+    data = json.dumps(['[[[{{{\\"' * 100, [{}] * 500])
+    assert isinstance(verdict(f'{{"request":true,"id":1,"method":"m","data":{data}}}', 10**6), Frame)
+
+
+def test_absurdly_deep_data_is_complained_about() -> None:
+    complaint = verdict('{"request":true,"id":1,"method":"m","data":' + "[" * 300_000, 10**6)
+    assert isinstance(complaint, Complaint)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+)
+
+
+@given(json_values)
+def test_any_json_gets_a_verdict(value: Any) -> None:
+    assert verdict(value) is not None
+
+
+@given(json_values)
+def test_any_data_passes_unchanged(value: Any) -> None:
+    accepted = verdict({"request": True, "id": 1, "method": "m", "data": value}, 10**6)
+    assert isinstance(accepted, Frame)
+    assert json.loads(bytes(accepted.data)) == value
+
+
+@given(json_values)
+def test_depth_is_that_of_the_value(value: Any) -> None:
+    def measure(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 0
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(measure, inner), default=0)
+
+    assert frame_validation.depth(json.dumps(value)) == measure(value)

@@ -1,0 +1,89 @@
+"""What a connection's query asks for."""
+
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocol import handshake
+from gateway.protocol.handshake import Resumption, Wanted, read, valid_name
+
+SECRET = "0123456789abcdef" * 2
+SESSION = "gateway-1-2abe90f0.31"
+TOKEN = handshake.token(SESSION, SECRET)
+
+
+@pytest.mark.parametrize("name", ["a", "räum/1?&=", "☺" * 42, "x" * 128, " "])
+def test_names_are_utf8_without_control_characters(name: str) -> None:
+    assert valid_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "☺" * 43, "a\nb", "\x7f", "\x85", "\ud800"])
+def test_other_names_are_not(name: str) -> None:
+    assert not valid_name(name)
+
+
+def test_names_are_decoded() -> None:
+    assert read("roomId=r%C3%A4um+1&peerName=a%26b&x=1&x=2") == Wanted("räum 1", "a&b")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "roomId=r", "peerName=p", "roomId=r&roomId=s&peerName=p", "roomId=%ff&peerName=p"]
+)
+def test_both_names_are_needed_once(text: str) -> None:
+    assert read(text) is None
+
+
+def asked(**fields: str) -> Wanted | None:
+    return read(urlencode({"roomId": "r", "peerName": "p", **fields}))
+
+
+@pytest.mark.parametrize(("value", "resumable"), [("1", True), ("0", False), ("", False), ("yes", False)])
+def test_resumable_is_opted_into(value: str, resumable: bool) -> None:
+    assert asked(resumable=value) == Wanted("r", "p", resumable)
+
+
+def test_a_resumption_names_session_hash_ack_and_attempt() -> None:
+    resume = Resumption(SESSION, handshake.digest(SECRET), 7, 2)
+    assert asked(resumable="1", resume=TOKEN, ack="7", attempt="2") == Wanted("r", "p", True, resume)
+    assert SECRET not in repr(resume)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resume": ""},
+        {"resume": "ä"},
+        {"resume": "A"},
+        {"resume": TOKEN[:-3]},
+        {"resume": "x" * 10_000},
+        {"resume": handshake.token("no dot", SECRET)},
+        {"resume": handshake.token(SESSION, "short")},
+        {"resume": handshake.token(SESSION + "\n", SECRET)},
+        {"ack": "-1"},
+        {"ack": ""},
+        {"ack": "+5"},
+        {"ack": "٣"},
+        {"ack": str(2**53)},
+        {"attempt": "0"},
+        {"attempt": "1.5"},
+        {"resumable": "0"},
+    ],
+)
+def test_a_bad_resumption_is_a_bad_request(wrong: dict[str, str]) -> None:
+    assert asked(**{"resumable": "1", "resume": TOKEN, "ack": "0", "attempt": "1", **wrong}) is None
+
+
+def test_secrets_differ() -> None:
+    assert len({handshake.new_secret() for _ in range(100)}) == 100
+
+
+@given(st.text(st.characters(max_codepoint=0x7F)))
+def test_no_query_does_harm(text: str) -> None:
+    read(text)
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_resumption_does_harm(resume: str, ack: str, attempt: str) -> None:
+    asked(resumable="1", resume=resume.encode(errors="replace").decode(), ack=ack.encode(errors="replace").decode())

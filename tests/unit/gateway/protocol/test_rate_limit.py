@@ -1,0 +1,70 @@
+"""How fast one client may send."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocol import frame_validation
+from gateway.protocol.rate_limit import Bucket
+from shared.protocol.protoo import Frame
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admitted(bucket: Bucket, tries: int) -> int:
+    return sum(bucket.admit() for _ in range(tries))
+
+
+def test_a_burst_then_the_rate() -> None:
+    clock = Clock()
+    bucket = Bucket(50, 200, clock)
+    assert admitted(bucket, 300) == 200
+    clock.now += 1
+    assert admitted(bucket, 300) == 50
+    clock.now += 3600
+    assert admitted(bucket, 300) == 200
+    assert bucket.refused == 450
+
+
+def test_a_burst_of_one_is_one_at_a_time() -> None:
+    clock = Clock()
+    bucket = Bucket(10, 1, clock)
+    assert [admitted(bucket, 3), setattr(clock, "now", clock.now + 0.1), admitted(bucket, 3)] == [1, None, 1]
+
+
+@given(
+    st.floats(0.5, 1000),
+    st.integers(1, 500),
+    st.lists(st.tuples(st.floats(0, 5), st.integers(0, 300)), max_size=30),
+)
+def test_never_more_than_burst_and_rate_together(rate: float, burst: int, steps: list[tuple[float, int]]) -> None:
+    clock = Clock()
+    bucket = Bucket(rate, burst, clock)
+    total, began = 0, clock.now
+    for pause, tries in steps:
+        clock.now += pause
+        total += admitted(bucket, tries)
+        assert total <= burst + (clock.now - began) * rate + 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "becomes"),
+    [
+        (Frame(request=True, id=7, method="m"), frame_validation.Refused),
+        (frame_validation.Refused(7, 413, "too large"), frame_validation.Refused),
+        (Frame(notification=True, method="m"), frame_validation.Dropped),
+        (frame_validation.Complaint("no JSON"), frame_validation.Dropped),
+        (frame_validation.Response(), frame_validation.Dropped),
+    ],
+)
+def test_only_requests_beyond_the_rate_are_answered(verdict: frame_validation.Verdict, becomes: type[object]) -> None:
+    result = frame_validation.too_many(verdict)
+    assert type(result) is becomes
+    assert result.code == 429
+    assert not isinstance(result, frame_validation.Refused) or result.id == 7

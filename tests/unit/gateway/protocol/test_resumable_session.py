@@ -1,0 +1,355 @@
+"""Resumable sessions as one gateway sees them: greeting, numbers of the client, and what is told of a lost socket."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.protocol import handshake
+from gateway.protocol.frame_validation import judge
+from gateway.protocol.handshake import Resumption
+from gateway.protocol.resumable_session import ACK_EVERY, LINK_PATIENCE, Place, ResumableSession
+from gateway.protocol.session import LAST_PATIENCE
+from shared.protocol.bus import AnyItem, Applied, Connect, Input, Link, Lost, Message, Replay, Resume, decode_item
+from shared.protocol.protoo import Frame
+
+ID = "gateway-1.7"
+
+
+def opened() -> ResumableSession:
+    session = ResumableSession("room", ID, 7, grace=15)
+    session.connect("alice", 1000)
+    return session
+
+
+def greeted() -> ResumableSession:
+    session = opened()
+    drain(session)
+    apply(session, 0)
+    return session
+
+
+def resuming(ack: int = 3) -> ResumableSession:
+    session = ResumableSession("room", ID, 9, grace=15, resume=Resumption(ID, "hash", ack, attempt=2))
+    session.connect("alice", 1000)
+    return session
+
+
+def resumed(ack: int = 3, n: int = 5, out: int = 3) -> ResumableSession:
+    session = resuming(ack)
+    drain(session)
+    session.linked(link("resumed", n, out))
+    return session
+
+
+def link(state: Any, n: int = 0, out: int = 0) -> Link:
+    return Link(9, ID, state, n, out)
+
+
+def drain(session: ResumableSession) -> list[AnyItem]:
+    items = []
+    while (item := session.take()) is not None:
+        items.append(decode_item(item))
+    return items
+
+
+def apply(session: ResumableSession, n: int, out: int = 0) -> list[dict[str, Any]]:
+    session.applied(Applied(session.connection, ID, n, out))
+    return frames(session.answered())
+
+
+def frames(messages: Any) -> list[dict[str, Any]]:
+    return [json.loads(message.body) for message in messages]
+
+
+def output(session: ResumableSession, out: int) -> list[dict[str, Any]]:
+    return frames(session.receive(out, Message(b'{"o":%d}' % out, [])))
+
+
+def put(session: ResumableSession, cseq: int | None, **fields: Any) -> Place:
+    numbered = {} if cseq is None else {"cseq": cseq}
+    return put_text(session, json.dumps({"notification": True, "method": "m", **numbered, **fields}))
+
+
+def put_text(session: ResumableSession, text: str) -> Place:
+    verdict = judge(text, len(text), 1000)
+    place = session.place(verdict)
+    if place is Place.NEXT:
+        if isinstance(verdict, Frame):
+            session.input(verdict)
+        else:
+            session.refuse(None, 400, "bad")
+    return place
+
+
+# --- a new session ------------------------------------------------------------------------------------------
+
+
+def test_the_greeting_comes_when_the_connect_is_applied_and_has_the_token_whose_hash_the_worker_got() -> None:
+    session = opened()
+    (connect,) = drain(session)
+    assert isinstance(connect, Connect)
+    assert session.answered() == []
+    (greeting,) = apply(session, 0)
+    assert (greeting["method"], greeting["data"]["resumed"], greeting["data"]["graceSeconds"]) == (
+        "session",
+        False,
+        15,
+    )
+    assert greeting.keys() == {"notification", "method", "data"}
+
+    wanted = handshake.read(f"roomId=r&peerName=p&resumable=1&resume={greeting['data']['token']}&ack=0&attempt=1")
+    assert wanted is not None
+    assert wanted.resume == Resumption(ID, connect.token, 0, 1)
+    assert apply(session, 0) == []
+
+
+def test_outputs_wait_for_the_greeting() -> None:
+    session = opened()
+    drain(session)
+    assert output(session, 2) == output(session, 1) == output(session, 0) == []
+    assert drain(session) == []
+    greeting, *rest = apply(session, 0, out=2)
+    assert greeting["method"] == "session"
+    assert rest == [{"seq": 1, "ack": 0, "o": 1}, {"seq": 2, "ack": 0, "o": 2}]
+
+
+def test_a_close_that_is_not_numbered_does_not_wait() -> None:
+    message = Message(b"bye", [], close=4000)
+    assert list(opened().receive(0, message)) == [message]
+
+
+def test_outputs_carry_their_number_and_how_far_the_client_is_applied() -> None:
+    session = greeted()
+    put(session, 1)
+    put(session, 2)
+    assert output(session, 1) == [{"seq": 1, "ack": 0, "o": 1}]
+    apply(session, 1)
+    assert output(session, 3) == []
+    assert output(session, 2) == [{"seq": 2, "ack": 1, "o": 2}, {"seq": 3, "ack": 1, "o": 3}]
+    assert output(session, 0) == [{"o": 0}]
+
+
+def test_a_close_among_the_outputs_is_not_touched() -> None:
+    session = greeted()
+    message = Message(b"bye", [], close=4000)
+    assert list(session.receive(1, message)) == [message]
+
+
+def test_a_client_that_hears_nothing_else_is_told_now_and_then_what_is_applied() -> None:
+    session = greeted()
+    for n in range(1, ACK_EVERY + 2):
+        put(session, n)
+    assert apply(session, ACK_EVERY - 1) == []
+    assert [frame["data"] for frame in apply(session, ACK_EVERY)] == [{"ack": ACK_EVERY}]
+    assert apply(session, ACK_EVERY + 1) == []
+
+
+# --- the client's numbers -----------------------------------------------------------------------------------
+
+
+def test_the_number_of_an_input_is_the_clients() -> None:
+    session = greeted()
+    assert [put(session, n) for n in (1, 2, 2, 1, 3, 5)] == [
+        Place.NEXT,
+        Place.NEXT,
+        Place.SEEN,
+        Place.SEEN,
+        Place.NEXT,
+        Place.AHEAD,
+    ]
+    assert [item.n for item in drain(session) if isinstance(item, Input)] == [1, 2, 3]
+
+
+def test_frames_without_number_or_with_a_bad_one_have_no_place() -> None:
+    session = greeted()
+    assert {put(session, None)} | {put(session, cseq) for cseq in (0, -1, 2**53)} == {Place.NONE}  # type: ignore[arg-type]
+    assert put_text(session, "[]") is Place.NONE
+
+
+@pytest.mark.parametrize("extra", [{"method": 5}, {"request": True}, {"method": ""}, {"response": True}])
+def test_a_misshapen_frame_with_a_number_takes_it(extra: dict[str, Any]) -> None:
+    session = greeted()
+    assert put(session, 1, **extra) is Place.NEXT
+    assert put(session, 2) is Place.NEXT
+
+
+def test_a_response_takes_its_number() -> None:
+    assert put_text(greeted(), '{"response":true,"id":1,"ok":true,"cseq":1}') is Place.NEXT
+
+
+def test_what_cannot_be_read_takes_the_next_number() -> None:
+    session = greeted()
+    assert put(session, 1) is Place.NEXT
+    assert put_text(session, "{") is Place.NEXT
+    assert put_text(session, "}") is Place.NEXT
+    assert put(session, 4) is Place.NEXT
+    assert put(session, 2) is Place.SEEN
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_client_that_did_not_number_what_could_not_be_read_is_found_out(broken: int) -> None:
+    session = greeted()
+    put(session, 1)
+    for _ in range(broken):
+        put_text(session, "{")
+    assert put(session, 2) is Place.ASTRAY
+
+
+# --- a session that goes on ---------------------------------------------------------------------------------
+
+
+def test_a_resumption_is_asked_for_until_it_is_answered() -> None:
+    session = resuming()
+    asked = Resume("room", ID, 9, "hash", 2, 3)
+    assert drain(session) == [asked]
+    assert session.waiting
+    session.lost()
+    assert drain(session) == [asked]
+    session.linked(link("resumed", 5, 3))
+    session.lost()
+    assert drain(session) == []
+    assert not session.waiting
+
+
+def test_a_resumed_session_replays_what_was_missed_and_goes_on_with_the_next_input() -> None:
+    session = resuming(ack=3)
+    drain(session)
+    (greeting,) = frames(session.linked(link("resumed", 5, 4)))
+    assert greeting["data"] == {"resumed": True, "in": 5, "graceSeconds": 15}
+    assert drain(session) == [Replay("room", ID, 9, 3)]
+    assert output(session, 3) == []
+    assert output(session, 4) == [{"seq": 4, "ack": 5, "o": 4}]
+    assert [put(session, n) for n in (5, 6)] == [Place.SEEN, Place.NEXT]
+    (item,) = drain(session)
+    assert isinstance(item, Input)
+    assert (item.n, item.connection) == (6, 9)
+
+
+def test_outputs_that_come_before_the_answer_wait_for_it() -> None:
+    session = resuming(ack=3)
+    drain(session)
+    assert output(session, 4) == output(session, 2) == []
+    assert apply(session, 5, out=4) == []
+    assert drain(session) == []
+    greeting, first = frames(session.linked(link("resumed", 5, 4)))
+    assert greeting["method"] == "session"
+    assert first == {"seq": 4, "ack": 5, "o": 4}
+    assert drain(session) == []
+
+
+def test_an_answer_that_comes_again_changes_nothing() -> None:
+    session = resumed(n=5)
+    put(session, 6)
+    assert session.linked(link("resumed", 5, 3)) == []
+    assert put(session, 7) is Place.NEXT
+
+
+def test_a_refused_resumption_is_told_and_leaves_nothing() -> None:
+    session = resuming()
+    drain(session)
+    assert [frame["data"] for frame in frames(session.linked(link("refused")))] == [{"resumed": False}]
+    assert session.forgotten
+    session.disconnect()
+    assert session.over
+
+
+def test_a_client_that_claims_more_than_there_was_is_refused_and_its_session_ends() -> None:
+    session = resuming(ack=10)
+    drain(session)
+    assert [frame["data"] for frame in frames(session.linked(link("resumed", 5, 9)))] == [{"resumed": False}]
+    assert not session.greeted
+    session.disconnect()
+    assert drain(session) == [Lost("room", ID, 9, final=True)]
+
+
+def test_a_frame_before_the_answer_has_no_place() -> None:
+    assert put(resuming(), 6) is Place.ASTRAY
+
+
+def test_waiting_for_an_answer_has_an_end() -> None:
+    session = resuming()
+    for _ in range(LINK_PATIENCE):
+        session.sweep()
+    assert not session.overdue
+    session.sweep()
+    assert session.overdue
+
+
+# --- the end of a connection --------------------------------------------------------------------------------
+
+
+def test_a_lost_socket_is_told_after_the_inputs_until_the_connection_is_released() -> None:
+    session = greeted()
+    put(session, 1)
+    session.disconnect()
+    first, last = drain(session)
+    assert isinstance(first, Input)
+    assert last == Lost("room", ID, 7, final=False)
+    assert not session.over
+    session.lost()
+    assert len(drain(session)) == 2
+    session.linked(link("released"))
+    assert session.over
+    assert session.size == 0
+    assert drain(session) == []
+
+
+def test_a_final_goodbye_waits_until_its_last_inputs_are_applied() -> None:
+    session = greeted()
+    put(session, 1)
+    session.final = True
+    session.disconnect()
+    (item,) = drain(session)
+    assert isinstance(item, Input)
+    apply(session, 1)
+    assert drain(session) == [Lost("room", ID, 7, final=True)]
+
+
+def test_a_final_goodbye_does_not_wait_for_ever() -> None:
+    session = greeted()
+    put(session, 1)
+    session.final = True
+    session.disconnect()
+    drain(session)
+    for _ in range(LAST_PATIENCE):
+        session.sweep()
+    assert drain(session)[-1] == Lost("room", ID, 7, final=True)
+
+
+def test_a_lost_socket_is_not_told_of_before_the_connect_is_applied() -> None:
+    session = opened()
+    drain(session)
+    session.disconnect()
+    assert drain(session) == []
+    assert session.waiting
+    assert apply(session, 0) == []
+    assert drain(session) == [Lost("room", ID, 7)]
+
+
+def test_a_socket_lost_while_resuming_is_told_of_when_that_has_happened() -> None:
+    session = resuming()
+    drain(session)
+    session.disconnect()
+    assert drain(session) == []
+    assert session.linked(link("resumed", 5, 4)) == []
+    assert drain(session) == [Lost("room", ID, 9)]
+    assert session.linked(link("released")) == []
+    assert session.over
+
+
+@pytest.mark.parametrize("session", [opened(), resuming()])
+def test_a_connection_of_which_nobody_heard_ends_without_a_word(session: ResumableSession) -> None:
+    session.disconnect()
+    assert session.over
+    assert drain(session) == []
+
+
+def test_a_connection_that_another_has_taken_over_is_forgotten() -> None:
+    session = greeted()
+    put(session, 1)
+    session.linked(link("released"))
+    assert session.forgotten
+    assert session.size == 0
+    session.disconnect()
+    assert session.over

@@ -1,0 +1,460 @@
+"""Numbers of both directions: whatever is lost, repeated or reordered, everything arrives once and in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.protocol.session import FIRST_PATIENCE, HELD_LIMIT, LAST_PATIENCE, Limits, Session
+from shared.protocol.bus import (
+    AnyItem,
+    Applied,
+    Connect,
+    Disconnect,
+    Input,
+    Message,
+    Recipient,
+    Refused,
+    Replay,
+    decode_item,
+    encode_item,
+)
+from shared.protocol.protoo import Frame
+
+ID = "gateway-1.7"
+
+
+def opened() -> Session:
+    session = Session("room", ID, 7)
+    session.connect("alice", 1000)
+    return session
+
+
+def frame(id_: int | None = 1) -> Frame:
+    return Frame(request=id_ is not None, notification=id_ is None, id=id_, method="m")
+
+
+def drain(session: Session) -> list[AnyItem]:
+    items = []
+    while (item := session.take()) is not None:
+        items.append(decode_item(item))
+    return items
+
+
+def numbers(items: list[AnyItem]) -> list[int]:
+    return [0 if isinstance(item, Connect) else item.n for item in items if not isinstance(item, Replay)]
+
+
+def applied(n: int, out: int = 0, *, again: bool = False) -> Applied:
+    return Applied(7, ID, n, out, again)
+
+
+def message(out: int) -> Message:
+    return Message(b"%d" % out, [Recipient(7, ID, out)])
+
+
+def written(session: Session, *outs: int) -> list[int]:
+    return [int(ready.body) for out in outs for ready in session.receive(out, message(out))]
+
+
+def sweep_until_repeated(session: Session) -> int:
+    for sweeps in range(1, 2 * LAST_PATIENCE):
+        if session.sweep():
+            return sweeps
+    raise AssertionError("never repeated")
+
+
+# --- inputs -------------------------------------------------------------------------------------------------
+
+
+def test_inputs_are_numbered_from_connect_to_disconnect() -> None:
+    session = opened()
+    session.input(frame(5))
+    session.refuse(6, 413, "too large")
+    session.input(frame(None))
+    items = drain(session)
+    session.disconnect()
+    items += drain(session)
+    assert items == [
+        Connect("room", ID, 7, "alice", 1000),
+        Input("room", ID, 7, 1, "m", 5, b"{}"),
+        Refused("room", ID, 7, 2, 6, 413, "too large"),
+        Input("room", ID, 7, 3, "m", None, b"{}"),
+        Disconnect("room", ID, 7, 4),
+    ]
+
+
+def test_what_is_applied_is_freed_and_numbers_go_on() -> None:
+    session = opened()
+    session.input(frame())
+    drain(session)
+    session.applied(applied(1))
+    assert (session.unapplied, session.size) == (0, 0)
+    session.input(frame())
+    assert numbers(drain(session)) == [2]
+
+
+def test_after_a_loss_all_unapplied_inputs_come_again_in_order() -> None:
+    session = opened()
+    for _ in range(4):
+        session.input(frame())
+    drain(session)
+    session.applied(applied(1))
+    session.lost()
+    assert numbers(drain(session)) == [2, 3, 4]
+    assert not session.sendable
+
+
+def test_what_was_applied_meanwhile_does_not_come_again() -> None:
+    session = opened()
+    for _ in range(3):
+        session.input(frame())
+    drain(session)
+    session.lost()
+    session.applied(applied(2))
+    assert numbers(drain(session)) == [3]
+
+
+def test_again_repeats_once_until_something_moves() -> None:
+    session = opened()
+    for _ in range(3):
+        session.input(frame())
+    drain(session)
+    session.applied(applied(0, again=True))
+    assert numbers(drain(session)) == [1, 2, 3]
+    session.applied(applied(0, again=True))
+    assert drain(session) == []
+    session.applied(applied(1, again=True))
+    assert numbers(drain(session)) == [2, 3]
+
+
+def test_an_unknown_session_whose_connect_is_kept_begins_anew() -> None:
+    session = opened()
+    session.input(frame())
+    drain(session)
+    session.applied(applied(-1))
+    assert numbers(drain(session)) == [0, 1]
+    assert not session.forgotten
+
+
+def test_an_unknown_session_whose_connect_was_applied_is_forgotten() -> None:
+    session = opened()
+    drain(session)
+    session.applied(applied(0))
+    session.input(frame())
+    session.applied(applied(-1))
+    assert session.forgotten
+    assert drain(session) == []
+    session.disconnect()
+    assert session.over
+
+
+def test_a_closed_session_is_over_when_its_disconnect_is_applied() -> None:
+    session = opened()
+    drain(session)
+    session.disconnect()
+    session.applied(applied(0))
+    assert not session.over
+    session.applied(applied(1))
+    assert session.over
+
+
+def test_a_session_of_which_nobody_heard_ends_without_a_word() -> None:
+    session = opened()
+    session.disconnect()
+    assert session.over
+    assert drain(session) == []
+
+
+def test_bounds_count_items_and_bytes() -> None:
+    session = opened()
+    assert not session.beyond(Limits(items=2, size=10**6))
+    session.input(frame())
+    assert session.beyond(Limits(items=2, size=10**6))
+    assert session.beyond(Limits(items=10, size=session.size))
+    assert not session.within_half(Limits(items=2, size=10**6))
+    session.applied(applied(0))
+    assert session.within_half(Limits(items=2, size=10**6))
+
+
+def test_silence_repeats_with_growing_patience_until_progress() -> None:
+    session = opened()
+    drain(session)
+    patience = [sweep_until_repeated(session) for _ in range(4)]
+    assert patience == [FIRST_PATIENCE, 2 * FIRST_PATIENCE, LAST_PATIENCE, LAST_PATIENCE]
+    assert numbers(drain(session)) == [0]
+    session.input(frame())
+    session.applied(applied(0))
+    assert sweep_until_repeated(session) == FIRST_PATIENCE
+
+
+def test_an_idle_session_waits_for_nothing() -> None:
+    session = opened()
+    drain(session)
+    assert session.waiting
+    session.applied(applied(0))
+    assert not session.waiting
+
+
+# --- outputs ------------------------------------------------------------------------------------------------
+
+
+def test_outputs_in_order_pass_and_duplicates_do_not() -> None:
+    assert written(opened(), 1, 2, 2, 1, 3) == [1, 2, 3]
+
+
+def test_an_early_output_waits_and_a_replay_is_asked_for_once() -> None:
+    session = opened()
+    drain(session)
+    assert written(session, 1, 4, 3) == [1]
+    assert drain(session) == [Replay("room", ID, 7, 1)]
+    assert written(session, 2) == [2, 3, 4]
+    assert not session.missing
+
+
+def test_a_report_of_an_unseen_output_asks_for_a_replay() -> None:
+    session = opened()
+    drain(session)
+    session.applied(applied(0, out=2))
+    assert drain(session) == [Replay("room", ID, 7, 0)]
+    assert written(session, 1, 2) == [1, 2]
+    session.applied(applied(0, out=2))
+    assert drain(session) == []
+
+
+def test_an_unanswered_replay_is_asked_for_again() -> None:
+    session = opened()
+    drain(session)
+    session.applied(applied(0))
+    session.ask_replay()
+    drain(session)
+    sweep_until_repeated(session)
+    assert drain(session) == [Replay("room", ID, 7, 0)]
+    session.applied(applied(0))
+    assert not session.waiting
+
+
+def test_early_outputs_are_bounded_and_what_was_dropped_is_replayed() -> None:
+    session = opened()
+    drain(session)
+    last = HELD_LIMIT + 10
+    assert written(session, *range(2, last + 1)) == []
+    assert written(session, 1) == list(range(1, HELD_LIMIT + 2))
+    assert session.missing
+    drain(session)
+    sweep_until_repeated(session)
+    assert Replay("room", ID, 7, HELD_LIMIT + 1) in drain(session)
+    assert written(session, *range(1, last + 1)) == list(range(HELD_LIMIT + 2, last + 1))
+
+
+def test_an_unnumbered_message_passes_at_once() -> None:
+    session = opened()
+    assert written(session, 3, 0) == [0]
+
+
+def test_a_closed_session_writes_nothing() -> None:
+    session = opened()
+    drain(session)
+    session.disconnect()
+    assert written(session, 1, 0) == []
+
+
+# --- the whole ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Worker:
+    """The far end by the rules of `shared.protocol.bus`, with a stream of outputs that is never lost."""
+
+    last: int = -1
+    seen: list[int] = field(default_factory=list)
+    stream: list[Message] = field(default_factory=list)
+
+    def take(self, item: AnyItem) -> list[Message | Applied]:
+        match item:
+            case Replay():
+                return [*self.stream[item.after :], self.report()]
+            case Connect() | Input() | Refused() | Disconnect():
+                n = 0 if isinstance(item, Connect) else item.n
+            case _:
+                raise AssertionError(item)
+        if n > self.last + 1:
+            return [self.report(again=self.last >= 0)]
+        if n <= self.last:
+            return [self.report()]
+        self.last = n
+        self.seen.append(n)
+        new = [message(len(self.stream) + 1 + more) for more in range(1 + n % 3)]
+        self.stream += new
+        return [*new, self.report()]
+
+    def report(self, *, again: bool = False) -> Applied:
+        return applied(self.last, len(self.stream), again=again)
+
+
+@dataclass
+class Wires:
+    """A session, a worker, and what is under way between them."""
+
+    session: Session = field(default_factory=opened)
+    worker: Worker = field(default_factory=Worker)
+    up: list[AnyItem] = field(default_factory=list)
+    down: list[Message | Applied] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+    sent: int = 1
+    known: bool = False
+
+    def client_sends(self, _: int) -> None:
+        self.session.input(frame())
+        self.sent += 1
+
+    def publish(self, count: int) -> None:
+        for _ in range(count):
+            if (item := self.session.take()) is not None:
+                self.up.append(decode_item(item))
+
+    def work(self, at: int) -> None:
+        if self.up:
+            self.down += self.worker.take(self.up.pop(at % len(self.up)))
+
+    def deliver(self, at: int) -> None:
+        if self.down:
+            match self.down.pop(at % len(self.down)):
+                case Message() as one:
+                    self.written += [int(ready.body) for ready in self.session.receive(one.to[0].out, one)]
+                case Applied(n=-1) if self.known:
+                    pass  # come late, it ends the session: the client connects again, which is no loss
+                case Applied() as report:
+                    self.known |= report.n >= 0
+                    self.session.applied(report)
+
+    def lose_up(self, at: int) -> None:
+        if self.up:
+            del self.up[at % len(self.up)]
+
+    def lose_down(self, at: int) -> None:
+        if self.down:
+            del self.down[at % len(self.down)]
+
+    def repeat_up(self, at: int) -> None:
+        if self.up:
+            self.up.append(self.up[at % len(self.up)])
+
+    def repeat_down(self, at: int) -> None:
+        if self.down:
+            self.down.append(self.down[at % len(self.down)])
+
+    def reconnect(self, _: int) -> None:
+        self.session.lost()
+
+    def lose_queue(self, _: int) -> None:
+        self.down.clear()
+        self.session.ask_replay()
+
+    def sweep(self, count: int) -> None:
+        for _ in range(count):
+            if self.session.waiting:
+                self.session.sweep()
+
+    def calm(self) -> None:
+        """From here on nothing is lost; silence is noticed."""
+        for _ in range(100):
+            while self.session.sendable or self.up or self.down:
+                self.publish(1)
+                self.work(0)
+                self.deliver(0)
+            if not self.session.waiting:
+                return
+            self.session.sweep()
+        raise AssertionError("no end")
+
+
+FAULTS: list[Callable[[Wires, int], None]] = [
+    Wires.client_sends,
+    Wires.publish,
+    Wires.publish,
+    Wires.work,
+    Wires.work,
+    Wires.deliver,
+    Wires.deliver,
+    Wires.lose_up,
+    Wires.lose_down,
+    Wires.repeat_up,
+    Wires.repeat_down,
+    Wires.reconnect,
+    Wires.lose_queue,
+    Wires.sweep,
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 9)), min_size=10, max_size=100),
+    st.booleans(),
+)
+def test_everything_arrives_once_and_in_order_whatever_happens(
+    steps: list[tuple[Callable[[Wires, int], None], int]], leave: bool
+) -> None:
+    wires = Wires()
+    for _ in range(5):
+        wires.client_sends(0)
+    for step, argument in steps:
+        step(wires, argument)
+    wires.calm()
+    assert wires.worker.seen == list(range(wires.sent))
+    assert wires.written == list(range(1, len(wires.worker.stream) + 1))
+    assert wires.session.size == 0
+    if leave:
+        wires.session.disconnect()
+        wires.calm()
+        assert wires.session.over
+        assert wires.worker.seen == list(range(wires.sent + 1))
+
+
+@pytest.mark.parametrize("order", [[1, 2, 3], [3, 2, 1], [2, 1, 3], [2, 2, 3, 1, 1]])
+def test_a_close_keeps_its_place_among_the_outputs(order: list[int]) -> None:
+    session = opened()
+    messages = {1: message(1), 2: message(2), 3: Message(b"3", [Recipient(7, ID, 3)], close=4000)}
+    ready = [one for out in order for one in session.receive(out, messages[out])]
+    assert [(one.body, one.close) for one in ready] == [(b"1", 0), (b"2", 0), (b"3", 4000)]
+
+
+# --- the broker is away ----------------------------------------------------------------------------------------
+
+
+def test_requests_that_nobody_has_heard_of_are_taken_back_once_and_keep_their_numbers() -> None:
+    session = opened()
+    session.input(frame(1))
+    drain(session)
+    session.input(frame(2))
+    session.input(frame(None))
+    session.refuse(3, 429, "too many")
+    session.input(frame(4))
+
+    assert session.take_back() == [2, 4]
+    assert session.take_back() == []
+    session.input(frame(5))
+    assert session.take_back() == [5]
+
+    session.lost()
+    items = drain(session)
+    assert numbers(items) == [0, 1, 2, 3, 4, 5, 6]
+    assert [item.id for item in items if isinstance(item, Input)] == [1, None]
+    assert [(item.id, item.code) for item in items if isinstance(item, Refused)] == [
+        (None, 503),
+        (3, 429),
+        (None, 503),
+        (None, 503),
+    ]
+    assert session.size == sum(len(encode_item(item)) for item in items)  # type: ignore[arg-type]
+
+
+def test_what_was_published_is_not_taken_back() -> None:
+    session = opened()
+    session.input(frame(1))
+    drain(session)
+    session.applied(applied(0))
+    session.lost()
+    assert session.take_back() == []

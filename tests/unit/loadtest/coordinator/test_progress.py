@@ -1,0 +1,52 @@
+"""What is shown while it runs."""
+
+import io
+import time
+
+from rich.console import Console
+
+from loadtest.coordinator.progress import EVERY, Progress
+from loadtest.coordinator.run import Run, Task
+from loadtest.generator.generator import Tick
+from loadtest.generator.measurements import Measured
+from loadtest.generator.profiles import PROFILES
+
+
+def run() -> Run:
+    task = Task(["ws://h:1"], 2, 3, 1.0, 9.0, "calls", PROFILES["calls"], None, 2, "s")
+    made = Run(task, began=time.monotonic() - EVERY)
+    measured = Measured()
+    measured.answered("join", 0.02)
+    measured.wrong("lost", "nobody told bob", 1.0)
+    for process, phase in ((0, "load"), (1, "ramp")):
+        made.add(process, Tick(4, phase, 3, 2, 1, measured.dump()))
+    return made
+
+
+def test_without_a_terminal_there_is_a_line_every_few_seconds() -> None:
+    out = io.StringIO()
+    progress = Progress(Console(file=out))
+    with progress.shown:
+        progress.show(run(), 2)
+        progress.show(run(), 2)
+    assert out.getvalue() == (
+        "    5 s ramp: 6 connected, 4 joined; 2 requests/s p50 20 ms p99 20 ms, 0 notifications/s p99 0 µs; 2 lost\n"
+    )
+
+
+def test_a_second_that_not_every_generator_has_told_of_is_not_shown() -> None:
+    out = io.StringIO()
+    Progress(Console(file=out)).show(run(), 3)
+    assert out.getvalue() == ""
+
+
+def test_on_a_terminal_it_is_a_table_with_a_bar_on_a_line_of_its_own() -> None:
+    out = io.StringIO()
+    progress = Progress(Console(file=out, force_terminal=True, width=100, color_system=None))
+    with progress.shown:
+        progress.show(run(), 2)
+    said = out.getvalue()
+    assert "calls: ramp, 5 of 10 s" in said
+    assert "2 lost" in said
+    bar = next(line for line in said.splitlines() if "━━━" in line)
+    assert "connected" not in bar

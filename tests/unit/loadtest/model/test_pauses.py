@@ -1,0 +1,88 @@
+"""Pauses and resumes of a producer, as those who receive it are told."""
+
+from loadtest.model.pauses import Listener, Turns, listen
+
+
+class Told:
+    """A consumer that was enabled while nothing was under way."""
+
+    def __init__(self, before: int = 0) -> None:
+        self.kinds: list[str] = []
+        self.turns = Turns(before, before)
+        self.listener = self.enabled(before, paused=bool(before % 2))
+
+    def enabled(self, answered: int, *, paused: bool) -> Listener:
+        return listen("consumer 1", self.turns, answered, paused, self.wrong)
+
+    def wrong(self, kind: str, _: str) -> None:
+        self.kinds.append(kind)
+
+    def turn(self, times: int = 1) -> None:
+        self.turns.asked += times
+        self.turns.answered += times
+
+    def leave(self) -> list[str]:
+        self.listener.leave(self.turns.answered, self.turns.asked, self.wrong)
+        return self.kinds
+
+
+def test_told_of_each_turn_it_is_right() -> None:
+    for before in (0, 1, 7):
+        told = Told(before)
+        for n in range(before + 1, before + 5):
+            told.turn()
+            told.listener.hear(bool(n % 2), told.wrong)
+        assert told.leave() == []
+
+
+def test_two_that_never_came_are_lost() -> None:
+    told = Told()
+    told.turn(3)
+    told.listener.hear(True, told.wrong)
+    assert told.leave() == ["lost"]
+
+
+def test_the_last_one_that_never_came_is_lost() -> None:
+    told = Told()
+    told.turn(2)
+    told.listener.hear(True, told.wrong)
+    assert told.leave() == ["lost"]
+
+
+def test_the_same_twice_is_unlike() -> None:
+    told = Told()
+    told.turn()
+    told.listener.hear(True, told.wrong)
+    told.listener.hear(True, told.wrong)
+    assert "unlike" in told.kinds
+
+
+def test_more_than_were_asked_for_are_duplicated() -> None:
+    told = Told()
+    told.turn()
+    told.listener.hear(True, told.wrong)
+    told.listener.hear(False, told.wrong)
+    assert told.kinds == ["duplicated"]
+
+
+def test_enabled_with_the_wrong_state_is_unlike() -> None:
+    told = Told(2)
+    told.enabled(2, paused=True)
+    assert told.kinds == ["unlike"]
+
+
+def test_what_was_under_way_while_it_was_enabled_may_have_come_before_or_after() -> None:
+    for seen in (0, 1, 2):
+        told = Told()
+        told.turns = Turns(asked=2, answered=0)
+        told.listener = told.enabled(0, paused=bool((2 - seen) % 2))
+        told.turns.answered = 2
+        for n in range(3 - seen, 3):
+            told.listener.hear(bool(n % 2), told.wrong)
+        assert told.leave() == [], seen
+
+
+def test_who_leaves_need_not_be_told_what_was_under_way() -> None:
+    told = Told()
+    told.turns.asked = 1
+    assert told.leave() == []

@@ -1,0 +1,55 @@
+"""What a room offers."""
+
+import msgspec
+import pytest
+
+from roomworker.core.rtp import codecs
+from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES as ROOM
+from roomworker.core.rtp.codecs import RoomCodec, room_capabilities
+from shared.protocol.rtp import RtpCodecCapability
+
+
+def room_codec(name: str) -> RtpCodecCapability:
+    return next(codec for codec in ROOM.codecs if codec.name == name)
+
+
+def test_the_room_offers_opus_and_vp8_before_other_video() -> None:
+    offered = [(codec.name, codec.preferred_payload_type, codec.parameters.get("apt")) for codec in ROOM.codecs]
+    assert offered == [
+        ("opus", 100, None),
+        ("VP8", 101, None),
+        ("rtx", 102, 101),
+        ("H264", 103, None),
+        ("rtx", 104, 103),
+        ("VP9", 105, None),
+        ("rtx", 106, 105),
+    ]
+    assert room_codec("opus").channels == 2
+    h264 = room_codec("H264").parameters
+    assert (h264["packetization-mode"], h264["profile-level-id"]) == (1, "42e01f")
+
+
+def test_the_room_offers_the_engines_extension_ids_and_no_others() -> None:
+    assert {(extension.uri, extension.preferred_id) for extension in ROOM.header_extensions} == {
+        (codecs.ABS_SEND_TIME, 4),
+        (codecs.AUDIO_LEVEL, 10),
+        (codecs.VIDEO_ORIENTATION, 11),
+        (codecs.RTP_STREAM_ID, 2),
+    }
+
+
+def test_the_rooms_capabilities_on_the_wire_have_no_null_and_no_channels_for_video() -> None:
+    data = msgspec.json.decode(msgspec.json.encode(ROOM))
+    assert data["codecs"][1]["rtcpFeedback"] == [
+        {"type": "nack"},
+        {"type": "nack", "parameter": "pli"},
+        {"type": "ccm", "parameter": "fir"},
+        {"type": "goog-remb"},
+    ]
+    assert "channels" not in data["codecs"][1]
+    assert None not in [value for codec in data["codecs"] for value in codec.values()]
+
+
+def test_more_codecs_than_payload_types_are_refused() -> None:
+    with pytest.raises(ValueError, match="payload types"):
+        room_capabilities([RoomCodec("video", "VP8", 90000)] * 17)

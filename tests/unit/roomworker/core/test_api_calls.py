@@ -1,0 +1,512 @@
+"""What the application's server does to a room: who is told what, what the media node is told, and once only."""
+
+from typing import Any
+
+import pytest
+
+from roomworker.core import api_calls
+from roomworker.core.room import Room
+from shared.protocol import media
+from shared.protocol.actions import InspectRoom
+from tests.unit.roomworker.backend import OK, Backend, Call
+from tests.unit.roomworker.kit import Json, World
+
+ANY_JSON = ["null", "false", "0", '""', '{"a":[1,null,"é"]}', "1e400", "[ 1 ,2]", "12345678901234567890123"]
+"""Written as they are to come out: passed on, never parsed."""
+
+
+# --- producers ----------------------------------------------------------------------------------------------------
+
+
+def test_pausing_a_producer_tells_its_sender_and_those_who_have_it_enabled() -> None:
+    call = Call()
+
+    call.backend.do("pauseProducer", peer="alice", id=10, appData="why")
+    assert call.heard == {"alice": ["producerPaused"], "bob": ["consumerPaused"]}
+    assert call.alice.told("producerPaused") == [{"id": 10, "appData": "why"}]
+    assert call.bob.told("consumerPaused") == [{"id": call.consumer, "peerName": "alice"}]
+    assert call.ordered == [(media.Pause, call.source)]
+
+    call.hush()
+    call.backend.do("resumeProducer", peer="alice", id=10)
+    assert call.alice.told("producerResumed") == [{"id": 10}]
+    assert call.bob.told("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
+    assert call.ordered == [(media.Resume, call.source)]
+
+
+def test_pausing_a_producer_that_its_sender_paused_tells_him_alone() -> None:
+    call = Call()
+    call.alice.notify("pauseProducer", id=10)
+    call.hush()
+
+    call.backend.do("pauseProducer", peer="alice", id=10)
+    call.alice.notify("resumeProducer", id=10)
+
+    assert call.heard == {"alice": ["producerPaused"]}
+    assert call.ordered == []
+    call.backend.do("resumeProducer", peer="alice", id=10)
+    assert call.heard == {"alice": ["producerPaused", "producerResumed"], "bob": ["consumerResumed"]}
+    assert call.ordered == [(media.Resume, call.source)]
+
+
+def test_closing_a_producer_tells_its_sender_and_all_others() -> None:
+    call = Call()
+    source = call.source
+
+    call.backend.do("closeProducer", peer="alice", id=10, appData={"rule": 7})
+
+    closed = {"id": call.consumer, "peerName": "alice"}
+    assert call.alice.told("producerClosed") == [{"id": 10, "appData": {"rule": 7}}]
+    assert call.bob.told("consumerClosed") == call.carol.told("consumerClosed") == [closed]
+    assert call.heard == {"alice": ["producerClosed"], "bob": ["consumerClosed"], "carol": ["consumerClosed"]}
+    assert call.ordered == [(media.Close, source)]
+    assert call.backend.call("closeProducer", peer="alice", id=10) == (404, "id: no producer 10")
+
+
+# --- consumers ----------------------------------------------------------------------------------------------------
+
+
+def test_pausing_a_consumer_tells_its_peer_alone() -> None:
+    call = Call()
+
+    call.backend.do("pauseConsumer", peer="bob", id=call.consumer, appData=[1])
+    assert call.heard == {"bob": ["consumerPaused"]}
+    assert call.bob.told("consumerPaused") == [{"id": call.consumer, "peerName": "alice", "appData": [1]}]
+    assert call.ordered == [(media.Pause, call.fed)]
+
+    call.hush()
+    call.backend.do("resumeConsumer", peer="bob", id=call.consumer)
+    assert call.bob.told("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
+    assert call.ordered == [(media.Resume, call.fed)]
+
+
+def test_a_consumer_that_is_not_enabled_is_paused_untold_and_starts_paused() -> None:
+    call = Call()
+
+    call.backend.do("pauseConsumer", peer="carol", id=call.consumer)
+    assert (call.heard, call.ordered) == ({}, [])
+
+    assert call.carol.enable(call.consumer)["data"]["paused"] is True
+    consumed = call.world.requests[-1]
+    assert isinstance(consumed, media.Consume)
+    assert consumed.paused
+
+
+def test_a_consumer_whose_source_is_paused_is_paused_untold() -> None:
+    """As the published Consumer: it makes no difference to the receiver."""
+    call = Call()
+    call.alice.notify("pauseProducer", id=10)
+    call.hush()
+
+    call.backend.do("pauseConsumer", peer="bob", id=call.consumer)
+    assert (call.heard, call.ordered) == ({}, [(media.Pause, call.fed)])
+
+    call.alice.notify("resumeProducer", id=10)
+    assert call.heard == {}, "paused by the server anyway"
+
+
+def test_a_consumer_that_its_peer_paused_stays_paused_when_the_server_resumes_it() -> None:
+    call = Call()
+    call.bob.notify("pauseConsumer", id=call.consumer)
+    call.hush()
+
+    call.backend.do("pauseConsumer", peer="bob", id=call.consumer)
+    call.backend.do("resumeConsumer", peer="bob", id=call.consumer)
+
+    assert call.heard == {"bob": ["consumerPaused", "consumerResumed"]}
+    assert call.ordered == []
+
+
+def test_setting_a_consumers_profile_tells_its_peer_enabled_or_not() -> None:
+    call = Call("video")
+
+    for peer in ("bob", "carol"):
+        call.backend.do("setConsumerProfile", peer=peer, id=call.consumer, profile="low")
+
+    told = [{"id": call.consumer, "peerName": "alice", "profile": "low"}]
+    assert call.bob.told("consumerPreferredProfileSet") == told
+    assert call.carol.told("consumerPreferredProfileSet") == told
+    assert call.ordered == [(media.SetPreferredProfile, call.fed)]
+    assert call.carol.enable(call.consumer)["data"]["preferredProfile"] == "low"
+
+
+def test_a_key_frame_is_requested_for_video_that_flows_only() -> None:
+    call = Call("video")
+
+    call.backend.do("requestKeyFrame", peer="bob", id=call.consumer)
+    assert call.ordered == [(media.RequestKeyFrame, call.fed)]
+
+    refused = (409, f"id: consumer {call.consumer} is sending no video")
+    assert call.backend.call("requestKeyFrame", peer="carol", id=call.consumer) == refused
+    call.bob.notify("pauseConsumer", id=call.consumer)
+    assert call.backend.call("requestKeyFrame", peer="bob", id=call.consumer) == refused
+    sound = Call()
+    assert sound.backend.call("requestKeyFrame", peer="bob", id=sound.consumer) == refused
+
+
+# --- transports ---------------------------------------------------------------------------------------------------
+
+
+def test_closing_a_transport_tells_its_peer_and_closes_what_it_sends() -> None:
+    call = Call()
+    engine = call.world.room.peers["alice"].transports[1].engine
+
+    call.backend.do("closeTransport", peer="alice", id=1, appData=None)
+
+    assert call.alice.told("transportClosed") == [{"id": 1, "appData": None}]
+    assert call.heard == {"alice": ["transportClosed"], "bob": ["consumerClosed"], "carol": ["consumerClosed"]}
+    assert call.ordered == [(media.Close, engine)]
+
+
+def test_closing_a_receiving_transport_leaves_its_consumers_to_be_enabled_on_another() -> None:
+    call = Call()
+
+    call.backend.do("closeTransport", peer="bob", id=2)
+
+    assert call.heard == {"bob": ["transportClosed"]}
+    call.bob.ask("createTransport", id=2, direction="recv")
+    assert call.bob.enable(call.consumer)["ok"]
+
+
+def test_a_sending_transport_may_be_given_a_greatest_bitrate() -> None:
+    call = Call()
+    engine = call.world.room.peers["alice"].transports[1].engine
+
+    call.backend.do("setMaxBitrate", peer="alice", id=1, bitrate=500_000)
+
+    assert call.heard == {}
+    (order,) = call.world.orders
+    assert isinstance(order, media.SetMaxIncomingBitrate)
+    assert (order.object, order.bitrate) == (engine, 500_000)
+    assert call.backend.call("setMaxBitrate", peer="bob", id=2, bitrate=1) == (
+        409,
+        "id: transport 2 is for receiving",
+    )
+
+
+# --- peers --------------------------------------------------------------------------------------------------------
+
+
+def test_closing_a_peer_tells_him_closes_his_socket_for_good_and_tells_the_others() -> None:
+    call = Call()
+
+    call.backend.do("closePeer", peer="alice", appData={"why": "noise"})
+
+    assert call.alice.told("closed") == [{"appData": {"why": "noise"}}]
+    assert (call.alice.closed, call.alice.sent[-1].close) == (4000, 4000)
+    assert call.heard == {"alice": ["closed"], "bob": ["peerClosed"], "carol": ["peerClosed"]}
+    assert call.bob.told("peerClosed") == [{"name": "alice", "appData": {"why": "noise"}}]
+    assert list(call.world.room.session_of) == ["bob", "carol"]
+    assert call.world.room.peers["bob"].consumers == {}
+
+
+def test_closing_a_peer_that_has_not_joined_closes_his_socket_and_nobody_hears() -> None:
+    call = Call()
+    dave = call.world.connected("dave")
+
+    call.backend.do("closePeer", peer="dave")
+
+    assert dave.closed == 4000
+    assert dave.notifications == []
+    assert call.heard == {}
+    assert call.backend.call("closePeer", peer="dave") == (404, "peer: no peer 'dave'")
+
+
+def test_what_is_under_way_for_a_closed_peer_is_given_up_and_released() -> None:
+    call = Call()
+    call.world.prompt = False
+    call.alice.request("createTransport", id=3, direction="send")
+    (asked,) = call.world.asked
+
+    call.backend.send(call.backend.item("closePeer", peer="alice"))
+    call.world.answer()
+    call.world.commit()
+
+    assert isinstance(asked.request, media.CreateTransport)
+    assert asked.request.transport in [order.object for order in call.world.orders]
+    assert not call.world.jobs
+
+
+# --- nothing, and what is not there -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("twice", "fields"),
+    [
+        ("pauseProducer", {"peer": "alice", "id": 10}),
+        ("resumeProducer", {"peer": "alice", "id": 10}),
+        ("pauseConsumer", {"peer": "bob", "id": None}),
+        ("resumeConsumer", {"peer": "bob", "id": None}),
+        ("setConsumerProfile", {"peer": "bob", "id": None, "profile": "low"}),
+        ("setConsumerProfile", {"peer": "bob", "id": None, "profile": "default"}),
+    ],
+)
+def test_what_changes_nothing_tells_nobody(twice: str, fields: Json) -> None:
+    call = Call("video")
+    fields = {**fields, "id": fields["id"] or call.consumer}
+    call.backend.do(twice, **fields)
+    call.hush()
+
+    call.backend.do(twice, **fields)
+
+    assert (call.heard, call.ordered) == ({}, [])
+
+
+NAMING_A_PEER: list[tuple[str, Json]] = [
+    ("inspectPeer", {}),
+    ("closePeer", {}),
+    ("closeTransport", {"id": 1}),
+    ("setMaxBitrate", {"id": 1, "bitrate": 1}),
+    ("pauseProducer", {"id": 10}),
+    ("resumeProducer", {"id": 10}),
+    ("closeProducer", {"id": 10}),
+    ("pauseConsumer", {"id": 1}),
+    ("resumeConsumer", {"id": 1}),
+    ("setConsumerProfile", {"id": 1, "profile": "low"}),
+    ("requestKeyFrame", {"id": 1}),
+    ("sendMessage", {"data": 1}),
+]
+
+
+@pytest.mark.parametrize(("do", "fields"), NAMING_A_PEER)
+def test_a_peer_that_is_not_there_is_named(do: str, fields: Json) -> None:
+    assert Call().backend.call(do, peer="zoe", **fields) == (404, "peer: no peer 'zoe'")
+
+
+@pytest.mark.parametrize(("do", "fields"), [(do, fields) for do, fields in NAMING_A_PEER if "id" in fields])
+def test_an_object_that_is_not_there_is_named(do: str, fields: Json) -> None:
+    code, reason = Call().backend.call(do, peer="alice", **{**fields, "id": 77})
+
+    assert code == 404
+    assert reason.startswith("id: no ")
+    assert reason.endswith(" 77")
+
+
+@pytest.mark.parametrize(("do", "fields"), [*NAMING_A_PEER, ("inspectRoom", {}), ("closeRoom", {})])
+def test_a_room_that_is_not_there_is_named_and_stays_away(do: str, fields: Json) -> None:
+    world = World()
+
+    assert Backend(world).call(do, **{"peer": "alice", **fields}) == (404, "room: no room 'room'")
+    assert (world.fields, world.n, world.jobs) == ({}, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("action", "field"),
+    [
+        ("{", "action"),
+        ("[]", "data"),
+        ('{"peer":"alice"}', "do"),
+        ('{"do":"dance"}', "do"),
+        ('{"do":"closeProducer","peer":"alice"}', "id"),
+        ('{"do":"closeProducer","peer":"alice","id":"10"}', "id"),
+        ('{"do":"closePeer","peer":""}', "peer"),
+        ('{"do":"setConsumerProfile","peer":"bob","id":1,"profile":"best"}', "profile"),
+        ('{"do":"setMaxBitrate","peer":"alice","id":1,"bitrate":-1}', "bitrate"),
+        ('{"do":"createRoom","limits":{"peers":0}}', "limits.peers"),
+        ('{"do":"closeRoom","appData":' + "[" * 100_000 + "}", "action"),
+    ],
+)
+def test_an_action_that_cannot_be_read_is_refused_with_its_field(action: str, field: str) -> None:
+    call = Call()
+
+    code, reason = call.backend.raw(action)
+
+    assert code == 400
+    assert reason.startswith(f"{field}: ")
+    assert call.heard == {}
+
+
+# --- appData ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ANY_JSON)
+@pytest.mark.parametrize(
+    ("do", "fields", "to"),
+    [
+        ("pauseProducer", '"peer":"alice","id":10', "alice"),
+        ("closeProducer", '"peer":"alice","id":10', "alice"),
+        ("pauseConsumer", '"peer":"bob","id":%d', "bob"),
+        ("closeTransport", '"peer":"alice","id":1', "alice"),
+        ("closePeer", '"peer":"alice"', "alice"),
+        ("closePeer", '"peer":"alice"', "bob"),
+        ("closeRoom", "", "carol"),
+    ],
+)
+def test_app_data_is_passed_on_as_it_was_written(do: str, fields: str, to: str, value: str) -> None:
+    call = Call()
+    fields = fields.replace("%d", str(call.consumer))
+
+    code, _ = call.backend.raw(f'{{"do":"{do}",{fields}{"," if fields else ""}"appData":{value}}}')
+
+    assert code == OK
+    receiver = next(it for it in (call.alice, call.bob, call.carol) if it.peer == to)
+    bodies = [sent.body.decode() for sent in receiver.sent if not sent.close]
+    assert [body for body in bodies if f'"appData":{value}}}' in body], bodies
+
+
+@pytest.mark.parametrize("do", ["closePeer", "closeRoom"])
+def test_app_data_that_is_absent_stays_absent(do: str) -> None:
+    call = Call()
+
+    call.backend.do(do, **({"peer": "alice"} if do == "closePeer" else {}))
+
+    assert call.alice.told("closed") == [{}]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def test_a_room_is_read_as_it_is() -> None:
+    call = Call()
+    call.world.connected("dave")
+    call.world.joined("eve", spy=True, appData={"role": "recorder"})
+
+    assert call.backend.do("inspectRoom") == {
+        "name": "room",
+        "connections": 5,
+        "peers": [
+            {"name": "alice", "spy": False, "transports": 1, "producers": 1},
+            {"name": "bob", "spy": False, "transports": 1, "producers": 0},
+            {"name": "carol", "spy": False, "transports": 1, "producers": 0},
+            {"name": "eve", "spy": True, "transports": 0, "producers": 0, "appData": {"role": "recorder"}},
+        ],
+        "mediaNode": "node",
+        "codecs": ["opus", "VP8", "H264", "VP9"],
+        "limits": {"peers": 500, "transportsPerPeer": 16, "producersPerPeer": 32, "maxIncomingBitrate": 0},
+    }
+
+
+def test_a_peer_is_read_as_it_is() -> None:
+    call = Call("video")
+    call.backend.do("pauseProducer", peer="alice", id=10)
+    call.bob.notify("pauseConsumer", id=call.consumer)
+    call.backend.do("setConsumerProfile", peer="bob", id=call.consumer, profile="low")
+
+    assert call.backend.do("inspectPeer", peer="alice") == {
+        "name": "alice",
+        "gateway": "gateway",
+        "spy": False,
+        "transports": [{"id": 1, "direction": "send", "connected": True}],
+        "producers": [
+            {
+                "id": 10,
+                "consumerId": call.consumer,
+                "kind": "video",
+                "transportId": 1,
+                "locallyPaused": True,
+                "remotelyPaused": False,
+                "profiles": ["low", "high"],
+            }
+        ],
+        "consumers": [],
+    }
+    consumer = {
+        "id": call.consumer,
+        "kind": "video",
+        "sourcePeer": "alice",
+        "transportId": 2,
+        "locallyPaused": False,
+        "remotelyPaused": True,
+        "sourcePaused": True,
+        "preferredProfile": "low",
+        "effectiveProfile": "default",
+    }
+    assert call.backend.do("inspectPeer", peer="bob")["consumers"] == [consumer]
+    untouched = call.backend.do("inspectPeer", peer="carol")["consumers"]
+    assert [(it["id"], it["transportId"], it["effectiveProfile"]) for it in untouched] == [
+        (call.consumer, None, None)
+    ]
+
+
+def test_reading_is_answered_without_a_commit_and_always_anew() -> None:
+    call = Call()
+    before = call.world.n
+
+    first = call.backend.call("inspectRoom", key="same")
+    assert call.world.n == before
+    assert not call.world.jobs
+    call.bob.notify("leave")
+
+    assert call.backend.call("inspectRoom", key="same") != first
+
+
+# --- once ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_the_same_key_is_answered_the_same_and_done_once(crash: bool) -> None:
+    call = Call()
+    first = call.backend.call("pauseProducer", key="k", peer="alice", id=10)
+    call.backend.do("resumeProducer", peer="alice", id=10)
+    call.hush()
+    if crash:
+        call.world.crash()
+
+    assert call.backend.call("pauseProducer", key="k", peer="alice", id=10) == first == (OK, {})
+    assert (call.heard, call.ordered) == ({}, [])
+    assert call.backend.call("closeRoom", key="k") == first, "whatever it asks for"
+
+
+def test_what_was_refused_is_tried_again() -> None:
+    call = Call()
+    assert call.backend.call("pauseProducer", key="k", peer="alice", id=11)[0] == 404
+    call.alice.produce(11)
+
+    assert call.backend.call("pauseProducer", key="k", peer="alice", id=11) == (OK, {})
+    assert call.alice.told("producerPaused") == [{"id": 11}]
+
+
+def test_a_call_is_answered_when_its_effect_is_committed() -> None:
+    call = Call()
+    call.world.prompt = False
+
+    n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
+    assert call.world.take()
+    call.world.store()
+    assert call.backend.answers(n) == []
+    call.world.finish()
+
+    assert call.backend.answer(n) == (OK, {})
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_call_that_the_worker_dies_over_is_done_and_answered_once(stored: bool) -> None:
+    call = Call()
+    call.world.prompt = False
+    n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
+    assert call.world.take()
+    if stored:
+        call.world.store()
+
+    call.world.crash()
+    call.world.commit()
+
+    assert call.backend.answer(n) == (OK, {})
+    assert call.alice.methods == ["producerPaused"]
+    assert not call.world.jobs
+
+
+def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(room: Room, action: Any) -> None:
+        room.take_number()
+        raise ZeroDivisionError
+
+    call = Call()
+    numbers = call.world.room.meta.numbers
+    monkeypatch.setitem(api_calls.HANDLERS, InspectRoom, broken)
+
+    assert call.backend.call("inspectRoom")[0] == 500
+    assert call.world.room.meta.numbers == numbers
+    assert not call.world.jobs
+    assert not call.world.poisoned
+
+
+def test_ordering_with_what_clients_send_is_the_order_of_arrival() -> None:
+    call = Call()
+    call.world.prompt = False
+    call.alice.notify("closeProducer", id=10)
+
+    n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
+    call.world.commit()
+
+    assert call.backend.answer(n) == (404, "id: no producer 10")

@@ -1,0 +1,195 @@
+"""Any JSON at any method: an error that names a field, and a room that is as before."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roomworker.core.dispatch import PEER_HANDLERS
+from shared.protocol import client
+from tests.unit.roomworker.kit import CAPABILITIES, DTLS, OPUS, VP8, Client, World, error_of, snapshot
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "queryRoom": {},
+    "join": {"peerName": "alice", "rtpCapabilities": CAPABILITIES},
+    "createTransport": {"id": 5, "direction": "send", "options": {"udp": True}, "dtlsParameters": DTLS},
+    "restartTransport": {"id": 1},
+    "createProducer": {"id": 5, "kind": "video", "transportId": 1, "rtpParameters": VP8, "paused": False},
+    "enableConsumer": {"id": 2, "transportId": 1, "paused": False, "preferredProfile": "low"},
+}
+NOTIFICATIONS: dict[str, dict[str, Any]] = {
+    "leave": {},
+    "updateTransport": {"id": 1, "dtlsParameters": DTLS},
+    "closeTransport": {"id": 1},
+    "pauseProducer": {"id": 10},
+    "resumeProducer": {"id": 10},
+    "closeProducer": {"id": 10},
+    "pauseConsumer": {"id": 2},
+    "resumeConsumer": {"id": 2},
+    "setConsumerPreferredProfile": {"id": 2, "profile": "low"},
+    "updateProducer": {"id": 10, "rtpParameters": OPUS},
+    **{
+        f"{do}{what}Stats": {"id": 1}
+        for do in ("enable", "disable")
+        for what in ("Transport", "Producer", "Consumer")
+    },
+}
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def room() -> tuple[World, Client]:
+    """alice in a call with bob, so that there is something to break."""
+    world = World()
+    bob = world.sending("bob")
+    alice = world.sending("alice")
+    bob.produce(10)
+    alice.produce(10)
+    return world, alice
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """All places in a message."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, child in inner for found in paths(child, (*path, key)))]
+
+
+def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
+    if not path:
+        return by
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], by)
+    return copy
+
+
+def check(world: World, alice: Client, answer: dict[str, Any], before: dict[str, Any]) -> None:
+    if answer.get("ok"):
+        return
+    code, reason = error_of(answer)
+    assert code in (400, 403, 404, 409), answer
+    field, _, what = reason.partition(":")
+    assert all((field.strip(), what.strip())), f"names no field: {reason}"
+    after = snapshot(world.room)
+    for records in (before, after):
+        records.pop(f"session|{alice.peer}")
+    assert after == before
+
+
+@settings(max_examples=250, deadline=None)
+@given(method=st.sampled_from(sorted(REQUESTS)), data=st.data(), by=JSON)
+def test_any_value_at_any_place_of_a_request_is_taken_or_refused_with_its_field(
+    method: str, data: st.DataObject, by: Any
+) -> None:
+    world, alice = room()
+    if method == "join":
+        alice = world.connected("alice")
+    message = {"method": method, **REQUESTS[method]}
+    path = data.draw(st.sampled_from(paths(message)))
+    before = snapshot(world.room)
+
+    alice.ids += 1
+    body = json.dumps(replaced(message, path, by)).encode()
+    world.receive(alice.input(client.REQUEST, alice.ids, body))
+
+    (answer,) = alice.answers(alice.ids)
+    check(world, alice, answer, before)
+    assert not world.defects
+    assert snapshot(world.reloaded()) == snapshot(world.room)
+
+
+@settings(max_examples=150, deadline=None)
+@given(method=st.sampled_from(sorted(NOTIFICATIONS)), data=st.data(), by=JSON)
+def test_any_value_at_any_place_of_a_notification_does_no_harm(method: str, data: st.DataObject, by: Any) -> None:
+    world, alice = room()
+    message = {"method": method, "notification": True, **NOTIFICATIONS[method]}
+    path = data.draw(st.sampled_from(paths(message)))
+
+    world.receive(alice.input(client.NOTIFICATION, None, json.dumps(replaced(message, path, by)).encode()))
+
+    assert not world.defects
+    assert snapshot(world.reloaded()) == snapshot(world.room)
+    assert world.room.sessions[alice.session].n_in == alice.n
+
+
+@settings(max_examples=100, deadline=None)
+@given(method=st.sampled_from([client.REQUEST, client.NOTIFICATION, "chat", ""]), body=st.binary(max_size=30))
+def test_any_bytes_are_refused(method: str, body: bytes) -> None:
+    world, alice = room()
+    before = snapshot(world.room)
+    alice.ids += 1
+
+    world.receive(alice.input(method, alice.ids, body))
+
+    (answer,) = alice.answers(alice.ids)
+    check(world, alice, answer, before)
+    assert not world.defects
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "reason"),
+    [
+        (client.REQUEST, '{"method":"fly"}', "method: unknown method 'fly'"),
+        (client.REQUEST, '{"method":"leave"}', "method: unknown method 'leave'"),
+        (client.REQUEST, "{}", "method: missing"),
+        (client.REQUEST, "[]", "data: expected object, got array"),
+        (client.REQUEST, '{"method":"restartTransport"}', "id: missing"),
+        (client.REQUEST, '{"method":"restartTransport","id":"1"}', "id: expected int, got str"),
+        (client.REQUEST, '{"method":"restartTransport","id":-1}', "id: expected int >= 0"),
+        ("chat", "{}", "method: unknown method 'chat'"),
+    ],
+)
+def test_reasons_name_the_field(method: str, body: str, reason: str) -> None:
+    world, alice = room()
+    alice.ids += 1
+
+    world.receive(alice.input(method, alice.ids, body.encode()))
+
+    (answer,) = alice.answers(alice.ids)
+    assert error_of(answer) == (400, reason)
+
+
+def test_deep_nesting_is_a_bad_payload() -> None:
+    world, alice = room()
+    alice.ids += 1
+
+    world.receive(
+        alice.input(client.REQUEST, alice.ids, b'{"method":"queryRoom","x":' + b"[" * 5000 + b"]" * 5000 + b"}")
+    )
+
+    (answer,) = alice.answers(alice.ids)
+    assert error_of(answer)[0] == 400
+    assert not world.defects
+
+
+def test_a_request_sent_as_protoo_notification_is_not_applied() -> None:
+    world, alice = room()
+    body = json.dumps({"method": "createTransport", "id": 77, "direction": "send"}).encode()
+
+    world.receive(alice.input(client.REQUEST, None, body))
+
+    assert 77 not in world.room.peers["alice"].transports
+
+
+def test_a_notification_sent_as_protoo_request_is_answered() -> None:
+    """As older clients do."""
+    world, alice = room()
+    alice.ids += 1
+
+    world.receive(alice.input(client.NOTIFICATION, alice.ids, b'{"method":"pauseProducer","id":10}'))
+
+    assert alice.answers(alice.ids) == [{"response": True, "id": alice.ids, "ok": True, "data": {}}]
+    assert world.room.peers["alice"].producers[10].paused
+
+
+def test_every_handler_is_for_a_message_of_the_contract() -> None:
+    contract = {*client.Request.__args__, *client.Notification.__args__}
+    assert set(PEER_HANDLERS) <= contract

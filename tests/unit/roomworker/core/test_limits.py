@@ -1,0 +1,128 @@
+"""What a room may hold, and what is answered when it would be more."""
+
+from typing import Any
+
+import pytest
+
+from roomworker.core.limits import DEFAULTS, Limits
+from shared.protocol import media
+from shared.protocol.actions import RoomLimits
+from tests.unit.roomworker.kit import CAPABILITIES, OPUS, Client, Json, World, error_of, snapshot
+
+
+def limited(**limits: Any) -> World:
+    world = World()
+    world.limits = Limits(**limits)
+    world.crash()
+    return world
+
+
+def bitrates(world: World) -> list[tuple[str, int]]:
+    return [(o.object, o.bitrate) for o in world.orders if isinstance(o, media.SetMaxIncomingBitrate)]
+
+
+def join(it: Client, **more: Any) -> Json:
+    return it.ask("join", peerName=it.peer, rtpCapabilities=CAPABILITIES, **more)
+
+
+def test_a_full_room_takes_nobody_until_somebody_leaves() -> None:
+    world = limited(peers=2)
+    alice, spy, carol = world.joined("alice"), world.joined("spy", spy=True), world.connected("carol")
+    alice.hush()
+
+    assert error_of(join(carol)) == (429, "peers of a room: at most 2")
+    assert alice.frames == []
+    spy.notify("leave")
+    assert join(carol)["ok"]
+
+
+def test_connections_that_have_not_joined_are_no_peers() -> None:
+    world = limited(peers=1)
+    world.connected("alice")
+
+    assert join(world.connected("bob"))["ok"]
+
+
+def test_a_peer_has_so_many_transports_and_no_more() -> None:
+    world = limited(transports_per_peer=2)
+    alice, bob = world.joined("alice"), world.joined("bob")
+    for id_ in (1, 2):
+        assert alice.ask("createTransport", id=id_, direction="send")["ok"]
+
+    answer = error_of(alice.ask("createTransport", id=3, direction="recv"))
+
+    assert answer == (429, "transports of a peer: at most 2")
+    assert bob.ask("createTransport", id=1, direction="send")["ok"]
+    alice.notify("closeTransport", id=1)
+    assert alice.ask("createTransport", id=3, direction="recv")["ok"]
+
+
+def test_a_peer_has_so_many_producers_and_no_more() -> None:
+    world = limited(producers_per_peer=1)
+    alice, bob = world.sending("alice"), world.joined("bob")
+    alice.produce(10, rtpParameters={**OPUS, "muxId": "1"})
+    bob.hush()
+    message = {"id": 11, "kind": "audio", "transportId": 1, "rtpParameters": OPUS}
+
+    assert error_of(alice.ask("createProducer", **message)) == (429, "producers of a peer: at most 1")
+    assert bob.frames == []
+    alice.notify("updateProducer", id=10, rtpParameters={**OPUS, "encodings": [{"ssrc": 7}]})
+    assert bob.methods == ["consumerClosed", "newConsumer"], "an update is not one more"
+    alice.notify("closeProducer", id=10)
+    assert alice.ask("createProducer", **message)["ok"]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("createTransport", {"id": 2, "direction": "send"}),
+        ("createProducer", {"id": 10, "kind": "audio", "transportId": 1, "rtpParameters": OPUS}),
+        ("leave", {}),
+    ],
+)
+def test_app_data_that_is_too_large_is_refused_and_changes_nothing(method: str, fields: Json) -> None:
+    world = limited(app_data_bytes=10)
+    alice, bob = world.sending("alice"), world.joined("bob")
+    before, asked = snapshot(world.room), len(world.requests)
+    bob.hush()
+    ask = alice.notify_asking if method == "leave" else alice.ask
+
+    assert error_of(ask(method, **fields, appData="123456789")) == (413, "appData: larger than 10 bytes")
+
+    assert bob.frames == []
+    assert len(world.requests) == asked
+    assert {**snapshot(world.room), "session|alice": 0} == {**before, "session|alice": 0}
+    assert ask(method, **fields, appData="12345678")["ok"]
+
+
+def test_who_brings_too_much_app_data_does_not_join() -> None:
+    world = limited(app_data_bytes=10)
+    alice = world.connected("alice")
+
+    assert error_of(join(alice, appData="123456789")) == (413, "appData: larger than 10 bytes")
+    assert world.room.peers == {}
+    assert join(alice, appData="12345678")["ok"]
+
+
+def test_sending_transports_may_bring_so_much_receiving_ones_bring_nothing() -> None:
+    world = limited(max_incoming_bitrate=400_000)
+    alice = world.sending("alice")
+    alice.ask("createTransport", id=2, direction="recv")
+
+    assert bitrates(world) == [(world.room.peers["alice"].transports[1].engine, 400_000)]
+
+
+def test_without_a_limit_the_engine_is_told_of_none() -> None:
+    world = World()
+    world.sending("alice")
+
+    assert bitrates(world) == []
+
+
+def test_a_rooms_own_limits_go_before_the_clusters_where_it_has_any() -> None:
+    cluster = Limits(peers=5, max_incoming_bitrate=100)
+
+    assert cluster.with_own(RoomLimits()) == cluster
+    own = cluster.with_own(RoomLimits(peers=7, max_incoming_bitrate=0))
+    assert (own.peers, own.max_incoming_bitrate) == (7, 0)
+    assert own.producers_per_peer == DEFAULTS.producers_per_peer

@@ -1,0 +1,231 @@
+"""Messages between peers, and from the application's server."""
+
+import json
+from typing import Any
+
+import pytest
+
+from roomworker.core.limits import Limits
+from shared.protocol import client
+from tests.unit.roomworker.backend import Call
+from tests.unit.roomworker.kit import CAPABILITIES, OPUS, Client, Json, World, error_of
+
+
+def say(sender: Client, data: str, to: str = "") -> Json:
+    """Sends `data`, written as JSON; the answer."""
+    sender.ids += 1
+    addressed = f',"to":{json.dumps(to)}' if to else ""
+    sender.world.receive(
+        sender.input(client.MESSAGE, sender.ids, f'{{"data":{data}{addressed}}}'.encode()), sender.gateway
+    )
+    answer = sender.answer(sender.ids)
+    assert answer is not None
+    return answer
+
+
+def heard(it: Client) -> list[Json]:
+    return [frame["data"] for frame in it.frames if frame.get("method") == "message"]
+
+
+def test_a_message_reaches_all_others_and_its_sender_hears_that_it_was_sent() -> None:
+    call = Call()
+
+    assert say(call.alice, '"hello"') == {"response": True, "id": call.alice.ids, "ok": True, "data": {}}
+
+    assert heard(call.bob) == heard(call.carol) == [{"from": "alice", "data": "hello"}]
+    assert heard(call.alice) == []
+
+
+def test_a_message_to_one_reaches_him_alone() -> None:
+    call = Call()
+
+    assert say(call.alice, "1", to="bob")["ok"]
+
+    assert heard(call.bob) == [{"from": "alice", "data": 1}]
+    assert (heard(call.alice), heard(call.carol)) == ([], [])
+
+
+def test_a_message_sent_as_a_notification_is_carried_out_unanswered() -> None:
+    call = Call()
+
+    call.world.receive(call.alice.input(client.MESSAGE, None, b'{"data":1}'))
+
+    assert heard(call.bob) == [{"from": "alice", "data": 1}]
+    assert call.alice.frames == []
+
+
+def test_alone_one_speaks_to_nobody() -> None:
+    world = World()
+
+    assert say(world.joined("alice"), "1")["ok"]
+
+
+def test_a_message_to_whom_nobody_knows_is_refused_and_reaches_nobody() -> None:
+    call = Call()
+    call.world.connected("dave")
+
+    for to in ("zoe", "dave"):
+        assert error_of(say(call.alice, "1", to=to)) == (404, f"to: no peer '{to}'")
+    assert (heard(call.bob), heard(call.carol)) == ([], [])
+
+
+def test_before_joining_one_neither_speaks_nor_hears() -> None:
+    call = Call()
+    dave = call.world.connected("dave")
+
+    assert error_of(say(dave, "1")) == (409, "peer: join first")
+    say(call.alice, "1")
+
+    assert heard(call.bob)
+    assert heard(dave) == []
+
+
+def test_a_spy_hears_and_may_speak_under_his_name() -> None:
+    call = Call()
+    spy = call.world.joined("eve", spy=True)
+
+    say(call.alice, '"secret"')
+    say(spy, '"boo"')
+    say(call.bob, '"you there"', to="eve")
+
+    assert heard(spy) == [{"from": "alice", "data": "secret"}, {"from": "bob", "data": "you there"}]
+    assert heard(call.bob)[-1] == {"from": "eve", "data": "boo"}
+
+
+def test_a_message_that_is_too_large_is_refused() -> None:
+    world = World()
+    world.limits = Limits(message_bytes=10)
+    world.crash()
+    alice, bob = world.joined("alice"), world.joined("bob")
+
+    assert say(alice, '"12345678"')["ok"]
+    assert error_of(say(alice, '"123456789"')) == (413, "data: larger than 10 bytes")
+
+    assert heard(bob) == [{"from": "alice", "data": "12345678"}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['"\\u00e9 é 😀"', "1e400", "-0.0", "123456789012345678901234567890", '{ "a" : [ ] }', "null"],
+)
+def test_what_is_said_is_passed_on_as_it_was_written(value: str) -> None:
+    """Never parsed: `data` is valid JSON by the gateway's judgement."""
+    call = Call()
+    bodies: list[bytes] = []
+    call.world.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
+
+    assert say(call.alice, value)["ok"]
+
+    said = f'{{"notification":true,"method":"message","data":{{"from":"alice","data":{value}}}}}'
+    assert said.encode() in bodies
+
+
+def test_half_a_character_is_no_text() -> None:
+    """Clients may write it as an escape, but nobody could decode it."""
+    call = Call()
+
+    assert error_of(say(call.alice, '"\\ud83d"'))[0] == 400
+
+    assert heard(call.bob) == []
+
+
+def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
+    world = World()
+    bob, quoting = world.joined("bob"), world.joined('"},"x":{"')
+
+    say(quoting, "1")
+
+    assert heard(bob) == [{"from": '"},"x":{"', "data": 1}]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{}", "data"),
+        (b'{"data":1,"to":7}', "to"),
+        (b'{"data":1,"to":""}', "to"),
+        (b"[]", "data"),
+        (b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "data"),
+    ],
+    ids=["no data", "to a number", "to an empty name", "a list", "too deep"],
+)
+def test_what_is_no_message_is_refused_with_its_field(body: bytes, field: str) -> None:
+    call = Call()
+
+    call.world.receive(call.alice.input(client.MESSAGE, 99, body))
+
+    code, reason = error_of(call.alice.answers(99)[0])
+    assert code == 400
+    assert reason.startswith(f"{field}: ")
+    assert not call.world.defects
+
+
+def test_messages_stand_in_order_with_all_else() -> None:
+    call = Call()
+    call.world.prompt = False
+
+    call.alice.notify("closeProducer", id=10)
+    call.world.receive(call.alice.input(client.MESSAGE, None, b'{"data":"after closing"}'))
+    call.alice.request("createProducer", id=11, kind="audio", transportId=1, rtpParameters=OPUS)
+    call.world.receive(call.alice.input(client.MESSAGE, None, b'{"data":"after producing"}'))
+    call.world.answer()
+    call.world.commit()
+
+    order: list[Any] = [
+        frame["data"]["data"] if frame["method"] == "message" else frame["data"]["method"]
+        for frame in call.bob.frames
+    ]
+    assert order == ["consumerClosed", "after closing", "newConsumer", "after producing"]
+
+
+# --- from the application's server --------------------------------------------------------------------------------
+
+
+def test_the_server_speaks_to_all_without_a_name() -> None:
+    call = Call()
+
+    call.backend.do("sendMessage", data={"a": "é"})
+
+    for it in (call.alice, call.bob, call.carol):
+        assert heard(it) == [{"data": {"a": "é"}}]
+
+
+def test_the_server_speaks_to_one() -> None:
+    call = Call()
+
+    call.backend.do("sendMessage", data=None, peer="bob")
+
+    assert heard(call.bob) == [{"data": None}]
+    assert (heard(call.alice), heard(call.carol)) == ([], [])
+
+
+def test_what_the_server_says_is_passed_on_as_it_was_written_and_only_once() -> None:
+    call = Call()
+    bodies: list[bytes] = []
+    call.world.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
+
+    for _ in range(2):
+        call.backend.raw('{"do":"sendMessage","data":[1e400, "é"]}', key="k")
+
+    assert bodies == ['{"notification":true,"method":"message","data":{"data":[1e400, "é"]}}'.encode()]
+
+
+def test_what_the_server_says_has_the_same_limit() -> None:
+    world = World()
+    world.limits = Limits(message_bytes=3)
+    world.crash()
+    call = Call(world=world)
+
+    assert call.backend.call("sendMessage", data="xx") == (413, "data: larger than 3 bytes")
+    assert call.backend.call("sendMessage") == (400, "data: missing")
+
+
+def test_the_server_speaks_in_a_room_where_nobody_has_joined() -> None:
+    call = Call(world=World())
+    call.backend.do("closeRoom")
+    dave = call.world.connected("dave")
+
+    call.backend.do("sendMessage", data=1)
+
+    assert heard(dave) == []
+    assert dave.ask("join", peerName="dave", rtpCapabilities=CAPABILITIES)["ok"]

@@ -1,0 +1,41 @@
+"""Who serves which partition."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roomworker.partitions.assignment import STANDBYS, ranks
+
+WORKERS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12, unique=True)
+
+
+@given(partitions=st.integers(1, 64), workers=WORKERS)
+def test_load_is_fair_to_one_partition(partitions: int, workers: list[str]) -> None:
+    primaries = Counter(dict.fromkeys(workers, 0))
+    primaries.update(ranked[0] for ranked in ranks(partitions, workers))
+
+    assert max(primaries.values()) - min(primaries.values()) <= 1
+
+
+@given(partitions=st.integers(1, 64), workers=WORKERS)
+def test_every_partition_has_its_standbys_each_once(partitions: int, workers: list[str]) -> None:
+    for ranked in ranks(partitions, workers):
+        assert len(ranked) == len(set(ranked)) == min(STANDBYS, len(workers))
+
+
+@given(workers=WORKERS)
+def test_everybody_computes_the_same(workers: list[str]) -> None:
+    assert ranks(16, sorted(workers)) == ranks(16, sorted(workers, reverse=True))
+
+
+def test_a_worker_that_joins_moves_few_partitions_besides_its_own() -> None:
+    workers = [f"worker{i}" for i in range(5)]
+    before, after = ranks(32, workers), ranks(32, [*workers, "new"])
+
+    moved = sum(one[0] != other[0] for one, other in zip(before, after, strict=True))
+    assert moved <= 16
+
+
+def test_without_workers_nobody_serves() -> None:
+    assert ranks(3, []) == [[], [], []]

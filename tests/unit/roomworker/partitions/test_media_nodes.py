@@ -1,0 +1,332 @@
+"""Media nodes: what they say they have, what a room makes of it, and who is dead before its silence proves it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from roomworker.core.media_steps import Placed
+from roomworker.partitions import media_nodes as nodes_module
+from roomworker.partitions.media_nodes import Nodes
+from roomworker.partitions.partition import Partition
+from shared.broker import Unroutable
+from shared.cluster.registry import Membership
+from shared.protocol import bus, media
+from tests.unit.roomworker.desk import Desk, Shelf
+from tests.unit.roomworker.kit import DTLS
+
+NODE = "node"
+
+
+class Exchange:
+    """A broker that has a queue for whoever is in `queues`."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.queues: set[str] = {NODE}
+        self.published = 0
+
+    def publish(self, exchange: str, key: str, body: bytes, *, mandatory: bool) -> "asyncio.Future[None]":
+        assert (exchange, mandatory) == ("media", True)
+        assert media.decode_commands(body).commands == []
+        self.published += 1
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if key in self.queues:
+            answer.set_result(None)
+        else:
+            answer.set_exception(Unroutable(key))
+        return answer
+
+
+class Scene:
+    """A worker by hand with one partition and one room `room`, which is on `NODE`."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.desk = Desk(shelf)
+        self.partition = Partition(0, self.desk)
+        self.broker = Exchange()
+        self.redis: Any = FakeAsyncRedis()
+        self.orders: list[tuple[str, media.AnyOrder]] = []
+        self.nodes = Nodes(
+            self.redis, self.broker, "worker", lambda: [self.partition], lambda *order: self.orders.append(order)
+        )
+        self._n = 0
+
+    async def say(self, method: str, **data: Any) -> None:
+        if self._n == 0:
+            await self._deliver(bus.Connect("room", "s", 1, "alice", 1))
+        self._n += 1
+        body = media.encode({"method": method, **data})
+        await self._deliver(bus.Input("room", "s", 1, self._n, "mediasoup-request", self._n, body))
+
+    async def _deliver(self, item: bus.AnyItem) -> None:
+        self.partition.receive(Delivered(bus.batch("gateway", [bus.encode_item(item)])))
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def placed(self) -> bus.Held:
+        """A call with a transport; the router that its node must have."""
+        await self.say(
+            "join", target="room", peerName="alice", rtpCapabilities={"codecs": [], "headerExtensions": []}
+        )
+        await self.say("createTransport", target="peer", id=1, direction="send", options={}, dtlsParameters=DTLS)
+        self.desk.work()
+        (slot,) = self.partition.slots.values()
+        runner = slot._runner
+        assert runner is not None
+        ref = runner.room.router
+        return bus.Held("room", ref.incarnation, ref.epoch, ref.id)
+
+    def report(self, *held: bus.Held, now: float = 0.0) -> list[tuple[str, media.AnyOrder]]:
+        """The orders that it causes, once committed."""
+        before = len(self.desk.published)
+        self.nodes.reported(self.partition, bus.NodeReport(NODE, list(held)), now)
+        self.desk.load()
+        self.desk.commit()
+        return [order for changes, _ in self.desk.published[before:] for order in changes.orders]
+
+
+class Delivered:
+    redelivered = False
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def ack(self) -> None: ...
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def scene(shelf: Shelf) -> Scene:
+    return Scene(shelf)
+
+
+def closes(held: bus.Held) -> Any:
+    return lambda order: isinstance(order, media.Close) and (order.object, order.kind) == (held.router, "router")
+
+
+# --- routers --------------------------------------------------------------------------------------------------
+
+
+async def test_the_rooms_own_router_is_left_alone(scene: Scene, shelf: Shelf) -> None:
+    held = await scene.placed()
+    before = shelf.load("room")
+
+    assert scene.report(held) == []
+    assert shelf.load("room") == before
+
+
+async def test_a_successor_that_has_not_loaded_the_room_knows_its_router(scene: Scene, shelf: Shelf) -> None:
+    held = await scene.placed()
+    successor = Scene(shelf)
+
+    assert successor.report(held) == []
+    assert successor.partition.slot("room").placement is not None
+
+
+async def test_a_router_of_a_room_that_is_no_more_is_closed_and_nothing_is_left(scene: Scene, shelf: Shelf) -> None:
+    stray = bus.Held("never stored", "incarnation", 1, "stray")
+
+    ((node, order),) = scene.report(stray)
+    scene.desk.work()
+
+    assert (node, closes(stray)(order)) == (NODE, True)
+    assert shelf.load("never stored").fields == {}
+    assert scene.partition.slots == {}
+
+
+@pytest.mark.parametrize(("incarnation", "epoch"), [("another", 1), (None, 2), (None, 0)])
+async def test_a_router_of_another_placement_is_closed(scene: Scene, incarnation: str | None, epoch: int) -> None:
+    held = await scene.placed()
+    stray = bus.Held("room", incarnation or held.incarnation, epoch, "stray")
+
+    ((node, order),) = scene.report(held, stray)
+
+    assert (node, closes(stray)(order)) == (NODE, True)
+    assert order.v > 0
+
+
+async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_again(
+    scene: Scene, shelf: Shelf
+) -> None:
+    """Its router's id is closed for ever: the next placement must have another."""
+    held = await scene.placed()
+    successor = Scene(shelf)
+    lost = bus.Held("room", held.incarnation, held.epoch + 1, "stray")
+    assert len(successor.report(held, lost)) == 1
+
+    third = Scene(shelf)
+    slot = third.partition.slot("room")
+    slot.when_live(lambda runner: runner.node_gone())
+    third.desk.work()
+    assert slot._runner is not None
+    placing = slot._runner.room.place()
+    next(placing)
+    with pytest.raises(StopIteration):
+        placing.send(Placed(NODE))
+
+    assert slot.placement is not None
+    assert slot.placement.epoch > lost.epoch
+
+
+async def test_a_worker_that_does_not_know_of_its_successor_closes_nothing(scene: Scene, shelf: Shelf) -> None:
+    """It woke up late with an old copy, and a report of the present placement in its hands (C4)."""
+    held = await scene.placed()
+    successor = Scene(shelf)
+    successor.report(held)
+    slot = successor.partition.slot("room")
+    slot.when_live(lambda runner: runner.node_gone())
+    successor.desk.work()
+    await successor.say("queryRoom")
+
+    new = bus.Held("room", held.incarnation, held.epoch + 1, "new router")
+    scene.nodes.reported(scene.partition, bus.NodeReport(NODE, [new]), 0.0)
+
+    assert scene.desk.commit() == ["STALE"]
+    assert not [order for changes, _ in scene.desk.published for order in changes.orders]
+
+
+async def test_a_room_whose_router_is_not_reported_for_long_is_placed_anew(scene: Scene) -> None:
+    held = await scene.placed()
+    slot = scene.partition.slot("room")
+
+    for now in (0.0, 4.0, 7.9):
+        scene.report(now=now)
+        assert slot.placement is not None
+    scene.report(now=8.1)
+
+    assert slot.placement is None
+    assert scene.report(held, now=9.0), "the router that comes to light after all is closed"
+
+
+async def test_a_room_whose_first_transport_is_being_made_needs_no_router_yet(scene: Scene) -> None:
+    """The node is slow; the room is placed, and its request waits."""
+    await scene.say("join", target="room", peerName="alice", rtpCapabilities={"codecs": [], "headerExtensions": []})
+    await scene.say("createTransport", target="peer", id=1, direction="send", options={}, dtlsParameters=DTLS)
+    slot = scene.partition.slot("room")
+    scene.desk.load()
+    assert slot.placement is not None
+    for now in (0.0, 5.0, 10.0):
+        scene.report(now=now)
+    assert slot.placement is not None
+
+
+async def test_a_router_that_is_reported_again_was_not_lost(scene: Scene) -> None:
+    held = await scene.placed()
+    for now, reported in ((0.0, ()), (5.0, (held,)), (10.0, ()), (15.0, (held,)), (20.0, ())):
+        scene.report(*reported, now=now)
+    assert scene.partition.slot("room").placement is not None
+
+
+async def test_a_node_that_lost_its_commands_gets_the_orders_of_its_rooms_again(scene: Scene) -> None:
+    await scene.placed()
+    pause = media.Pause("producer", 3, "producer")
+
+    class Stored:
+        async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
+            assert list(rooms) == ["room"]
+            return [("another node", pause), (NODE, pause)]
+
+    await scene.nodes.send_again(Stored(), scene.partition, NODE)
+    await scene.nodes.send_again(Stored(), scene.partition, "another node")
+
+    assert scene.orders == [(NODE, pause)]
+
+
+# --- deaths ---------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(nodes_module, "time", clock)
+    return clock
+
+
+async def seconds(scene: Scene, clock: Clock, count: float, membership: Membership | None = None) -> None:
+    """Half a second at a time, as `watch` looks."""
+    for _ in range(round(count / 0.5)):
+        clock.now += 0.5
+        if membership is not None:
+            await membership.beat()
+        await scene.nodes.look()
+        scene.nodes._look_for_dead(clock.now)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def beating(scene: Scene, clock: Clock) -> Membership:
+    """The node, seen for long enough."""
+    membership = Membership(scene.redis, "nodes", NODE, {})
+    await scene.placed()
+    await seconds(scene, clock, 6.0, membership)
+    assert scene.nodes.choose() == NODE
+    return membership
+
+
+async def test_a_node_that_is_late_and_has_no_queue_is_dead(scene: Scene, clock: Clock, beating: Membership) -> None:
+    scene.broker.queues.clear()
+
+    await seconds(scene, clock, 1.5)
+
+    assert scene.nodes.choose() is None
+    assert scene.partition.slot("room").placement is None
+
+
+async def test_a_node_that_is_late_and_has_its_queue_is_not(scene: Scene, clock: Clock, beating: Membership) -> None:
+    await seconds(scene, clock, 3.0)
+
+    assert scene.broker.published
+    assert scene.nodes.choose() == NODE
+    assert scene.partition.slot("room").placement is not None
+
+
+async def test_a_node_that_is_avoided_is_chosen_only_if_there_is_no_other(
+    scene: Scene, clock: Clock, beating: Membership
+) -> None:
+    assert scene.nodes.choose({NODE}) == NODE
+
+    await Membership(scene.redis, "nodes", "other-1", {}).beat()
+    await seconds(scene, clock, 0.5, beating)
+
+    assert {scene.nodes.choose({NODE}) for _ in range(20)} == {"other-1"}
+
+
+async def test_a_node_that_beats_is_not_asked(scene: Scene, clock: Clock, beating: Membership) -> None:
+    scene.broker.queues.clear()
+    await seconds(scene, clock, 10.0, beating)
+    assert scene.broker.published == 0
+
+
+@pytest.mark.parametrize("away", ["redis", "broker"])
+async def test_after_a_server_was_away_nobody_is_judged_at_once(
+    scene: Scene, clock: Clock, beating: Membership, away: str
+) -> None:
+    """The nodes come back one by one."""
+    if away == "redis":
+        scene.nodes.observer.failed()
+    else:
+        scene.broker.connected = False
+        scene.nodes._look_for_dead(clock.now)
+        scene.broker.connected = True
+    scene.broker.queues.clear()
+
+    await seconds(scene, clock, 3.0)
+    assert scene.broker.published == 0
+    await seconds(scene, clock, 1.0, beating)
+    assert scene.partition.slot("room").placement is not None

@@ -1,0 +1,274 @@
+"""Deliveries: acknowledged when all in them is committed and published, and not by a channel that is lost."""
+
+import asyncio
+
+import pytest
+
+from roomworker.partitions.partition import Partition
+from shared.protocol import bus
+from tests.unit.roomworker.desk import Desk
+
+
+class Delivered:
+    redelivered = False
+
+    def __init__(self, *items: bytes, body: bytes | None = None) -> None:
+        self.body = bus.batch("gateway", items) if body is None else body
+        self.acks = 0
+
+    def ack(self) -> None:
+        self.acks += 1
+
+
+def connect(room: str = "room", n: int = 1) -> bytes:
+    return bus.encode_item(bus.Connect(room, f"gateway.{n}", n, f"peer{n}", 1))
+
+
+def query(room: str = "room", n: int = 1, number: int = 1) -> bytes:
+    data = b'{"method":"queryRoom"}'
+    return bus.encode_item(bus.Input(room, f"gateway.{n}", n, number, "mediasoup-request", number, data))
+
+
+async def receive(partition: Partition, *deliveries: Delivered) -> None:
+    """Gives the partition deliveries, and the time to look at what others died with."""
+    for delivery in deliveries:
+        partition.receive(delivery)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+async def partition(desk: Desk) -> Partition:
+    return Partition(3, desk)
+
+
+async def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(desk: Desk, partition: Partition) -> None:
+    delivery = Delivered(connect("one"), connect("other"), query("one"))
+    await receive(partition, delivery)
+    desk.load()
+    desk.commit()
+    assert delivery.acks == 0
+
+    desk.published.pop()[1]()
+    assert delivery.acks == 0
+    desk.work()
+
+    assert delivery.acks == 1
+    assert set(partition.slots) == {"one", "other"}
+
+
+async def test_items_that_cannot_be_read_fail_alone(desk: Desk, partition: Partition) -> None:
+    delivery = Delivered(b"\xff", connect(), b"", b"\x92\xa4what\x01", query())
+
+    await receive(partition, delivery)
+    desk.work()
+
+    assert delivery.acks == 1
+    assert partition.bad_items == 3
+    assert len(desk.shelf.stream["gateway.1"]) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        bytes(7),
+        bytes(8),
+        bytes(9),
+        bus.batch("gateway", [])[:-1],
+        bytes(8) + b"\xff\xff\xff\xffx",
+        bytes(8) + b"\x00\x00\x00\x01\xff",
+    ],
+)
+async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Partition, body: bytes) -> None:
+    delivery = Delivered(body=body)
+
+    await receive(partition, delivery)
+
+    assert delivery.acks == 1
+    assert partition.bad_items == 1
+
+
+async def test_what_can_be_read_of_a_truncated_batch_counts(desk: Desk, partition: Partition) -> None:
+    delivery = Delivered(body=bus.batch("gateway", [connect(), query()])[:-3])
+
+    await receive(partition, delivery)
+    desk.work()
+
+    assert delivery.acks == 1
+    assert "session|peer1" in desk.shelf.rooms["room"].fields
+
+
+async def test_the_first_delivery_tells_that_the_partition_is_ours(desk: Desk, partition: Partition) -> None:
+    assert not partition.active
+    for n in (1, 2):
+        await receive(partition, Delivered(bus.encode_item(bus.Tick(n, 1000 * n))))
+
+    assert (partition.active, desk.activations) == (True, 1)
+    assert [tick.n for tick in desk.ticks] == [1, 2]
+
+
+async def test_replays_are_handed_on(desk: Desk, partition: Partition) -> None:
+    item = bus.Replay("room", "gateway.1", 1, 7)
+    delivery = Delivered(bus.encode_item(item))
+
+    await receive(partition, delivery)
+
+    assert desk.replays == [item]
+    assert delivery.acks == 1
+
+
+async def test_a_lost_channel_leaves_everything_to_the_next(desk: Desk, partition: Partition) -> None:
+    delivery = Delivered(connect())
+    await receive(partition, delivery)
+    desk.load()
+    ((slot, commit),) = desk.take()
+
+    partition.lost()
+    slot.settled(commit, desk.shelf.commit(commit))
+    assert (partition.active, partition.slots) == (False, {})
+    again = Delivered(connect(), query())
+    await receive(partition, again)
+    desk.work()
+
+    assert again.acks == 1
+    assert desk.activations == 2
+    assert [sent.out for sent in desk.shelf.stream["gateway.1"]] == [1]
+
+
+async def test_quiet_waits_for_all_that_was_delivered(desk: Desk, partition: Partition) -> None:
+    await partition.quiet()
+    await receive(partition, Delivered(connect()))
+    await receive(partition, Delivered(query()))
+    waiting = asyncio.ensure_future(partition.quiet())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    desk.work()
+
+    async with asyncio.timeout(10):
+        await waiting
+
+
+async def test_quiet_ends_with_the_channel(partition: Partition) -> None:
+    await receive(partition, Delivered(connect()))
+    waiting = asyncio.ensure_future(partition.quiet())
+    await asyncio.sleep(0)
+
+    partition.lost()
+
+    async with asyncio.timeout(10):
+        await waiting
+
+
+async def test_rooms_of_the_index_are_announced_after_a_takeover(desk: Desk, partition: Partition) -> None:
+    await receive(partition, Delivered(connect()))
+    desk.work()
+    partition.lost()
+
+    partition.announce("room")
+    partition.announce("never there")
+    desk.work()
+
+    assert desk.reports == [bus.Applied(1, "gateway.1", 0, 0)]
+    assert set(partition.slots) == {"room"}
+
+
+class Redelivered(Delivered):
+    redelivered = True
+
+
+async def test_a_batch_delivered_again_is_run_whole_once_more(desk: Desk, partition: Partition) -> None:
+    delivery = Redelivered(connect("one"), connect("two"))
+    await receive(partition, delivery)
+    assert set(partition.slots) == {"one", "two"}
+    assert len(desk.store.begun) == 1
+
+    desk.work()
+    await asyncio.gather(*desk.spawned)
+    assert delivery.acks == 1
+    assert not desk.store.begun
+
+
+async def test_a_tick_delivered_again_is_not_marked(
+    desk: Desk, partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives for seconds: if its worker dies, too, nobody would take the mark away."""
+    marked: list[str] = []
+    monkeypatch.setattr(desk.store, "suspect", lambda _, name: marked.append(name))
+    delivery = Redelivered(bus.encode_item(bus.Tick(1, 1000)))
+    await receive(partition, delivery)
+    assert delivery.acks == 1
+    assert not marked
+
+
+async def test_marks_of_batches_that_will_not_come_again_go_with_the_first_new_delivery(
+    desk: Desk, partition: Partition
+) -> None:
+    desk.store.begun = {"batch/lost with RabbitMQ": 1, "gateway.9/1": 1}
+    again, new = Redelivered(connect("one")), Delivered(connect("two"))
+    await receive(partition, again)
+    assert len(desk.store.begun) == 3
+
+    await receive(partition, new)
+    assert len(desk.store.begun) == 2, "the batch that is being run again keeps its mark"
+    desk.work()
+    await asyncio.gather(*desk.spawned)
+    assert (again.acks, new.acks) == (1, 1)
+    assert desk.store.begun == {"gateway.9/1": 1}, "a message may come in a new batch"
+
+
+async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(desk: Desk, partition: Partition) -> None:
+    await receive(partition, Redelivered(connect()), Delivered(query()))
+    desk.work()
+    assert desk.shelf.stream["gateway.1"], "the request was answered, so its session was known"
+
+
+async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(desk: Desk) -> None:
+    """Each new partition object is a worker that died with the second message of the batch and was replaced."""
+    shelf, marks = desk.shelf, desk.store
+    body = bus.batch("gateway", [connect(), query(number=1), query(number=2)])
+
+    def dies_with(item: object) -> bool:
+        return isinstance(item, bus.Input) and item.n == 1
+
+    for _ in range(4):
+        desk = Desk(shelf)
+        desk.store = marks
+        partition = Partition(3, desk)
+        delivery = Redelivered(body=body)
+        await receive(partition, delivery)
+        for _ in range(10):  # one message at a time, until the worker would die
+            desk.load()
+            running = [job.item for slot in partition.slots.values() for job in slot._jobs]
+            if any(dies_with(item) for item in running) and not marks.aside:
+                break
+            desk.work()
+            await receive(partition)
+        if delivery.acks:
+            break
+
+    assert delivery.acks == 1
+    ((item, reason),) = marks.aside
+    assert dies_with(item)
+    assert "died" in reason
+    frames = [sent.body for sent in shelf.stream["gateway.1"]]
+    assert b'"errorCode":500' in frames[0]
+    assert b'"ok":true' in frames[1]
+
+
+async def test_a_suspect_that_comes_in_a_new_batch_is_still_one(desk: Desk, partition: Partition) -> None:
+    desk.store.begun["gateway.1/1"] = 2
+    delivery = Delivered(connect(), query(number=1))
+    await receive(partition, delivery)
+    for _ in range(3):
+        desk.work()
+        await receive(partition)
+    assert delivery.acks == 1
+    assert b'"errorCode":500' in desk.shelf.stream["gateway.1"][0].body
+    assert len(desk.store.aside) == 1

@@ -1,0 +1,423 @@
+"""Random calls under random faults: inputs lost, repeated and reordered, results in any order, workers that die.
+
+The gateways are as the bus describes them: they number inputs, keep them until they are reported applied, and send
+again from there.
+"""
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from roomworker.core.room import Changes
+from shared.protocol import bus, client, media
+from tests.unit.roomworker.kit import (
+    AUDIO_ONLY,
+    CAPABILITIES,
+    DTLS,
+    NO_CODECS,
+    NODE,
+    OPUS,
+    VP8,
+    Client,
+    World,
+    indexes,
+    snapshot,
+)
+
+PEERS = ("alice", "bob", "c|arol", "meta")
+SMALL_IDS = st.integers(0, 2)
+CONSUMERS = st.integers(1, 12)
+APP_DATA = st.sampled_from([{}, {"appData": {"a": [1, None, "é"]}}, {"appData": None}])
+
+
+class Engine:
+    """What exists on the media nodes: asked for, and not ordered closed."""
+
+    def __init__(self) -> None:
+        self.living_on: dict[str, set[str]] = {}
+        self.closed: set[str] = set()
+        self.dead: set[str] = set()
+
+    def die(self) -> None:
+        """All routers are gone, and a request that names one fails."""
+        self.dead |= set(self.living_on)
+        self.living_on.clear()
+
+    def ask(self, request: media.AnyRequest) -> None:
+        router = request.router.id
+        if router in self.dead:
+            return
+        match request:
+            case media.CreateTransport(transport=transport):
+                self._add(router)
+                self._add(transport, router)
+            case media.Produce(producer=producer, transport=transport):
+                self._add(producer, transport)
+            case media.Consume(consumer=consumer, transport=transport, producer=producer):
+                self._add(consumer, transport, producer)
+            case _:
+                pass
+
+    def _add(self, id_: str, *parents: str) -> None:
+        assert id_ not in self.closed, "an engine id is used again"
+        self.living_on.setdefault(id_, set()).update(parents)
+
+    def close(self, id_: str) -> None:
+        self.closed.add(id_)
+        self.living_on.pop(id_, None)
+        for child in [child for child, parents in self.living_on.items() if id_ in parents]:
+            self.close(child)
+
+    def forget(self, known: set[str]) -> None:
+        """A worker died: what it had asked for and nobody knows is not asked for again by everybody."""
+        self.living_on = {id_: parents for id_, parents in self.living_on.items() if id_ in known}
+
+
+class Network(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(prompt=False)
+        self.world.observers.append(self.stored)
+        self.engine = Engine()
+        self.seen = 0
+        self.events = 0
+        self.clients: dict[str, Client] = {}
+        self.replaced: list[Client] = []
+        self.everybody: list[Client] = []
+        self.wire: list[tuple[Client, bus.SessionItem]] = []
+        self.kept: dict[str, list[bus.SessionItem]] = {}
+
+    # --- gateways ---------------------------------------------------------------------------------------------
+
+    def send(self, sender: Client, item: bus.SessionItem) -> None:
+        self.kept[sender.session].append(item)
+        self.wire.append((sender, item))
+
+    def applied(self, report: bus.Applied) -> None:
+        if report.n < 0:
+            return
+        kept = self.kept[report.session]
+        self.kept[report.session] = [item for item in kept if number(item) > report.n]
+
+    def stored(self, changes: Changes) -> None:
+        """A commit is in. What it says is true, whether or not anybody hears it from this worker."""
+        for session, n_in, n_out in changes.applied:
+            assert [sent.out for sent in self.world.stream.get(session.id, [])] == list(range(1, n_out + 1))
+            assert n_in >= 0
+        for _, order in changes.orders:
+            if isinstance(order, media.Close):
+                self.engine.close(order.object)
+        memory, reloaded = self.world.room, self.world.reloaded()
+        if not memory.changed:  # nothing came after `take`
+            assert snapshot(reloaded) == snapshot(memory)
+            assert indexes(reloaded) == indexes(memory)
+        assert set(self.world.fields) == set(snapshot(reloaded)), "a record without its owner"
+
+    def look(self) -> None:
+        """Takes notice of what the worker did."""
+        for request in self.world.requests[self.seen :]:
+            self.engine.ask(request)
+        self.seen = len(self.world.requests)
+        for _, report in self.world.reports:
+            self.check_report(report)
+            self.applied(report)
+        self.world.reports.clear()
+        assert not self.world.defects, self.world.defects
+
+    def check_report(self, report: bus.Applied) -> None:
+        """Only what is stored is reported (DELIVERY I8)."""
+        session = next((s for s in self.world.reloaded().sessions.values() if s.id == report.session), None)
+        if session is not None:
+            assert report.n <= session.n_in
+            assert report.out <= session.n_out
+        elif report.session not in self.world.gone:
+            assert report.n == -1
+
+    # --- what clients do --------------------------------------------------------------------------------------
+
+    @initialize()
+    def a_call(self) -> None:
+        """Two who are in a call already, so that what is random has something to break."""
+        for peer, transport, direction in (("alice", 1, "send"), ("bob", 2, "recv")):
+            self.connects(peer, order=0)
+            self.joins(peer, CAPABILITIES, {})
+            self.creates_transport(peer, transport, direction, {})
+        self.produces("alice", 1, 1, video=True, paused=False)
+        self.run_dry()
+        self.enables_all("bob", 2)
+
+    @rule(peer=st.sampled_from(PEERS), order=st.integers(-2, 0))
+    def connects(self, peer: str, order: int) -> None:
+        """A new connection; `order`: accepted so much earlier than the last one."""
+        if (before := self.clients.get(peer)) is not None:
+            self.replaced.append(before)
+        it = self.world.client(peer)
+        it.accepted = max(1, it.accepted + order)
+        self.clients[peer] = it
+        self.everybody.append(it)
+        self.kept[it.session] = []
+        self.send(it, it.connect_item())
+
+    def requests(self, peer: str, method: str, **data: Any) -> None:
+        if (it := self.clients.get(peer)) is not None:
+            self.send(it, it.request_item(method, **data))
+
+    def notifies(self, peer: str, method: str, **data: Any) -> None:
+        if (it := self.clients.get(peer)) is not None:
+            self.send(it, it.notification_item(method, **data))
+
+    @rule(peer=st.sampled_from(PEERS), caps=st.sampled_from([CAPABILITIES, AUDIO_ONLY, NO_CODECS]), more=APP_DATA)
+    def joins(self, peer: str, caps: Any, more: Any) -> None:
+        self.requests(peer, "join", peerName=peer, rtpCapabilities=caps, **more)
+
+    @rule(peer=st.sampled_from(PEERS))
+    def leaves(self, peer: str) -> None:
+        self.notifies(peer, "leave")
+
+    @rule(
+        peer=st.sampled_from(PEERS),
+        id_=SMALL_IDS,
+        direction=st.sampled_from(["send", "recv"]),
+        more=st.sampled_from([{}, {"dtlsParameters": DTLS}]),
+    )
+    def creates_transport(self, peer: str, id_: int, direction: str, more: Any) -> None:
+        self.requests(peer, "createTransport", id=id_, direction=direction, **more)
+
+    @rule(peer=st.sampled_from(PEERS), id_=SMALL_IDS)
+    def updates_transport(self, peer: str, id_: int) -> None:
+        self.notifies(peer, "updateTransport", id=id_, dtlsParameters=DTLS)
+
+    @rule(peer=st.sampled_from(PEERS), id_=SMALL_IDS)
+    def restarts_transport(self, peer: str, id_: int) -> None:
+        self.requests(peer, "restartTransport", id=id_)
+
+    @rule(peer=st.sampled_from(PEERS), id_=SMALL_IDS)
+    def closes_transport(self, peer: str, id_: int) -> None:
+        self.notifies(peer, "closeTransport", id=id_)
+
+    @rule(peer=st.sampled_from(PEERS), id_=SMALL_IDS, transport=SMALL_IDS, video=st.booleans(), paused=st.booleans())
+    def produces(self, peer: str, id_: int, transport: int, video: bool, paused: bool) -> None:
+        kind, parameters = ("video", VP8) if video else ("audio", OPUS)
+        message = {"id": id_, "kind": kind, "transportId": transport, "rtpParameters": parameters, "paused": paused}
+        self.requests(peer, "createProducer", **message)
+
+    @rule(peer=st.sampled_from(PEERS), id_=SMALL_IDS, do=st.sampled_from(["pause", "resume", "close"]))
+    def changes_producer(self, peer: str, id_: int, do: str) -> None:
+        self.notifies(peer, f"{do}Producer", id=id_)
+
+    @rule(peer=st.sampled_from(PEERS), id_=CONSUMERS, transport=SMALL_IDS, paused=st.booleans())
+    def enables(self, peer: str, id_: int, transport: int, paused: bool) -> None:
+        self.requests(peer, "enableConsumer", id=id_, transportId=transport, paused=paused)
+
+    @rule(peer=st.sampled_from(PEERS), transport=SMALL_IDS)
+    def enables_all(self, peer: str, transport: int) -> None:
+        for id_ in self.world.room.sources:
+            self.requests(peer, "enableConsumer", id=id_, transportId=transport)
+
+    @rule(peer=st.sampled_from(PEERS), id_=CONSUMERS, do=st.sampled_from(["pause", "resume"]))
+    def changes_consumer(self, peer: str, id_: int, do: str) -> None:
+        self.notifies(peer, f"{do}Consumer", id=id_)
+
+    @rule(peer=st.sampled_from(PEERS), id_=CONSUMERS, profile=st.sampled_from(["low", "high", "default", "best"]))
+    def prefers(self, peer: str, id_: int, profile: str) -> None:
+        self.notifies(peer, "setConsumerPreferredProfile", id=id_, profile=profile)
+
+    @rule(peer=st.sampled_from(PEERS), data=st.binary(max_size=8))
+    def sends_rubbish(self, peer: str, data: bytes) -> None:
+        if (it := self.clients.get(peer)) is not None:
+            it.ids += 1
+            self.send(it, it.input(client.REQUEST, it.ids, data))
+
+    @rule(peer=st.sampled_from(PEERS))
+    def is_refused(self, peer: str) -> None:
+        if (it := self.clients.get(peer)) is not None:
+            it.ids += 1
+            it.n += 1
+            self.send(it, bus.Refused(self.world.name, it.session, it.connection, it.n, it.ids, 429, "too many"))
+
+    @rule(peer=st.sampled_from(PEERS))
+    def disconnects(self, peer: str) -> None:
+        if (it := self.clients.pop(peer, None)) is not None:
+            self.send(it, it.disconnect_item())
+
+    # --- what the network does --------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.wire)
+    @rule(count=st.integers(1, 20))
+    def delivers(self, count: int) -> None:
+        for _ in range(min(count, len(self.wire))):
+            self._deliver(0)
+
+    @precondition(lambda self: self.wire)
+    @rule(at=st.integers(0, 5))
+    def delivers_out_of_order(self, at: int) -> None:
+        self._deliver(at % len(self.wire))
+
+    def _deliver(self, at: int) -> None:
+        sender, item = self.wire.pop(at)
+        self.world.receive(item, sender.gateway)
+        self.look()
+
+    @precondition(lambda self: self.wire)
+    @rule(at=st.integers(0, 5))
+    def loses(self, at: int) -> None:
+        del self.wire[at % len(self.wire)]
+
+    @rule(at=st.integers(0, 5))
+    def repeats(self, at: int) -> None:
+        """A gateway sends all it keeps once more."""
+        it = self.everybody[at % len(self.everybody)]
+        self.wire += [(it, item) for item in self.kept[it.session]]
+
+    # --- what media nodes do ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.asked)
+    @rule(at=st.integers(0, 5), fails=st.integers(0, 4))
+    def node_answers(self, at: int, fails: int) -> None:
+        at %= len(self.world.asked)
+        if fails == 0 or self.world.asked[at].request.router.id in self.engine.dead:
+            self.world.fail(at=at)
+        else:
+            self.world.answer(at=at)
+        self.look()
+
+    @precondition(lambda self: self.world.room.consumers_by_engine)
+    @rule(at=st.integers(0, 5), profile=st.sampled_from(["low", "high", "none"]), again=st.booleans())
+    def node_reports_profile(self, at: int, profile: Any, again: bool) -> None:
+        engines = list(self.world.room.consumers_by_engine)
+        self.events += not again
+        self.world.event(media.ProfileChanged(engines[at % len(engines)], profile), n=self.events)
+        self.look()
+
+    @precondition(lambda self: self.world.room.meta.placement)
+    @rule()
+    def engine_dies(self) -> None:
+        self.events += 1
+        self.engine.die()
+        self.world.event(media.RouterClosed(self.world.room.router.id, "died"), n=self.events)
+        self.look()
+
+    @rule(there=st.booleans())
+    def nodes_come_and_go(self, there: bool) -> None:
+        self.world.node = NODE if there else None
+
+    # --- what workers do --------------------------------------------------------------------------------------
+
+    @rule()
+    def begins_commit(self) -> None:
+        self.world.take()
+
+    @precondition(lambda self: self.world.pending)
+    @rule()
+    def commits(self) -> None:
+        self.world.store()
+        self._finish()
+
+    def _finish(self) -> None:
+        pending = self.world.pending
+        assert pending is not None
+        self.world.finish()
+        for session, n_in, n_out in pending[0].applied:
+            self.applied(bus.Applied(session.connection, session.id, n_in, n_out))
+        self.look()
+
+    @precondition(lambda self: self.world.pending)
+    @rule()
+    def dies_after_commit(self) -> None:
+        self.world.store()
+        self.dies()
+
+    @rule()
+    def dies(self) -> None:
+        self.look()
+        known = known_engines(self.world)
+        self.world.crash()
+        self.world.act(lambda runner: runner.announce())
+        self.engine.forget(known)
+        self.look()
+
+    # --- what must be -----------------------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_hangs_in_the_air(self) -> None:
+        room = self.world.room
+        for peer in room.peers.values():
+            assert room.session_of[peer.name] is peer.session
+            assert room.sessions[peer.session.id] is peer.session
+            for source in peer.producers.values():
+                assert peer.transports[source.transport].direction == "send"
+                assert room.sources[source.number] == (peer, source)
+            for fed in peer.consumers.values():
+                assert room.sources[fed.id][0] is not peer
+                assert fed.transport is None or fed.transport in peer.transports
+                assert fed.enabled == (room.consumers_by_engine.get(fed.engine) == (peer, fed))
+        assert len(room.sources) == sum(len(peer.producers) for peer in room.peers.values())
+        assert len(room.consumers_by_engine) == sum(
+            f.enabled for p in room.peers.values() for f in p.consumers.values()
+        )
+
+    def run_dry(self) -> None:
+        """All that is under way arrives, is answered and committed."""
+        while self.wire or self.world.asked or self.world.pending or self.world.runner.changed:
+            if self.wire:
+                self._deliver(0)
+            elif self.world.asked:
+                self.node_answers(0, 1)
+            else:
+                if self.world.pending is None:
+                    self.world.take()
+                self.commits()
+
+    def teardown(self) -> None:
+        """Everything gets through in the end: then all is answered, and nothing is left."""
+        for it in (*self.replaced, *self.clients.values()):
+            self.send(it, it.disconnect_item())
+        self.world.node = NODE
+        for _ in range(50):
+            if not any(self.kept.values()):
+                break
+            self.wire = [(it, item) for it in self.everybody for item in self.kept[it.session]]
+            self.run_dry()
+        assert not any(self.kept.values()), "something never got through"
+        for job in self.world.runner.take_finished():
+            self.world.done(job)
+        assert not self.world.jobs
+        self.check_outputs()
+        assert self.world.room.empty
+        assert set(self.world.fields) <= {"meta"}
+        assert not self.engine.living_on, "forgotten on the media node"
+
+    def check_outputs(self) -> None:
+        for it in self.everybody:
+            sent = self.world.stream.get(it.session, [])
+            assert [one.out for one in sent] == list(range(1, len(sent) + 1))
+            answers = Counter(frame["id"] for frame in it.frames if frame.get("response"))
+            assert set(answers.values()) <= {1}, "answered twice"
+            asked = sorted(item.id for item in it.items if isinstance(item, bus.Input) and item.id is not None)
+            answered = sorted(id_ for id_ in answers if id_ in asked)
+            assert answered == asked[: len(answered)], "answered out of order, or not at all"
+            for frame in it.frames:
+                assert ("errorCode" in frame) <= bool(frame.get("errorReason"))
+                assert frame.get("errorCode") != 500
+
+
+def number(item: bus.SessionItem) -> int:
+    return 0 if isinstance(item, bus.Connect) else item.n
+
+
+def known_engines(world: World) -> set[str]:
+    """Engine ids of all that is stored."""
+    room = world.reloaded()
+    known = {room.router.id} if room.meta.placement else set()
+    for peer in room.peers.values():
+        known |= {transport.engine for transport in peer.transports.values()}
+        known |= {source.engine for source in peer.producers.values()}
+        known |= {fed.engine for fed in peer.consumers.values() if fed.engine}
+    return known
+
+
+TestNetwork = Network.TestCase
+TestNetwork.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

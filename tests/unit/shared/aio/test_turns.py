@@ -1,0 +1,23 @@
+"""Long looks let others have their turn."""
+
+import asyncio
+
+from shared.aio.turns import AT_ONCE, in_turns
+
+
+async def test_all_items_come_in_order_and_others_have_a_turn_after_each_lot() -> None:
+    turns = 0
+    ended = False
+
+    async def other() -> None:
+        nonlocal turns
+        while not ended:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    seen = [item async for item in in_turns(range(5 * AT_ONCE + 1))]
+    ended = True
+    await task
+    assert seen == [*range(5 * AT_ONCE + 1)]
+    assert turns == 5
