@@ -28,8 +28,8 @@ from rich.table import Table
 from benchmarks.client import FloodClient
 from benchmarks.compare.load import percentile
 from benchmarks.compare.processes import listening
-from tests.support import servers
-from tests.support.cluster import Cluster
+from devtools import servers
+from devtools.cluster import Cluster
 
 console = Console()
 PEERS = 4

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support import servers
+from devtools import servers
 
 
 def _running(make: Callable[[], servers.Server]) -> Iterator[servers.Server]:

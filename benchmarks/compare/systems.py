@@ -18,9 +18,9 @@ import redis
 
 from benchmarks.compare.clients import LoadClient, ProtooClient, SocketIoClient
 from benchmarks.compare.processes import listening
+from devtools.cluster import Cluster
+from devtools.servers import REDIS_OPTIONS, STOP_WITHIN, RabbitmqProcess, RedisProcess
 from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES
-from tests.support.cluster import Cluster
-from tests.support.servers import REDIS_OPTIONS, STOP_WITHIN, RabbitmqProcess, RedisProcess
 
 NODE_FOLDER: Final = Path(__file__).parent / "node"
 ROOT: Final = Path(__file__).parents[2]

@@ -15,9 +15,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import redis
 
+from devtools.cluster import ROOT
+from devtools.servers import docker_has, free_port
 from tests.fault.world import API_KEY
-from tests.support.cluster import ROOT
-from tests.support.servers import docker_has, free_port
 
 Service: TypeAlias = Literal["haproxy", "gateway", "roomworker", "medianode", "rabbitmq", "redis"]
 

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from devtools.cluster import ROOT
 from tests.compose.stack import SETTLED_WITHIN, Stack, until
 from tests.fault import checks
 from tests.fault.driver import Crowd, Load
 from tests.fault.participant import Participant, Wrong
-from tests.support.cluster import ROOT
 
 LOAD = Load(rooms=8, peers=3)
 LOADTEST = ("--profile", "flaky", "--rooms", "30", "--peers", "4", "--ramp", "15", "--duration", "900")

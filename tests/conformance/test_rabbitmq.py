@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from yarl import URL
 
+from devtools.servers import Server
 from shared.broker.amqp import AmqpBroker, Mismatch
 from tests.support.brokers import (
     PARTITIONS,
@@ -17,7 +18,6 @@ from tests.support.brokers import (
     within,
 )
 from tests.support.proxy import Proxy
-from tests.support.servers import Server
 
 
 @pytest.mark.servers

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, async_playwright
 
+from devtools.cluster import Cluster, all_in_one
 from medianode.toolchain.install import find_engine
 from tests.e2e.page import CallPage
-from tests.support.cluster import Cluster, all_in_one
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WEB = Path(__file__).parents[2] / "web"

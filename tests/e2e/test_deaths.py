@@ -10,11 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
+from devtools.cluster import Cluster, Role, address
 from shared.protocol.bus import partition_of
 from tests.e2e.app import App
 from tests.e2e.conftest import Browsers
 from tests.e2e.page import PATIENCE, POLL, CallPage
-from tests.support.cluster import Cluster, Role, address
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
+from devtools.cluster import Role, all_in_one
 from tests.e2e.app import App
 from tests.e2e.firefox import ADDRESS, FIREFOX, Firefox, own_network
-from tests.support.cluster import Role, all_in_one
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from devtools.cluster import Cluster
 from tests.e2e.app import App
-from tests.support.cluster import Cluster
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from devtools.cluster import Cluster, address
 from tests.e2e.conftest import Browsers
 from tests.e2e.page import CallPage
-from tests.support.cluster import Cluster, address
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devtools.servers import Server
 from tests.fault import checks
 from tests.fault.faults import FAULTS, Durations, Fault, Injection, Kind
 from tests.fault.participant import Participant, Wrong
 from tests.fault.world import Shape, World
-from tests.support.servers import Server
 
 WARM_UP = 2.5
 """Seconds before the first fault: who does what is known from the registry, which is as old as a heartbeat."""

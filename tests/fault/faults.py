@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, TypeAlias
 
+from devtools.servers import Server
 from shared.protocol.bus import partition_of
 from tests.fault.participant import Participant
 from tests.fault.world import Process, World
-from tests.support.servers import Server
 
 Kind: TypeAlias = Literal[
     "worker-kill",

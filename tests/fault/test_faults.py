@@ -8,11 +8,11 @@ from typing import get_args
 
 import pytest
 
+from devtools.servers import Server
 from tests.fault import report
 from tests.fault.driver import Load, run
 from tests.fault.faults import Durations, Kind
 from tests.fault.world import QueueType, Shape
-from tests.support.servers import Server
 
 pytestmark = [pytest.mark.servers, pytest.mark.fault]
 

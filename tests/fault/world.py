@@ -11,9 +11,9 @@ import orjson
 import redis
 from yarl import URL
 
-from tests.support.cluster import PATIENCE, Role, ready, wait_until
+from devtools.cluster import PATIENCE, Role, ready, wait_until
+from devtools.servers import Server, free_port
 from tests.support.proxy import Proxy
-from tests.support.servers import Server, free_port
 
 Kind: TypeAlias = Literal["gateway", "roomworker", "medianode"]
 QueueType: TypeAlias = Literal["classic", "quorum"]

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 from typer.testing import CliRunner
 
+from devtools.cluster import Cluster, Role
 from plenary import cli
 from shared import errors
-from tests.support.cluster import Cluster, Role
 from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
 

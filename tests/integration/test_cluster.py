@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from devtools.cluster import Cluster
+from devtools.servers import Server
 from shared.protocol.bus import partition_of
-from tests.support.cluster import Cluster
 from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
-from tests.support.servers import Server
 
 pytestmark = pytest.mark.servers
 PARTITIONS = 8

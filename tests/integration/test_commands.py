@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import servers
-from tests.support.cluster import PATIENCE, ROOT, Cluster
+from devtools import servers
+from devtools.cluster import PATIENCE, ROOT, Cluster
 
 pytestmark = pytest.mark.servers
 

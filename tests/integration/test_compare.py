@@ -10,7 +10,7 @@ from benchmarks.compare.floor import Floor
 from benchmarks.compare.load import Fleet, pace, saturate
 from benchmarks.compare.processes import cpu_seconds
 from benchmarks.compare.systems import NodeProcess, Plenary, Servers, SocketIo, System, Unavailable
-from tests.support import servers as support
+from devtools import servers as support
 
 pytestmark = pytest.mark.servers
 

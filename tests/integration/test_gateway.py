@@ -16,6 +16,7 @@ from fakeredis import FakeAsyncRedis
 from picows import WSMsgType
 from redis.exceptions import ConnectionError as RedisGone
 
+from devtools import servers
 from gateway.protocol.session import LAST_PATIENCE
 from gateway.server import Gateway
 from gateway.websocket import hub
@@ -26,7 +27,6 @@ from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.errors import CloseKind
 from shared.protocol import bus
 from shared.settings import GatewaySettings
-from tests.support import servers
 from tests.support.gateways import Client, EchoWorker, FaultyBroker, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning")

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from devtools.cluster import ROOT, Cluster
+from devtools.servers import Server, empty_rabbitmq, empty_redis
 from loadtest.client.session import Session
 from loadtest.generator import generator
 from loadtest.generator.generator import Generator, Plan, Tick
@@ -21,9 +23,7 @@ from loadtest.generator.measurements import Measured
 from loadtest.generator.profiles import PROFILES
 from loadtest.generator.virtual_peer import Peer
 from loadtest.model.peer_view import View
-from tests.support.cluster import ROOT, Cluster
 from tests.support.garbage import cycles_of
-from tests.support.servers import Server, empty_rabbitmq, empty_redis
 
 pytestmark = pytest.mark.servers
 WITHIN = 120.0

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import servers
-from tests.support.cluster import Cluster, Role
+from devtools import servers
+from devtools.cluster import Cluster, Role
 from tests.support.peer import Peer, Refusal
 
 pytestmark = pytest.mark.servers

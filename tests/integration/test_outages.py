@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, ClientTimeout
 
+from devtools.cluster import Cluster, Role, ready
+from devtools.servers import Server
 from shared.protocol.bus import partition_of
 from tests.fault.world import Process, Shape, World
-from tests.support.cluster import Cluster, Role, ready
 from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
 from tests.support.resuming import ResumingPeer
-from tests.support.servers import Server
 
 pytestmark = pytest.mark.servers
 UNLIMITED = ["--message-rate", "0"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster
+from devtools.cluster import Cluster
 from tests.support.fragile import DEADLY
 from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from devtools.cluster import Cluster
 from loadtest.client.protoo import Ended, ProtooClient
 from shared.errors import REPLACED
-from tests.support.cluster import Cluster
 from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer
 from tests.support.resuming import ResumingPeer

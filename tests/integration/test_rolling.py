@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, address
+from devtools.cluster import Cluster, address
 from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
 from tests.support.resuming import ResumingPeer

@@ -9,12 +9,12 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from redis.asyncio import Redis
 
+from devtools import servers
 from roomworker import worker as worker_module
 from roomworker.worker import RoomWorker
 from shared.cluster import registry
 from shared.protocol import bus
 from shared.protocol.bus import partition_of
-from tests.support import servers
 from tests.support.bench import Bench, Line
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpWorld, MemoryWorld
 from tests.support.garbage import cycles_of

@@ -7,13 +7,13 @@ import aiohttp
 import pytest
 from prometheus_client import Metric
 
+from devtools.servers import free_port
 from plenary.exposition import Exposition, exposition
 from plenary.process import CannotStart
 from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.settings import Common
 from shared.telemetry.metrics import Described, RedisLink, gauge
-from tests.support.servers import free_port
 
 ANSWER = gauge("answer", "…")
 

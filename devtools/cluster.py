@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import redis
 
-from tests.support.servers import free_port
+from devtools.servers import free_port
 
 PATIENCE = 30.0
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Role:
