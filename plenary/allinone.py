@@ -86,7 +86,7 @@ def _memory_redis() -> Redis:
         from fakeredis.aioredis import FakeRedis
     except ImportError:
         raise CannotStart(
-            "in-memory Redis needs `pip install plenary[embedded]`; or give --redis-url and --amqp-url"
+            "in-memory Redis needs `pip install plenary-signaling[embedded]`; or give --redis-url and --amqp-url"
         ) from None
     return FakeRedis()
 

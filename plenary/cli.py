@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -12,6 +11,7 @@ from loadtest.command import loadtest
 from plenary import allinone, api, options, process, roles, status
 from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
 from shared.telemetry import log
+from shared.version import version
 
 app = typer.Typer(
     help=(
@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Common)
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"plenary {version('plenary')}")
+        typer.echo(f"plenary {version()}")
         raise typer.Exit
 
 

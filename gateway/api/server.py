@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -30,6 +29,7 @@ from gateway.counters import Counts
 from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
 from shared.settings import GatewaySettings
 from shared.telemetry import log
+from shared.version import version
 
 BODY_BYTES: Final = 1024 * 1024
 RETRY_AFTER: Final = "2"
@@ -144,7 +144,7 @@ class Api:
         return _json(_encode(self.watch.status()))
 
     async def _document(self, _: web.Request) -> web.Response:
-        return _json(_encode(openapi.document(version("plenary"))))
+        return _json(_encode(openapi.document(version())))
 
     async def _page(self, _: web.Request) -> web.Response:
         return web.Response(text=openapi.page(), content_type="text/html")

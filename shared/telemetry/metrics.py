@@ -7,13 +7,13 @@ import asyncio
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from shared.broker import Broker
 from shared.telemetry.histogram import Histogram, seconds
+from shared.version import version
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 Labels: TypeAlias = tuple[object, ...] | object
@@ -163,7 +163,7 @@ class ProcessMetrics:
         pass
 
     def collect(self) -> Iterable[Metric]:
-        yield BUILD.by({(version("plenary"), platform.python_version()): 1})
+        yield BUILD.by({(version(), platform.python_version()): 1})
         yield PARTITIONS.of(self._partitions)
         yield LAG.spread(self._lag)
         brokers = [broker.stats() for broker in self._brokers]

@@ -1,0 +1,65 @@
+"""The distribution: what it is called, and what installs it."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import version
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+INSTALLS_OTHERS_PLENARY = re.compile(
+    r"""\b(?:pip|pipx|uv|poetry|pdm)\b[\w\s-]*?\b(?:install|add)\s+(?:-\S+\s+)*["']?plenary(?![\w-])"""
+)
+
+
+def tracked_text() -> dict[str, str]:
+    """Every text file of the repository by its path."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    texts: dict[str, str] = {}
+    for name in listed.stdout.split("\0"):
+        path = ROOT / name
+        if name and path.is_file() and path != Path(__file__):
+            try:
+                texts[name] = path.read_text()
+            except UnicodeDecodeError:
+                continue
+    return texts
+
+
+def test_distribution_is_not_named_like_the_other_plenary_on_pypi() -> None:
+    assert PROJECT["name"] == version.DISTRIBUTION == "plenary-signaling"
+    assert PROJECT["scripts"] == {"plenary": "plenary.cli:main"}
+    own = [
+        text for extra in PROJECT["optional-dependencies"].values() for text in extra if text.startswith("plenary")
+    ]
+    assert all(text.startswith("plenary-signaling[") for text in own)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["pip install plenary", "pip install -U plenary", "pip install 'plenary[embedded]'", "uv tool install plenary"],
+)
+def test_pattern_finds_commands_that_install_the_other_plenary(command: str) -> None:
+    assert INSTALLS_OTHERS_PLENARY.search(command)
+    assert not INSTALLS_OTHERS_PLENARY.search(command.replace("plenary", "plenary-signaling"))
+
+
+def test_no_file_tells_anybody_to_install_the_other_plenary() -> None:
+    found = {name for name, text in tracked_text().items() if INSTALLS_OTHERS_PLENARY.search(text)}
+    assert not found
+
+
+def test_version_is_unknown_where_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(version, "installed_version", not_installed)
+    assert version.version() == "unknown"
