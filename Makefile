@@ -24,10 +24,11 @@ test: $(VENV)/.ready page engine servers check ## all tests, against real Rabbit
 	@if docker info >/dev/null 2>&1; then $(MAKE) compose-test; \
 		else echo "tests/compose is skipped: no Docker engine answers"; fi
 
-check: $(VENV)/.ready ## lint and types
+check: $(VENV)/.ready ## lint, types, and which folder imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 unit: $(VENV)/.ready ## the tests that need nothing installed
 	$(BIN)/pytest tests/unit $(PYTEST_OPTIONS)
