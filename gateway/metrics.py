@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
-from shared.aio.turns import in_turns
+from shared.aio.iteration import iterate_yielding
 from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class GatewayMetrics:
 
     async def refresh(self) -> None:
         census = Census()
-        async for connection in in_turns(list(self._gateway.hub.connections.values())):
+        async for connection in iterate_yielding(list(self._gateway.hub.connections.values())):
             census.count(connection)
         self._census = census
 

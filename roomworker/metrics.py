@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from roomworker.core.dispatch import method_of
 from roomworker.counters import OK
-from shared.aio.turns import in_turns
+from shared.aio.iteration import iterate_yielding
 from shared.protocol.media import name_of
 from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
@@ -114,9 +114,9 @@ class WorkerMetrics:
 
     async def refresh(self) -> None:
         census = Census()
-        slots = [slot for partition in self._worker.partitions.values() for slot in partition.slots.values()]
-        async for slot in in_turns(slots):
-            census.count(slot.content)
+        actors = [actor for partition in self._worker.partitions.values() for actor in partition.actors.values()]
+        async for actor in iterate_yielding(actors):
+            census.count(actor.content)
         self._census = census
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE):

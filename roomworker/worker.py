@@ -18,11 +18,11 @@ from roomworker.counters import Counts
 from roomworker.messaging.media_client import MediaClient
 from roomworker.messaging.outbox import Outbox
 from roomworker.partitions.assignment import ranks
-from roomworker.partitions.media_nodes import Nodes
+from roomworker.partitions.media_nodes import MediaNodes
 from roomworker.partitions.partition import Partition
 from roomworker.runtime.committer import Committer
-from roomworker.runtime.executor import OnResult, Runner
-from roomworker.runtime.room_actor import Slot
+from roomworker.runtime.executor import Executor, OnResult
+from roomworker.runtime.room_actor import RoomActor
 from roomworker.storage.retention import Retention
 from roomworker.storage.store import Store
 from shared.broker import Broker, BrokerError, Subscription
@@ -46,7 +46,7 @@ STEP_DOWN_AFTER: Final = 3.0
 HEARD_WITHIN: Final = 3 * BEAT_EVERY
 KEEP_BEYOND_GRACE_MS: Final = 15_000
 """Sent messages are kept this much longer than a session may be without a connection (DELIVERY O1)."""
-BURY_AFTER: Final = 60.0
+EVICT_AFTER: Final = 60.0
 
 logger = log.get("worker")
 
@@ -80,14 +80,14 @@ class RoomWorker:
         self._epoch = Epoch(redis)
         self._workers = Observer(redis, "workers")
         self._gateways = Observer(redis, "gateways")
-        self._nodes = Nodes(redis, broker, self.id, lambda: self.partitions.values(), self.outbox.order)
+        self._nodes = MediaNodes(redis, broker, self.id, lambda: self.partitions.values(), self.outbox.order)
         self.partitions = {number: Partition(number, self) for number in range(settings.partitions)}
         self._subscribed: set[int] = set()
         self._ticks_seen: dict[int, tuple[int, int]] = {}
         self._tick = 0
         self._leads = asyncio.Event()
         self._leads_until = 0.0
-        self._untold: set[int] = set()
+        self._unconfirmed_ticks: set[int] = set()
         """Partitions whose last tick is not confirmed yet."""
         self._tokens = 0
         self._results: Subscription | None = None
@@ -107,7 +107,7 @@ class RoomWorker:
         self._spawn(self.committer.load_loop())
         self._spawn(self.committer.commit_loop())
         self._spawn(self._nodes.watch())
-        self._spawn(self._tell_time())
+        self._spawn(self._publish_ticks())
         await self._observe()
         await self._nodes.look()
         await self._rebalance()
@@ -186,7 +186,7 @@ class RoomWorker:
                 reached = time.monotonic()
                 self._redis_answers = True
                 if self._broker.connected:  # or this would wait, and the heartbeat with it
-                    await self._lead()
+                    await self._update_leadership()
                     await self._rebalance()
             except (RedisError, OSError, TimeoutError) as failure:
                 for observer in (self._workers, self._gateways):
@@ -219,7 +219,7 @@ class RoomWorker:
         self._membership.info = {
             "subscribed": sorted(self._subscribed),
             "active": active,
-            "rooms": sum(len(partition.slots) for partition in self.partitions.values()),
+            "rooms": sum(len(partition.actors) for partition in self.partitions.values()),
             "published": self.outbox.published,
             "commits": self.committer.commits,
             "round_trips": self.store.round_trips,
@@ -270,7 +270,7 @@ class RoomWorker:
         self._subscribed.discard(partition.number)
         await partition.unsubscribe()
 
-    async def _lead(self) -> None:
+    async def _update_leadership(self) -> None:
         """The worker with the lowest id tells the time and clears away the dead."""
         if min(self._living()) != self.id:
             self._leads.clear()
@@ -279,11 +279,11 @@ class RoomWorker:
         self._leads_until = now + LEADS_FOR
         self._leads.set()
         for observer in (self._workers, self._gateways, self._nodes.observer):
-            for member in observer.dead_for(BURY_AFTER, now):
-                if await observer.bury(member):
+            for member in observer.dead_for(EVICT_AFTER, now):
+                if await observer.evict(member):
                     logger.info("removed a dead process", member=member)
 
-    async def _tell_time(self) -> None:
+    async def _publish_ticks(self) -> None:
         """While this worker leads: every second to each partition, one after another, or what comes between waits."""
         step = BEAT_EVERY / self._settings.partitions
         numbers = itertools.cycle(range(self._settings.partitions))
@@ -297,22 +297,22 @@ class RoomWorker:
                     break
                 due = max(due, now - BEAT_EVERY)
                 while due <= now:
-                    self._tell(next(numbers))
+                    self._publish_tick(next(numbers))
                     due += step
                 await asyncio.sleep(due - now)
 
-    def _tell(self, partition: int) -> None:
+    def _publish_tick(self, partition: int) -> None:
         """Not one whose last tick is not confirmed yet: RabbitMQ has enough to do."""
-        if partition in self._untold or not self._broker.connected:
+        if partition in self._unconfirmed_ticks or not self._broker.connected:
             return
         self._tick += 1
         item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))
-        self._untold.add(partition)
+        self._unconfirmed_ticks.add(partition)
         told = self._broker.publish("rooms", str(partition), bus.batch(self.id, [item]), ttl=TICK_TTL)
-        told.add_done_callback(partial(self._told, partition))
+        told.add_done_callback(partial(self._tick_confirmed, partition))
 
-    def _told(self, partition: int, told: "asyncio.Future[None]") -> None:
-        self._untold.discard(partition)
+    def _tick_confirmed(self, partition: int, told: "asyncio.Future[None]") -> None:
+        self._unconfirmed_ticks.discard(partition)
         if not told.cancelled() and (failure := told.exception()) is not None:
             logger.debug("a tick was not taken", partition=partition, error=str(failure))
 
@@ -348,14 +348,14 @@ class RoomWorker:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._spawn(work)
 
-    def want_load(self, slot: Slot) -> None:
-        self.committer.want_load(slot)
+    def want_load(self, actor: RoomActor) -> None:
+        self.committer.want_load(actor)
 
-    def want_commit(self, slot: Slot) -> None:
-        self.committer.want_commit(slot)
+    def want_commit(self, actor: RoomActor) -> None:
+        self.committer.want_commit(actor)
 
-    def keeps_all(self, slot: Slot) -> bool:
-        return self._retention.keeps_all(slot.gateways, time.monotonic())
+    def keeps_all(self, actor: RoomActor) -> bool:
+        return self._retention.keeps_all(actor.gateways, time.monotonic())
 
     def next_token(self) -> str:
         self._tokens += 1
@@ -390,30 +390,30 @@ class RoomWorker:
         if seen <= QUIET_TICKS:
             return
         now = time.monotonic()
-        for slot in list(partition.slots.values()):
-            if slot.wants_time:
-                slot.when_live(partial(Runner.tick, now=tick.now, grace=self._grace))
-            for gateway in slot.gateways():
-                if self._gateways.gone(gateway, now):
-                    slot.when_live(partial(Runner.gateway_gone, gateway=gateway))
-            placement = slot.placement
-            if placement is not None and self._nodes.observer.gone(placement.node, now):
-                slot.when_live(Runner.node_gone)
+        for actor in list(partition.actors.values()):
+            if actor.wants_time:
+                actor.when_live(partial(Executor.tick, now=tick.now, grace=self._grace))
+            for gateway in actor.gateways():
+                if self._gateways.is_dead(gateway, now):
+                    actor.when_live(partial(Executor.gateway_died, gateway=gateway))
+            placement = actor.placement
+            if placement is not None and self._nodes.observer.is_dead(placement.node, now):
+                actor.when_live(Executor.node_died)
 
     def reported(self, partition: Partition, report: bus.NodeReport) -> None:
         self._nodes.reported(partition, report, time.monotonic())
         if report.lost:
             self._spawn(self._nodes.send_again(self.store, partition, report.node))
 
-    def replay(self, slot: Slot, gateway: str, item: bus.Replay) -> None:
-        slot.when_live(lambda runner: self._answer_replay(runner, gateway, item))
+    def replay(self, actor: RoomActor, gateway: str, item: bus.Replay) -> None:
+        actor.when_live(lambda executor: self._answer_replay(executor, gateway, item))
 
-    def _answer_replay(self, runner: Runner, gateway: str, item: bus.Replay) -> None:
-        where = runner.position(item.session)
+    def _answer_replay(self, executor: Executor, gateway: str, item: bus.Replay) -> None:
+        where = executor.position(item.session)
         if where is None:
             self._close(gateway, item, GONE)
-        elif not runner.released(gateway, item):
-            self._spawn(self._replay(gateway, item, where, known=item.session in runner.room.sessions))
+        elif not executor.released(gateway, item):
+            self._spawn(self._replay(gateway, item, where, known=item.session in executor.room.sessions))
 
     async def _replay(self, gateway: str, item: bus.Replay, where: Gone, *, known: bool) -> None:
         """Sends what is kept, then where the session stands: the gateway asks until it has heard that."""

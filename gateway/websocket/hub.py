@@ -18,7 +18,7 @@ from gateway.protocol.resumable_session import ResumableSession
 from gateway.protocol.session import Limits, Session
 from gateway.websocket.socket import Departures
 from shared import errors
-from shared.aio.turns import in_turns
+from shared.aio.iteration import iterate_yielding
 from shared.protocol.bus import Message
 from shared.protocol.client import Closed
 from shared.protocol.protoo import notification_frame
@@ -181,7 +181,7 @@ class Hub:
         if not self.full:
             for connection in [c for c in self.paused if c.session.within_half(self.limits)]:
                 connection.resume_reading()
-        async for connection in in_turns(list(self.connections.values())):
+        async for connection in iterate_yielding(list(self.connections.values())):
             self._look_after(connection, turn)
 
     def _look_after(self, connection: "Connection", turn: int) -> None:

@@ -25,7 +25,7 @@ from loadtest.generator.measurements import Measured
 from loadtest.generator.profiles import Profile
 from loadtest.generator.room import Room
 from loadtest.generator.virtual_peer import Peer
-from shared.aio.turns import in_turns
+from shared.aio.iteration import iterate_yielding
 
 GRAIN: Final = 0.002
 """The event loop's timers: who is not later than that is on time."""
@@ -265,7 +265,7 @@ class Generator:
             now = time.monotonic() - self._plan.began
             await asyncio.sleep(1.0 - now % 1.0)
             gauges = Gauges()
-            async for peer in in_turns(self._peers):  # or a look at all would be part of latencies
+            async for peer in iterate_yielding(self._peers):  # or a look at all would be part of latencies
                 gauges.add(peer)
             self._report(gauges)
 

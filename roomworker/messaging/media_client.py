@@ -46,7 +46,7 @@ class MediaClient:
         self._last = 0
         self._pending: dict[int, _Pending] = {}
         self._heard: dict[str, float] = {}
-        self._shunned: dict[str, float] = {}
+        self._circuit_open_until: dict[str, float] = {}
         self._unreached: dict[str, float] = {}
         """When a request last found no queue of the node."""
 
@@ -56,10 +56,10 @@ class MediaClient:
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult, now: float) -> None:
         """`now` is the monotonic clock, seconds."""
-        shunned_until = self._shunned.get(node)
-        if shunned_until is not None and now >= shunned_until:
-            self._shunned[node] = now + SILENCE  # this one is to find out
-        elif shunned_until is not None:
+        open_until = self._circuit_open_until.get(node)
+        if open_until is not None and now >= open_until:
+            self._circuit_open_until[node] = now + SILENCE  # this one is to find out
+        elif open_until is not None:
             self._counts.answered(type(request), _AWAY, 0.0)
             asyncio.get_running_loop().call_soon(on_result, _AWAY)
             return
@@ -75,7 +75,7 @@ class MediaClient:
             logger.error("results that cannot be read", error=str(failure))
             return
         self._heard[results.node] = now
-        self._shunned.pop(results.node, None)
+        self._circuit_open_until.pop(results.node, None)
         self._unreached.pop(results.node, None)
         for answer in results.answers:
             self._answer(answer.n, answer.result, now)
@@ -90,7 +90,10 @@ class MediaClient:
     def avoided(self, now: float) -> set[str]:
         """Nodes that answered nothing lately, or could not be asked: alive, perhaps, but none for a new room."""
         return {
-            node for since in (self._shunned, self._unreached) for node, at in since.items() if now - at < AVOIDED_FOR
+            node
+            for since in (self._circuit_open_until, self._unreached)
+            for node, at in since.items()
+            if now - at < AVOIDED_FOR
         }
 
     def expire(self, now: float) -> None:
@@ -102,11 +105,13 @@ class MediaClient:
         }
         for node in silent:
             logger.warning("media node does not answer", node=node)
-            self._shunned[node] = now + SILENCE / 2
+            self._circuit_open_until[node] = now + SILENCE / 2
         late = [n for n, asked in self._pending.items() if asked.node in silent or now - asked.since >= DEADLINE]
         for n in late:
             self._answer(n, _AWAY, now)
-        self._shunned = {node: until for node, until in self._shunned.items() if now - until < 60 * SILENCE}
+        self._circuit_open_until = {
+            node: until for node, until in self._circuit_open_until.items() if now - until < 60 * SILENCE
+        }
         self._unreached = {node: at for node, at in self._unreached.items() if now - at < AVOIDED_FOR}
         self._heard = {node: at for node, at in self._heard.items() if now - at < 60 * SILENCE}
 

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from roomworker.partitions.partition import Partition
-from roomworker.runtime.executor import Runner
-from roomworker.runtime.room_actor import Slot
+from roomworker.runtime.executor import Executor
+from roomworker.runtime.room_actor import RoomActor
 from shared.broker import Broker, Unroutable
 from shared.cluster.registry import NODE_BEAT_EVERY, Observer
 from shared.protocol import bus, media
@@ -35,7 +35,7 @@ class Orders(Protocol):
         ...
 
 
-class Nodes:
+class MediaNodes:
     """`look` once, then `watch` for ever; the rest is what rooms and partitions bring up."""
 
     def __init__(
@@ -105,16 +105,16 @@ class Nodes:
             return
         if self._is_suspect(node, time.monotonic()):  # still: the answer may have taken long
             logger.warning("media node has died", node=node)
-            self.observer.condemn(node)
-            for slot in self._rooms_on(node):
-                slot.when_live(Runner.node_gone)
+            self.observer.mark_dead(node)
+            for actor in self._rooms_on(node):
+                actor.when_live(Executor.node_died)
 
-    def _rooms_on(self, node: str) -> list[Slot]:
+    def _rooms_on(self, node: str) -> list[RoomActor]:
         return [
-            slot
+            actor
             for partition in self._partitions()
-            for slot in partition.slots.values()
-            if (placement := slot.placement) is not None and placement.node == node
+            for actor in partition.actors.values()
+            if (placement := actor.placement) is not None and placement.node == node
         ]
 
     # --- what they have ---------------------------------------------------------------------------------------
@@ -123,30 +123,30 @@ class Nodes:
         """Closes routers that belong to nothing, and gives up rooms whose router is gone (DELIVERY T3)."""
         known: set[str] = set()
         for held in report.routers:
-            slot = partition.slot(held.room)
-            if slot.is_on(report.node, held):
+            actor = partition.actor(held.room)
+            if actor.is_on(report.node, held):
                 known.add(held.room)
             else:  # or it is not loaded yet
-                slot.when_live(partial(Runner.router_reported, node=report.node, held=held))
+                actor.when_live(partial(Executor.router_reported, node=report.node, held=held))
         missed = self._missing.pop((report.node, partition.number), {})
         missing: dict[str, float] = {}
-        for slot in list(partition.slots.values()):
-            placement = slot.placement
-            if placement is None or placement.node != report.node or slot.room in known or not slot.has_transports:
+        for actor in list(partition.actors.values()):
+            placement = actor.placement
+            if placement is None or placement.node != report.node or actor.room in known or not actor.has_transports:
                 continue  # without a transport its router may still have to be made
-            missing[slot.room] = missed.get(slot.room, now)
-            if now - missing[slot.room] >= MISSING_FOR:
-                logger.warning("the media node has no router of this room", room=slot.room, node=report.node)
-                slot.when_live(Runner.node_gone)
+            missing[actor.room] = missed.get(actor.room, now)
+            if now - missing[actor.room] >= MISSING_FOR:
+                logger.warning("the media node has no router of this room", room=actor.room, node=report.node)
+                actor.when_live(Executor.node_died)
         if missing:
             self._missing[report.node, partition.number] = missing
 
     async def send_again(self, store: Orders, partition: Partition, node: str) -> None:
         """The node lost its command queue: what was ordered lately goes once more, it ignores what is old."""
         rooms = [
-            slot.room
-            for slot in partition.slots.values()
-            if slot.placement is not None and slot.placement.node == node
+            actor.room
+            for actor in partition.actors.values()
+            if actor.placement is not None and actor.placement.node == node
         ]
         for start in range(0, len(rooms), AT_ONCE):
             for to, order in await store.orders(rooms[start : start + AT_ONCE]):

@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from roomworker.messaging.outbox import Receipt
-from roomworker.partitions.poison import Suspects, batch_name
-from roomworker.runtime.executor import Runner
-from roomworker.runtime.room_actor import Host, Slot
+from roomworker.partitions.poison import PoisonDetector, batch_name
+from roomworker.runtime.executor import Executor
+from roomworker.runtime.room_actor import Host, RoomActor
 from roomworker.runtime.session_queue import Job
 from roomworker.storage.store import Store
 from shared.broker import Broker, Delivery, Subscription
@@ -38,7 +38,7 @@ class PartitionHost(Host, Protocol):
         """The first delivery since subscribing, or since the channel was lost: this worker is the active one."""
         ...
 
-    def replay(self, slot: Slot, gateway: str, item: bus.Replay) -> None:
+    def replay(self, actor: RoomActor, gateway: str, item: bus.Replay) -> None:
         """A gateway misses outputs of a session."""
         ...
 
@@ -56,13 +56,13 @@ class Partition:
         self.number = number
         self._host = host
         self._subscription: Subscription | None = None
-        self.slots: dict[str, Slot] = {}
+        self.actors: dict[str, RoomActor] = {}
         self.active = False
         self.bad_items = 0
         self._open: set[Delivery] = set()
         self._line: deque[Delivery] = deque()
-        self._careful: asyncio.Task[None] | None = None
-        self._suspects = Suspects(host.store, number)
+        self._recovery_task: asyncio.Task[None] | None = None
+        self._poison_detector = PoisonDetector(host.store, number)
         self._quiet = asyncio.Event()
 
     async def subscribe(self, broker: Broker, prefetch: int) -> None:
@@ -92,28 +92,28 @@ class Partition:
         """What was delivered and is not acknowledged belongs to the next active worker."""
         self.active = False
         self._line.clear()
-        if self._careful is not None:
-            self._careful.cancel()
-            self._careful = None
+        if self._recovery_task is not None:
+            self._recovery_task.cancel()
+            self._recovery_task = None
         self._open.clear()
         self._quiet.set()
-        for slot in list(self.slots.values()):
-            slot.drop()
+        for actor in list(self.actors.values()):
+            actor.drop()
 
     def receive(self, delivery: Delivery) -> None:
         if not self.active:
             self.active = True
-            self._careful = asyncio.get_running_loop().create_task(self._begin())
+            self._recovery_task = asyncio.get_running_loop().create_task(self._begin())
             self._host.activated(self)
         self._open.add(delivery)
         if sent := bus.sent(delivery.body):
             self._host.counts.queue.observe(max(0.0, time() - sent))
-        if self._careful is None and not delivery.redelivered and not self._suspects:
+        if self._recovery_task is None and not delivery.redelivered and not self._poison_detector:
             self._run_whole(self._items(delivery), partial(self._finished, delivery))
         else:
             self._line.append(delivery)
-            if self._careful is None:
-                self._careful = asyncio.get_running_loop().create_task(self._run_line())
+            if self._recovery_task is None:
+                self._recovery_task = asyncio.get_running_loop().create_task(self._run_line())
 
     def _finished(self, delivery: Delivery) -> None:
         delivery.ack()
@@ -151,17 +151,17 @@ class Partition:
             case bus.Tick():
                 self._host.ticked(self, item)
             case bus.Replay():
-                self._host.replay(self.slot(item.room), origin, item)
+                self._host.replay(self.actor(item.room), origin, item)
             case bus.NodeReport():
                 self._host.reported(self, item)
             case _:
-                self.slot(item.room).receive(Job(item, origin, receipt.add().confirm))
+                self.actor(item.room).receive(Job(item, origin, receipt.add().confirm))
 
     # --- after a worker has died ------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
         """Active at last: first it must be known what others died with."""
-        await self._suspects.load()
+        await self._poison_detector.load()
         await self._run_line()
 
     async def _run_line(self) -> None:
@@ -171,23 +171,23 @@ class Partition:
                 delivery = self._line.popleft()
                 items = list(self._items(delivery))
                 if not delivery.redelivered:
-                    await self._suspects.forget_others()
+                    await self._poison_detector.forget_others()
                 if _only_time(items):  # no mark: it may expire before it comes again
                     self._run_whole(items, partial(self._finished, delivery))
-                elif delivery.redelivered and await self._suspects.may_run_whole(delivery.body):
+                elif delivery.redelivered and await self._poison_detector.may_run_whole(delivery.body):
                     self._run_whole(items, partial(self._finished_again, delivery))
                 elif delivery.redelivered or self._has_suspects(items):
                     await self._run_one_by_one(delivery, items)
                 else:
                     self._run_whole(items, partial(self._finished, delivery))
         finally:
-            self._careful = None
+            self._recovery_task = None
 
     def _has_suspects(self, items: Sequence[Received]) -> bool:
-        if not self._suspects:
+        if not self._poison_detector:
             return False
         return any(
-            not isinstance(item, bus.NoJob) and self._suspects.knows(Job(item, origin, _nothing))
+            not isinstance(item, bus.NoJob) and self._poison_detector.knows(Job(item, origin, _nothing))
             for origin, item in items
         )
 
@@ -198,33 +198,33 @@ class Partition:
                 self._run_item(origin, item, Receipt(done.set))
                 continue
             job = Job(item, origin, done.set)
-            slot = self.slot(item.room)
-            if not await self._suspects.may_run(job):
+            actor = self.actor(item.room)
+            if not await self._poison_detector.may_run(job):
                 self._host.counts.dead_letters_total += 1
-                slot.poison(job)
-            slot.receive(job)
+                actor.poison(job)
+            actor.receive(job)
             await done.wait()
-            await self._suspects.job_done(job)
-        await self._suspects.done(batch_name(delivery.body))
+            await self._poison_detector.job_done(job)
+        await self._poison_detector.done(batch_name(delivery.body))
         self._finished(delivery)
 
     def _finished_again(self, delivery: Delivery) -> None:
         self._finished(delivery)
-        self._host.spawn(self._suspects.done(batch_name(delivery.body)))
+        self._host.spawn(self._poison_detector.done(batch_name(delivery.body)))
 
-    def slot(self, room: str) -> Slot:
-        slot = self.slots.get(room)
-        if slot is None:
-            slot = self.slots[room] = Slot(room, self.number, self._host, self._forget)
-        return slot
+    def actor(self, room: str) -> RoomActor:
+        actor = self.actors.get(room)
+        if actor is None:
+            actor = self.actors[room] = RoomActor(room, self.number, self._host, self._forget)
+        return actor
 
     def announce(self, room: str) -> None:
         """A room found in the partition's index after taking it over."""
-        self.slot(room).when_live(Runner.announce)
+        self.actor(room).when_live(Executor.announce)
 
-    def _forget(self, slot: Slot) -> None:
-        if self.slots.get(slot.room) is slot:
-            del self.slots[slot.room]
+    def _forget(self, actor: RoomActor) -> None:
+        if self.actors.get(actor.room) is actor:
+            del self.actors[actor.room]
 
 
 def _nothing() -> None:

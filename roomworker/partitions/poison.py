@@ -22,7 +22,7 @@ _BATCH: Final = "batch/"
 logger = log.get("suspects")
 
 
-class Suspects:
+class PoisonDetector:
     """One partition's, as this worker knows them since it became active."""
 
     def __init__(self, store: Store, partition: int) -> None:

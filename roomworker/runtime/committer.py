@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import Final
 
 from roomworker.counters import Counts
-from roomworker.runtime.room_actor import Slot
+from roomworker.runtime.room_actor import RoomActor
 from roomworker.storage.store import Commit, Store
 
 ROOMS_PER_TRIP: Final = 256
@@ -15,41 +15,41 @@ class Committer:
     def __init__(self, store: Store, counts: Counts) -> None:
         self._store = store
         self._counts = counts
-        self._to_load: dict[Slot, None] = {}
-        self._to_commit: dict[Slot, None] = {}
+        self._to_load: dict[RoomActor, None] = {}
+        self._to_commit: dict[RoomActor, None] = {}
         self._load_wanted = asyncio.Event()
         self._commit_wanted = asyncio.Event()
         self.commits = 0
 
-    def want_load(self, slot: Slot) -> None:
-        self._to_load[slot] = None
+    def want_load(self, actor: RoomActor) -> None:
+        self._to_load[actor] = None
         self._load_wanted.set()
 
-    def want_commit(self, slot: Slot) -> None:
-        self._to_commit[slot] = None
+    def want_commit(self, actor: RoomActor) -> None:
+        self._to_commit[actor] = None
         self._commit_wanted.set()
 
     async def load_loop(self) -> None:
         while True:
             await self._load_wanted.wait()
-            slots = _first(self._to_load)
+            actors = _first(self._to_load)
             if not self._to_load:
                 self._load_wanted.clear()
             began = perf_counter()
-            rooms = await self._store.load([slot.room for slot in slots])
+            rooms = await self._store.load([actor.room for actor in actors])
             self._counts.load.observe(perf_counter() - began)
-            for slot, stored in zip(slots, rooms, strict=True):
-                slot.loaded(stored)
+            for actor, stored in zip(actors, rooms, strict=True):
+                actor.loaded(stored)
 
     async def commit_loop(self) -> None:
         while True:
             await self._commit_wanted.wait()
             await asyncio.sleep(0)  # what has come meanwhile is handled first, and goes along
-            taken: list[tuple[Slot, Commit]] = []
-            for slot in _first(self._to_commit):
-                commit = slot.take()
+            taken: list[tuple[RoomActor, Commit]] = []
+            for actor in _first(self._to_commit):
+                commit = actor.take()
                 if commit is not None:
-                    taken.append((slot, commit))
+                    taken.append((actor, commit))
             if not self._to_commit:
                 self._commit_wanted.clear()
             if not taken:
@@ -58,12 +58,12 @@ class Committer:
             began = perf_counter()
             statuses = await self._store.commit([commit for _, commit in taken])
             self._counts.committed(statuses, perf_counter() - began)
-            for (slot, commit), status in zip(taken, statuses, strict=True):
-                slot.settled(commit, status)
+            for (actor, commit), status in zip(taken, statuses, strict=True):
+                actor.commit_answered(commit, status)
 
 
-def _first(wanted: dict[Slot, None]) -> list[Slot]:
-    slots = list(wanted)[:ROOMS_PER_TRIP]
-    for slot in slots:
-        del wanted[slot]
-    return slots
+def _first(wanted: dict[RoomActor, None]) -> list[RoomActor]:
+    actors = list(wanted)[:ROOMS_PER_TRIP]
+    for actor in actors:
+        del wanted[actor]
+    return actors

@@ -1,6 +1,6 @@
 """One room's messages, in the order of their numbers, driven through the handlers.
 
-Synchronous: whoever owns the runner feeds it items and results, and takes from it what to commit. The messages
+Synchronous: whoever owns the executor feeds it items and results, and takes from it what to commit. The messages
 of a session are handled one after another; those of different sessions side by side while media requests are
 under way.
 """
@@ -15,7 +15,7 @@ from roomworker.core.media_steps import Place, Placed, Step, StepResult, Steps
 from roomworker.core.room import Changes, Reply, Room
 from roomworker.core.sessions import Gone, Session
 from roomworker.counters import Counts
-from roomworker.runtime.session_queue import Defect, Identity, Job, Lane, number
+from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, number
 from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media, protoo
 from shared.telemetry import log
@@ -27,7 +27,7 @@ OnResult: TypeAlias = Callable[[media.AnyResult], None]
 
 
 class Shell(Protocol):
-    """What a runner asks of its surroundings."""
+    """What a executor asks of its surroundings."""
 
     counts: Counts
 
@@ -48,15 +48,15 @@ class Shell(Protocol):
         ...
 
 
-class Runner:
+class Executor:
     def __init__(self, room: Room, shell: Shell, poisoned: set[Identity]) -> None:
         self.room = room
         self._shell = shell
         self._handled = shell.counts.handled
         self._poisoned = poisoned
-        self._lanes = {session.id: Lane(session) for session in room.sessions.values()}
+        self._queues = {session.id: SessionQueue(session) for session in room.sessions.values()}
         self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
-        self._buried = dict(room.gone)
+        self._closed_sessions = dict(room.gone)
         self._finished: list[Job] = []
         self._now = 0
         self._alive = True
@@ -78,46 +78,46 @@ class Runner:
             case bus.Call():
                 self._guarded(job, partial(api_calls.call, self.room, item))
                 self._finished.append(job)
-                self._drop_lanes()
+                self._drop_queues()
             case bus.Resume():
                 self._guarded(job, partial(resumption.resume, self.room, job.origin, item))
                 self._finished.append(job)
             case bus.Lost():
                 self._guarded(job, partial(resumption.lost, self.room, job.origin, item, self._now))
                 self._finished.append(job)
-                self._drop_lanes()
+                self._drop_queues()
             case bus.Connect():
                 self._guarded(job, partial(self._connect, job, item))
             case bus.Disconnect():
-                if (lane := self._expected(job, item)) is not None:
-                    self._guarded(job, partial(self._disconnect, lane, job, item))
+                if (queue := self._expected(job, item)) is not None:
+                    self._guarded(job, partial(self._disconnect, queue, job, item))
             case bus.Input() | bus.Refused():
                 self.released(job.origin, item)
-                if (lane := self._expected(job, item)) is not None:
-                    lane.received = item.n
-                    lane.queue.append(job)
-                    self._run(lane)
+                if (queue := self._expected(job, item)) is not None:
+                    queue.received = item.n
+                    queue.waiting.append(job)
+                    self._run(queue)
 
     def _connect(self, job: Job, item: bus.Connect) -> None:
         if item.session in self.room.sessions or item.session in self.room.gone:
             self._duplicate(job, item)
             return
         session = sessions.connect(self.room, job.origin, item)
-        self._drop_lanes()
+        self._drop_queues()
         if session.id in self.room.sessions:
-            self._lanes[session.id] = Lane(session)
+            self._queues[session.id] = SessionQueue(session)
         self._finished.append(job)
 
-    def _expected(self, job: Job, item: bus.SessionItem) -> Lane | None:
-        """The lane if `item` is the next of its session; else the gateway is told where it stands."""
-        lane = self._lanes.get(item.session)
+    def _expected(self, job: Job, item: bus.SessionItem) -> SessionQueue | None:
+        """The queue if `item` is the next of its session; else the gateway is told where it stands."""
+        queue = self._queues.get(item.session)
         n = number(item)
-        if lane is not None and n == lane.received + 1:
-            return lane
-        if lane is not None and n > lane.received:
-            self._report(lane.session, again=True)
+        if queue is not None and n == queue.received + 1:
+            return queue
+        if queue is not None and n > queue.received:
+            self._report(queue.session, again=True)
             self._shell.done(job)
-        elif lane is None and item.session not in self.room.gone:
+        elif queue is None and item.session not in self.room.gone:
             self._shell.report(job.origin, bus.Applied(item.connection, item.session, -1, 0))
             self._shell.done(job)
         else:
@@ -126,12 +126,12 @@ class Runner:
 
     def _duplicate(self, job: Job, item: bus.SessionItem) -> None:
         """Seen before: harmless. If it is committed the gateway has missed that, so it is told once more."""
-        lane = self._lanes.get(item.session)
-        if lane is not None:
+        queue = self._queues.get(item.session)
+        if queue is not None:
             if isinstance(item, bus.Connect):
                 self.released(job.origin, item)
-            self._report(lane.session)
-        elif (gone := self._buried.get(item.session)) is not None:
+            self._report(queue.session)
+        elif (gone := self._closed_sessions.get(item.session)) is not None:
             n = max(gone.n_in, number(item))
             self._shell.report(job.origin, bus.Applied(item.connection, item.session, n, gone.n_out))
         self._shell.done(job)
@@ -146,7 +146,7 @@ class Runner:
 
     def position(self, session_id: str) -> Gone | None:
         """The last numbers of a session that are committed; None: no such session, or nothing of it is yet."""
-        return self._committed.get(session_id) or self._buried.get(session_id)
+        return self._committed.get(session_id) or self._closed_sessions.get(session_id)
 
     def released(self, gateway: str, item: bus.SessionItem | bus.Replay) -> bool:
         """Whether the session does not go over this connection any more; its gateway, which did not hear, is told.
@@ -166,7 +166,7 @@ class Runner:
         for session in self.room.sessions.values():
             self._report(session)
 
-    def gateway_gone(self, gateway: str) -> None:
+    def gateway_died(self, gateway: str) -> None:
         """A gateway has died: its sessions are lost, or end, as if their sockets had closed.
 
         Should it live after all, it closes them: it gets what the sessions' last output says, or their release.
@@ -177,7 +177,7 @@ class Runner:
                 resumption.lose(self.room, session, self._now)
             else:
                 sessions.end(self.room, session, GONE)
-        self._drop_lanes()
+        self._drop_queues()
 
     @property
     def wants_time(self) -> bool:
@@ -193,11 +193,11 @@ class Runner:
         self._now = now
         api_calls.idle(self.room, now)
         resumption.end_overdue(self.room, now, grace)
-        self._drop_lanes()
+        self._drop_queues()
         for reporter in stats.due(self.room, now):
             self._ask_stats(reporter)
 
-    def node_gone(self) -> None:
+    def node_died(self) -> None:
         """The room's media node has died."""
         media_events.lose(self.room)
 
@@ -209,51 +209,51 @@ class Runner:
 
     # --- handling ---------------------------------------------------------------------------------------------
 
-    def _disconnect(self, lane: Lane, job: Job, item: bus.Disconnect) -> None:
+    def _disconnect(self, queue: SessionQueue, job: Job, item: bus.Disconnect) -> None:
         """Nobody waits for the session's answers any more: what is under way is given up."""
-        lane.session.n_in = item.n
-        sessions.end(self.room, lane.session)
-        self._drop_lanes()
+        queue.session.n_in = item.n
+        sessions.end(self.room, queue.session)
+        self._drop_queues()
         self._finished.append(job)
 
-    def _drop_lanes(self) -> None:
+    def _drop_queues(self) -> None:
         """Gives up what is under way for sessions that have ended."""
-        for session_id in self._lanes.keys() - self.room.sessions.keys():
-            self._finished.extend(self._lanes.pop(session_id).abandon())
+        for session_id in self._queues.keys() - self.room.sessions.keys():
+            self._finished.extend(self._queues.pop(session_id).abandon())
 
-    def _run(self, lane: Lane) -> None:
-        while lane.job is None and lane.queue:
-            job = lane.job = lane.queue.popleft()
+    def _run(self, queue: SessionQueue) -> None:
+        while queue.job is None and queue.waiting:
+            job = queue.job = queue.waiting.popleft()
             item = cast("bus.Input | bus.Refused", job.item)
             if isinstance(item, bus.Refused):
-                lane.kind = None
-                self._finish(lane, error(item.code, item.reason))
+                queue.kind = None
+                self._finish(queue, error(item.code, item.reason))
                 continue
-            handled = self._guarded(job, partial(self._start, lane, item))
+            handled = self._guarded(job, partial(self._start, queue, item))
             if isinstance(handled, Generator):
-                lane.steps = handled
-                self._step(lane, partial(next, handled))
+                queue.steps = handled
+                self._step(queue, partial(next, handled))
             else:
-                self._finish(lane, handled)
+                self._finish(queue, handled)
 
-    def _start(self, lane: Lane, item: bus.Input) -> Handled | PlenaryError:
+    def _start(self, queue: SessionQueue, item: bus.Input) -> Handled | PlenaryError:
         if (item.session, item.n) in self._poisoned:
-            lane.kind = dispatch.meant(item)
+            queue.kind = dispatch.meant(item)
             return InternalError("this message met a defect of the server")
         try:
             message = dispatch.read(item)
         except PlenaryError as refused:
-            lane.kind = dispatch.meant(item)
+            queue.kind = dispatch.meant(item)
             return refused
-        lane.kind = type(message)
+        queue.kind = type(message)
         try:
-            return dispatch.handle(self.room, lane.session, message)
+            return dispatch.handle(self.room, queue.session, message)
         except PlenaryError as refused:
             return refused
 
-    def _step(self, lane: Lane, resume: Callable[[], Step]) -> None:
-        """Resumes the lane's handler until it waits for the media node or has ended."""
-        job, steps = lane.job, lane.steps
+    def _step(self, queue: SessionQueue, resume: Callable[[], Step]) -> None:
+        """Resumes the queue's handler until it waits for the media node or has ended."""
+        job, steps = queue.job, queue.steps
         assert job is not None
         assert steps is not None
         outcome: client.AnyAnswer | PlenaryError
@@ -273,38 +273,38 @@ class Runner:
                 else:
                     resume = _send(steps, Placed(node))
                 continue
-            self._ask(lane, steps, step)
+            self._ask(queue, steps, step)
             return
-        lane.steps = None
-        self._finish(lane, outcome)
+        queue.steps = None
+        self._finish(queue, outcome)
 
-    def _ask(self, lane: Lane, steps: Steps[client.AnyAnswer], request: media.AnyRequest) -> None:
+    def _ask(self, queue: SessionQueue, steps: Steps[client.AnyAnswer], request: media.AnyRequest) -> None:
         def on_result(result: media.AnyResult) -> None:
-            if not self._alive or lane.steps is not steps:
+            if not self._alive or queue.steps is not steps:
                 return
             if isinstance(result, media.Failed):
-                self._step(lane, _throw(steps, error(result.code, result.reason)))
+                self._step(queue, _throw(steps, error(result.code, result.reason)))
             else:
-                self._step(lane, _send(steps, result))
-            self._run(lane)
+                self._step(queue, _send(steps, result))
+            self._run(queue)
 
         placement = self.room.meta.placement
         assert placement is not None  # `request.router` could not have been made without
         self._shell.ask(placement.node, request, on_result)
 
-    def _finish(self, lane: Lane, outcome: client.AnyAnswer | PlenaryError) -> None:
-        job, session = lane.job, lane.session
+    def _finish(self, queue: SessionQueue, outcome: client.AnyAnswer | PlenaryError) -> None:
+        job, session = queue.job, queue.session
         assert job is not None
         item = cast("bus.Input | bus.Refused", job.item)
-        lane.job = None
+        queue.job = None
         session.n_in = item.n
         self.room.touch(session)
         if not isinstance(outcome, PlenaryError):
-            self._handled[lane.kind] = self._handled.get(lane.kind, 0) + 1
+            self._handled[queue.kind] = self._handled.get(queue.kind, 0) + 1
             if item.id is not None:
                 self.room.send(session, protoo.answer_frame(item.id, outcome))
         else:
-            self._shell.counts.refuse(lane.kind, outcome.code)
+            self._shell.counts.refuse(queue.kind, outcome.code)
             self._refused(session, item, outcome)
         self._finished.append(job)
         self._tell_stats()
@@ -371,21 +371,21 @@ class Runner:
 
     def committed(self, changes: Changes) -> None:
         for session, n_in, n_out in changes.applied:
-            if session.id in self._lanes:
+            if session.id in self._queues:
                 self._committed[session.id] = Gone(n_in, n_out)
             else:
                 self._committed.pop(session.id, None)
         for session_id, gone in changes.gone.items():
             if gone is None:
-                self._buried.pop(session_id, None)
+                self._closed_sessions.pop(session_id, None)
             else:
-                self._buried[session_id] = gone
+                self._closed_sessions[session_id] = gone
 
     def stop(self) -> None:
         """The room in memory is given up: handlers under way end without effect, results are ignored."""
         self._alive = False
-        for lane in self._lanes.values():
-            lane.abandon()
+        for queue in self._queues.values():
+            queue.abandon()
 
 
 def _send(steps: Steps[client.AnyAnswer], result: StepResult) -> Callable[[], Step]:

@@ -1,4 +1,4 @@
-"""One room in this worker's hands: loading, its runner, the commit under way, and what waits for them.
+"""One room in this worker's hands: loading, its executor, the commit under way, and what waits for them.
 
 empty ──first job──▶ loading ──▶ live ⇄ committing
                         ▲          │
@@ -13,7 +13,7 @@ from typing import Protocol
 from roomworker.core.limits import Limits
 from roomworker.core.room import Changes, Placement, Reply, Room
 from roomworker.counters import Counts
-from roomworker.runtime.executor import OnResult, Runner
+from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.session_queue import Defect, Identity, Job
 from roomworker.storage.loader import load
 from roomworker.storage.store import Commit, Status, Stored
@@ -40,70 +40,70 @@ class Host(Protocol):
 
     def reply(self, gateway: str, reply: Reply) -> None: ...
 
-    def want_load(self, slot: "Slot") -> None: ...
+    def want_load(self, actor: "RoomActor") -> None: ...
 
-    def want_commit(self, slot: "Slot") -> None: ...
+    def want_commit(self, actor: "RoomActor") -> None: ...
 
     def next_token(self) -> str: ...
 
-    def keeps_all(self, slot: "Slot") -> bool:
+    def keeps_all(self, actor: "RoomActor") -> bool:
         """Whether messages of the room may not have arrived for long, and none is to be trimmed."""
         ...
 
 
-class Slot:
-    def __init__(self, room: str, partition: int, host: Host, forget: Callable[["Slot"], None]) -> None:
+class RoomActor:
+    def __init__(self, room: str, partition: int, host: Host, forget: Callable[["RoomActor"], None]) -> None:
         self.room = room
         self.partition = partition
         self._host = host
         self.counts = host.counts
         self._forget = forget
-        self._runner: Runner | None = None
+        self._executor: Executor | None = None
         self._jobs: dict[Job, None] = {}
         self._poisoned: set[Identity] = set()
         self._version = ""
-        self._grave = ""
-        self._pending: tuple[Runner, Changes, list[Job]] | None = None
+        self._deletion_token = ""
+        self._pending: tuple[Executor, Changes, list[Job]] | None = None
         self._deleting = False
         self._publishing = 0
-        self._on_live: list[Callable[[Runner], None]] = []
+        self._on_live: list[Callable[[Executor], None]] = []
         self._dropped = False
 
     def gateways(self) -> set[str]:
         """The gateways that its sessions are connected to, as far as it is loaded."""
-        sessions = self._runner.room.sessions.values() if self._runner else ()
+        sessions = self._executor.room.sessions.values() if self._executor else ()
         return {session.gateway for session in sessions if session.gateway}
 
     @property
     def content(self) -> Room | None:
         """The room, as far as it is loaded: to be looked at only."""
-        return self._runner.room if self._runner else None
+        return self._executor.room if self._executor else None
 
     @property
     def wants_time(self) -> bool:
-        return self._runner is not None and self._runner.wants_time
+        return self._executor is not None and self._executor.wants_time
 
     @property
     def placement(self) -> Placement | None:
         """Its place on a media node, as far as it is loaded."""
-        return self._runner.room.meta.placement if self._runner else None
+        return self._executor.room.meta.placement if self._executor else None
 
     @property
     def has_transports(self) -> bool:
         """Whether its media node has made any that still exists, as far as it is loaded."""
-        return self._runner is not None and any(peer.transports for peer in self._runner.room.peers.values())
+        return self._executor is not None and any(peer.transports for peer in self._executor.room.peers.values())
 
     def is_on(self, node: str, held: bus.Held) -> bool:
         """Whether it is loaded, and the router that the node has is its own."""
-        return self._runner is not None and self._runner.room.is_on(node, held)
+        return self._executor is not None and self._executor.room.is_on(node, held)
 
     # --- jobs -------------------------------------------------------------------------------------------------
 
     def receive(self, job: Job) -> None:
         self._jobs[job] = None
-        if self._runner is not None:
-            self._feed(self._runner, job)
-            self._settle()
+        if self._executor is not None:
+            self._feed(self._executor, job)
+            self.release_or_schedule()
         else:
             self._load()
 
@@ -111,27 +111,27 @@ class Slot:
         """Workers die with it: it is answered 500, or has no effect."""
         self._poisoned.add(job.identity)
 
-    def when_live(self, call: Callable[[Runner], None]) -> None:
+    def when_live(self, call: Callable[[Executor], None]) -> None:
         """Runs `call` now or once the room is loaded: for what comes from time or other processes' death."""
-        if self._runner is None:
+        if self._executor is None:
             self._on_live.append(call)
             self._load()
             return
         self._run(call)
-        self._settle()
+        self.release_or_schedule()
 
-    def _run(self, call: Callable[[Runner], None]) -> None:
-        runner = self._runner
-        assert runner is not None
+    def _run(self, call: Callable[[Executor], None]) -> None:
+        executor = self._executor
+        assert executor is not None
         try:
-            call(runner)
+            call(executor)
         except Exception:
             logger.exception("defect", room=self.room)
             self._reload()
 
-    def _feed(self, runner: Runner, job: Job) -> None:
+    def _feed(self, executor: Executor, job: Job) -> None:
         try:
-            runner.receive(job)
+            executor.receive(job)
         except Defect as defect:
             self._failed(defect)
 
@@ -142,24 +142,24 @@ class Slot:
         self._poisoned.add(defect.job.identity)
         self._reload()
 
-    def _settle(self) -> None:
+    def release_or_schedule(self) -> None:
         """After anything that may have changed the room."""
-        runner = self._runner
-        if runner is None:
+        executor = self._executor
+        if executor is None:
             return
         if self._pending is not None:
             return  # replies might tell of what is not committed, and are due again if it never is
-        if runner.changed:
+        if executor.changed:
             self._host.want_commit(self)
             return
-        for gateway, reply in runner.take_replies():
+        for gateway, reply in executor.take_replies():
             self._host.reply(gateway, reply)
-        for job in runner.take_finished():
+        for job in executor.take_finished():
             self.done(job)
-        self._leave_if_unused(runner)
+        self._leave_if_unused(executor)
 
-    def _leave_if_unused(self, runner: Runner) -> None:
-        if not runner.room.empty or runner.changed or self._jobs or self._publishing or self._pending:
+    def _leave_if_unused(self, executor: Executor) -> None:
+        if not executor.room.empty or executor.changed or self._jobs or self._publishing or self._pending:
             return
         if self._version and not self._deleting:
             self._deleting = True
@@ -175,10 +175,10 @@ class Slot:
 
     def loaded(self, stored: Stored) -> None:
         """What Redis has of the room, asked for by `want_load`."""
-        if self._dropped or self._runner is not None:
+        if self._dropped or self._executor is not None:
             return
         incarnation, _, n = stored.version.partition(":")
-        self._version, self._grave = stored.version, stored.grave
+        self._version, self._deletion_token = stored.version, stored.deletion_token
         try:
             room = load(
                 self.room,
@@ -198,20 +198,20 @@ class Slot:
         self._start(room)
 
     def _start(self, room: Room) -> None:
-        runner = self._runner = Runner(room, self, self._poisoned)
+        executor = self._executor = Executor(room, self, self._poisoned)
         for job in list(self._jobs):
-            if self._runner is runner:
-                self._feed(runner, job)
+            if self._executor is executor:
+                self._feed(executor, job)
         calls, self._on_live = self._on_live, []
         for call in calls:
-            if self._runner is runner:
+            if self._executor is executor:
                 self._run(call)
-        self._settle()
+        self.release_or_schedule()
 
     def _reload(self) -> None:
-        if self._runner is not None:
-            self._runner.stop()
-            self._runner = None
+        if self._executor is not None:
+            self._executor.stop()
+            self._executor = None
         self._deleting = False
         self._load()
 
@@ -220,46 +220,46 @@ class Slot:
         if self._dropped:
             return
         self._dropped = True
-        if self._runner is not None:
-            self._runner.stop()
-            self._runner = None
+        if self._executor is not None:
+            self._executor.stop()
+            self._executor = None
         self._forget(self)
 
     # --- committing -------------------------------------------------------------------------------------------
 
     def take(self) -> Commit | None:
         """The next commit of this room, if it still wants one."""
-        runner = self._runner
-        if runner is None or self._pending is not None:
+        executor = self._executor
+        if executor is None or self._pending is not None:
             return None
         if self._deleting:
-            return self._take_deletion(runner)
-        if not runner.changed:
+            return self._take_deletion(executor)
+        if not executor.changed:
             return None
-        changes, jobs = runner.take()
-        self._pending = (runner, changes, jobs)
+        changes, jobs = executor.take()
+        self._pending = (executor, changes, jobs)
         return Commit(
             room=self.room,
             partition=self.partition,
             expected=self._version,
-            version=f"{runner.room.incarnation}:{changes.n}",
+            version=f"{executor.room.incarnation}:{changes.n}",
             token=self._host.next_token(),
             fields=changes.fields,
             entry=_entry(changes),
             gone=changes.gone,
             answered=changes.answered,
             first=not self._version,
-            grave="" if self._version else self._grave,
+            deletion_token="" if self._version else self._deletion_token,
             keep_all=self._host.keeps_all(self),
         )
 
-    def _take_deletion(self, runner: Runner) -> Commit | None:
-        if runner.changed or self._jobs or not runner.room.empty:
+    def _take_deletion(self, executor: Executor) -> Commit | None:
+        if executor.changed or self._jobs or not executor.room.empty:
             self._deleting = False
             return self.take()
-        runner.stop()
-        self._runner = None
-        self._pending = (runner, Changes(runner.room.n), [])
+        executor.stop()
+        self._executor = None
+        self._pending = (executor, Changes(executor.room.n), [])
         return Commit(
             room=self.room,
             partition=self.partition,
@@ -271,10 +271,10 @@ class Slot:
             gone={},
         )
 
-    def settled(self, commit: Commit, status: Status) -> None:
+    def commit_answered(self, commit: Commit, status: Status) -> None:
         """The answer to the commit that `take` gave."""
         assert self._pending is not None
-        runner, changes, jobs = self._pending
+        executor, changes, jobs = self._pending
         self._pending = None
         if self._deleting:
             self._deleted()
@@ -284,13 +284,13 @@ class Slot:
             self._reload()
             return
         self._version = commit.version
-        runner.committed(changes)
+        executor.committed(changes)
         self._publishing += 1
         self._host.publish(changes, partial(self._published, jobs))
-        if self._runner is None:
+        if self._executor is None:
             self._load()
         else:
-            self._settle()
+            self.release_or_schedule()
 
     def _deleted(self) -> None:
         self._deleting = False
@@ -304,19 +304,19 @@ class Slot:
         self._publishing -= 1
         for job in jobs:
             self.done(job)
-        if self._runner is not None:
-            self._leave_if_unused(self._runner)
+        if self._executor is not None:
+            self._leave_if_unused(self._executor)
 
-    # --- the runner's shell -----------------------------------------------------------------------------------
+    # --- the executor's shell -----------------------------------------------------------------------------------
 
     def choose_node(self) -> str | None:
         return self._host.choose_node()
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
-        runner = self._runner
+        executor = self._executor
 
         def resumed(result: media.AnyResult) -> None:
-            if self._runner is not runner:
+            if self._executor is not executor:
                 return
             try:
                 on_result(result)
@@ -325,7 +325,7 @@ class Slot:
             except Exception:
                 logger.exception("defect", room=self.room)
                 self._reload()
-            self._settle()
+            self.release_or_schedule()
 
         self._host.ask(node, request, resumed)
 

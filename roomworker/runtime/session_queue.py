@@ -1,4 +1,4 @@
-"""What waits to be handled in a room: jobs, and the lane that each session's jobs are handled in."""
+"""What waits to be handled in a room: jobs, and the queue that each session's jobs are handled in."""
 
 from collections import deque
 from collections.abc import Callable
@@ -47,15 +47,15 @@ class Defect(Exception):
         self.job = job
 
 
-class Lane:
+class SessionQueue:
     """One session's jobs. `received` is the highest number taken in, `job` the one being handled."""
 
-    __slots__ = ("job", "kind", "queue", "received", "session", "steps")
+    __slots__ = ("job", "kind", "received", "session", "steps", "waiting")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.received = session.n_in
-        self.queue: deque[Job] = deque()
+        self.waiting: deque[Job] = deque()
         self.job: Job | None = None
         self.kind: type[client.FromClient | client.Message] | None = None
         """What kind of message `job` is; None: of none that there is."""
@@ -66,9 +66,9 @@ class Lane:
         steps, self.steps = self.steps, None
         if steps is not None:
             steps.close()
-        jobs = [*([self.job] if self.job else []), *self.queue]
+        jobs = [*([self.job] if self.job else []), *self.waiting]
         self.job = None
-        self.queue.clear()
+        self.waiting.clear()
         return jobs
 
 

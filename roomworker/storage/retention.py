@@ -11,7 +11,7 @@ in what it missed, and its sessions would end, so nothing is trimmed
 from collections.abc import Callable, Iterable
 from typing import Final
 
-DEAF_FOR: Final = 120.0
+UNREACHABLE_FOR: Final = 120.0
 """Seconds after the last message that found no queue for which a gateway is waited for, at most."""
 
 
@@ -21,7 +21,7 @@ class Retention:
     def __init__(self, usual: float, now: float) -> None:
         self._usual = usual
         self._link_down_at = now
-        self._deaf: dict[str, float] = {}
+        self._unreachable_gateways: dict[str, float] = {}
 
     def link_down(self, now: float) -> None:
         """The broker is not reached."""
@@ -29,18 +29,20 @@ class Retention:
 
     def unreached(self, gateway: str, now: float) -> None:
         """A message for it found no queue."""
-        self._deaf[gateway] = now + DEAF_FOR
+        self._unreachable_gateways[gateway] = now + UNREACHABLE_FOR
 
     def reached(self, gateway: str, now: float) -> None:
-        if gateway in self._deaf:
-            self._deaf[gateway] = min(self._deaf[gateway], now + self._usual)
+        if gateway in self._unreachable_gateways:
+            self._unreachable_gateways[gateway] = min(self._unreachable_gateways[gateway], now + self._usual)
 
     def forget(self, now: float) -> None:
         """To be called every second or so."""
-        self._deaf = {gateway: until for gateway, until in self._deaf.items() if until > now}
+        self._unreachable_gateways = {
+            gateway: until for gateway, until in self._unreachable_gateways.items() if until > now
+        }
 
     def keeps_all(self, gateways: Callable[[], Iterable[str]], now: float) -> bool:
         """Whether nothing of a room is to be trimmed now; asks for its gateways only if it matters."""
         if now - self._link_down_at < self._usual:
             return True
-        return bool(self._deaf) and not self._deaf.keys().isdisjoint(gateways())
+        return bool(self._unreachable_gateways) and not self._unreachable_gateways.keys().isdisjoint(gateways())

@@ -50,8 +50,8 @@ logger = log.get("store")
 class Commit:
     """`expected` and `version` are `<incarnation>:<n>`; empty: no such room. `first`: not in the index yet.
 
-    `grave` tells which of several absences `expected` empty means: as it was loaded. With `keep_all` sent messages
-    are kept for as long as can be (`roomworker.storage.retention`).
+    `deletion_token`, as loaded, tells which of several absences an empty `expected` means. With `keep_all` sent
+    messages are kept for as long as can be (`roomworker.storage.retention`).
     """
 
     room: str
@@ -64,7 +64,7 @@ class Commit:
     gone: Mapping[str, Gone | None]
     answered: Mapping[str, Answered | None] = field(default_factory=dict)
     first: bool = False
-    grave: str = ""
+    deletion_token: str = ""
     keep_all: bool = False
 
 
@@ -72,14 +72,14 @@ class Commit:
 class Stored:
     """A room as read: `version` empty if there is none (its gone sessions may still be known).
 
-    `grave` is then the token of the commit that deleted it, as long as that is known.
+    `deletion_token` is then the token of the commit that deleted it, as long as that is known.
     """
 
     version: str
     fields: dict[str, bytes]
     gone: dict[str, Gone]
     answered: dict[str, Answered] = field(default_factory=dict)
-    grave: str = ""
+    deletion_token: str = ""
 
 
 def room_key(room: str) -> str:
@@ -235,40 +235,40 @@ def _commands(commit: Commit, keep_out_ms: int) -> tuple[list[tuple[Any, ...]], 
             deletes.append(name)
         else:
             sets += (name, value)
-    buried: list[Any] = []
+    closed: list[Any] = []
     forgotten: list[Any] = []
     for session, gone in commit.gone.items():
         if gone is None:
             forgotten.append(session)
         else:
-            buried += (session, f"{gone.n_in}:{gone.n_out}")
+            closed += (session, f"{gone.n_in}:{gone.n_out}")
     for call, answer in commit.answered.items():
         if answer is None:
             forgotten.append(_CALL + call)
         else:
-            buried += (_CALL + call, b"%d:%s" % (answer.code, answer.body))
-    sections = [part for section in (sets, deletes, buried, forgotten) for part in (len(section), *section)]
+            closed += (_CALL + call, b"%d:%s" % (answer.code, answer.body))
+    sections = [part for section in (sets, deletes, closed, forgotten) for part in (len(section), *section)]
     sent = encode_entry(commit.entry) if commit.entry else b""
     head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
     keep = KEEP_OUT_MOST_MS if commit.keep_all else keep_out_ms
-    return before, (*head, keep, KEEP_GONE_S, sent, commit.grave, *sections)
+    return before, (*head, keep, KEEP_GONE_S, sent, commit.deletion_token, *sections)
 
 
 def _stored(fields: Any, gone: Any) -> Stored:
     named = {name.decode(): value for name, value in _pairs(fields)}
     version = named.pop("v", b"").decode()
     named.pop("token", None)
-    buried = {name.decode(): value for name, value in _pairs(gone)}
-    grave = buried.pop("|deleted", b"").decode()
+    closed = {name.decode(): value for name, value in _pairs(gone)}
+    deletion_token = closed.pop("|deleted", b"").decode()
     last: dict[str, Gone] = {}
     answered: dict[str, Answered] = {}
-    for name, value in buried.items():
+    for name, value in closed.items():
         first, _, rest = value.partition(b":")
         if name.startswith(_CALL):
             answered[name.removeprefix(_CALL)] = Answered(int(first), rest)
         else:
             last[name] = Gone(int(first), int(rest))
-    return Stored(version, named, last, answered, "" if version else grave)
+    return Stored(version, named, last, answered, "" if version else deletion_token)
 
 
 def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:

@@ -64,7 +64,7 @@ class Observer:
         self._since = 0.0
         self._unlisted: dict[str, float] = {}
         self._heard: set[str] = set()
-        self._condemned: dict[str, int] = {}
+        self._marked_dead: dict[str, int] = {}
         self.alive: dict[str, dict[str, Any]] = {}
         self.dead: set[str] = set()
 
@@ -96,16 +96,18 @@ class Observer:
         self._seen = seen
         self._heard &= seen.keys()
         self._unlisted = {} if restart else {name: at for name, at in self._unlisted.items() if name not in members}
-        self._condemned = {name: beat for name, beat in self._condemned.items() if seen.get(name, (0, 0))[0] == beat}
+        self._marked_dead = {
+            name: beat for name, beat in self._marked_dead.items() if seen.get(name, (0, 0))[0] == beat
+        }
         self.dead = {
-            name for name, (_, since) in seen.items() if now - since >= DEAD_AFTER or name in self._condemned
+            name for name, (_, since) in seen.items() if now - since >= DEAD_AFTER or name in self._marked_dead
         }
         self.alive = {name: info for name, info in members.items() if name not in self.dead}
 
-    def condemn(self, member: str) -> None:
+    def mark_dead(self, member: str) -> None:
         """It is known by other signs to be dead: it is, until its beat changes."""
         if member in self._seen:
-            self._condemned[member] = self._seen[member][0]
+            self._marked_dead[member] = self._seen[member][0]
             self.alive.pop(member, None)
             self.dead.add(member)
 
@@ -113,7 +115,7 @@ class Observer:
         """Seconds since the first read after which none failed."""
         return now - self._since if self._last_read is not None else 0.0
 
-    def gone(self, member: str, now: float) -> bool:
+    def is_dead(self, member: str, now: float) -> bool:
         """Whether somebody that is spoken of is dead, or has not been listed since `DEAD_AFTER`."""
         if member in self.alive or self._last_read is None:
             return False
@@ -135,6 +137,6 @@ class Observer:
         """Members whose beat has not changed for so long."""
         return [name for name, (_, since) in self._seen.items() if now - since >= seconds]
 
-    async def bury(self, member: str) -> bool:
+    async def evict(self, member: str) -> bool:
         """Removes a dead member's entry; false if another observer did."""
         return bool(await _whole(self._redis.hdel(key(self._role), member)))

@@ -160,9 +160,9 @@ async def test_only_one_observer_buries_a_dead_member(redis: Redis) -> None:
     await member(redis).beat()
     first, second = Observer(redis, "gateways"), Observer(redis, "gateways")
 
-    assert await first.bury("gw-1") is True
-    assert await second.bury("gw-1") is False
-    assert await first.bury("never-known") is False
+    assert await first.evict("gw-1") is True
+    assert await second.evict("gw-1") is False
+    assert await first.evict("never-known") is False
 
 
 async def test_entries_never_expire_by_themselves(redis: Redis) -> None:
@@ -201,12 +201,12 @@ async def test_one_that_is_known_to_be_dead_is_until_it_beats_again(redis: Redis
     await membership.beat()
     await observer.read(0.0)
 
-    observer.condemn("gw-1")
+    observer.mark_dead("gw-1")
 
     assert (observer.alive, observer.dead) == ({}, {"gw-1"})
     await observer.read(0.1)
     assert (observer.alive, observer.dead) == ({}, {"gw-1"})
-    assert observer.gone("gw-1", 0.1)
+    assert observer.is_dead("gw-1", 0.1)
     await membership.beat()
     await observer.read(0.2)
     assert (set(observer.alive), observer.dead) == ({"gw-1"}, set())

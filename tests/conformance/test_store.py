@@ -43,7 +43,7 @@ def commit(
     fields: dict[str, bytes | None] | None = None,
     messages: list[SentMessage] | None = None,
     gone: dict[str, Gone | None] | None = None,
-    grave: str = "",
+    deletion_token: str = "",
 ) -> Commit:
     """The n-th commit of an incarnation, over the one before."""
     if expected is None:
@@ -58,7 +58,7 @@ def commit(
         entry=None if messages is None else Entry(messages, []),
         gone=gone or {},
         first=not expected,
-        grave=grave,
+        deletion_token=deletion_token,
     )
 
 
@@ -139,14 +139,14 @@ async def test_rooms_of_one_trip_succeed_and_fail_each_for_itself(store: Store) 
 
 async def test_fields_beyond_what_lua_takes_at_once(store: Store) -> None:
     many: dict[str, bytes | None] = {f"consumer|{i}|bob": b"%d" % i for i in range(3000)}
-    buried: dict[str, Gone | None] = {f"gateway.{i}": Gone(i, i) for i in range(1200)}
-    await store.commit([commit(1, fields=many, gone=buried)])
+    closed: dict[str, Gone | None] = {f"gateway.{i}": Gone(i, i) for i in range(1200)}
+    await store.commit([commit(1, fields=many, gone=closed)])
 
     (stored,) = await store.load(["room"])
     assert stored.fields == many
-    assert stored.gone == buried
+    assert stored.gone == closed
 
-    await store.commit([commit(2, fields=dict.fromkeys(many), gone=dict.fromkeys(buried))])
+    await store.commit([commit(2, fields=dict.fromkeys(many), gone=dict.fromkeys(closed))])
     (stored,) = await store.load(["room"])
     assert (stored.fields, stored.gone) == ({}, {})
 
@@ -195,7 +195,9 @@ async def test_a_room_made_anew_is_safe_from_the_worker_that_knew_the_old_one(st
     await store.commit([commit(1)])
     await store.commit([deletion("one:1")])
     (empty,) = await store.load(["room"])
-    assert await store.commit([commit(1, incarnation="two", fields={"meta": b"new"}, grave=empty.grave)]) == ["OK"]
+    assert await store.commit(
+        [commit(1, incarnation="two", fields={"meta": b"new"}, deletion_token=empty.deletion_token)]
+    ) == ["OK"]
 
     old = [commit(2, fields={"meta": b"old"}), deletion("one:1", token="again"), commit(1, token="zombie")]
     assert await store.commit(old) == ["STALE", "STALE", "STALE"]
@@ -210,7 +212,9 @@ async def test_a_room_that_came_and_went_unseen_is_not_taken_for_one_that_never_
     (seen,) = await store.load(["room"])
     await store.commit([commit(1), commit(2, gone={"gateway.1": Gone(2, 0)}), deletion("one:2")])
 
-    late = commit(1, incarnation="zombie", fields={"session|bob": b"gone long ago"}, grave=seen.grave)
+    late = commit(
+        1, incarnation="zombie", fields={"session|bob": b"gone long ago"}, deletion_token=seen.deletion_token
+    )
 
     assert await store.commit([late]) == ["STALE"]
     (stored,) = await store.load(["room"])
@@ -220,7 +224,10 @@ async def test_a_room_that_came_and_went_unseen_is_not_taken_for_one_that_never_
 async def test_a_deleted_room_can_be_made_anew(store: Store) -> None:
     for incarnation in ("one", "two", "three"):
         (seen,) = await store.load(["room"])
-        trip = [commit(1, incarnation=incarnation, grave=seen.grave), deletion(f"{incarnation}:1", token=incarnation)]
+        trip = [
+            commit(1, incarnation=incarnation, deletion_token=seen.deletion_token),
+            deletion(f"{incarnation}:1", token=incarnation),
+        ]
         assert await store.commit(trip) == ["OK", "OK"]
     assert await store.indexed(5) == []
 

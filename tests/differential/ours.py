@@ -1,4 +1,4 @@
-"""The same operations on our room core: a `Runner` in the unit tests' `World`, with a media node that plays along."""
+"""The same operations on our room core: an `Executor` in the unit tests' `World`, and a media node."""
 
 import json
 from copy import deepcopy

@@ -335,9 +335,9 @@ async def test_rooms_that_end_leave_no_cycles(bench: Bench) -> None:
             await line.done()
 
     await one_room("first")
-    await until(lambda: not any(partition.slots for partition in worker.partitions.values()))
+    await until(lambda: not any(partition.actors for partition in worker.partitions.values()))
     with cycles_of("roomworker", "shared") as left:
         for n in range(20):
             await one_room(f"room{n}")
-        await until(lambda: not any(partition.slots for partition in worker.partitions.values()))
+        await until(lambda: not any(partition.actors for partition in worker.partitions.values()))
     assert left == set()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomworker.core.room import Changes
-from roomworker.runtime.executor import Runner
+from roomworker.runtime.executor import Executor
 from shared.protocol import bus
 from tests.support.resumption import STEPS, Down, Steps, World, play
 from tests.unit.roomworker import kit
@@ -42,7 +42,7 @@ class RealWorker:
         return self.said()
 
     def replay(self, item: bus.Replay) -> list[Down]:
-        where = self.world.runner.position(item.session)
+        where = self.world.executor.position(item.session)
         if where is None:
             return []
         to = [(sent, bus.Recipient(item.connection, item.session, sent.out)) for sent in self.stream_of(item.session)]
@@ -61,7 +61,7 @@ class RealWorker:
             case 8:
                 self.stored.clear()
                 world.crash()
-                world.act(Runner.announce)
+                world.act(Executor.announce)
             case _:
                 pass
         return self.said()

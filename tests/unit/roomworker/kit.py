@@ -1,6 +1,6 @@
 """A room without Redis, broker and media node: bus items in, decoded frames out, faults at will.
 
-`World` stands for everything around a `Runner`: it stores what is committed, keeps the committed messages as the
+`World` stands for everything around a `Executor`: it stores what is committed, keeps the committed messages as the
 stream does, answers media requests when and how the test says, and can crash and load the room again.
 """
 
@@ -16,7 +16,7 @@ from roomworker.core.room import Answered, Changes, Reply, Room
 from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES
 from roomworker.core.sessions import Gone
 from roomworker.counters import Counts
-from roomworker.runtime.executor import OnResult, Runner
+from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.session_queue import Defect, Identity, Job, RoomItem
 from roomworker.storage.loader import load
 from shared.protocol import bus, client, media
@@ -95,7 +95,7 @@ class World:
     """Implements `roomworker.runtime.executor.Shell`.
 
     With `prompt` everything happens at once: media requests succeed, changes are committed. Without, the test says
-    when. Jobs whose effect is not committed are done again after a crash, as a slot does.
+    when. Jobs whose effect is not committed are done again after a crash, as a actor does.
     """
 
     def __init__(self, name: str = "room", *, prompt: bool = True) -> None:
@@ -122,13 +122,13 @@ class World:
         self.defects: list[BaseException | None] = []
         self.observers: list[Callable[[Changes], None]] = []
         self._sessions = 0
-        self.runner = self._load()
+        self.executor = self._load()
 
     @property
     def room(self) -> Room:
-        return self.runner.room
+        return self.executor.room
 
-    # --- the runner's shell -----------------------------------------------------------------------------------
+    # --- the executor's shell -----------------------------------------------------------------------------------
 
     def choose_node(self) -> str | None:
         return self.node
@@ -209,20 +209,20 @@ class World:
     def fail(self, code: int = 503, reason: str = "no", at: int = 0) -> media.AnyRequest:
         return self.answer(media.Failed(code, reason), at)
 
-    def act(self, call: Callable[[Runner], None]) -> None:
+    def act(self, call: Callable[[Executor], None]) -> None:
         """Something that comes from time or from other processes' death."""
-        call(self.runner)
+        call(self.executor)
         self._go_on()
 
     def tick(self, seconds: float) -> None:
         """The partition's time."""
-        self.act(lambda runner: runner.tick(round(seconds * 1000)))
+        self.act(lambda executor: executor.tick(round(seconds * 1000)))
 
     def take(self) -> bool:
         """Begins a commit."""
-        if self.pending is not None or not self.runner.changed:
+        if self.pending is not None or not self.executor.changed:
             return False
-        self.pending = self.runner.take()
+        self.pending = self.executor.take()
         return True
 
     def store(self) -> None:
@@ -255,7 +255,7 @@ class World:
         """The worker hears that its commit is in: orders and messages go out, jobs are done."""
         assert self.pending is not None
         (changes, jobs), self.pending = self.pending, None
-        self.runner.committed(changes)
+        self.executor.committed(changes)
         self.orders += [order for _, order in changes.orders]
         self._take_replies(changes.replies)
         for job in jobs:
@@ -266,8 +266,8 @@ class World:
         while self.take():
             self.store()
             self.finish()
-        self._take_replies(self.runner.take_replies())
-        for job in self.runner.take_finished():
+        self._take_replies(self.executor.take_replies())
+        for job in self.executor.take_finished():
             self.done(job)
 
     def _take_replies(self, replies: Iterable[tuple[str, Reply]]) -> None:
@@ -279,7 +279,7 @@ class World:
 
     def crash(self) -> None:
         """Another worker takes over; what was not committed is delivered to it again."""
-        self.runner.stop()
+        self.executor.stop()
         self.pending = None
         self.asked.clear()
         self.poisoned.clear()
@@ -294,24 +294,24 @@ class World:
 
     def _feed(self, job: Job) -> None:
         try:
-            self.runner.receive(job)
+            self.executor.receive(job)
         except Defect as defect:
             self._failed(defect)
 
     def _failed(self, defect: Defect) -> None:
         self.defects.append(defect.__cause__)
         self.poisoned.add(defect.job.identity)
-        self.runner.stop()
+        self.executor.stop()
         self._reload()
 
-    def _load(self) -> Runner:
+    def _load(self) -> Executor:
         room = load(self.name, 0, "incarnation", self.n, self.fields, self.gone, self.answered, self.limits)
-        return Runner(room, self, self.poisoned)
+        return Executor(room, self, self.poisoned)
 
     def _reload(self) -> None:
-        runner = self.runner = self._load()
+        executor = self.executor = self._load()
         for job in list(self.jobs):
-            if self.runner is runner:
+            if self.executor is executor:
                 self._feed(job)
 
     # --- then -------------------------------------------------------------------------------------------------

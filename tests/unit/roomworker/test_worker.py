@@ -18,7 +18,7 @@ from shared.settings import WorkerSettings
 SECOND = 1000
 
 
-class Slot:
+class RoomActor:
     """A room in which something is due."""
 
     wants_time = True
@@ -38,8 +38,8 @@ class Partition:
     number = 0
 
     def __init__(self) -> None:
-        self.slot = Slot()
-        self.slots = {"salon": self.slot}
+        self.actor = RoomActor()
+        self.actors = {"salon": self.actor}
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ async def test_nothing_ends_by_time_just_after_activation_or_a_gap_between_ticks
     partition: Any = Partition()
 
     def due_after(now: int) -> bool:
-        partition.slot.calls.clear()
+        partition.actor.calls.clear()
         worker.ticked(partition, bus.Tick(1, now))
-        return bool(partition.slot.calls)
+        return bool(partition.actor.calls)
 
     quiet = [False] * QUIET_TICKS
     assert [due_after(at * SECOND) for at in range(1, QUIET_TICKS + 3)] == [*quiet, True, True]
@@ -84,7 +84,7 @@ async def leading(confirm: float, seconds: float) -> Counter[str]:
     """How many ticks each of 40 partitions was given in this time, with ten to a second."""
     broker = SlowBroker(MemoryHub(40), confirm)
     worker = RoomWorker(WorkerSettings(partitions=40), broker, FakeAsyncRedis())
-    telling = asyncio.create_task(worker._tell_time())
+    telling = asyncio.create_task(worker._publish_ticks())
     worker._leads_until = time.monotonic() + seconds
     worker._leads.set()
     await asyncio.sleep(seconds + 0.1)

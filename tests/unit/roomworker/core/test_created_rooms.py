@@ -122,7 +122,7 @@ def test_a_created_room_goes_after_its_idle_seconds_of_ticks_without_anybody() -
     ticks(world, 110)
 
     assert world.room.empty
-    assert not world.runner.wants_time
+    assert not world.executor.wants_time
     assert backend.call("inspectRoom")[0] == 404
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from roomworker.runtime.executor import Runner
+from roomworker.runtime.executor import Executor
 from shared.protocol import bus, media
 from tests.unit.roomworker.kit import NODE, Client, World
 
@@ -102,7 +102,7 @@ def test_when_the_engine_or_node_dies_transports_close_and_the_room_is_placed_an
     if how == "engine":
         world.event(media.RouterClosed(world.room.router.id, "died"))
     else:
-        world.act(Runner.node_gone)
+        world.act(Executor.node_died)
 
     assert alice.told("transportClosed") == [{"id": 1}]
     assert bob.told("transportClosed") == [{"id": 2}]
@@ -128,7 +128,7 @@ def test_a_transport_under_way_when_the_node_dies_is_answered_with_try_again() -
     world.prompt = False
     id_ = alice.request("createTransport", id=1, direction="send")
 
-    world.act(Runner.node_gone)
+    world.act(Executor.node_died)
     world.answer()
     world.commit()
 

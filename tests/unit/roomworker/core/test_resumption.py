@@ -17,7 +17,7 @@ def world() -> World:
 
 
 def tick(world: World, now: int) -> None:
-    world.act(lambda runner: runner.tick(now))
+    world.act(lambda executor: executor.tick(now))
 
 
 def resumable(world: World, peer: str) -> Client:
@@ -138,7 +138,7 @@ def test_an_unknown_session_is_refused(world: World) -> None:
 
 def test_it_is_lost_when_its_gateway_dies_and_a_living_one_is_told(world: World) -> None:
     alice, bob = resumable(world, "alice"), world.joined("bob")
-    world.act(lambda runner: runner.gateway_gone(GATEWAY))
+    world.act(lambda executor: executor.gateway_died(GATEWAY))
     assert world.links[-1] == (GATEWAY, bus.Link(alice.connection, alice.session, "released"))
     assert bob.closed == 4001
     assert resume(alice).state == "resumed"
@@ -184,8 +184,8 @@ def test_a_gateway_that_missed_the_release_is_told_when_it_is_heard_of_again(wor
     alice = resumable(world, "alice")
     released = (GATEWAY, bus.Link(alice.connection, alice.session, "released"))
     replay = bus.Replay(world.name, alice.session, alice.connection, 0)
-    assert not world.runner.released(GATEWAY, replay)
-    world.act(lambda runner: runner.gateway_gone(GATEWAY))
+    assert not world.executor.released(GATEWAY, replay)
+    world.act(lambda executor: executor.gateway_died(GATEWAY))
 
     world.links.clear()
     alice.request("queryRoom")
@@ -197,5 +197,5 @@ def test_a_gateway_that_missed_the_release_is_told_when_it_is_heard_of_again(wor
     assert world.links == [released]
 
     world.links.clear()
-    world.act(lambda runner: runner.released(GATEWAY, replay))
+    world.act(lambda executor: executor.released(GATEWAY, replay))
     assert world.links == [released]

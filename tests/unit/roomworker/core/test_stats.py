@@ -154,7 +154,7 @@ def test_after_disabling_there_are_no_more_and_enabling_begins_anew(seen: Seen, 
     seen.enable(kind, interval=5000)
     seen.disable(kind)
     assert seen.tick(11, 20) == [0, 0]
-    assert not seen.world.runner.wants_time
+    assert not seen.world.executor.wants_time
 
     seen.enable(kind, interval=1000)
     assert len(seen.requests) == 2
@@ -329,7 +329,7 @@ def test_the_next_worker_goes_on_reporting_from_its_first_tick_on(seen: Seen, ki
 
     seen.world.crash()
 
-    assert seen.world.runner.wants_time
+    assert seen.world.executor.wants_time
     assert seen.tick(21, 22, 23, 24) == [1, 0, 0, 1]
     assert len(seen.told(kind)) == 3
     seen.disable(kind)

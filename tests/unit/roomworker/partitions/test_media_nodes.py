@@ -9,12 +9,12 @@ from fakeredis import FakeAsyncRedis
 
 from roomworker.core.media_steps import Placed
 from roomworker.partitions import media_nodes as nodes_module
-from roomworker.partitions.media_nodes import Nodes
+from roomworker.partitions.media_nodes import MediaNodes
 from roomworker.partitions.partition import Partition
 from shared.broker import Unroutable
 from shared.cluster.registry import Membership
 from shared.protocol import bus, media
-from tests.unit.roomworker.desk import Desk, Shelf
+from tests.unit.roomworker.fake_worker import FakeWorker, Shelf
 from tests.unit.roomworker.kit import DTLS
 
 NODE = "node"
@@ -45,12 +45,12 @@ class Scene:
     """A worker by hand with one partition and one room `room`, which is on `NODE`."""
 
     def __init__(self, shelf: Shelf) -> None:
-        self.desk = Desk(shelf)
-        self.partition = Partition(0, self.desk)
+        self.worker = FakeWorker(shelf)
+        self.partition = Partition(0, self.worker)
         self.broker = Exchange()
         self.redis: Any = FakeAsyncRedis()
         self.orders: list[tuple[str, media.AnyOrder]] = []
-        self.nodes = Nodes(
+        self.nodes = MediaNodes(
             self.redis, self.broker, "worker", lambda: [self.partition], lambda *order: self.orders.append(order)
         )
         self._n = 0
@@ -73,20 +73,20 @@ class Scene:
             "join", target="room", peerName="alice", rtpCapabilities={"codecs": [], "headerExtensions": []}
         )
         await self.say("createTransport", target="peer", id=1, direction="send", options={}, dtlsParameters=DTLS)
-        self.desk.work()
-        (slot,) = self.partition.slots.values()
-        runner = slot._runner
-        assert runner is not None
-        ref = runner.room.router
+        self.worker.work()
+        (actor,) = self.partition.actors.values()
+        executor = actor._executor
+        assert executor is not None
+        ref = executor.room.router
         return bus.Held("room", ref.incarnation, ref.epoch, ref.id)
 
     def report(self, *held: bus.Held, now: float = 0.0) -> list[tuple[str, media.AnyOrder]]:
         """The orders that it causes, once committed."""
-        before = len(self.desk.published)
+        before = len(self.worker.published)
         self.nodes.reported(self.partition, bus.NodeReport(NODE, list(held)), now)
-        self.desk.load()
-        self.desk.commit()
-        return [order for changes, _ in self.desk.published[before:] for order in changes.orders]
+        self.worker.load()
+        self.worker.commit()
+        return [order for changes, _ in self.worker.published[before:] for order in changes.orders]
 
 
 class Delivered:
@@ -128,18 +128,18 @@ async def test_a_successor_that_has_not_loaded_the_room_knows_its_router(scene: 
     successor = Scene(shelf)
 
     assert successor.report(held) == []
-    assert successor.partition.slot("room").placement is not None
+    assert successor.partition.actor("room").placement is not None
 
 
 async def test_a_router_of_a_room_that_is_no_more_is_closed_and_nothing_is_left(scene: Scene, shelf: Shelf) -> None:
     stray = bus.Held("never stored", "incarnation", 1, "stray")
 
     ((node, order),) = scene.report(stray)
-    scene.desk.work()
+    scene.worker.work()
 
     assert (node, closes(stray)(order)) == (NODE, True)
     assert shelf.load("never stored").fields == {}
-    assert scene.partition.slots == {}
+    assert scene.partition.actors == {}
 
 
 @pytest.mark.parametrize(("incarnation", "epoch"), [("another", 1), (None, 2), (None, 0)])
@@ -163,17 +163,17 @@ async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_aga
     assert len(successor.report(held, lost)) == 1
 
     third = Scene(shelf)
-    slot = third.partition.slot("room")
-    slot.when_live(lambda runner: runner.node_gone())
-    third.desk.work()
-    assert slot._runner is not None
-    placing = slot._runner.room.place()
+    actor = third.partition.actor("room")
+    actor.when_live(lambda executor: executor.node_died())
+    third.worker.work()
+    assert actor._executor is not None
+    placing = actor._executor.room.place()
     next(placing)
     with pytest.raises(StopIteration):
         placing.send(Placed(NODE))
 
-    assert slot.placement is not None
-    assert slot.placement.epoch > lost.epoch
+    assert actor.placement is not None
+    assert actor.placement.epoch > lost.epoch
 
 
 async def test_a_worker_that_does_not_know_of_its_successor_closes_nothing(scene: Scene, shelf: Shelf) -> None:
@@ -181,28 +181,28 @@ async def test_a_worker_that_does_not_know_of_its_successor_closes_nothing(scene
     held = await scene.placed()
     successor = Scene(shelf)
     successor.report(held)
-    slot = successor.partition.slot("room")
-    slot.when_live(lambda runner: runner.node_gone())
-    successor.desk.work()
+    actor = successor.partition.actor("room")
+    actor.when_live(lambda executor: executor.node_died())
+    successor.worker.work()
     await successor.say("queryRoom")
 
     new = bus.Held("room", held.incarnation, held.epoch + 1, "new router")
     scene.nodes.reported(scene.partition, bus.NodeReport(NODE, [new]), 0.0)
 
-    assert scene.desk.commit() == ["STALE"]
-    assert not [order for changes, _ in scene.desk.published for order in changes.orders]
+    assert scene.worker.commit() == ["STALE"]
+    assert not [order for changes, _ in scene.worker.published for order in changes.orders]
 
 
 async def test_a_room_whose_router_is_not_reported_for_long_is_placed_anew(scene: Scene) -> None:
     held = await scene.placed()
-    slot = scene.partition.slot("room")
+    actor = scene.partition.actor("room")
 
     for now in (0.0, 4.0, 7.9):
         scene.report(now=now)
-        assert slot.placement is not None
+        assert actor.placement is not None
     scene.report(now=8.1)
 
-    assert slot.placement is None
+    assert actor.placement is None
     assert scene.report(held, now=9.0), "the router that comes to light after all is closed"
 
 
@@ -210,19 +210,19 @@ async def test_a_room_whose_first_transport_is_being_made_needs_no_router_yet(sc
     """The node is slow; the room is placed, and its request waits."""
     await scene.say("join", target="room", peerName="alice", rtpCapabilities={"codecs": [], "headerExtensions": []})
     await scene.say("createTransport", target="peer", id=1, direction="send", options={}, dtlsParameters=DTLS)
-    slot = scene.partition.slot("room")
-    scene.desk.load()
-    assert slot.placement is not None
+    actor = scene.partition.actor("room")
+    scene.worker.load()
+    assert actor.placement is not None
     for now in (0.0, 5.0, 10.0):
         scene.report(now=now)
-    assert slot.placement is not None
+    assert actor.placement is not None
 
 
 async def test_a_router_that_is_reported_again_was_not_lost(scene: Scene) -> None:
     held = await scene.placed()
     for now, reported in ((0.0, ()), (5.0, (held,)), (10.0, ()), (15.0, (held,)), (20.0, ())):
         scene.report(*reported, now=now)
-    assert scene.partition.slot("room").placement is not None
+    assert scene.partition.actor("room").placement is not None
 
 
 async def test_a_node_that_lost_its_commands_gets_the_orders_of_its_rooms_again(scene: Scene) -> None:
@@ -285,7 +285,7 @@ async def test_a_node_that_is_late_and_has_no_queue_is_dead(scene: Scene, clock:
     await seconds(scene, clock, 1.5)
 
     assert scene.nodes.choose() is None
-    assert scene.partition.slot("room").placement is None
+    assert scene.partition.actor("room").placement is None
 
 
 async def test_a_node_that_is_late_and_has_its_queue_is_not(scene: Scene, clock: Clock, beating: Membership) -> None:
@@ -293,7 +293,7 @@ async def test_a_node_that_is_late_and_has_its_queue_is_not(scene: Scene, clock:
 
     assert scene.broker.published
     assert scene.nodes.choose() == NODE
-    assert scene.partition.slot("room").placement is not None
+    assert scene.partition.actor("room").placement is not None
 
 
 async def test_a_node_that_is_avoided_is_chosen_only_if_there_is_no_other(
@@ -329,4 +329,4 @@ async def test_after_a_server_was_away_nobody_is_judged_at_once(
     await seconds(scene, clock, 3.0)
     assert scene.broker.published == 0
     await seconds(scene, clock, 1.0, beating)
-    assert scene.partition.slot("room").placement is not None
+    assert scene.partition.actor("room").placement is not None

@@ -6,7 +6,7 @@ import pytest
 
 from roomworker.partitions.partition import Partition
 from shared.protocol import bus
-from tests.unit.roomworker.desk import Desk
+from tests.unit.roomworker.fake_worker import FakeWorker
 
 
 class Delivered:
@@ -38,39 +38,41 @@ async def receive(partition: Partition, *deliveries: Delivered) -> None:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def worker() -> FakeWorker:
+    return FakeWorker()
 
 
 @pytest.fixture
-async def partition(desk: Desk) -> Partition:
-    return Partition(3, desk)
+async def partition(worker: FakeWorker) -> Partition:
+    return Partition(3, worker)
 
 
-async def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(desk: Desk, partition: Partition) -> None:
+async def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(
+    worker: FakeWorker, partition: Partition
+) -> None:
     delivery = Delivered(connect("one"), connect("other"), query("one"))
     await receive(partition, delivery)
-    desk.load()
-    desk.commit()
+    worker.load()
+    worker.commit()
     assert delivery.acks == 0
 
-    desk.published.pop()[1]()
+    worker.published.pop()[1]()
     assert delivery.acks == 0
-    desk.work()
+    worker.work()
 
     assert delivery.acks == 1
-    assert set(partition.slots) == {"one", "other"}
+    assert set(partition.actors) == {"one", "other"}
 
 
-async def test_items_that_cannot_be_read_fail_alone(desk: Desk, partition: Partition) -> None:
+async def test_items_that_cannot_be_read_fail_alone(worker: FakeWorker, partition: Partition) -> None:
     delivery = Delivered(b"\xff", connect(), b"", b"\x92\xa4what\x01", query())
 
     await receive(partition, delivery)
-    desk.work()
+    worker.work()
 
     assert delivery.acks == 1
     assert partition.bad_items == 3
-    assert len(desk.shelf.stream["gateway.1"]) == 1
+    assert len(worker.shelf.stream["gateway.1"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,54 +96,54 @@ async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Par
     assert partition.bad_items == 1
 
 
-async def test_what_can_be_read_of_a_truncated_batch_counts(desk: Desk, partition: Partition) -> None:
+async def test_what_can_be_read_of_a_truncated_batch_counts(worker: FakeWorker, partition: Partition) -> None:
     delivery = Delivered(body=bus.batch("gateway", [connect(), query()])[:-3])
 
     await receive(partition, delivery)
-    desk.work()
+    worker.work()
 
     assert delivery.acks == 1
-    assert "session|peer1" in desk.shelf.rooms["room"].fields
+    assert "session|peer1" in worker.shelf.rooms["room"].fields
 
 
-async def test_the_first_delivery_tells_that_the_partition_is_ours(desk: Desk, partition: Partition) -> None:
+async def test_the_first_delivery_tells_that_the_partition_is_ours(worker: FakeWorker, partition: Partition) -> None:
     assert not partition.active
     for n in (1, 2):
         await receive(partition, Delivered(bus.encode_item(bus.Tick(n, 1000 * n))))
 
-    assert (partition.active, desk.activations) == (True, 1)
-    assert [tick.n for tick in desk.ticks] == [1, 2]
+    assert (partition.active, worker.activations) == (True, 1)
+    assert [tick.n for tick in worker.ticks] == [1, 2]
 
 
-async def test_replays_are_handed_on(desk: Desk, partition: Partition) -> None:
+async def test_replays_are_handed_on(worker: FakeWorker, partition: Partition) -> None:
     item = bus.Replay("room", "gateway.1", 1, 7)
     delivery = Delivered(bus.encode_item(item))
 
     await receive(partition, delivery)
 
-    assert desk.replays == [item]
+    assert worker.replays == [item]
     assert delivery.acks == 1
 
 
-async def test_a_lost_channel_leaves_everything_to_the_next(desk: Desk, partition: Partition) -> None:
+async def test_a_lost_channel_leaves_everything_to_the_next(worker: FakeWorker, partition: Partition) -> None:
     delivery = Delivered(connect())
     await receive(partition, delivery)
-    desk.load()
-    ((slot, commit),) = desk.take()
+    worker.load()
+    ((actor, commit),) = worker.take()
 
     partition.lost()
-    slot.settled(commit, desk.shelf.commit(commit))
-    assert (partition.active, partition.slots) == (False, {})
+    actor.commit_answered(commit, worker.shelf.commit(commit))
+    assert (partition.active, partition.actors) == (False, {})
     again = Delivered(connect(), query())
     await receive(partition, again)
-    desk.work()
+    worker.work()
 
     assert again.acks == 1
-    assert desk.activations == 2
-    assert [sent.out for sent in desk.shelf.stream["gateway.1"]] == [1]
+    assert worker.activations == 2
+    assert [sent.out for sent in worker.shelf.stream["gateway.1"]] == [1]
 
 
-async def test_quiet_waits_for_all_that_was_delivered(desk: Desk, partition: Partition) -> None:
+async def test_quiet_waits_for_all_that_was_delivered(worker: FakeWorker, partition: Partition) -> None:
     await partition.quiet()
     await receive(partition, Delivered(connect()))
     await receive(partition, Delivered(query()))
@@ -149,7 +151,7 @@ async def test_quiet_waits_for_all_that_was_delivered(desk: Desk, partition: Par
     await asyncio.sleep(0)
     assert not waiting.done()
 
-    desk.work()
+    worker.work()
 
     async with asyncio.timeout(10):
         await waiting
@@ -166,41 +168,41 @@ async def test_quiet_ends_with_the_channel(partition: Partition) -> None:
         await waiting
 
 
-async def test_rooms_of_the_index_are_announced_after_a_takeover(desk: Desk, partition: Partition) -> None:
+async def test_rooms_of_the_index_are_announced_after_a_takeover(worker: FakeWorker, partition: Partition) -> None:
     await receive(partition, Delivered(connect()))
-    desk.work()
+    worker.work()
     partition.lost()
 
     partition.announce("room")
     partition.announce("never there")
-    desk.work()
+    worker.work()
 
-    assert desk.reports == [bus.Applied(1, "gateway.1", 0, 0)]
-    assert set(partition.slots) == {"room"}
+    assert worker.reports == [bus.Applied(1, "gateway.1", 0, 0)]
+    assert set(partition.actors) == {"room"}
 
 
 class Redelivered(Delivered):
     redelivered = True
 
 
-async def test_a_batch_delivered_again_is_run_whole_once_more(desk: Desk, partition: Partition) -> None:
+async def test_a_batch_delivered_again_is_run_whole_once_more(worker: FakeWorker, partition: Partition) -> None:
     delivery = Redelivered(connect("one"), connect("two"))
     await receive(partition, delivery)
-    assert set(partition.slots) == {"one", "two"}
-    assert len(desk.store.begun) == 1
+    assert set(partition.actors) == {"one", "two"}
+    assert len(worker.store.begun) == 1
 
-    desk.work()
-    await asyncio.gather(*desk.spawned)
+    worker.work()
+    await asyncio.gather(*worker.spawned)
     assert delivery.acks == 1
-    assert not desk.store.begun
+    assert not worker.store.begun
 
 
 async def test_a_tick_delivered_again_is_not_marked(
-    desk: Desk, partition: Partition, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lives for seconds: if its worker dies, too, nobody would take the mark away."""
     marked: list[str] = []
-    monkeypatch.setattr(desk.store, "suspect", lambda _, name: marked.append(name))
+    monkeypatch.setattr(worker.store, "suspect", lambda _, name: marked.append(name))
     delivery = Redelivered(bus.encode_item(bus.Tick(1, 1000)))
     await receive(partition, delivery)
     assert delivery.acks == 1
@@ -208,47 +210,49 @@ async def test_a_tick_delivered_again_is_not_marked(
 
 
 async def test_marks_of_batches_that_will_not_come_again_go_with_the_first_new_delivery(
-    desk: Desk, partition: Partition
+    worker: FakeWorker, partition: Partition
 ) -> None:
-    desk.store.begun = {"batch/lost with RabbitMQ": 1, "gateway.9/1": 1}
+    worker.store.begun = {"batch/lost with RabbitMQ": 1, "gateway.9/1": 1}
     again, new = Redelivered(connect("one")), Delivered(connect("two"))
     await receive(partition, again)
-    assert len(desk.store.begun) == 3
+    assert len(worker.store.begun) == 3
 
     await receive(partition, new)
-    assert len(desk.store.begun) == 2, "the batch that is being run again keeps its mark"
-    desk.work()
-    await asyncio.gather(*desk.spawned)
+    assert len(worker.store.begun) == 2, "the batch that is being run again keeps its mark"
+    worker.work()
+    await asyncio.gather(*worker.spawned)
     assert (again.acks, new.acks) == (1, 1)
-    assert desk.store.begun == {"gateway.9/1": 1}, "a message may come in a new batch"
+    assert worker.store.begun == {"gateway.9/1": 1}, "a message may come in a new batch"
 
 
-async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(desk: Desk, partition: Partition) -> None:
+async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(
+    worker: FakeWorker, partition: Partition
+) -> None:
     await receive(partition, Redelivered(connect()), Delivered(query()))
-    desk.work()
-    assert desk.shelf.stream["gateway.1"], "the request was answered, so its session was known"
+    worker.work()
+    assert worker.shelf.stream["gateway.1"], "the request was answered, so its session was known"
 
 
-async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(desk: Desk) -> None:
+async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(worker: FakeWorker) -> None:
     """Each new partition object is a worker that died with the second message of the batch and was replaced."""
-    shelf, marks = desk.shelf, desk.store
+    shelf, marks = worker.shelf, worker.store
     body = bus.batch("gateway", [connect(), query(number=1), query(number=2)])
 
     def dies_with(item: object) -> bool:
         return isinstance(item, bus.Input) and item.n == 1
 
     for _ in range(4):
-        desk = Desk(shelf)
-        desk.store = marks
-        partition = Partition(3, desk)
+        worker = FakeWorker(shelf)
+        worker.store = marks
+        partition = Partition(3, worker)
         delivery = Redelivered(body=body)
         await receive(partition, delivery)
         for _ in range(10):  # one message at a time, until the worker would die
-            desk.load()
-            running = [job.item for slot in partition.slots.values() for job in slot._jobs]
+            worker.load()
+            running = [job.item for actor in partition.actors.values() for job in actor._jobs]
             if any(dies_with(item) for item in running) and not marks.aside:
                 break
-            desk.work()
+            worker.work()
             await receive(partition)
         if delivery.acks:
             break
@@ -262,13 +266,13 @@ async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(d
     assert b'"ok":true' in frames[1]
 
 
-async def test_a_suspect_that_comes_in_a_new_batch_is_still_one(desk: Desk, partition: Partition) -> None:
-    desk.store.begun["gateway.1/1"] = 2
+async def test_a_suspect_that_comes_in_a_new_batch_is_still_one(worker: FakeWorker, partition: Partition) -> None:
+    worker.store.begun["gateway.1/1"] = 2
     delivery = Delivered(connect(), query(number=1))
     await receive(partition, delivery)
     for _ in range(3):
-        desk.work()
+        worker.work()
         await receive(partition)
     assert delivery.acks == 1
-    assert b'"errorCode":500' in desk.shelf.stream["gateway.1"][0].body
-    assert len(desk.store.aside) == 1
+    assert b'"errorCode":500' in worker.shelf.stream["gateway.1"][0].body
+    assert len(worker.store.aside) == 1

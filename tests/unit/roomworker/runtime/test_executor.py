@@ -6,7 +6,7 @@ import pytest
 
 from roomworker.core import dispatch
 from roomworker.core.room import Room
-from roomworker.runtime.executor import Runner
+from roomworker.runtime.executor import Executor
 from shared.protocol import bus, client, media
 from tests.unit.roomworker.kit import CAPABILITIES, DTLS, GATEWAY, OPUS, Client, World, error_of, indexes, snapshot
 
@@ -139,7 +139,7 @@ def test_after_a_takeover_every_gateway_hears_what_is_committed() -> None:
     alice, bob = world.joined("alice"), world.joined("bob")
     world.crash()
 
-    world.act(Runner.announce)
+    world.act(Executor.announce)
 
     assert sorted(reports(world)) == sorted([(alice.session, 1, 2, False), (bob.session, 1, 1, False)])
 
@@ -147,14 +147,14 @@ def test_after_a_takeover_every_gateway_hears_what_is_committed() -> None:
 def test_the_position_of_a_session_is_what_is_committed_of_it() -> None:
     world = World(prompt=False)
     alice = world.connected("alice")
-    assert world.runner.position(alice.session) is None
+    assert world.executor.position(alice.session) is None
     world.commit()
     alice.request("queryRoom")
-    assert world.runner.position(alice.session) == (0, 0)
+    assert world.executor.position(alice.session) == (0, 0)
     alice.disconnect()
-    assert world.runner.position(alice.session) == (0, 0)
+    assert world.executor.position(alice.session) == (0, 0)
     world.commit()
-    assert world.runner.position(alice.session) == (alice.n, 1)
+    assert world.executor.position(alice.session) == (alice.n, 1)
 
 
 # --- ends ---------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_when_a_gateway_dies_its_sessions_end_and_no_others() -> None:
     lost.connect()
     assert lost.ask("join", peerName="alice", rtpCapabilities=CAPABILITIES)["ok"]
 
-    world.act(lambda runner: runner.gateway_gone("lost"))
+    world.act(lambda executor: executor.gateway_died("lost"))
 
     assert bob.told("peerClosed") == [{"name": "alice"}]
     assert list(world.room.session_of) == ["bob"]
@@ -252,7 +252,7 @@ def test_results_for_a_runner_that_was_stopped_change_nothing() -> None:
     alice = world.joined_slowly("alice")
     alice.request("createTransport", id=1, direction="send")
     (late,) = world.asked
-    old = world.runner
+    old = world.executor
 
     world.crash()
     before = snapshot(old.room)

@@ -335,7 +335,7 @@ class Network(RuleBasedStateMachine):
         self.look()
         known = known_engines(self.world)
         self.world.crash()
-        self.world.act(lambda runner: runner.announce())
+        self.world.act(lambda executor: executor.announce())
         self.engine.forget(known)
         self.look()
 
@@ -361,7 +361,7 @@ class Network(RuleBasedStateMachine):
 
     def run_dry(self) -> None:
         """All that is under way arrives, is answered and committed."""
-        while self.wire or self.world.asked or self.world.pending or self.world.runner.changed:
+        while self.wire or self.world.asked or self.world.pending or self.world.executor.changed:
             if self.wire:
                 self._deliver(0)
             elif self.world.asked:
@@ -382,7 +382,7 @@ class Network(RuleBasedStateMachine):
             self.wire = [(it, item) for it in self.everybody for item in self.kept[it.session]]
             self.run_dry()
         assert not any(self.kept.values()), "something never got through"
-        for job in self.world.runner.take_finished():
+        for job in self.world.executor.take_finished():
             self.world.done(job)
         assert not self.world.jobs
         self.check_outputs()

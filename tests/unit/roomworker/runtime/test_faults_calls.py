@@ -172,7 +172,7 @@ class CalledNetwork(Network):
     def repeats_call(self, at: int) -> None:
         self.calls_on_wire.append(self.calls[-1 - at % len(self.calls)])
 
-    @precondition(lambda self: self.world.pending is None and not self.world.runner.changed)
+    @precondition(lambda self: self.world.pending is None and not self.world.executor.changed)
     @rule()
     def settles(self) -> None:
         """What needs no commit is answered."""

@@ -1,12 +1,12 @@
 """Sent messages are kept for longer while some may not have arrived."""
 
-from roomworker.storage.retention import DEAF_FOR, Retention
+from roomworker.storage.retention import UNREACHABLE_FOR, Retention
 
 START = 1000.0
 USUAL = 30.0
 
 
-def settled() -> Retention:
+def quiet_for_long() -> Retention:
     """Of a worker whose link has held for long."""
     return Retention(USUAL, START - USUAL)
 
@@ -19,7 +19,7 @@ def test_usually_messages_are_trimmed_and_nobody_asks_for_gateways() -> None:
     def asked() -> list[str]:
         raise AssertionError
 
-    assert not settled().keeps_all(asked, START)
+    assert not quiet_for_long().keeps_all(asked, START)
 
 
 def test_nothing_is_trimmed_until_the_link_to_the_broker_has_held_for_the_usual_time() -> None:
@@ -33,7 +33,7 @@ def test_nothing_is_trimmed_until_the_link_to_the_broker_has_held_for_the_usual_
 
 
 def test_nothing_of_its_rooms_is_trimmed_while_a_gateway_is_not_reached_and_for_the_usual_time_after() -> None:
-    retention = settled()
+    retention = quiet_for_long()
     retention.unreached("deaf", START)
     assert keeps(retention, START + 60, "other", "deaf")
     assert not keeps(retention, START + 60, "other")
@@ -46,7 +46,7 @@ def test_nothing_of_its_rooms_is_trimmed_while_a_gateway_is_not_reached_and_for_
 
 
 def test_a_gateway_that_never_comes_back_is_not_waited_for_for_ever() -> None:
-    retention = settled()
+    retention = quiet_for_long()
     retention.unreached("dead", START)
-    retention.forget(START + DEAF_FOR)
-    assert not keeps(retention, START + DEAF_FOR, "dead")
+    retention.forget(START + UNREACHABLE_FOR)
+    assert not keeps(retention, START + UNREACHABLE_FOR, "dead")

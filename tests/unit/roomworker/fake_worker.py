@@ -1,4 +1,4 @@
-"""A worker by hand: what slots and partitions ask of it is done when the test says."""
+"""A worker by hand: what actors and partitions ask of it is done when the test says."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,7 +11,7 @@ from roomworker.core.sessions import Gone
 from roomworker.counters import Counts
 from roomworker.partitions.partition import Partition
 from roomworker.runtime.executor import OnResult
-from roomworker.runtime.room_actor import Slot
+from roomworker.runtime.room_actor import RoomActor
 from roomworker.storage.store import Commit, Status, Stored
 from shared.protocol import bus, media
 from tests.unit.roomworker.kit import Sent, result_of
@@ -27,11 +27,11 @@ class Shelf:
 
     def load(self, room: str) -> Stored:
         held = self.rooms.get(room, Stored("", {}, {}))
-        return Stored(held.version, dict(held.fields), dict(held.gone), dict(held.answered), held.grave)
+        return Stored(held.version, dict(held.fields), dict(held.gone), dict(held.answered), held.deletion_token)
 
     def commit(self, commit: Commit) -> Status:
         held = self.load(commit.room)
-        if (held.version, held.grave) != (commit.expected, commit.grave):
+        if (held.version, held.deletion_token) != (commit.expected, commit.deletion_token):
             return "APPLIED" if self.tokens.get(commit.room) == commit.token else "STALE"
         self.tokens[commit.room] = commit.token
         gone = {**held.gone, **{name: last for name, last in commit.gone.items() if last is not None}}
@@ -70,7 +70,7 @@ class Marks:
         self.aside.append((item, reason))
 
 
-class Desk:
+class FakeWorker:
     """A `PartitionHost`."""
 
     store: Any
@@ -81,8 +81,8 @@ class Desk:
         self.spawned: list[asyncio.Task[None]] = []
         self.name = name
         self.node: str | None = "node"
-        self.loads: list[Slot] = []
-        self.commits: list[Slot] = []
+        self.loads: list[RoomActor] = []
+        self.commits: list[RoomActor] = []
         self.published: list[tuple[Changes, Callable[[], None]]] = []
         self.asked: list[tuple[media.AnyRequest, OnResult]] = []
         self.reports: list[bus.Applied] = []
@@ -93,7 +93,7 @@ class Desk:
         self.ticks: list[bus.Tick] = []
         self.replays: list[bus.Replay] = []
         self.node_reports: list[bus.NodeReport] = []
-        self.forgotten: list[Slot] = []
+        self.forgotten: list[RoomActor] = []
         self._tokens = 0
 
     # --- what the worker is asked -----------------------------------------------------------------------------
@@ -113,15 +113,15 @@ class Desk:
     def reply(self, gateway: str, reply: Reply) -> None:
         self.replies.append(reply)
 
-    def want_load(self, slot: Slot) -> None:
-        if slot not in self.loads:
-            self.loads.append(slot)
+    def want_load(self, actor: RoomActor) -> None:
+        if actor not in self.loads:
+            self.loads.append(actor)
 
-    def want_commit(self, slot: Slot) -> None:
-        if slot not in self.commits:
-            self.commits.append(slot)
+    def want_commit(self, actor: RoomActor) -> None:
+        if actor not in self.commits:
+            self.commits.append(actor)
 
-    def keeps_all(self, slot: Slot) -> bool:
+    def keeps_all(self, actor: RoomActor) -> bool:
         return False
 
     def next_token(self) -> str:
@@ -131,7 +131,7 @@ class Desk:
     def activated(self, partition: Partition) -> None:
         self.activations += 1
 
-    def replay(self, slot: Slot, gateway: str, item: bus.Replay) -> None:
+    def replay(self, actor: RoomActor, gateway: str, item: bus.Replay) -> None:
         self.replays.append(item)
 
     def ticked(self, partition: Partition, tick: bus.Tick) -> None:
@@ -143,27 +143,27 @@ class Desk:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.spawned.append(asyncio.get_running_loop().create_task(work))
 
-    def forget(self, slot: Slot) -> None:
-        self.forgotten.append(slot)
+    def forget(self, actor: RoomActor) -> None:
+        self.forgotten.append(actor)
 
     # --- what the test does -----------------------------------------------------------------------------------
 
     def load(self) -> None:
         loads, self.loads = self.loads, []
-        for slot in loads:
-            slot.loaded(self.shelf.load(slot.room))
+        for actor in loads:
+            actor.loaded(self.shelf.load(actor.room))
 
-    def take(self) -> list[tuple[Slot, Commit]]:
+    def take(self) -> list[tuple[RoomActor, Commit]]:
         """The commits of one trip, begun."""
         commits, self.commits = self.commits, []
-        taken = [(slot, slot.take()) for slot in commits]
-        return [(slot, commit) for slot, commit in taken if commit is not None]
+        taken = [(actor, actor.take()) for actor in commits]
+        return [(actor, commit) for actor, commit in taken if commit is not None]
 
     def commit(self) -> list[Status]:
         statuses = []
-        for slot, commit in self.take():
+        for actor, commit in self.take():
             statuses.append(self.shelf.commit(commit))
-            slot.settled(commit, statuses[-1])
+            actor.commit_answered(commit, statuses[-1])
         return statuses
 
     def publish_all(self) -> None:

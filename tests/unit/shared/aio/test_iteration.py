@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.aio.turns import AT_ONCE, in_turns
+from shared.aio.iteration import AT_ONCE, iterate_yielding
 
 
 async def test_all_items_come_in_order_and_others_have_a_turn_after_each_lot() -> None:
@@ -16,7 +16,7 @@ async def test_all_items_come_in_order_and_others_have_a_turn_after_each_lot() -
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    seen = [item async for item in in_turns(range(5 * AT_ONCE + 1))]
+    seen = [item async for item in iterate_yielding(range(5 * AT_ONCE + 1))]
     ended = True
     await task
     assert seen == [*range(5 * AT_ONCE + 1)]

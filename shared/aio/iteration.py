@@ -10,7 +10,7 @@ AT_ONCE: Final = 256
 """Items between two turns of everybody else: well below a millisecond, if an item takes about a microsecond."""
 
 
-async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+async def iterate_yielding(items: Iterable[T]) -> AsyncIterator[T]:
     """The items in order; after each `AT_ONCE` of them the event loop does what is due.
 
     `items` must not change meanwhile: give it a list of its own.
