@@ -9,7 +9,6 @@ import time
 from typing import Any, Final
 
 from picows import ws_create_server
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.api.server import Api
@@ -23,6 +22,7 @@ from gateway.websocket.hub import SWEEP_EVERY, Hub
 from shared import errors
 from shared.broker import Broker, Subscription
 from shared.cluster.agreement import Epoch, agree_on_partitions, process_id
+from shared.cluster.port import Cluster
 from shared.cluster.registry import BEAT_EVERY, Membership
 from shared.settings import GatewaySettings
 from shared.telemetry import log
@@ -36,20 +36,20 @@ REPLAY_STEP: Final = 200
 
 
 class Gateway:
-    def __init__(self, settings: GatewaySettings, broker: Broker, redis: Redis) -> None:
+    def __init__(self, settings: GatewaySettings, broker: Broker, cluster: Cluster) -> None:
         self.id = process_id("gateway", settings.name)
         self.settings = settings
         self.counts = Counts()
         self._broker = broker
-        self._redis = redis
+        self._cluster = cluster
         self._uplink = Uplink(broker, self.id, settings.partitions, self.counts)
         self.hub = Hub(settings, self.id, self._uplink, self.counts)
         self._downlink = Downlink(self.hub)
-        self._membership = Membership(redis, "gateways", self.id, {})
-        self._epoch = Epoch(redis)
+        self._membership = Membership(cluster, "gateways", self.id, {})
+        self._epoch = Epoch(cluster)
         self._log = log.get("gateway")
         self._server: asyncio.Server | None = None
-        self.api = Api(settings, self.hub.calls, redis, self.counts) if settings.api_key else None
+        self.api = Api(settings, self.hub.calls, cluster, self.counts) if settings.api_key else None
         self._notify: Subscription | None = None
         self._notify_up = False
         self._notify_restored = asyncio.Event()
@@ -78,7 +78,7 @@ class Gateway:
             on_restored=self._on_notify_restored,
         )
         self._notify_up = True
-        await agree_on_partitions(self._redis, self.settings.partitions)
+        await agree_on_partitions(self._cluster, self.settings.partitions)
         if self.api is not None:
             await self.api.start()
         await self._beat()  # known before the first session is: nobody may take this gateway for a vanished one

@@ -13,7 +13,6 @@ from time import perf_counter
 from typing import Any, cast
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from medianode.address import announced_ip
@@ -28,7 +27,8 @@ from medianode.toolchain.install import ensure_engine
 from shared.broker import Broker, Subscription
 from shared.broker.batcher import Pipe
 from shared.cluster.agreement import Epoch, process_id
-from shared.cluster.registry import NODE_BEAT_EVERY, Info, Membership
+from shared.cluster.port import Cluster, Info
+from shared.cluster.registry import NODE_BEAT_EVERY, Membership
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, AnyEvent, RouterRef
 from shared.settings import NodeSettings
@@ -74,7 +74,7 @@ async def engine_factory(settings: NodeSettings) -> EngineFactory:
 class MediaNode:
     """One media node on a connected broker: `start`, then `wait` or `close`."""
 
-    def __init__(self, settings: NodeSettings, broker: Broker, redis: Redis, make: EngineFactory) -> None:
+    def __init__(self, settings: NodeSettings, broker: Broker, cluster: Cluster, make: EngineFactory) -> None:
         self._settings = settings
         self._broker = broker
         self.id = process_id("medianode", settings.name)
@@ -82,8 +82,8 @@ class MediaNode:
         self._log = log.get("node").bind(node=self.id)
         self.counts = Counts()
         self._objects = Objects()
-        self._membership = Membership(redis, "nodes", self.id, {})
-        self._epoch = Epoch(redis)
+        self._membership = Membership(cluster, "nodes", self.id, {})
+        self._epoch = Epoch(cluster)
         self._pool = Pool(make, self.slots, on_event=self._event, up=self._objects.engine_up, down=self._engine_down)
         self._results: dict[str, Pipe[Answer]] = {}
         self._events: dict[int, Pipe[bytes]] = {}

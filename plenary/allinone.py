@@ -21,6 +21,7 @@ from roomworker.metrics import WorkerMetrics
 from roomworker.worker import RoomWorker
 from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.redis_cluster import RedisCluster
 from shared.settings import RunSettings
 
 Links: TypeAlias = Callable[[str], AbstractAsyncContextManager[tuple[Broker, Redis]]]
@@ -48,7 +49,7 @@ async def run(settings: RunSettings, stop: asyncio.Event) -> None:
         shown.serves("roomworker", worker.trouble, WorkerMetrics(worker))
         await started(worker.start())
         stack.push_async_callback(worker.close)
-        gateway = Gateway(settings, gateway_broker, redis)
+        gateway = Gateway(settings, gateway_broker, RedisCluster(redis))
         shown.serves("gateway", gateway.trouble, GatewayMetrics(gateway))
         await started(gateway.start())
         stack.push_async_callback(gateway.close)
@@ -94,7 +95,7 @@ def _memory_redis() -> Redis:
 async def _media_node(settings: RunSettings, broker: Broker, redis: Redis) -> MediaNode | None:
     """Without an engine everything else still works, and `createTransport` is answered 503."""
     try:
-        node = MediaNode(settings, broker, redis, await engine_factory(settings))
+        node = MediaNode(settings, broker, RedisCluster(redis), await engine_factory(settings))
         await node.start()
     except (EngineUnavailable, EngineFailed) as unavailable:
         console.print(f"[yellow]No media engine, so no audio or video:[/] {unavailable}")

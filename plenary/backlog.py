@@ -11,9 +11,8 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from redis.asyncio import Redis
 
-from roomworker.storage.store import DEAD_KEY
 from shared.broker import partition_queue
-from shared.cluster.agreement import PARTITIONS_KEY, index_key
+from shared.cluster.redis_keys import DEAD_LETTERS_KEY, PARTITIONS_KEY, index_key
 
 ANSWER_WITHIN: Final = 5.0
 LATEST: Final = 10
@@ -97,8 +96,8 @@ async def queues(amqp_url: str, number: int) -> dict[int, tuple[int, int]]:
 
 async def dead_letters(redis: Redis) -> tuple[int, list[DeadLetter]]:
     """How many there are, and the latest of them. Raises `RedisError`."""
-    count = await redis.xlen(DEAD_KEY)
-    entries: Any = await redis.xrevrange(DEAD_KEY, count=LATEST)
+    count = await redis.xlen(DEAD_LETTERS_KEY)
+    entries: Any = await redis.xrevrange(DEAD_LETTERS_KEY, count=LATEST)
     return count, [_letter(id_.decode(), fields) for id_, fields in entries]
 
 

@@ -16,6 +16,7 @@ from plenary.process import CannotStart, links
 from roomworker.metrics import WorkerMetrics
 from roomworker.worker import RoomWorker
 from shared.cluster.agreement import DifferentCluster
+from shared.cluster.redis_cluster import RedisCluster
 from shared.settings import GatewaySettings, NodeSettings, WorkerSettings
 from shared.telemetry import log
 
@@ -44,7 +45,7 @@ async def gateway(settings: GatewaySettings, stop: asyncio.Event) -> None:
     ):
         if stop.is_set():
             return
-        role = Gateway(settings, broker, redis)
+        role = Gateway(settings, broker, RedisCluster(redis))
         shown.serves("gateway", role.trouble, GatewayMetrics(role))
         await started(role.start())
         try:
@@ -80,7 +81,7 @@ async def medianode(settings: NodeSettings, stop: asyncio.Event) -> None:
         async with links(settings, name, stop, shown.starting("medianode")) as (broker, redis):
             if stop.is_set():
                 return
-            role = MediaNode(settings, broker, redis, make)
+            role = MediaNode(settings, broker, RedisCluster(redis), make)
             shown.serves("medianode", role.trouble, NodeMetrics(role))
             await started(role.start())
             try:

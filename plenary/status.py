@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
@@ -16,8 +15,9 @@ from plenary import backlog
 from plenary.backlog import DeadLetter, NoAnswer, Partition
 from plenary.process import CannotStart
 from plenary.redislink import open_redis
-from shared.cluster import registry
-from shared.cluster.registry import BEAT_EVERY, Role
+from shared.cluster.redis_cluster import RedisCluster
+from shared.cluster.redis_keys import Role
+from shared.cluster.registry import BEAT_EVERY
 
 LOOK_FOR: Final = 2 * BEAT_EVERY
 """Seconds between the two looks: who lives has changed its beat meanwhile."""
@@ -71,11 +71,8 @@ async def show(redis_url: str, amqp_url: str) -> None:
 
 async def look(redis: Redis) -> dict[Role, dict[str, Any]]:
     """What every process last told."""
-    found: dict[Role, dict[str, Any]] = {}
-    for role in get_args(Role):
-        entries: Any = await redis.hgetall(registry.key(role))
-        found[role] = {name.decode(): orjson.loads(value) for name, value in entries.items()}
-    return found
+    cluster = RedisCluster(redis)
+    return {role: await cluster.members(role) for role in get_args(Role)}
 
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> list[Seen]:

@@ -27,6 +27,7 @@ from roomworker.storage.retention import Retention
 from roomworker.storage.store import Store
 from shared.broker import Broker, BrokerError, Subscription
 from shared.cluster.agreement import Epoch, agree_on_partitions, process_id
+from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.registry import BEAT_EVERY, Membership, Observer
 from shared.errors import GAP, GONE, CloseKind
 from shared.protocol import bus, media
@@ -66,7 +67,7 @@ class RoomWorker:
             max_incoming_bitrate=settings.max_incoming_bitrate,
         )
         self._broker = broker
-        self._redis = redis
+        cluster = self._cluster = RedisCluster(redis)
         self.counts = Counts()
         self._grace = round(settings.grace_seconds * 1000)
         self.store = Store(redis, keep_out_ms=self._grace + KEEP_BEYOND_GRACE_MS)
@@ -76,11 +77,11 @@ class RoomWorker:
             broker, self.id, lambda lost: self._media.lost(lost, time.monotonic()), self.counts, self._retention
         )
         self._media = MediaClient(self.outbox.ask, self.counts)
-        self._membership = Membership(redis, "workers", self.id, {})
-        self._epoch = Epoch(redis)
-        self._workers = Observer(redis, "workers")
-        self._gateways = Observer(redis, "gateways")
-        self._nodes = MediaNodes(redis, broker, self.id, lambda: self.partitions.values(), self.outbox.order)
+        self._membership = Membership(cluster, "workers", self.id, {})
+        self._epoch = Epoch(cluster)
+        self._workers = Observer(cluster, "workers")
+        self._gateways = Observer(cluster, "gateways")
+        self._nodes = MediaNodes(cluster, broker, self.id, lambda: self.partitions.values(), self.outbox.order)
         self.partitions = {number: Partition(number, self) for number in range(settings.partitions)}
         self._subscribed: set[int] = set()
         self._ticks_seen: dict[int, tuple[int, int]] = {}
@@ -100,7 +101,7 @@ class RoomWorker:
     # --- life -------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        await agree_on_partitions(self._redis, self._settings.partitions)
+        await agree_on_partitions(self._cluster, self._settings.partitions)
         self._results = await self._broker.subscribe_own(
             "media", self.id, self._results_came, on_lost=_nothing, on_restored=_nothing
         )
@@ -180,7 +181,7 @@ class RoomWorker:
                 if await self._epoch.changed():
                     logger.error("Redis was emptied: all rooms are gone")
                     await self._step_down()
-                    await agree_on_partitions(self._redis, self._settings.partitions)
+                    await agree_on_partitions(self._cluster, self._settings.partitions)
                 await self._observe()
                 await self._beat()
                 reached = time.monotonic()

@@ -1,20 +1,16 @@
-"""What the API knows without asking a room: the partitions' indexes and the registry, both in Redis.
-
-plenary:partition:<p>   set of `R#incarnation`, R percent-encoded: kept by the room workers
-"""
+"""What the API knows without asking a room: the partitions' indexes of rooms and the registry."""
 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Final, get_args
-from urllib.parse import unquote
+from typing import Final, get_args
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.api.operations import ClusterStatus, Listed, ProcessView, RoomList
-from shared.cluster.agreement import index_key
-from shared.cluster.registry import BEAT_EVERY, Observer, Role
+from shared.cluster.port import Cluster
+from shared.cluster.redis_keys import Role
+from shared.cluster.registry import BEAT_EVERY, Observer
 from shared.errors import Unavailable
 from shared.protocol.bus import partition_of
 
@@ -24,8 +20,8 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 class Rooms:
     """The rooms in order of partition, and of name within each: a cursor is the last name that was told."""
 
-    def __init__(self, redis: Redis, partitions: int) -> None:
-        self._redis = redis
+    def __init__(self, cluster: Cluster, partitions: int) -> None:
+        self._cluster = cluster
         self._partitions = partitions
 
     async def page(self, limit: int, after: str) -> RoomList:
@@ -42,9 +38,7 @@ class Rooms:
         """The names that follow, at least one more than `limit` if there are as many."""
         found: list[str] = []
         for these in await self._portions(partitions, limit):
-            for p, members in zip(these, await self._ask("smembers", these), strict=True):
-                # Twice the same name: an incarnation whose worker died between the index and the room.
-                here = sorted({unquote(member.decode().rpartition("#")[0]) for member in members})
+            for p, here in zip(these, await self._cluster.rooms(these), strict=True):
                 found += [name for name in here if name > after] if p == partitions[0] else here
             if len(found) > limit:
                 break
@@ -54,7 +48,7 @@ class Rooms:
         """The partitions in groups, each of which probably fills a page."""
         portions: list[list[int]] = [[]]
         expected = 0
-        for p, size in zip(partitions, await self._ask("scard", partitions), strict=True):
+        for p, size in zip(partitions, await self._cluster.room_counts(partitions), strict=True):
             if expected > limit:
                 portions.append([])
                 expected = 0
@@ -62,18 +56,12 @@ class Rooms:
             expected += size
         return portions
 
-    async def _ask(self, command: str, partitions: Sequence[int]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for p in partitions:
-            getattr(pipeline, command)(index_key(p))
-        return await pipeline.execute()
-
 
 class Watch:
     """Who is alive in the cluster: known only to who has looked for a while. `run` is to be a task."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._observers = {role: Observer(redis, role) for role in ROLES}
+    def __init__(self, cluster: Cluster) -> None:
+        self._observers = {role: Observer(cluster, role) for role in ROLES}
         self._seen = False
 
     async def run(self) -> None:

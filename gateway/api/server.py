@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
-from redis.asyncio import Redis
 
 from gateway.api import openapi
 from gateway.api.cluster import Rooms, Watch
@@ -26,6 +25,7 @@ from gateway.api.operations import (
 )
 from gateway.bus.api_calls import Calls
 from gateway.counters import Counts
+from shared.cluster.port import Cluster
 from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
 from shared.settings import GatewaySettings
 from shared.telemetry import log
@@ -46,13 +46,13 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Api:
     """`start` listens, `close` ends; between them `run` is to be a task."""
 
-    def __init__(self, settings: GatewaySettings, calls: Calls, redis: Redis, counts: Counts) -> None:
+    def __init__(self, settings: GatewaySettings, calls: Calls, cluster: Cluster, counts: Counts) -> None:
         self._settings = settings
         self._counts = counts
         self._key = settings.api_key.encode()
         self._calls = calls
-        self._rooms = Rooms(redis, settings.partitions)
-        self.watch = Watch(redis)
+        self._rooms = Rooms(cluster, settings.partitions)
+        self.watch = Watch(cluster)
         self._log = log.get("api")
         self._runner = web.AppRunner(
             self._application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False

@@ -7,13 +7,13 @@ from functools import partial
 from random import Random
 from typing import Final, Protocol
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from roomworker.partitions.partition import Partition
 from roomworker.runtime.executor import Executor
 from roomworker.runtime.room_actor import RoomActor
 from shared.broker import Broker, Unroutable
+from shared.cluster.port import Cluster
 from shared.cluster.registry import NODE_BEAT_EVERY, Observer
 from shared.protocol import bus, media
 from shared.telemetry import log
@@ -40,13 +40,13 @@ class MediaNodes:
 
     def __init__(
         self,
-        redis: Redis,
+        cluster: Cluster,
         broker: Broker,
         worker: str,
         partitions: Callable[[], Iterable[Partition]],
         order: Callable[[str, media.AnyOrder], None],
     ) -> None:
-        self.observer = Observer(redis, "nodes")
+        self.observer = Observer(cluster, "nodes")
         self._broker = broker
         self._partitions = partitions
         self._order = order

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias, cast
-from urllib.parse import quote, unquote
 
 import msgspec
 from redis.asyncio import Redis
@@ -24,7 +23,16 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from roomworker.core.room import Answered
 from roomworker.core.sessions import Gone
 from roomworker.storage.stream_entry import Entry, SentMessage, decode_entry, encode_entry
-from shared.cluster.agreement import index_key
+from shared.cluster.redis_keys import (
+    DEAD_LETTERS_KEY,
+    closed_sessions_key,
+    index_key,
+    index_member,
+    indexed_room,
+    room_key,
+    stream_key,
+    suspects_key,
+)
 from shared.protocol import media
 from shared.telemetry import log
 
@@ -32,7 +40,6 @@ KEEP_OUT_MS: Final = 30_000
 KEEP_OUT_MOST_MS: Final = 600_000
 KEEP_GONE_S: Final = 600
 KEEP_SUSPECTS_S: Final = 3600
-DEAD_KEY: Final = "plenary:dead"
 DEAD_KEPT: Final = 1000
 RETRY_PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -82,14 +89,6 @@ class Stored:
     deletion_token: str = ""
 
 
-def room_key(room: str) -> str:
-    return f"room:{{{quote(room, safe='')}}}"
-
-
-def suspects_key(partition: int) -> str:
-    return f"plenary:suspects:{partition}"
-
-
 class Store:
     """`commit` and `load` take many rooms in one round trip and try again until Redis answers."""
 
@@ -134,14 +133,13 @@ class Store:
     async def load(self, rooms: Sequence[str]) -> list[Stored]:
         commands: list[tuple[Any, ...]] = []
         for room in rooms:
-            key = room_key(room)
-            commands += [("HGETALL", key), ("HGETALL", f"{key}:gone")]
+            commands += [("HGETALL", room_key(room)), ("HGETALL", closed_sessions_key(room))]
         results = await self._run(commands)
         return [_stored(results[at], results[at + 1]) for at in range(0, len(results), 2)]
 
     async def replay(self, room: str, session: str, after: int) -> list[tuple[SentMessage, int]]:
         """The session's messages with output numbers above `after` that are still kept, in order."""
-        (entries,) = await self._run([("XRANGE", f"{room_key(room)}:out", "-", "+")])
+        (entries,) = await self._run([("XRANGE", stream_key(room), "-", "+")])
         found: list[tuple[SentMessage, int]] = []
         for entry in _decoded(room, entries):
             for message in entry.messages:
@@ -150,7 +148,7 @@ class Store:
 
     async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
         """The orders that the rooms' commits carried and that are still kept, a room's in order; with their nodes."""
-        replies = await self._run([("XRANGE", f"{room_key(room)}:out", "-", "+") for room in rooms])
+        replies = await self._run([("XRANGE", stream_key(room), "-", "+") for room in rooms])
         return [
             order
             for room, entries in zip(rooms, replies, strict=True)
@@ -175,17 +173,17 @@ class Store:
     async def set_aside(self, partition: int, item: msgspec.Struct, reason: str) -> None:
         """Keeps a message that nobody can handle, for a person to look at."""
         fields = ("partition", partition, "reason", reason, "item", msgspec.json.encode(item))
-        await self._run([("XADD", DEAD_KEY, "MAXLEN", "~", DEAD_KEPT, "*", *fields)])
+        await self._run([("XADD", DEAD_LETTERS_KEY, "MAXLEN", "~", DEAD_KEPT, "*", *fields)])
 
     async def dead_letters(self) -> int:
         """How many messages were set aside and are still kept. Raises `RedisError`."""
-        return int(await asyncio.shield(asyncio.ensure_future(self._redis.xlen(DEAD_KEY))))
+        return int(await asyncio.shield(asyncio.ensure_future(self._redis.xlen(DEAD_LETTERS_KEY))))
 
     async def indexed(self, partition: int) -> list[str]:
         """The names of the rooms of a partition."""
         (members,) = await self._run([("SMEMBERS", index_key(partition))])
         # twice the same name: an incarnation whose worker died between index and first commit, or deletion and index
-        return list({unquote(member.decode().rpartition("#")[0]) for member in members})
+        return list({indexed_room(member) for member in members})
 
     async def _run(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         """One pipelined round trip, repeated until Redis answers. A command's own error is its result."""
@@ -221,12 +219,12 @@ def _raise_passing(results: Iterable[Any]) -> None:
 
 
 def _member(commit: Commit) -> str:
-    return f"{quote(commit.room, safe='')}#{(commit.version or commit.expected).partition(':')[0]}"
+    return index_member(commit.room, (commit.version or commit.expected).partition(":")[0])
 
 
 def _commands(commit: Commit, keep_out_ms: int) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
     """What precedes the script, and the script."""
-    key = room_key(commit.room)
+    keys = room_key(commit.room), stream_key(commit.room), closed_sessions_key(commit.room)
     before = [("SADD", index_key(commit.partition), _member(commit))] if commit.first else []
     sets: list[Any] = []
     deletes: list[Any] = []
@@ -249,7 +247,7 @@ def _commands(commit: Commit, keep_out_ms: int) -> tuple[list[tuple[Any, ...]], 
             closed += (_CALL + call, b"%d:%s" % (answer.code, answer.body))
     sections = [part for section in (sets, deletes, closed, forgotten) for part in (len(section), *section)]
     sent = encode_entry(commit.entry) if commit.entry else b""
-    head = ("EVALSHA", _SHA, 3, key, f"{key}:out", f"{key}:gone", commit.expected, commit.version, commit.token)
+    head = ("EVALSHA", _SHA, 3, *keys, commit.expected, commit.version, commit.token)
     keep = KEEP_OUT_MOST_MS if commit.keep_all else keep_out_ms
     return before, (*head, keep, KEEP_GONE_S, sent, commit.deletion_token, *sections)
 

@@ -1,42 +1,29 @@
-"""Who is alive: gateways, room workers and media nodes, each with a changing heartbeat in Redis.
+"""Who is alive: gateways, room workers and media nodes, each with a changing heartbeat.
 
-Keys `plenary:gateways`, `plenary:workers`, `plenary:nodes`: a hash each, process id → JSON `{"beat": n, …}`.
-No TTL: a process is dead only when one observer has *read* the same beat for `DEAD_AFTER` seconds of its own
-clock (DELIVERY T2), so that a Redis outage kills nobody. Ids contain a random boot id and are never reused.
+Each role has a registry, process id → `{"beat": n, …}` (`shared.cluster.port`). Entries do not expire: a process is
+dead only when one observer has *read* the same beat for `DEAD_AFTER` seconds of its own clock (DELIVERY T2), so that
+a Redis outage kills nobody. Ids contain a random boot id and are never reused.
 """
 
-import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any
 
-import orjson
-from redis.asyncio import Redis
-
-Role: TypeAlias = Literal["gateways", "workers", "nodes"]
-Info: TypeAlias = Mapping[str, Any]
-
-T = TypeVar("T")
+from shared.cluster.port import Cluster, Info
+from shared.cluster.redis_keys import Role
 
 BEAT_EVERY = 1.0
+"""Seconds between two heartbeats."""
 NODE_BEAT_EVERY = 0.5
-"""Media nodes, whose death many people see."""
+"""Seconds between two heartbeats of a media node, whose death many people see."""
 DEAD_AFTER = 5.0
-
-
-async def _whole(command: Awaitable[T]) -> T:
-    """A command that is not cut short when its caller is cancelled: redis-py may lose that, or a reply."""
-    return await asyncio.shield(asyncio.ensure_future(command))
-
-
-def key(role: Role) -> str:
-    return f"plenary:{role}"
+"""Seconds of the same heartbeat after which a process is dead."""
 
 
 class Membership:
     """This process's own entry. `info` is what others may know of it (load, addresses); replaced at will."""
 
-    def __init__(self, redis: Redis, role: Role, member: str, info: Info) -> None:
-        self._redis = redis
+    def __init__(self, cluster: Cluster, role: Role, member: str, info: Info) -> None:
+        self._cluster = cluster
         self._role: Role = role
         self.member = member
         self.info = info
@@ -45,19 +32,18 @@ class Membership:
     async def beat(self) -> None:
         """Announces this process once more. Call it every `BEAT_EVERY` seconds. Raises `redis.RedisError`."""
         self._beat += 1
-        value = orjson.dumps({**self.info, "beat": self._beat})
-        await _whole(self._redis.hset(key(self._role), self.member, value))
+        await self._cluster.announce(self._role, self.member, {**self.info, "beat": self._beat})
 
     async def leave(self) -> None:
         """Takes the entry away: others need not wait for `DEAD_AFTER`."""
-        await _whole(self._redis.hdel(key(self._role), self.member))
+        await self._cluster.withdraw(self._role, self.member)
 
 
 class Observer:
     """Reads one role's members and judges, by its own clock, which are alive."""
 
-    def __init__(self, redis: Redis, role: Role) -> None:
-        self._redis = redis
+    def __init__(self, cluster: Cluster, role: Role) -> None:
+        self._cluster = cluster
         self._role: Role = role
         self._seen: dict[str, tuple[int, float]] = {}
         self._last_read: float | None = None
@@ -73,8 +59,7 @@ class Observer:
 
         `alive` and `dead` are then the members listed in Redis by our judgement; who is not listed left.
         """
-        entries = cast("dict[bytes, bytes]", await _whole(self._redis.hgetall(key(self._role))))
-        self.update({name.decode(): orjson.loads(value) for name, value in entries.items()}, now)
+        self.update(await self._cluster.members(self._role), now)
 
     def failed(self) -> None:
         """A read failed: time that passed unobserved proves nothing, so every count starts again."""
@@ -139,4 +124,4 @@ class Observer:
 
     async def evict(self, member: str) -> bool:
         """Removes a dead member's entry; false if another observer did."""
-        return bool(await _whole(self._redis.hdel(key(self._role), member)))
+        return await self._cluster.withdraw(self._role, member)

@@ -1,34 +1,74 @@
-"""Membership and Observer over fakeredis and real Redis. The clock is passed in: nothing here waits."""
+"""Membership, Observer and what a cluster agrees on, over memory and Redis. The clock is passed in: nothing waits."""
 
 from collections.abc import AsyncIterator
 from typing import Any
 
-import fakeredis
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.cluster.registry import DEAD_AFTER, Membership, Observer, key
+from shared.cluster.agreement import DifferentCluster, Epoch, agree_on_partitions
+from shared.cluster.memory_cluster import MemoryCluster
+from shared.cluster.port import Cluster
+from shared.cluster.redis_cluster import RedisCluster
+from shared.cluster.redis_keys import index_key, index_member, members_key
+from shared.cluster.registry import DEAD_AFTER, Membership, Observer
 from tests.support.proxy import Proxy
 
+NAMES = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "x" * 128]
 
-@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.servers)])
-async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
-    client: Any
-    if request.param == "fakeredis":
-        client = fakeredis.FakeAsyncRedis()
-    else:
-        client = Redis.from_url(request.getfixturevalue("redis_url"), socket_timeout=5)
-    yield client
+
+class Memory:
+    """A cluster in memory, and what the tests do to its server."""
+
+    def __init__(self) -> None:
+        self.cluster = MemoryCluster()
+
+    async def put_into_index(self, partition: int, *members: str) -> None:
+        self.cluster.index.setdefault(partition, set()).update(members)
+
+    async def empty(self) -> None:
+        self.cluster.clear()
+
+
+class Server:
+    """The same on Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.cluster = RedisCluster(redis)
+
+    async def put_into_index(self, partition: int, *members: str) -> None:
+        await self.redis.sadd(index_key(partition), *members)
+
+    async def empty(self) -> None:
+        await self.redis.flushdb()
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.servers)])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[Memory | Server]:
+    if request.param == "memory":
+        yield Memory()
+        return
+    client: Any = Redis.from_url(request.getfixturevalue("redis_url"), socket_timeout=5)
+    yield Server(client)
     await client.aclose()
 
 
-def member(redis: Redis, name: str = "gw-1", **info: Any) -> Membership:
-    return Membership(redis, "gateways", name, info)
+@pytest.fixture
+def cluster(server: Memory | Server) -> Cluster:
+    return server.cluster
 
 
-async def test_a_member_is_known_with_what_it_tells_of_itself(redis: Redis) -> None:
-    membership, observer = member(redis, address="10.0.0.1"), Observer(redis, "gateways")
+def member(cluster: Cluster, name: str = "gw-1", **info: Any) -> Membership:
+    return Membership(cluster, "gateways", name, info)
+
+
+# --- who is alive -------------------------------------------------------------------------------------------------
+
+
+async def test_a_member_is_known_with_what_it_tells_of_itself(cluster: Cluster) -> None:
+    membership, observer = member(cluster, address="10.0.0.1"), Observer(cluster, "gateways")
     await membership.beat()
 
     await observer.read(0.0)
@@ -37,8 +77,8 @@ async def test_a_member_is_known_with_what_it_tells_of_itself(redis: Redis) -> N
     assert observer.dead == set()
 
 
-async def test_new_info_comes_with_the_next_beat(redis: Redis) -> None:
-    membership, observer = member(redis, load=1), Observer(redis, "gateways")
+async def test_new_info_comes_with_the_next_beat(cluster: Cluster) -> None:
+    membership, observer = member(cluster, load=1), Observer(cluster, "gateways")
     await membership.beat()
     membership.info = {"load": 2}
     await membership.beat()
@@ -48,9 +88,9 @@ async def test_new_info_comes_with_the_next_beat(redis: Redis) -> None:
     assert observer.alive["gw-1"]["load"] == 2
 
 
-async def test_roles_are_apart(redis: Redis) -> None:
-    await member(redis).beat()
-    observer = Observer(redis, "workers")
+async def test_roles_are_apart(cluster: Cluster) -> None:
+    await member(cluster).beat()
+    observer = Observer(cluster, "workers")
 
     await observer.read(0.0)
 
@@ -58,8 +98,8 @@ async def test_roles_are_apart(redis: Redis) -> None:
     assert not observer.dead
 
 
-async def test_a_member_that_beats_stays_alive(redis: Redis) -> None:
-    membership, observer = member(redis), Observer(redis, "gateways")
+async def test_a_member_that_beats_stays_alive(cluster: Cluster) -> None:
+    membership, observer = member(cluster), Observer(cluster, "gateways")
 
     for second in range(20):
         await membership.beat()
@@ -67,9 +107,9 @@ async def test_a_member_that_beats_stays_alive(redis: Redis) -> None:
         assert set(observer.alive) == {"gw-1"}
 
 
-async def test_a_silent_member_is_dead_after_the_limit_and_not_before(redis: Redis) -> None:
-    await member(redis).beat()
-    observer = Observer(redis, "gateways")
+async def test_a_silent_member_is_dead_after_the_limit_and_not_before(cluster: Cluster) -> None:
+    await member(cluster).beat()
+    observer = Observer(cluster, "gateways")
     for second in range(int(DEAD_AFTER)):
         await observer.read(float(second))
         assert set(observer.alive) == {"gw-1"}
@@ -81,17 +121,17 @@ async def test_a_silent_member_is_dead_after_the_limit_and_not_before(redis: Red
     assert not observer.alive
 
 
-async def test_the_count_starts_when_the_observer_first_looks(redis: Redis) -> None:
-    await member(redis).beat()
-    observer = Observer(redis, "gateways")
+async def test_the_count_starts_when_the_observer_first_looks(cluster: Cluster) -> None:
+    await member(cluster).beat()
+    observer = Observer(cluster, "gateways")
 
     await observer.read(1000.0)
 
     assert set(observer.alive) == {"gw-1"}
 
 
-async def test_one_late_beat_starts_the_count_again(redis: Redis) -> None:
-    membership, observer = member(redis), Observer(redis, "gateways")
+async def test_one_late_beat_starts_the_count_again(cluster: Cluster) -> None:
+    membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)
     await observer.read(DEAD_AFTER - 1)
@@ -105,8 +145,8 @@ async def test_one_late_beat_starts_the_count_again(redis: Redis) -> None:
     assert observer.dead == {"gw-1"}
 
 
-async def test_a_member_declared_dead_that_beats_is_alive_again(redis: Redis) -> None:
-    membership, observer = member(redis), Observer(redis, "gateways")
+async def test_a_member_declared_dead_that_beats_is_alive_again(cluster: Cluster) -> None:
+    membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)
     await observer.read(DEAD_AFTER)
@@ -118,9 +158,9 @@ async def test_a_member_declared_dead_that_beats_is_alive_again(redis: Redis) ->
     assert not observer.dead
 
 
-async def test_a_failed_read_starts_every_count_again(redis: Redis) -> None:
-    await member(redis).beat()
-    observer = Observer(redis, "gateways")
+async def test_a_failed_read_starts_every_count_again(cluster: Cluster) -> None:
+    await member(cluster).beat()
+    observer = Observer(cluster, "gateways")
     await observer.read(0.0)
     await observer.read(DEAD_AFTER - 1)
     observer.failed()
@@ -134,9 +174,9 @@ async def test_a_failed_read_starts_every_count_again(redis: Redis) -> None:
     assert observer.dead == {"gw-1"}
 
 
-async def test_an_observer_that_itself_stood_still_declares_nobody_dead(redis: Redis) -> None:
-    await member(redis).beat()
-    observer = Observer(redis, "gateways")
+async def test_an_observer_that_itself_stood_still_declares_nobody_dead(cluster: Cluster) -> None:
+    await member(cluster).beat()
+    observer = Observer(cluster, "gateways")
     await observer.read(0.0)
 
     await observer.read(100.0)
@@ -144,8 +184,8 @@ async def test_an_observer_that_itself_stood_still_declares_nobody_dead(redis: R
     assert set(observer.alive) == {"gw-1"}
 
 
-async def test_one_that_leaves_is_neither_alive_nor_dead(redis: Redis) -> None:
-    membership, observer = member(redis), Observer(redis, "gateways")
+async def test_one_that_leaves_is_neither_alive_nor_dead(cluster: Cluster) -> None:
+    membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)
 
@@ -156,19 +196,22 @@ async def test_one_that_leaves_is_neither_alive_nor_dead(redis: Redis) -> None:
     assert not observer.dead
 
 
-async def test_only_one_observer_buries_a_dead_member(redis: Redis) -> None:
-    await member(redis).beat()
-    first, second = Observer(redis, "gateways"), Observer(redis, "gateways")
+async def test_only_one_observer_buries_a_dead_member(cluster: Cluster) -> None:
+    await member(cluster).beat()
+    first, second = Observer(cluster, "gateways"), Observer(cluster, "gateways")
 
     assert await first.evict("gw-1") is True
     assert await second.evict("gw-1") is False
     assert await first.evict("never-known") is False
 
 
-async def test_entries_never_expire_by_themselves(redis: Redis) -> None:
-    await member(redis).beat()
+@pytest.mark.servers
+async def test_entries_never_expire_by_themselves(redis_url: str) -> None:
+    redis = Redis.from_url(redis_url, socket_timeout=5)
+    await member(RedisCluster(redis)).beat()
 
-    assert await redis.ttl(key("gateways")) == -1
+    assert await redis.ttl(members_key("gateways")) == -1
+    await redis.aclose()
 
 
 @pytest.mark.servers
@@ -178,7 +221,7 @@ async def test_redis_away_raises_and_nobody_dies_of_it(redis_url: str) -> None:
     proxy = Proxy(options["host"], options["port"])
     await proxy.start()
     through = Redis(host="127.0.0.1", port=proxy.port, db=options.get("db", 0), socket_timeout=5)
-    membership, observer = member(direct), Observer(through, "gateways")
+    membership, observer = member(RedisCluster(direct)), Observer(RedisCluster(through), "gateways")
     await membership.beat()
     await observer.read(0.0)
 
@@ -196,8 +239,8 @@ async def test_redis_away_raises_and_nobody_dies_of_it(redis_url: str) -> None:
     await proxy.stop()
 
 
-async def test_one_that_is_known_to_be_dead_is_until_it_beats_again(redis: Redis) -> None:
-    membership, observer = member(redis), Observer(redis, "gateways")
+async def test_one_that_is_known_to_be_dead_is_until_it_beats_again(cluster: Cluster) -> None:
+    membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)
 
@@ -212,8 +255,8 @@ async def test_one_that_is_known_to_be_dead_is_until_it_beats_again(redis: Redis
     assert (set(observer.alive), observer.dead) == ({"gw-1"}, set())
 
 
-async def test_the_view_is_undisturbed_since_the_last_read_that_failed(redis: Redis) -> None:
-    observer = Observer(redis, "gateways")
+async def test_the_view_is_undisturbed_since_the_last_read_that_failed(cluster: Cluster) -> None:
+    observer = Observer(cluster, "gateways")
     assert observer.undisturbed_for(9.0) == 0.0
     await observer.read(10.0)
     await observer.read(11.0)
@@ -224,8 +267,8 @@ async def test_the_view_is_undisturbed_since_the_last_read_that_failed(redis: Re
     assert observer.undisturbed_for(15.0) == 1.0
 
 
-async def test_one_is_beating_while_its_beat_is_seen_to_change(redis: Redis) -> None:
-    membership, observer = member(redis), Observer(redis, "gateways")
+async def test_one_is_beating_while_its_beat_is_seen_to_change(cluster: Cluster) -> None:
+    membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)
     assert (set(observer.alive), observer.beating(3.0, 0.0)) == ({"gw-1"}, set()), "it may be dead since long"
@@ -242,3 +285,38 @@ async def test_one_is_beating_while_its_beat_is_seen_to_change(redis: Redis) -> 
     await membership.leave()
     await observer.read(5.0)
     assert observer.beating(3.0, 5.0) == set()
+
+
+# --- what all agree on --------------------------------------------------------------------------------------------
+
+
+async def test_the_first_process_fixes_the_number_of_partitions(cluster: Cluster) -> None:
+    await agree_on_partitions(cluster, 16)
+    await agree_on_partitions(cluster, 16)
+
+    with pytest.raises(DifferentCluster, match="PLENARY_PARTITIONS=16"):
+        await agree_on_partitions(cluster, 8)
+
+
+async def test_a_server_that_was_emptied_is_noticed_once(server: Memory | Server) -> None:
+    epoch = Epoch(server.cluster)
+    assert [await epoch.changed(), await epoch.changed()] == [False, False]
+
+    await server.empty()
+
+    assert [await epoch.changed(), await epoch.changed()] == [True, False]
+    assert await server.cluster.members("gateways") == {}
+    await agree_on_partitions(server.cluster, 8)
+
+
+async def test_rooms_are_listed_by_partition_in_order_each_once(server: Memory | Server) -> None:
+    await server.put_into_index(3, *(index_member(name, "one") for name in NAMES), index_member("room", "two"))
+    await server.put_into_index(4, index_member("neighbour", "one"))
+
+    assert await server.cluster.rooms([3, 4, 5]) == [sorted(NAMES), ["neighbour"], []]
+    assert await server.cluster.room_counts([3, 4, 5]) == [len(NAMES) + 1, 1, 0]
+
+
+async def test_a_member_is_evicted_by_one_process_only(cluster: Cluster) -> None:
+    await member(cluster).beat()
+    assert [await cluster.withdraw("gateways", "gw-1"), await cluster.withdraw("gateways", "gw-1")] == [True, False]

@@ -10,9 +10,9 @@ from fakeredis.aioredis import FakeRedis
 from redis.asyncio import Redis
 
 from roomworker.core.sessions import Gone
-from roomworker.storage.store import Commit, Store, room_key
+from roomworker.storage.store import Commit, Store
 from roomworker.storage.stream_entry import Entry, SentMessage
-from shared.cluster.agreement import index_key
+from shared.cluster.redis_keys import closed_sessions_key, index_key, room_key, stream_key
 from shared.protocol import bus, media
 
 ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]
@@ -169,7 +169,7 @@ async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store, redis:
 
     assert await store.commit([deletion("one:2")]) == ["OK"]
 
-    assert await redis.keys("*") == [f"{room_key('room')}:gone".encode()]
+    assert await redis.keys("*") == [closed_sessions_key("room").encode()]
     (stored,) = await store.load(["room"])
     assert (stored.version, stored.fields, stored.gone) == ("", {}, gone)
 
@@ -177,7 +177,7 @@ async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store, redis:
 async def test_gone_sessions_are_forgotten_in_the_end(store: Store, redis: Redis) -> None:
     await store.commit([commit(1, gone={"gateway.1": Gone(4, 2)}), deletion("one:1")])
 
-    assert 0 < await redis.ttl(f"{room_key('room')}:gone") <= 600
+    assert 0 < await redis.ttl(closed_sessions_key("room")) <= 600
 
 
 async def test_a_deletion_is_stale_if_the_room_has_moved_on_and_the_room_stays_in_the_index(store: Store) -> None:
@@ -313,7 +313,7 @@ async def test_an_entry_that_cannot_be_read_is_passed_over(store: Store, redis: 
     """Every worker that took the room over would die of it."""
     await store.commit([commit(1, messages=[SentMessage(b'"one"', [("s", 1)])])])
     for broken in (b"x\x9cbroken", b"\x01"):
-        await redis.xadd(f"{room_key('room')}:out", {"m": broken})
+        await redis.xadd(stream_key("room"), {"m": broken})
     await store.commit([commit(2, messages=[SentMessage(b'"four"', [("s", 4)])])])
     assert [out for _, out in await store.replay("room", "s", 0)] == [1, 4]
     assert await store.orders(["room"]) == []

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from fakeredis import FakeAsyncRedis
 
 from medianode.engine_pool import Pool
 from medianode.engines.mediasoup import process
@@ -19,6 +18,7 @@ from medianode.node import MediaNode, engine_factory
 from medianode.object_registry import Objects
 from medianode.toolchain.install import EngineUnavailable, find_engine
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.memory_cluster import MemoryCluster
 from shared.protocol import bus, media
 from shared.protocol.media import Close, Failed, Pause, Resume
 from shared.protocol.rtp import DtlsParameters, Fingerprint, PayloadTypeMapping, RtpParameters
@@ -315,7 +315,7 @@ async def test_a_node_serves_over_a_broker() -> None:
     broker = MemoryBroker(hub)
     await worker.connect()
     await broker.connect()
-    node = MediaNode(chosen, broker, FakeAsyncRedis(), await engine_factory(chosen))
+    node = MediaNode(chosen, broker, MemoryCluster(), await engine_factory(chosen))
     results: asyncio.Queue[bytes] = asyncio.Queue()
     inputs: asyncio.Queue[bytes] = asyncio.Queue()
     await node.start()

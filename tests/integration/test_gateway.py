@@ -24,6 +24,7 @@ from gateway.websocket.socket import PATIENCE as CLOSING_SWEEPS
 from shared import errors
 from shared.broker.amqp import AmqpBroker
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.redis_cluster import RedisCluster
 from shared.errors import CloseKind
 from shared.protocol import bus
 from shared.settings import GatewaySettings
@@ -75,7 +76,7 @@ async def setup(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await workers_broker.connect()
     worker = EchoWorker(workers_broker)
     await worker.start(32)
-    gateway = Gateway(GatewaySettings(**options), broker, redis)
+    gateway = Gateway(GatewaySettings(**options), broker, RedisCluster(redis))
     await gateway.start()
     yield Setup(gateway, queues, broker, worker, redis)
     await gateway.close()
@@ -446,7 +447,7 @@ async def test_tls_serves_page_and_websocket(setup: Setup, tmp_path: Path) -> No
     command = f"req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -days 1 -subj /CN=localhost"
     await (await asyncio.create_subprocess_exec(openssl, *command.split(), stderr=asyncio.subprocess.DEVNULL)).wait()
     options = GatewaySettings(host="127.0.0.1", port=0, page="none", tls_cert=str(cert), tls_key=str(key))
-    gateway = Gateway(options, setup.broker, setup.redis)
+    gateway = Gateway(options, setup.broker, RedisCluster(setup.redis))
     await gateway.start()
     trusting = ssl.create_default_context(cafile=str(cert))
     trusting.check_hostname = False
@@ -595,7 +596,7 @@ async def test_a_gateway_is_registered_while_it_lives(setup: Setup) -> None:
 
 async def test_a_gateway_that_cannot_listen_leaves_nothing_behind(setup: Setup) -> None:
     options = GatewaySettings(host="127.0.0.1", port=setup.gateway.port, page="none", name="second")
-    second = Gateway(options, setup.broker, setup.redis)
+    second = Gateway(options, setup.broker, RedisCluster(setup.redis))
     with pytest.raises(OSError, match="in use"):
         await second.start()
     assert list(await setup.redis.hgetall("plenary:gateways")) == [setup.gateway.id.encode()]
@@ -647,7 +648,7 @@ async def test_every_request_is_answered_once_and_in_order_across_a_killed_rabbi
     worker = EchoWorker(links[1])
     await worker.start(4)
     options = GatewaySettings(host="127.0.0.1", port=0, page="none", partitions=4)
-    gateway = Gateway(options, links[0], FakeAsyncRedis())
+    gateway = Gateway(options, links[0], RedisCluster(FakeAsyncRedis()))
     await gateway.start()
     clients = [await Client.connect(gateway.port, f"room {number}") for number in range(10)]
     answers: list[list[int]] = [[] for _ in clients]

@@ -17,6 +17,7 @@ from gateway.server import Gateway
 from loadtest.client.protoo import Ended, ProtooClient, Refusal
 from shared import errors
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.redis_cluster import RedisCluster
 from shared.protocol import bus
 from shared.settings import GatewaySettings
 from tests.support.gateways import PATIENCE, Client, EchoWorker, FaultyBroker, until
@@ -72,7 +73,8 @@ async def setup(request: pytest.FixtureRequest) -> AsyncIterator[Setup]:
     worker = EchoWorker(workers_broker)
     await worker.start(32)
     gateways = [
-        Gateway(GatewaySettings(name=f"gw{at}", **options), broker, redis) for at, broker in enumerate(brokers)
+        Gateway(GatewaySettings(name=f"gw{at}", **options), broker, RedisCluster(redis))
+        for at, broker in enumerate(brokers)
     ]
     for gateway in gateways:
         await gateway.start()

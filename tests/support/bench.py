@@ -11,6 +11,7 @@ from medianode.engines.null import NullEngine
 from medianode.node import MediaNode
 from roomworker.worker import RoomWorker
 from shared.broker import Broker
+from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.registry import Membership
 from shared.protocol import bus, client
 from shared.protocol.bus import partition_of
@@ -157,7 +158,7 @@ class FakeGateway:
         self.id = name
         self.broker = broker
         self.lines: dict[str, Line] = {}
-        self._membership = Membership(redis, "gateways", name, {})
+        self._membership = Membership(RedisCluster(redis), "gateways", name, {})
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -249,7 +250,7 @@ class Bench:
     async def node(self) -> MediaNode:
         settings = NodeSettings(engine="null", announced_ip="127.0.0.1", name="node")
         broker = await self.brokers.broker()
-        node = MediaNode(settings, broker, self._redis(), lambda _: NullEngine("127.0.0.1"))
+        node = MediaNode(settings, broker, RedisCluster(self._redis()), lambda _: NullEngine("127.0.0.1"))
         await asyncio.wait_for(node.start(), WITHIN)
         self.nodes.append(node)
         return node

@@ -24,6 +24,7 @@ from plenary.exposition import Exposition
 from roomworker.metrics import WorkerMetrics
 from roomworker.worker import RoomWorker
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.redis_cluster import RedisCluster
 from shared.settings import RunSettings
 from shared.telemetry.metrics import Described
 
@@ -89,9 +90,9 @@ async def test_every_role_exposes_what_it_describes() -> None:
     worker = WorkerMetrics(RoomWorker(settings, broker, redis))
     await worker.refresh()
     for role in (
-        GatewayMetrics(Gateway(settings, broker, redis)),
+        GatewayMetrics(Gateway(settings, broker, RedisCluster(redis))),
         worker,
-        NodeMetrics(MediaNode(settings, broker, redis, lambda _: NullEngine("127.0.0.1"))),
+        NodeMetrics(MediaNode(settings, broker, RedisCluster(redis), lambda _: NullEngine("127.0.0.1"))),
     ):
         assert sorted(names(role.collect())) == described(role.described)
     await redis.aclose()

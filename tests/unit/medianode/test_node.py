@@ -12,6 +12,7 @@ from medianode.engines.null import NullEngine
 from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode
 from shared.broker import Delivery, Exchange, Notice, Subscription
+from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.registry import Observer
 from shared.protocol import bus, media
 from shared.protocol.media import Answer, Command, Commands
@@ -90,7 +91,7 @@ def store() -> FakeAsyncRedis:
 
 def node_with(engine: Engine, broker: HeldBroker, store: Any, **settings: Any) -> MediaNode:
     chosen = NodeSettings(name="node", engine="null", announced_ip="192.0.2.7", **settings)
-    return MediaNode(chosen, broker, store, lambda _: engine)
+    return MediaNode(chosen, broker, RedisCluster(store), lambda _: engine)
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ async def test_a_dead_engine_closes_its_routers_and_is_started_again(
 async def test_the_registry_knows_the_node_until_it_leaves(broker: HeldBroker, store: Any, requests: Any) -> None:
     node = node_with(NullEngine("192.0.2.7"), broker, store)
     await node.start()
-    observer = Observer(store, "nodes")
+    observer = Observer(RedisCluster(store), "nodes")
     await observer.read(0)
     entry = observer.alive[node.id]
     assert (entry["engine"], entry["engines"]) == ("null", 1)

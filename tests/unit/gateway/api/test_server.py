@@ -15,6 +15,7 @@ from gateway.api.operations import ProcessView
 from gateway.bus.api_calls import LIFETIME
 from gateway.server import Gateway
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.registry import DEAD_AFTER, Membership
 from shared.errors import Unavailable
 from shared.protocol import bus
@@ -56,7 +57,7 @@ async def setup() -> AsyncIterator[Setup]:
     worker = EchoWorker(workers_broker)
     await worker.start(PARTITIONS)
     options = {"host": "127.0.0.1", "port": 0, "page": "none", "api_port": 0, "partitions": PARTITIONS}
-    gateway = Gateway(GatewaySettings(**options, api_key=KEY), broker, redis)  # type: ignore[arg-type]
+    gateway = Gateway(GatewaySettings(**options, api_key=KEY), broker, RedisCluster(redis))  # type: ignore[arg-type]
     await gateway.start()
     async with ClientSession() as http:
         yield Setup(gateway, worker, redis, redis_server, http)
@@ -138,7 +139,7 @@ async def test_only_the_key_opens(setup: Setup, key: str | None) -> None:
 
 
 async def test_without_a_key_there_is_no_api(setup: Setup) -> None:
-    assert Gateway(GatewaySettings(), MemoryBroker(MemoryHub()), setup.redis).api is None
+    assert Gateway(GatewaySettings(), MemoryBroker(MemoryHub()), RedisCluster(setup.redis)).api is None
 
 
 async def test_the_document_and_the_page_are_for_everybody(setup: Setup) -> None:
@@ -219,8 +220,8 @@ async def test_the_status_is_told(setup: Setup) -> None:
 
 
 async def test_the_status_tells_the_living_from_the_dead(setup: Setup) -> None:
-    await Membership(setup.redis, "workers", "worker-1", {"rooms": 3}).beat()
-    watch = Watch(setup.redis)
+    await Membership(RedisCluster(setup.redis), "workers", "worker-1", {"rooms": 3}).beat()
+    watch = Watch(RedisCluster(setup.redis))
     await watch.look(1000.0)
     assert watch.status().workers == [ProcessView("worker-1", True, {"rooms": 3, "beat": 1})]
     await watch.look(1000.0 + DEAD_AFTER)
@@ -231,7 +232,7 @@ async def test_without_redis_it_is_503(setup: Setup) -> None:
     setup.redis_server.connected = False
     status, body = await setup.ask("GET", "/v1/rooms")
     assert (status, body["code"]) == (503, 503)
-    watch = Watch(setup.redis)
+    watch = Watch(RedisCluster(setup.redis))
     await watch.look(1000.0)
     with pytest.raises(Unavailable):
         watch.status()

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fakeredis import FakeAsyncRedis
 
 from roomworker.core.media_steps import Placed
 from roomworker.partitions import media_nodes as nodes_module
 from roomworker.partitions.media_nodes import MediaNodes
 from roomworker.partitions.partition import Partition
 from shared.broker import Unroutable
+from shared.cluster.memory_cluster import MemoryCluster
 from shared.cluster.registry import Membership
 from shared.protocol import bus, media
 from tests.unit.roomworker.fake_worker import FakeWorker, Shelf
@@ -48,10 +48,10 @@ class Scene:
         self.worker = FakeWorker(shelf)
         self.partition = Partition(0, self.worker)
         self.broker = Exchange()
-        self.redis: Any = FakeAsyncRedis()
+        self.cluster = MemoryCluster()
         self.orders: list[tuple[str, media.AnyOrder]] = []
         self.nodes = MediaNodes(
-            self.redis, self.broker, "worker", lambda: [self.partition], lambda *order: self.orders.append(order)
+            self.cluster, self.broker, "worker", lambda: [self.partition], lambda *order: self.orders.append(order)
         )
         self._n = 0
 
@@ -272,7 +272,7 @@ async def seconds(scene: Scene, clock: Clock, count: float, membership: Membersh
 @pytest.fixture
 async def beating(scene: Scene, clock: Clock) -> Membership:
     """The node, seen for long enough."""
-    membership = Membership(scene.redis, "nodes", NODE, {})
+    membership = Membership(scene.cluster, "nodes", NODE, {})
     await scene.placed()
     await seconds(scene, clock, 6.0, membership)
     assert scene.nodes.choose() == NODE
@@ -301,7 +301,7 @@ async def test_a_node_that_is_avoided_is_chosen_only_if_there_is_no_other(
 ) -> None:
     assert scene.nodes.choose({NODE}) == NODE
 
-    await Membership(scene.redis, "nodes", "other-1", {}).beat()
+    await Membership(scene.cluster, "nodes", "other-1", {}).beat()
     await seconds(scene, clock, 0.5, beating)
 
     assert {scene.nodes.choose({NODE}) for _ in range(20)} == {"other-1"}

@@ -1,0 +1,58 @@
+"""The registry and the other shared facts of a cluster that is one process."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from shared.cluster.port import Info
+from shared.cluster.redis_keys import Role, indexed_room
+
+
+class MemoryCluster:
+    """Implements `shared.cluster.port.Cluster`.
+
+    `index` is partition → entries as `shared.cluster.redis_keys.index_member` makes them; the store of the same
+    process keeps it (`roomworker.storage.memory`).
+    """
+
+    def __init__(self) -> None:
+        self.index: dict[int, set[str]] = {}
+        self._members: dict[Role, dict[str, bytes]] = {"gateways": {}, "workers": {}, "nodes": {}}
+        self._partitions: int | None = None
+        self._epoch = secrets.token_hex(8)
+
+    async def announce(self, role: Role, member: str, info: Info) -> None:
+        self._members[role][member] = orjson.dumps(info)
+
+    async def withdraw(self, role: Role, member: str) -> bool:
+        return self._members[role].pop(member, None) is not None
+
+    async def members(self, role: Role) -> dict[str, dict[str, Any]]:
+        return {member: orjson.loads(info) for member, info in self._members[role].items()}
+
+    async def agree_on_partitions(self, partitions: int) -> int:
+        if self._partitions is None:
+            self._partitions = partitions
+        return self._partitions
+
+    async def epoch(self) -> str:
+        return self._epoch
+
+    async def room_counts(self, partitions: Sequence[int]) -> list[int]:
+        return [len(self.index.get(partition, ())) for partition in partitions]
+
+    async def rooms(self, partitions: Sequence[int]) -> list[list[str]]:
+        return [
+            sorted({indexed_room(member.encode()) for member in self.index.get(partition, ())})
+            for partition in partitions
+        ]
+
+    def clear(self) -> None:
+        """Forgets everything, as a server that was emptied does."""
+        self.index.clear()
+        for members in self._members.values():
+            members.clear()
+        self._partitions = None
+        self._epoch = secrets.token_hex(8)

@@ -1,0 +1,58 @@
+"""The registry and the other shared facts of a cluster in Redis."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar, cast
+
+import orjson
+from redis.asyncio import Redis
+
+from shared.cluster.port import Info
+from shared.cluster.redis_keys import EPOCH_KEY, PARTITIONS_KEY, Role, index_key, indexed_room, members_key
+
+T = TypeVar("T")
+
+
+class RedisCluster:
+    """Implements `shared.cluster.port.Cluster`. The caller owns the client."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def announce(self, role: Role, member: str, info: Info) -> None:
+        await _whole(self._redis.hset(members_key(role), member, orjson.dumps(info)))
+
+    async def withdraw(self, role: Role, member: str) -> bool:
+        return bool(await _whole(self._redis.hdel(members_key(role), member)))
+
+    async def members(self, role: Role) -> dict[str, dict[str, Any]]:
+        entries = cast("dict[bytes, bytes]", await _whole(self._redis.hgetall(members_key(role))))
+        return {name.decode(): orjson.loads(value) for name, value in entries.items()}
+
+    async def agree_on_partitions(self, partitions: int) -> int:
+        _, held = await self._run(("SET", PARTITIONS_KEY, partitions, "NX"), ("GET", PARTITIONS_KEY))
+        return int(held)
+
+    async def epoch(self) -> str:
+        _, held = await self._run(("SET", EPOCH_KEY, secrets.token_hex(8), "NX"), ("GET", EPOCH_KEY))
+        return cast("bytes", held).decode()
+
+    async def room_counts(self, partitions: Sequence[int]) -> list[int]:
+        return await self._run(*(("SCARD", index_key(partition)) for partition in partitions))
+
+    async def rooms(self, partitions: Sequence[int]) -> list[list[str]]:
+        indexes = await self._run(*(("SMEMBERS", index_key(partition)) for partition in partitions))
+        # twice the same name: an incarnation whose worker died between index and first commit, or deletion and index
+        return [sorted({indexed_room(member) for member in members}) for members in indexes]
+
+    async def _run(self, *commands: tuple[Any, ...]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await _whole(pipeline.execute())
+
+
+async def _whole(command: Awaitable[T]) -> T:
+    """Runs a command to its end even if its caller is cancelled: redis-py may lose the cancellation, or a reply."""
+    return await asyncio.shield(asyncio.ensure_future(command))

@@ -1,0 +1,58 @@
+"""Every key that Plenary has in Redis.
+
+room:{R}                hash     v (its version), token, and a record per object; R percent-encoded
+room:{R}:out            stream   an entry per commit with its messages and orders
+room:{R}:gone           hash     closed session → its last numbers; API calls' answers; the deletion's token
+plenary:partition:<p>   set      the rooms of a partition: `R#incarnation`, R percent-encoded (DELIVERY C5)
+plenary:suspects:<p>    hash     message or batch that is being run again after a worker died → attempts
+plenary:dead            stream   messages that were set aside, with the reason
+plenary:gateways        hash     process id → JSON with its heartbeat; the same for plenary:workers, plenary:nodes
+plenary:partitions      string   the number of partitions
+plenary:epoch           string   a random value, gone when Redis was emptied
+"""
+
+from typing import Final, Literal, TypeAlias
+from urllib.parse import quote, unquote
+
+Role: TypeAlias = Literal["gateways", "workers", "nodes"]
+
+PARTITIONS_KEY: Final = "plenary:partitions"
+EPOCH_KEY: Final = "plenary:epoch"
+DEAD_LETTERS_KEY: Final = "plenary:dead"
+
+
+def members_key(role: Role) -> str:
+    """The registry of a role's processes."""
+    return f"plenary:{role}"
+
+
+def index_key(partition: int) -> str:
+    """The set of a partition's rooms."""
+    return f"plenary:partition:{partition}"
+
+
+def suspects_key(partition: int) -> str:
+    return f"plenary:suspects:{partition}"
+
+
+def room_key(room: str) -> str:
+    """The room's hash. The name is percent-encoded, so that no `}` in it ends the hash tag (DELIVERY C6)."""
+    return f"room:{{{quote(room, safe='')}}}"
+
+
+def stream_key(room: str) -> str:
+    return f"{room_key(room)}:out"
+
+
+def closed_sessions_key(room: str) -> str:
+    return f"{room_key(room)}:gone"
+
+
+def index_member(room: str, incarnation: str) -> str:
+    """A room's entry in the index of its partition."""
+    return f"{quote(room, safe='')}#{incarnation}"
+
+
+def indexed_room(member: bytes) -> str:
+    """The name in an entry of an index."""
+    return unquote(member.decode().rpartition("#")[0])
