@@ -28,7 +28,7 @@ from shared.settings import GatewaySettings
 from shared.telemetry import log
 
 READ_BUFFER: Final = 2048
-"""First size of a connection's read buffer; it grows with the frames. 2 KiB instead of 16: see ARCHITECTURE."""
+"""First size of a connection's read buffer, which grows with the frames (docs/adr/0019-picows.md)."""
 HANDSHAKE_SECONDS: Final = 10.0
 DRAIN_STEP: Final = 0.05
 REPLAY_STEP: Final = 200

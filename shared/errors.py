@@ -1,6 +1,6 @@
 """The two error taxonomies: answers to a message, and close codes of a socket.
 
-`ERRORS` is the table the README prints. An error's reason names the field it is about.
+`ERRORS` is the table of docs/reference/errors.md. An error's reason names the field it is about.
 """
 
 from dataclasses import dataclass

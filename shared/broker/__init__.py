@@ -8,7 +8,7 @@ Topology
     `media`   direct exchange; one exclusive queue per media node (its id) and per room worker (its id)
 
 All messages are transient: what must survive is in Redis, and whoever published a message publishes it
-again until it is reported applied (ARCHITECTURE.md, "Guarantees").
+again until it is reported applied (docs/explanation/delivery.md).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a process tells Prometheus: described here and in each role's `metrics`, told to people in docs/METRICS.md.
+"""Metrics of every process, and the means by which each role's `metrics` module describes its own.
 
 Roles count in plain integers (`…/counts.py`, `shared.telemetry.histogram`); whoever scrapes pays for the rest.
 """

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
+DOCUMENTS: Final = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
 RULES: Final = [
     f"{group}{number}"
     for group, count in {"I": 8, "B": 6, "C": 7, "O": 6, "T": 3, "S": 4}.items()
@@ -44,9 +45,9 @@ def named(text: str) -> list[tuple[str, str]]:
 
 
 def rules() -> dict[str, list[tuple[str, str]]]:
-    """What ARCHITECTURE's table names for each rule."""
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    section = text.partition("\n## The rules of delivery\n")[2].partition("\n## ")[0]
+    """The tests that the table in docs/explanation/delivery.md names for each rule."""
+    text = (ROOT / "docs" / "explanation" / "delivery.md").read_text()
+    section = text.partition("\n## The rules\n")[2].partition("\n## ")[0]
     return {row[1]: named(row[2]) for row in re.finditer(r"^\| (\w\d) \|.*\|(.*)\|$", section, re.MULTILINE)}
 
 
@@ -57,10 +58,9 @@ def test_every_rule_of_delivery_has_a_test() -> None:
         assert any(test for _, test in tests), rule
 
 
-@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "README.md"])
-def test_every_test_that_a_document_names_exists(document: str) -> None:
-    found = named((ROOT / document).read_text())
-    assert len(found) > 20
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_a_document_names_exists(document: Path) -> None:
+    found = named(document.read_text())
     missing = [f"{file}::{test}" for file, test in found if not files(file) or (test and not has(file, test))]
     assert not missing
 
@@ -73,3 +73,49 @@ def test_a_named_test_that_does_not_exist_would_be_seen() -> None:
     ]
     assert not files("test_nowhere.py")
     assert "test_nothing" not in functions(Path(__file__))
+
+
+def test_documents_name_many_tests() -> None:
+    assert sum(len(named(document.read_text())) for document in DOCUMENTS) > 150
+
+
+LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+CODE_BLOCK: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def links(text: str) -> list[str]:
+    """Targets of the links outside code blocks."""
+    return LINK.findall(CODE_BLOCK.sub("", text))
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, formed as GitHub and mkdocs form them."""
+    headings = re.findall(r"^#+ (.*)$", CODE_BLOCK.sub("", document.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(document: Path) -> list[str]:
+    broken = []
+    for link in links(document.read_text()):
+        if re.match(r"https?://", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = document.parent.joinpath(file).resolve() if file else document
+        if not target.is_file() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_internal_links_of_a_document_lead_somewhere(document: Path) -> None:
+    assert not broken_links(document)
+
+
+def test_broken_link_and_broken_anchor_are_found(tmp_path: Path) -> None:
+    document = tmp_path / "page.md"
+    document.write_text("# Some heading\n[a](#some-heading) [b](#other) [c](nowhere.md)\n```\n[d](code.md)\n```\n")
+    assert broken_links(document) == ["#other", "nowhere.md"]
+
+
+def test_readme_has_at_most_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

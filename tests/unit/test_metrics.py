@@ -45,9 +45,9 @@ PARTS = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": 
 
 
 def rows() -> list[tuple[str, str, tuple[str, ...], str]]:
-    """Name, type, labels and meaning of each metric in docs/METRICS.md."""
+    """Name, type, labels and meaning of each metric in docs/reference/metrics.md."""
     found = []
-    for line in (ROOT / "docs" / "METRICS.md").read_text().splitlines():
+    for line in (ROOT / "docs" / "reference" / "metrics.md").read_text().splitlines():
         if line.startswith("| `plenary_"):
             name, kind, labels, meaning, _ = (cell.strip() for cell in line.strip("|").split(" | "))
             found.append((name.strip("`"), kind, tuple(re.findall(r"`(\w+)`", labels)), meaning))
@@ -68,7 +68,7 @@ def test_names_are_as_prometheus_wants_them() -> None:
 
 
 def test_every_alert_is_documented() -> None:
-    text = (ROOT / "docs" / "METRICS.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "monitor.md").read_text()
     assert {rule["alert"] for rule in rules()} == set(re.findall(r"`(Plenary\w+)`", text))
 
 
@@ -105,7 +105,7 @@ def test_every_process_exposes_what_it_describes() -> None:
 def test_what_is_said_of_the_process_itself_is_documented() -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    text = (ROOT / "docs" / "METRICS.md").read_text()
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     assert {f"`{name}`" for name in names(registry.collect())} <= set(re.findall(r"`process_\w+`", text))
 
 

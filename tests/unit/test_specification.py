@@ -1,4 +1,4 @@
-"""No message of the specification without a handler, a struct, and a place in ARCHITECTURE's table with a test."""
+"""No message of the specification without a handler, a struct, and a place in the verification matrix with a test."""
 
 import ast
 import importlib
@@ -135,13 +135,13 @@ def test_every_notification_is_sent_by_somebody() -> None:
     assert {struct.__name__ for struct in SENT.values()} <= set(made_by_the_room_worker())
 
 
-# --- ARCHITECTURE's table -----------------------------------------------------------------------------------------
+# --- the verification matrix --------------------------------------------------------------------------------------
 
 
 def table() -> dict[str, tuple[str, str]]:
     """message → (where it is handled or sent, its tests), as the rows have it."""
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    section = text.partition("\n## The specification, message by message\n")[2].partition("\n### ")[0]
+    text = (ROOT / "docs" / "contributing" / "verification.md").read_text()
+    section = text.partition("\n## Messages\n")[2].partition("\n## ")[0]
     rows: dict[str, tuple[str, str]] = {}
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

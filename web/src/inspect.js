@@ -1,4 +1,4 @@
-// window.plenary: what the page is doing, for tests and for curious people. Read-only; described in README.md.
+// window.plenary: what the page is doing, for tests and for curious people. Read-only; described in web/README.md.
 
 import { nameOf } from './call.js';
 

@@ -1,4 +1,4 @@
-// A transport for protoo-client's `Peer` whose session outlives its connections (ARCHITECTURE: resumable sessions).
+// A transport for protoo-client's `Peer` whose session outlives its connections (docs/reference/resumable-sessions.md).
 //
 //   const peer = new protooClient.Peer(new ResumableTransport(url));
 //
