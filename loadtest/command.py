@@ -19,11 +19,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtest.coordinator.processes import watched_processes
-from loadtest.coordinator.progress import Progress
 from loadtest.coordinator.run import Crew, Run, Task
 from loadtest.coordinator.watch import Watch
 from loadtest.generator.profiles import PROFILES, described
 from loadtest.report import html_page, slo, summary
+from loadtest.report.progress import Progress
 
 URL: Final = "ws://127.0.0.1:8080"
 SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}

@@ -12,9 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from loadtest.coordinator.watch import Sample, Watch
-from loadtest.generator.generator import PATIENCE, Plan, Tick
-from loadtest.generator.measurements import Measured
+from loadtest.generator.generator import PATIENCE
+from loadtest.generator.plan import Plan, Tick
 from loadtest.generator.profiles import Profile
+from loadtest.model.measurements import Measured
 
 START: Final = 1.5
 """Seconds from here until the first peer comes: generators have started by then."""

@@ -2,27 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from loadtest.client.protoo import Ended, Refusal
 from loadtest.client.session import Session
-from loadtest.generator.measurements import Measured
+from loadtest.model.recorder import Recorder
 from shared.protocol.client import NOTIFICATION, REQUEST
 
 Then: TypeAlias = Callable[[Any], None]
 Excused: TypeAlias = Callable[[], bool]
-
-
-class Recorder(Protocol):
-    """Where everything is counted. `current` is replaced every second."""
-
-    current: Measured
-    stopping: bool
-
-    def wrong(self, kind: str, text: str) -> None: ...
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
 
 
 class Asking:

@@ -1,30 +1,19 @@
-"""One generator process: some rooms with all their peers. Each second it tells what it measured.
-
-Lines of JSON: the plan comes on stdin, then `stop` for an orderly end and a second one for an immediate one; the
-end of stdin ends it at once. On stdout a `Tick` each second, the last with `done`.
-"""
+"""The load of one generator process: some rooms with all their virtual peers, and what they measure each second."""
 
 import asyncio
 import contextlib
-import gc
-import os
 import random
-import resource
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-import uvloop
-
 from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, Refusal
-from loadtest.generator.measurements import Measured
-from loadtest.generator.profiles import Profile
-from loadtest.generator.room import Room
+from loadtest.generator.plan import Plan, Tick
 from loadtest.generator.virtual_peer import Peer
+from loadtest.model.measurements import Measured
+from loadtest.model.room import Room
 from shared.aio.iteration import iterate_yielding
 
 GRAIN: Final = 0.002
@@ -35,32 +24,6 @@ TOGETHER: Final = 25
 """Peers of one process that do the same at the same time when the test is over."""
 PATIENCE: Final = 30.0
 """Seconds in which everything that was asked is answered when the test is over."""
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """`began` is the machine's monotonic clock, seconds; `churn` is peers per second that leave and come again."""
-
-    urls: list[str]
-    rooms: list[str]
-    peers: int
-    profile: Profile
-    began: float
-    ramp: float
-    duration: float
-    churn: float
-    seed: str
-
-
-class Tick(msgspec.Struct, frozen=True):
-    """What happened since the last one. `second` counts from the beginning."""
-
-    second: int
-    phase: str
-    connected: int
-    joined: int
-    in_flight: int
-    measured: dict[str, Any]
-    done: bool = False
 
 
 @dataclass
@@ -282,51 +245,3 @@ class Generator:
                 done=done,
             )
         )
-
-
-async def _serve() -> None:
-    loop = asyncio.get_running_loop()
-    plan = msgspec.json.decode(_line(), type=Plan)
-    generator = Generator(plan, _tell)
-    work = asyncio.create_task(generator.run())
-    told = 0
-
-    def listen() -> None:
-        nonlocal told
-        chunk = os.read(sys.stdin.fileno(), 1024)
-        told += chunk.count(b"stop\n")
-        generator.stop()
-        if not chunk or told > 1:
-            loop.remove_reader(sys.stdin.fileno())
-            work.cancel()
-
-    loop.add_reader(sys.stdin.fileno(), listen)
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
-
-
-def _line() -> bytes:
-    """The first line of stdin, and nothing of what follows."""
-    line = b""
-    while (byte := os.read(sys.stdin.fileno(), 1)) not in (b"", b"\n"):
-        line += byte
-    return line
-
-
-def _tell(tick: Tick) -> None:
-    try:
-        sys.stdout.buffer.write(msgspec.json.encode(tick) + b"\n")
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os._exit(1)  # nobody listens any more
-
-
-def main() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    gc.disable()  # nothing here leaves cycles behind, and a collection would be measured as latency
-    uvloop.run(_serve())
-
-
-if __name__ == "__main__":
-    main()

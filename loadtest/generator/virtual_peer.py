@@ -13,11 +13,12 @@ from loadtest.client import rtp
 from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, Refusal
 from loadtest.client.session import Session
-from loadtest.generator.asking import Asking, Recorder, Then, nothing
+from loadtest.generator.asking import Asking, Then, nothing
 from loadtest.generator.profiles import Profile
-from loadtest.generator.room import Life, Room
 from loadtest.model.pauses import Turns, listen
 from loadtest.model.peer_view import View
+from loadtest.model.recorder import Recorder
+from loadtest.model.room import Life, Room
 from loadtest.model.room_log import Key, Member
 from shared.protocol.client import MESSAGE, NOTIFICATION, REQUEST
 

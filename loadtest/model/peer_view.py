@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.generator.asking import Recorder
-from loadtest.generator.room import Room
 from loadtest.model.pauses import Listener
+from loadtest.model.recorder import Recorder
+from loadtest.model.room import Room
 from loadtest.model.room_log import END, Key, Kind, Member
 from shared.protocol.client import MESSAGE, NOTIFICATION
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 import psutil
 
 from loadtest.coordinator.run import Run, overall, since
-from loadtest.generator.measurements import together
 from loadtest.model.histogram import Histogram
+from loadtest.model.measurements import together
 from loadtest.report.slo import KINDS, METHODS, Verdict
 
 _PERCENTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p999": 99.9}

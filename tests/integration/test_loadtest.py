@@ -18,10 +18,11 @@ from devtools.cluster import ROOT, Cluster
 from devtools.servers import Server, empty_rabbitmq, empty_redis
 from loadtest.client.session import Session
 from loadtest.generator import generator
-from loadtest.generator.generator import Generator, Plan, Tick
-from loadtest.generator.measurements import Measured
+from loadtest.generator.generator import Generator
+from loadtest.generator.plan import Plan, Tick
 from loadtest.generator.profiles import PROFILES
 from loadtest.generator.virtual_peer import Peer
+from loadtest.model.measurements import Measured
 from loadtest.model.peer_view import View
 from tests.support.garbage import cycles_of
 

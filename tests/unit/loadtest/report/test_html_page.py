@@ -11,9 +11,9 @@ import pytest
 from loadtest.coordinator.processes import watched_processes
 from loadtest.coordinator.run import Run, Task
 from loadtest.coordinator.watch import Sample, Watch
-from loadtest.generator.generator import Tick
-from loadtest.generator.measurements import EXAMPLES, Measured
+from loadtest.generator.plan import Tick
 from loadtest.generator.profiles import PROFILES
+from loadtest.model.measurements import EXAMPLES, Measured
 from loadtest.report import html_page, plots, summary
 from loadtest.report.slo import demands, parse
 

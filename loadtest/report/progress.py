@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.coordinator.run import Run, Second, since
-from loadtest.generator.measurements import together
+from loadtest.model.measurements import together
 from loadtest.report.slo import KINDS, seconds
 
 EVERY: Final = 5

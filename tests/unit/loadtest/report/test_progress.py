@@ -5,11 +5,11 @@ import time
 
 from rich.console import Console
 
-from loadtest.coordinator.progress import EVERY, Progress
 from loadtest.coordinator.run import Run, Task
-from loadtest.generator.generator import Tick
-from loadtest.generator.measurements import Measured
+from loadtest.generator.plan import Tick
 from loadtest.generator.profiles import PROFILES
+from loadtest.model.measurements import Measured
+from loadtest.report.progress import EVERY, Progress
 
 
 def run() -> Run:

@@ -1,0 +1,66 @@
+"""A generator process: `python -m loadtest.generator`, started by the coordinator.
+
+Lines of JSON: the plan comes on stdin, then `stop` for an orderly end and a second one for an immediate one; the
+end of stdin ends the process at once. On stdout a `Tick` each second, the last with `done`.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import sys
+
+import msgspec
+import uvloop
+
+from loadtest.generator.generator import Generator
+from loadtest.generator.plan import Plan, Tick
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    plan = msgspec.json.decode(_line(), type=Plan)
+    generator = Generator(plan, _tell)
+    work = asyncio.create_task(generator.run())
+    told = 0
+
+    def listen() -> None:
+        nonlocal told
+        chunk = os.read(sys.stdin.fileno(), 1024)
+        told += chunk.count(b"stop\n")
+        generator.stop()
+        if not chunk or told > 1:
+            loop.remove_reader(sys.stdin.fileno())
+            work.cancel()
+
+    loop.add_reader(sys.stdin.fileno(), listen)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+def _line() -> bytes:
+    """The first line of stdin, and nothing of what follows."""
+    line = b""
+    while (byte := os.read(sys.stdin.fileno(), 1)) not in (b"", b"\n"):
+        line += byte
+    return line
+
+
+def _tell(tick: Tick) -> None:
+    try:
+        sys.stdout.buffer.write(msgspec.json.encode(tick) + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os._exit(1)  # nobody listens any more
+
+
+def main() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.disable()  # nothing here leaves cycles behind, and a collection would be measured as latency
+    uvloop.run(_serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What a generator process is told to do, and what it reports: the messages between it and the coordinator."""
+
+from typing import Any
+
+import msgspec
+
+from loadtest.generator.profiles import Profile
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`began` is the machine's monotonic clock, seconds; `churn` is peers per second that leave and come again."""
+
+    urls: list[str]
+    rooms: list[str]
+    peers: int
+    profile: Profile
+    began: float
+    ramp: float
+    duration: float
+    churn: float
+    seed: str
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """What happened since the last one. `second` counts from the beginning."""
+
+    second: int
+    phase: str
+    connected: int
+    joined: int
+    in_flight: int
+    measured: dict[str, Any]
+    done: bool = False
