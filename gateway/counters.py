@@ -1,5 +1,4 @@
-"""What a gateway counts: plain numbers, made into metrics by `gateway.metrics`. Nothing here is about one room, peer
-or client."""
+"""The numbers that a gateway counts; `gateway.metrics` exposes them. None is about one room, peer or client."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
@@ -9,21 +8,21 @@ from shared.telemetry.histogram import Histogram, seconds, sizes
 SAMPLES: Final = 256
 """Requests that are timed between two sweeps, about: timing each would cost more than what it tells."""
 
-Refusal: TypeAlias = Literal["answered", "dropped", "complained", "away"]
+Rejection: TypeAlias = Literal["answered", "dropped", "malformed", "unavailable"]
 """What becomes of a frame that is not let through: `gateway.protocol.frame_validation`."""
 
 
 @dataclass(slots=True)
-class Counts:
+class Counters:
     frames_in_total: int = 0
     frames_out_total: int = 0
-    refused: dict[tuple[Refusal, int], int] = field(default_factory=dict)
-    """Frames not let through, by what became of them and error code."""
-    too_fast_total: int = 0
+    rejected_frames: dict[tuple[Rejection, int], int] = field(default_factory=dict)
+    """Rejected frames, by what became of them and error code."""
+    rate_limited_total: int = 0
     """Frames beyond a connection's rate, whether refused or dropped."""
-    strangers_total: int = 0
+    undeliverable_total: int = 0
     """Messages for a connection that is gone or whose session is another, and answers that nobody waits for."""
-    repeated_total: int = 0
+    republished_total: int = 0
     """Sessions whose inputs were published again after silence."""
     connections_total: int = 0
     resumed_total: int = 0
@@ -31,7 +30,7 @@ class Counts:
     resumes_refused_total: int = 0
     duplicates_total: int = 0
     """Frames that a client has sent before."""
-    turned_away_total: int = 0
+    rejected_sockets_total: int = 0
     too_slow_total: int = 0
     closes: dict[int, int] = field(default_factory=dict)
     """WebSockets that this side closed, by close code."""
@@ -50,11 +49,11 @@ class Counts:
     """Every how many frames one is timed."""
     until_timed: int = 0
 
-    def refuse(self, how: Refusal, code: int) -> None:
-        self.refused[how, code] = self.refused.get((how, code), 0) + 1
+    def reject_frame(self, how: Rejection, code: int) -> None:
+        self.rejected_frames[how, code] = self.rejected_frames.get((how, code), 0) + 1
 
-    def refused_total(self, how: Refusal) -> int:
-        return sum(count for (refusal, _), count in self.refused.items() if refusal == how)
+    def rejected_frames_total(self, how: Rejection) -> int:
+        return sum(count for (rejection, _), count in self.rejected_frames.items() if rejection == how)
 
     def close(self, code: int) -> None:
         self.closes[code] = self.closes.get(code, 0) + 1

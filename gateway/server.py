@@ -12,12 +12,12 @@ from picows import ws_create_server
 from redis.exceptions import RedisError
 
 from gateway.api.server import Api
-from gateway.bus.partition_publisher import Uplink
-from gateway.counters import Counts
+from gateway.bus.partition_publisher import InputPublisher
+from gateway.counters import Counters
 from gateway.http.site import Site, page_folder
-from gateway.websocket.acceptor import Front, tls
+from gateway.websocket.acceptor import UpgradeHandler, tls
 from gateway.websocket.connection import FRAME_BYTES
-from gateway.websocket.delivery import Downlink
+from gateway.websocket.delivery import OutputDelivery
 from gateway.websocket.hub import SWEEP_EVERY, Hub
 from shared import errors
 from shared.broker import Broker, Subscription
@@ -39,17 +39,17 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, broker: Broker, cluster: Cluster) -> None:
         self.id = process_id("gateway", settings.name)
         self.settings = settings
-        self.counts = Counts()
+        self.counters = Counters()
         self._broker = broker
         self._cluster = cluster
-        self._uplink = Uplink(broker, self.id, settings.partitions, self.counts)
-        self.hub = Hub(settings, self.id, self._uplink, self.counts)
-        self._downlink = Downlink(self.hub)
+        self._inputs = InputPublisher(broker, self.id, settings.partitions, self.counters)
+        self.hub = Hub(settings, self.id, self._inputs, self.counters)
+        self._delivery = OutputDelivery(self.hub)
         self._membership = Membership(cluster, "gateways", self.id, {})
         self._epoch = Epoch(cluster)
         self._log = log.get("gateway")
         self._server: asyncio.Server | None = None
-        self.api = Api(settings, self.hub.calls, cluster, self.counts) if settings.api_key else None
+        self.api = Api(settings, self.hub.calls, cluster, self.counters) if settings.api_key else None
         self._notify: Subscription | None = None
         self._notify_up = False
         self._notify_restored = asyncio.Event()
@@ -73,7 +73,7 @@ class Gateway:
         self._notify = await self._broker.subscribe_own(
             "notify",
             f"{self.id}.#",
-            self._downlink.receive,
+            self._delivery.receive,
             on_lost=self._on_notify_lost,
             on_restored=self._on_notify_restored,
         )
@@ -85,7 +85,7 @@ class Gateway:
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
         self._server = await ws_create_server(
-            Front(self.hub, site),
+            UpgradeHandler(self.hub, site),
             self.settings.host,
             self.settings.port,
             ssl=context,
@@ -109,7 +109,7 @@ class Gateway:
         await asyncio.shield(self._work)
 
     async def drain(self) -> None:
-        """Sends the clients elsewhere, a few at a time, and sees their departures applied, within `drain_seconds`."""
+        """Closes the connections a few at a time and waits until that is applied, for `drain_seconds` at most."""
         self.hub.draining = True
         self._stop_listening()
         self._log.info("draining", connections=len(self.hub.connections))
@@ -136,7 +136,7 @@ class Gateway:
         self._stop_listening()
         for connection in list(self.hub.connections.values()):
             connection.abort()
-        self.hub.departures.abort()
+        self.hub.closing_sockets.abort()
         if self.api is not None:
             await self.api.close()
         if self._notify is not None:
@@ -158,7 +158,7 @@ class Gateway:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as work:
-            work.create_task(self._uplink.run())
+            work.create_task(self._inputs.run())
             work.create_task(self._sweep())
             work.create_task(self._beats())
             work.create_task(self._recover())
@@ -186,9 +186,9 @@ class Gateway:
         self._membership.info = {
             "connections": len(self.hub.connections),
             "draining": self.hub.draining,
-            "frames_in": self.counts.frames_in_total,
-            "frames_out": self.counts.frames_out_total,
-            "published": self.counts.batches_out_total,
+            "frames_in": self.counters.frames_in_total,
+            "frames_out": self.counters.frames_out_total,
+            "published": self.counters.batches_out_total,
         }
         try:
             await self._membership.beat()
@@ -217,12 +217,12 @@ class Gateway:
         while True:
             await self._notify_restored.wait()
             self._notify_restored.clear()
-            self._uplink.lost()
+            self._inputs.lost()
             connections = list(self.hub.connections.values())
             for start in range(0, len(connections), REPLAY_STEP):
                 for connection in connections[start : start + REPLAY_STEP]:
                     connection.session.ask_replay()
-                    connection.lane.stir(connection.session)
+                    connection.publisher.schedule(connection.session)
                 await asyncio.sleep(DRAIN_STEP)
 
     def trouble(self) -> str:

@@ -24,7 +24,7 @@ from gateway.api.operations import (
     check_name,
 )
 from gateway.bus.api_calls import Calls
-from gateway.counters import Counts
+from gateway.counters import Counters
 from shared.cluster.port import Cluster
 from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
 from shared.settings import GatewaySettings
@@ -46,9 +46,9 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Api:
     """`start` listens, `close` ends; between them `run` is to be a task."""
 
-    def __init__(self, settings: GatewaySettings, calls: Calls, cluster: Cluster, counts: Counts) -> None:
+    def __init__(self, settings: GatewaySettings, calls: Calls, cluster: Cluster, counters: Counters) -> None:
         self._settings = settings
-        self._counts = counts
+        self._counters = counters
         self._key = settings.api_key.encode()
         self._calls = calls
         self._rooms = Rooms(cluster, settings.partitions)
@@ -97,8 +97,8 @@ class Api:
         began = time.perf_counter()
         response = await handler(request)
         asked = (request.match_info.route.name or "other", response.status)
-        self._counts.api[asked] = self._counts.api.get(asked, 0) + 1
-        self._counts.api_seconds.observe(time.perf_counter() - began)
+        self._counters.api[asked] = self._counters.api.get(asked, 0) + 1
+        self._counters.api_seconds.observe(time.perf_counter() - began)
         return response
 
     @web.middleware

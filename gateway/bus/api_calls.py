@@ -9,7 +9,7 @@ import itertools
 import secrets
 from typing import Final
 
-from gateway.bus.partition_publisher import Lane, Uplink
+from gateway.bus.partition_publisher import InputPublisher, PartitionPublisher
 from shared.errors import Unavailable, error
 from shared.protocol.actions import AnyAction, encode
 from shared.protocol.bus import Call, CallAnswer, encode_item
@@ -28,13 +28,13 @@ _OK: Final = 200
 
 
 class Pending:
-    """One call as its lane sees it: a source of a single item."""
+    """One call as its publisher sees it: a source of a single item."""
 
-    __slots__ = ("age", "answered", "encoded", "lane", "patience", "queued", "sendable", "silent")
+    __slots__ = ("age", "answered", "encoded", "patience", "publisher", "queued", "sendable", "silent")
 
-    def __init__(self, encoded: bytes, lane: Lane) -> None:
+    def __init__(self, encoded: bytes, publisher: PartitionPublisher) -> None:
         self.encoded = encoded
-        self.lane = lane
+        self.publisher = publisher
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.queued = False
         self.sendable = True
@@ -66,9 +66,9 @@ class Pending:
 class Calls:
     """`do` asks, `answer` takes what the room worker says, `sweep` keeps the time."""
 
-    def __init__(self, gateway: str, uplink: Uplink) -> None:
+    def __init__(self, gateway: str, inputs: InputPublisher) -> None:
         self._gateway = gateway
-        self._uplink = uplink
+        self._inputs = inputs
         self._waiting: dict[int, Pending] = {}
         self._size = 0
         self._numbers = itertools.count(1)
@@ -90,11 +90,11 @@ class Calls:
         # Two name spaces: no caller's key can be another's random one.
         identity = f"key:{key}" if key else f"call:{secrets.token_hex(16)}"
         item = encode_item(Call(room, identity, self._gateway, n, encode(action)))
-        call = Pending(item, self._uplink.lane(room))
+        call = Pending(item, self._inputs.publisher_of(room))
         self._waiting[n] = call
         self._size += len(item)
-        call.lane.sources.add(call)
-        call.lane.stir(call)
+        call.publisher.sources.add(call)
+        call.publisher.schedule(call)
         try:
             return await call.answered
         finally:
@@ -104,7 +104,7 @@ class Calls:
         del self._waiting[n]
         self._size -= len(call.encoded)
         call.sendable = False  # it may still stand in line
-        call.lane.sources.discard(call)
+        call.publisher.sources.discard(call)
 
     def answer(self, answer: CallAnswer) -> bool:
         """False if nobody waits for it: given up, or answered before."""
@@ -125,7 +125,7 @@ class Calls:
             if call.age >= LIFETIME:
                 call.answered.set_exception(Unavailable("the room did not answer in time; it may still do this"))
             elif call.sweep():
-                call.lane.stir(call)
+                call.publisher.schedule(call)
 
     def fail(self) -> None:
         """The gateway ends: whoever waits is sent elsewhere."""

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-from gateway.counters import Counts
+from gateway.counters import Counters
 from shared.broker import Broker, BrokerError, BrokerGone
 from shared.protocol.bus import batch, partition_of
 from shared.telemetry import log
@@ -23,7 +23,7 @@ class Source(Protocol):
     """A session or a call: keeps its items until they are applied, and hands them out as often as they get lost."""
 
     queued: bool
-    """Kept by the lane: already in line."""
+    """Kept by the publisher: already in line."""
 
     @property
     def sendable(self) -> bool:
@@ -39,21 +39,21 @@ class Source(Protocol):
         ...
 
 
-class Lane:
+class PartitionPublisher:
     """One partition: who sends to it, and in line those of them that have something to publish."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.sources: set[Source] = set()
-        self.stirred = asyncio.Event()
+        self.work_available = asyncio.Event()
         self._line: deque[Source] = deque()
 
-    def stir(self, source: Source) -> None:
+    def schedule(self, source: Source) -> None:
         """To be called whenever it may have something to publish."""
         if not source.queued and source.sendable:
             source.queued = True
             self._line.append(source)
-            self.stirred.set()
+            self.work_available.set()
 
     def take(self) -> list[bytes]:
         """The items of the next batch; the last may lead it over `BATCH_BYTES`."""
@@ -75,58 +75,58 @@ class Lane:
         """The broker may have forgotten all that it confirmed (I8)."""
         for source in self.sources:
             source.lost()
-            self.stir(source)
+            self.schedule(source)
 
 
-class Uplink:
-    """All lanes of a gateway. `run` is to be a task; it ends only by being cancelled."""
+class InputPublisher:
+    """All publishers of a gateway. `run` is to be a task; it ends only by being cancelled."""
 
-    def __init__(self, broker: Broker, gateway: str, partitions: int, counts: Counts) -> None:
+    def __init__(self, broker: Broker, gateway: str, partitions: int, counters: Counters) -> None:
         self._broker = broker
         self._gateway = gateway
-        self._counts = counts
-        self._lanes = [Lane(partition) for partition in range(partitions)]
-        self._log = log.get("uplink")
+        self._counters = counters
+        self._publishers = [PartitionPublisher(partition) for partition in range(partitions)]
+        self._log = log.get("publisher")
 
-    def lane(self, room: str) -> Lane:
-        return self._lanes[partition_of(room, len(self._lanes))]
+    def publisher_of(self, room: str) -> PartitionPublisher:
+        return self._publishers[partition_of(room, len(self._publishers))]
 
     @property
     def connected(self) -> bool:
         return self._broker.connected
 
     def lost(self) -> None:
-        for lane in self._lanes:
-            lane.lost()
+        for publisher in self._publishers:
+            publisher.lost()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as pumps:
-            for lane in self._lanes:
-                pumps.create_task(self._pump(lane))
+            for publisher in self._publishers:
+                pumps.create_task(self._pump(publisher))
 
-    async def _pump(self, lane: Lane) -> None:
+    async def _pump(self, publisher: PartitionPublisher) -> None:
         while True:
-            await lane.stirred.wait()
-            lane.stirred.clear()
+            await publisher.work_available.wait()
+            publisher.work_available.clear()
             if not self._broker.connected:
                 await self._reconnected()  # what is not taken can still be taken back
-            while items := lane.take():
-                self._counts.batches_out_total += 1
-                self._counts.items_out.observe(len(items))
-                await self._publish(lane, batch(self._gateway, items))
+            while items := publisher.take():
+                self._counters.batches_out_total += 1
+                self._counters.items_out.observe(len(items))
+                await self._publish(publisher, batch(self._gateway, items))
 
-    async def _publish(self, lane: Lane, body: bytes) -> None:
+    async def _publish(self, publisher: PartitionPublisher, body: bytes) -> None:
         """Until the broker has it, or lost its connection: then all that was in flight comes again, in order."""
         pause = PAUSE_FIRST
         while True:
             try:
-                await self._broker.publish("rooms", str(lane.partition), body)
+                await self._broker.publish("rooms", str(publisher.partition), body)
             except BrokerGone:
                 await self._reconnected()
-                lane.lost()
+                publisher.lost()
                 return
             except BrokerError as failed:
-                self._log.warning("publish refused, will be repeated", partition=lane.partition, why=repr(failed))
+                self._log.warning("publish.rejected", partition=publisher.partition, error=repr(failed))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_MOST)
             else:

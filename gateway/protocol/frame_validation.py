@@ -23,7 +23,7 @@ _SQUARE = bytes.maketrans(b"{}", b"[]")
 _decode = msgspec.json.Decoder(Frame).decode
 
 
-class Refused(msgspec.Struct, frozen=True, gc=False):
+class RejectedRequest(msgspec.Struct, frozen=True, gc=False):
     """A request that is not let through: numbered, and answered with the error in its turn (I2)."""
 
     id: int
@@ -32,18 +32,18 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     cseq: int | None = None
 
 
-class Complaint(msgspec.Struct, frozen=True, gc=False):
+class MalformedFrame(msgspec.Struct, frozen=True, gc=False):
     """No request can be told from it: answered at once, without a number.
 
-    If it is not `legible` nobody knows whether it has a `cseq`.
+    If it is not `is_json` nobody knows whether it has a `cseq`.
     """
 
     reason: str
     cseq: int | None = None
-    legible: bool = False
+    is_json: bool = False
 
 
-class Dropped(msgspec.Struct, frozen=True, gc=False):
+class RejectedNotification(msgspec.Struct, frozen=True, gc=False):
     """A notification that is not let through: nobody waits for an answer."""
 
     code: int
@@ -57,7 +57,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     cseq: int | None = None
 
 
-Verdict: TypeAlias = Frame | Refused | Complaint | Dropped | Response
+ValidationResult: TypeAlias = Frame | RejectedRequest | MalformedFrame | RejectedNotification | Response
 
 
 class _Loose(msgspec.Struct, gc=False):
@@ -73,64 +73,64 @@ class _Loose(msgspec.Struct, gc=False):
 _decode_loose = msgspec.json.Decoder(_Loose).decode
 
 
-def judge(text: str, size: int, limit: int) -> Verdict:
+def validate(text: str, size: int, limit: int) -> ValidationResult:
     """A `Frame` that may go on, or what is wrong with it. `text` came as `size` bytes; `limit` in bytes."""
     try:
         frame = _decode(text)
     except msgspec.ValidationError as invalid:
-        return _misshapen(text, explain(invalid))
+        return _invalid_envelope(text, explain(invalid))
     except (msgspec.DecodeError, UnicodeError) as broken:
-        return Complaint(f"frame: not valid JSON ({broken})")
+        return MalformedFrame(f"frame: not valid JSON ({broken})")
     except RecursionError:
-        return Complaint(f"frame: more than {DEPTH_LIMIT} levels deep")
+        return MalformedFrame(f"frame: more than {DEPTH_LIMIT} levels deep")
     if frame.request + frame.response + frame.notification != 1:
-        return _misshapen(text, "frame: expected exactly one of request, response, notification")
+        return _invalid_envelope(text, "frame: expected exactly one of request, response, notification")
     if frame.response:
         return Response(frame.cseq)
     if frame.request and frame.id is None:
-        return Complaint("id: missing", frame.cseq, legible=True)
+        return MalformedFrame("id: missing", frame.cseq, is_json=True)
     if not frame.method:
-        return _not_through(frame, 400, "method: missing")
+        return _reject(frame, 400, "method: missing")
     if size > limit:
-        return _not_through(frame, 413, f"frame: {size} bytes, at most {limit} are accepted")
-    if text.count("{") + text.count("[") > DEPTH_LIMIT and depth(text) > DEPTH_LIMIT + _ENVELOPE:
-        return _not_through(frame, 400, f"data: more than {DEPTH_LIMIT} levels deep")
+        return _reject(frame, 413, f"frame: {size} bytes, at most {limit} are accepted")
+    if text.count("{") + text.count("[") > DEPTH_LIMIT and nesting_depth(text) > DEPTH_LIMIT + _ENVELOPE:
+        return _reject(frame, 400, f"data: more than {DEPTH_LIMIT} levels deep")
     return frame
 
 
-def too_many(verdict: Verdict) -> Refused | Dropped:
+def rate_limited(verdict: ValidationResult) -> RejectedRequest | RejectedNotification:
     """What a frame of a client that sends too fast becomes: only requests are answered."""
     reason = "messages: too many a second"
     match verdict:
-        case Frame(request=True, id=int(id_)) | Refused(id=id_):
-            return Refused(id_, 429, reason, verdict.cseq)
+        case Frame(request=True, id=int(id_)) | RejectedRequest(id=id_):
+            return RejectedRequest(id_, 429, reason, verdict.cseq)
         case _:
-            return Dropped(429, reason, verdict.cseq)
+            return RejectedNotification(429, reason, verdict.cseq)
 
 
-def _not_through(frame: Frame, code: int, reason: str) -> Refused | Dropped:
+def _reject(frame: Frame, code: int, reason: str) -> RejectedRequest | RejectedNotification:
     if frame.request:
         assert frame.id is not None
-        return Refused(frame.id, code, reason, frame.cseq)
-    return Dropped(code, reason, frame.cseq)
+        return RejectedRequest(frame.id, code, reason, frame.cseq)
+    return RejectedNotification(code, reason, frame.cseq)
 
 
-def _misshapen(text: str, reason: str) -> Refused | Complaint | Dropped:
+def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFrame | RejectedNotification:
     """Valid JSON that is no frame. A request whose id can be read gets its answer under that id."""
     try:
         loose = _decode_loose(text)
     except msgspec.DecodeError:
-        return Complaint(reason, legible=True)
+        return MalformedFrame(reason, is_json=True)
     cseq = loose.cseq if type(loose.cseq) is int and 1 <= loose.cseq < 2**53 else None
     if loose.request is True and type(loose.id) is int and 0 <= loose.id < 2**53:
-        return Refused(loose.id, 400, reason, cseq)
+        return RejectedRequest(loose.id, 400, reason, cseq)
     if loose.notification is True and loose.request is not True:
-        return Dropped(400, reason, cseq)
-    return Complaint(reason, cseq, legible=True)
+        return RejectedNotification(400, reason, cseq)
+    return MalformedFrame(reason, cseq, is_json=True)
 
 
-def depth(text: str) -> int:
-    """Levels of arrays and objects in valid JSON; counts no further than `DEPTH_LIMIT` and a bit."""
+def nesting_depth(text: str) -> int:
+    """Levels of arrays and objects in valid JSON; counters no further than `DEPTH_LIMIT` and a bit."""
     brackets = _STRING.sub("", text).encode().translate(_SQUARE, _NO_BRACKETS)
     for levels in range(DEPTH_LIMIT + 2 * _ENVELOPE):
         if not brackets:

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final, assert_never
 
 from gateway.protocol import handshake
-from gateway.protocol.frame_validation import Complaint, Verdict
+from gateway.protocol.frame_validation import MalformedFrame, ValidationResult
 from gateway.protocol.handshake import Resumption
 from gateway.protocol.session import Session
 from shared.protocol.bus import Applied, Connect, Link, Lost, Message, Resume, encode_item
@@ -24,16 +24,16 @@ LINK_PATIENCE: Final = 20
 """Sweeps that a client waits for the answer to its resumption before it is sent elsewhere."""
 
 
-class Place(Enum):
+class FramePosition(Enum):
     """Of a frame among the session's inputs."""
 
     NEXT = auto()
-    SEEN = auto()
+    DUPLICATE = auto()
     AHEAD = auto()
     """An earlier one is missing."""
-    ASTRAY = auto()
+    OUT_OF_SEQUENCE = auto()
     """It cannot be told: the client does not number as it must."""
-    NONE = auto()
+    UNNUMBERED = auto()
     """It has no number."""
 
 
@@ -153,25 +153,25 @@ class ResumableSession(Session):
 
     # --- inputs -------------------------------------------------------------------------------------------------
 
-    def place(self, verdict: Verdict) -> Place:
+    def place(self, verdict: ValidationResult) -> FramePosition:
         """Where the frame belongs; only one whose place is `NEXT` may become an input."""
         expected = self._base + len(self._kept)
         if self.resuming:
-            return Place.ASTRAY
-        if isinstance(verdict, Complaint) and not verdict.legible:
+            return FramePosition.OUT_OF_SEQUENCE
+        if isinstance(verdict, MalformedFrame) and not verdict.is_json:
             # Nothing gets lost on a socket, so of a client that numbers its frames it is the next. Asking for it
             # again would bring the same bytes, for ever.
             self._guessed = self._guessed or expected
-            return Place.NEXT
+            return FramePosition.NEXT
         cseq = verdict.cseq
         if cseq is None:
-            return Place.NONE
+            return FramePosition.UNNUMBERED
         if cseq == expected:
             self._guessed = 0
-            return Place.NEXT
+            return FramePosition.NEXT
         if cseq > expected:
-            return Place.AHEAD
-        return Place.ASTRAY if 0 < self._guessed <= cseq else Place.SEEN
+            return FramePosition.AHEAD
+        return FramePosition.OUT_OF_SEQUENCE if 0 < self._guessed <= cseq else FramePosition.DUPLICATE
 
     # --- outputs ------------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class Session:
         self.closed = False
         self.forgotten = False
         self.queued = False
-        """Kept by the uplink: already in line to be published."""
+        """Kept by the publisher: already in line to be published."""
 
         self._kept: list[bytes] = []
         self._base = 0

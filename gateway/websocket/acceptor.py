@@ -11,7 +11,7 @@ from gateway.protocol import handshake
 from gateway.websocket.connection import Connection
 from gateway.websocket.hub import Hub
 from gateway.websocket.resumable_connection import ResumableConnection
-from gateway.websocket.socket import TurnedAway
+from gateway.websocket.socket import RejectedSocket
 from shared import errors
 from shared.settings import GatewaySettings
 
@@ -48,7 +48,7 @@ def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
     return context
 
 
-class Front:
+class UpgradeHandler:
     """picows' listener factory."""
 
     def __init__(self, hub: Hub, site: Site) -> None:
@@ -80,12 +80,12 @@ class Front:
         hub = self._hub
         wanted = handshake.read(text)
         if wanted is None:
-            hub.counts.turned_away_total += 1
-            return TurnedAway(hub.departures, hub.counts, errors.BAD_REQUEST)
+            hub.counters.rejected_sockets_total += 1
+            return RejectedSocket(hub.closing_sockets, hub.counters, errors.BAD_REQUEST)
         if hub.full:
-            hub.counts.turned_away_total += 1
-            return TurnedAway(hub.departures, hub.counts, errors.UNAVAILABLE)
-        lane = hub.lane(wanted.room)
+            hub.counters.rejected_sockets_total += 1
+            return RejectedSocket(hub.closing_sockets, hub.counters, errors.UNAVAILABLE)
+        publisher = hub.publisher_of(wanted.room)
         if wanted.resumable:
-            return ResumableConnection(hub, hub.resumable(wanted), lane, wanted.peer)
-        return Connection(hub, hub.session(wanted.room), lane, wanted.peer)
+            return ResumableConnection(hub, hub.resumable(wanted), publisher, wanted.peer)
+        return Connection(hub, hub.session(wanted.room), publisher, wanted.peer)

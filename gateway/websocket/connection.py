@@ -5,7 +5,7 @@ from typing import Final
 
 from picows import WSFrame, WSMsgType, WSTransport
 
-from gateway.bus.partition_publisher import Lane
+from gateway.bus.partition_publisher import PartitionPublisher
 from gateway.protocol import frame_validation
 from gateway.protocol.session import Session
 from gateway.websocket.hub import Hub
@@ -32,19 +32,19 @@ class Connection(Socket):
         "_unwritten",
         "heard",
         "hub",
-        "lane",
         "paused",
         "peer",
         "pinged",
+        "publisher",
         "session",
         "timed",
     )
 
-    def __init__(self, hub: Hub, session: Session, lane: Lane, peer: str) -> None:
-        super().__init__(hub.departures, hub.counts)
+    def __init__(self, hub: Hub, session: Session, publisher: PartitionPublisher, peer: str) -> None:
+        super().__init__(hub.closing_sockets, hub.counters)
         self.hub = hub
         self.session = session
-        self.lane = lane
+        self.publisher = publisher
         self.peer = peer
         self.paused = False
         self.heard = True
@@ -84,7 +84,7 @@ class Connection(Socket):
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError as broken:
-                self._judged(frame_validation.Complaint(f"frame: not valid UTF-8 (byte {broken.start})"))
+                self._handle(frame_validation.MalformedFrame(f"frame: not valid UTF-8 (byte {broken.start})"))
             else:
                 self._text(text, frame.payload_size)
         elif kind in (_TEXT, _CONTINUATION):
@@ -93,50 +93,50 @@ class Connection(Socket):
             self._binary(frame)
 
     def _text(self, text: str, size: int) -> None:
-        self.hub.counts.frames_in_total += 1
-        self._judged(frame_validation.judge(text, size, self.hub.settings.frame_limit))
+        self.hub.counters.frames_in_total += 1
+        self._handle(frame_validation.validate(text, size, self.hub.settings.frame_limit))
 
-    def _judged(self, verdict: frame_validation.Verdict) -> None:
+    def _handle(self, verdict: frame_validation.ValidationResult) -> None:
         """Of one frame; overridden by who looks at its number first."""
         hub, session = self.hub, self.session
         before = session.size
-        self._keep(self._in_time(verdict))
+        self._keep(self._rate_limited(verdict))
         if session.size == before:
             return
         hub.held += session.size - before
-        counts = hub.counts
-        counts.until_timed -= 1
-        if counts.until_timed < 0:
-            counts.until_timed = counts.stride - 1
+        counters = hub.counters
+        counters.until_timed -= 1
+        if counters.until_timed < 0:
+            counters.until_timed = counters.stride - 1
             if self.timed < 0:
                 self.timed, self._timed_from = session.last_input, perf_counter()
-        self.lane.stir(session)
+        self.publisher.schedule(session)
         if session.beyond(hub.limits) or hub.full:
             self._pause_reading()
 
-    def _in_time(self, verdict: frame_validation.Verdict) -> frame_validation.Verdict:
+    def _rate_limited(self, verdict: frame_validation.ValidationResult) -> frame_validation.ValidationResult:
         if self._bucket is None or self._bucket.admit():
             return verdict
         self.hub.too_fast(self, self._bucket.refused)
-        return frame_validation.too_many(verdict)
+        return frame_validation.rate_limited(verdict)
 
-    def _keep(self, verdict: frame_validation.Verdict) -> None:
+    def _keep(self, verdict: frame_validation.ValidationResult) -> None:
         """Gives the session what is its input."""
         hub = self.hub
         match verdict:
-            case Frame(request=True, id=int(id_)) if hub.away and self.session.revocable:
-                self.answer_away(id_)
+            case Frame(request=True, id=int(id_)) if hub.dependencies_down and self.session.revocable:
+                self.answer_unavailable(id_)
             case Frame():
                 self.session.input(verdict)
-            case frame_validation.Refused():
-                hub.counts.refuse("answered", verdict.code)
+            case frame_validation.RejectedRequest():
+                hub.counters.reject_frame("answered", verdict.code)
                 self.session.refuse(verdict.id, verdict.code, verdict.reason)
-            case frame_validation.Complaint():
+            case frame_validation.MalformedFrame():
                 self._complain(verdict.reason)
-            case frame_validation.Dropped():
+            case frame_validation.RejectedNotification():
                 hub.dropped(self, verdict)
             case frame_validation.Response():
-                hub.counts.refuse("dropped", errors.BadPayload.code)
+                hub.counters.reject_frame("dropped", errors.BadPayload.code)
 
     def _fragment(self, frame: WSFrame) -> None:
         """RFC 6455 §5.4; picows leaves joining to us."""
@@ -157,32 +157,32 @@ class Connection(Socket):
         try:
             text = joined.decode()
         except UnicodeDecodeError as broken:
-            self._judged(frame_validation.Complaint(f"frame: not valid UTF-8 (byte {broken.start})"))
+            self._handle(frame_validation.MalformedFrame(f"frame: not valid UTF-8 (byte {broken.start})"))
         else:
             self._text(text, len(joined))
 
     def _binary(self, frame: WSFrame) -> None:
         if frame.fin and self._fragments is None:
-            self._judged(frame_validation.Complaint("frame: expected text, got binary"))
+            self._handle(frame_validation.MalformedFrame("frame: expected text, got binary"))
         else:
             self.close_as(errors.PROTOCOL)
 
     def _complain(self, reason: str) -> None:
         """Not numbered, so it may be answered here (I2)."""
-        self.hub.counts.refuse("complained", errors.BadPayload.code)
+        self.hub.counters.reject_frame("malformed", errors.BadPayload.code)
         self.transport.send(_TEXT, complaint_frame(errors.BadPayload(reason)))
 
-    def answer_away(self, id_: int) -> None:
+    def answer_unavailable(self, id_: int) -> None:
         """A request that has no number, or one that nobody will hear of: it is not done."""
         if self.closing:
             return
-        self.hub.counts.refuse("away", errors.Unavailable.code)
+        self.hub.counters.reject_frame("unavailable", errors.Unavailable.code)
         self.transport.send(_TEXT, error_frame(id_, errors.Unavailable("servers are away: try again later")))
 
     def timing_ended(self) -> None:
         """The input that was timed is applied, and its answer written."""
         self.timed = -1
-        self.hub.counts.request.observe(perf_counter() - self._timed_from)
+        self.hub.counters.request.observe(perf_counter() - self._timed_from)
 
     # --- out ------------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Connection(Socket):
             return False
         if self.closing:
             return False
-        self.hub.counts.frames_out_total += 1
+        self.hub.counters.frames_out_total += 1
         unwritten, body = self._unwritten, message.body
         is_first = not unwritten
         unwritten += (text_header(len(body)), body)
@@ -217,7 +217,7 @@ class Connection(Socket):
 
     def pause_writing(self) -> None:
         if not self.closing:
-            self.hub.counts.too_slow_total += 1
+            self.hub.counters.too_slow_total += 1
             self.close_as(errors.TOO_SLOW)
 
     # --- reading --------------------------------------------------------------------------------------------

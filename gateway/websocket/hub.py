@@ -9,14 +9,14 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.bus.api_calls import Calls
-from gateway.bus.partition_publisher import Lane, Uplink
-from gateway.counters import Counts
+from gateway.bus.partition_publisher import InputPublisher, PartitionPublisher
+from gateway.counters import Counters
 from gateway.protocol import frame_validation
 from gateway.protocol.handshake import Wanted
 from gateway.protocol.rate_limit import Bucket
 from gateway.protocol.resumable_session import ResumableSession
 from gateway.protocol.session import Limits, Session
-from gateway.websocket.socket import Departures
+from gateway.websocket.socket import ClosingSockets
 from shared import errors
 from shared.aio.iteration import iterate_yielding
 from shared.protocol.bus import Message
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SWEEP_EVERY: Final = 0.5
 PING_SWEEPS: Final = 40
 """Sweeps between two looks at whether a client is alive; a dead one is gone after two to three times that."""
-AWAY_SWEEPS: Final = 20
+DEPENDENCY_SWEEPS: Final = 20
 """Sweeps without RabbitMQ or Redis after which requests are answered 503, those that have not left, too:
 protoo-client waits 22 s for an answer, and then does not know what became of it."""
 HELD_BYTES: Final = 256 * 1024 * 1024
@@ -39,26 +39,26 @@ HELD_BYTES: Final = 256 * 1024 * 1024
 
 
 class Hub:
-    def __init__(self, settings: GatewaySettings, gateway: str, uplink: Uplink, counts: Counts) -> None:
+    def __init__(self, settings: GatewaySettings, gateway: str, inputs: InputPublisher, counters: Counters) -> None:
         self.settings = settings
         self.gateway = gateway
-        self.counts = counts
+        self.counters = counters
         self.limits = Limits(items=settings.unapplied_limit)
-        self.departures = Departures()
-        self.calls = Calls(gateway, uplink)
+        self.closing_sockets = ClosingSockets()
+        self.calls = Calls(gateway, inputs)
         self.connections: dict[int, Connection] = {}
         self.paused: set[Connection] = set()
         self.held = 0
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
-        self._uplink = uplink
+        self._inputs = inputs
         self._last_connection = 0
         self._last_accepted = 0
         self._sweeps = 0
         self._frames_seen = 0
         self.redis_answers = True
-        self._away = 0
+        self._down_sweeps = 0
         self._log = log.get("hub")
 
     @property
@@ -66,18 +66,18 @@ class Hub:
         return self.held > HELD_BYTES
 
     @property
-    def away(self) -> bool:
+    def dependencies_down(self) -> bool:
         """RabbitMQ or Redis has been away for so long that nobody should wait."""
-        return self._away >= AWAY_SWEEPS and not self._servers_answer
+        return self._down_sweeps >= DEPENDENCY_SWEEPS and not self._servers_answer
 
     @property
     def _servers_answer(self) -> bool:
-        return self._uplink.connected and self.redis_answers
+        return self._inputs.connected and self.redis_answers
 
     # --- connections come and go ----------------------------------------------------------------------------
 
-    def lane(self, room: str) -> Lane:
-        return self._uplink.lane(room)
+    def publisher_of(self, room: str) -> PartitionPublisher:
+        return self._inputs.publisher_of(room)
 
     def session(self, room: str) -> Session:
         """For a socket about to be accepted; its number is never used again (DELIVERY O3)."""
@@ -107,20 +107,20 @@ class Hub:
         settings = self.settings
         if not settings.message_rate:
             return None
-        away = int(settings.message_rate * settings.grace_seconds) if resumed else 0
-        return Bucket(settings.message_rate, settings.message_burst + away, asyncio.get_running_loop().time)
+        extra = int(settings.message_rate * settings.grace_seconds) if resumed else 0
+        return Bucket(settings.message_rate, settings.message_burst + extra, asyncio.get_running_loop().time)
 
     def opened(self, connection: "Connection") -> None:
         session = connection.session
-        self.counts.connections_total += 1
+        self.counters.connections_total += 1
         self.connections[session.connection] = connection
         self.empty.clear()
-        connection.lane.sources.add(session)
+        connection.publisher.sources.add(session)
         # Never equal: of two connections of one peer the later stays (DELIVERY I7).
         self._last_accepted = max(self._last_accepted + 1, time.time_ns() // 1_000_000)
         session.connect(connection.peer, self._last_accepted)
         self.held += session.size
-        connection.lane.stir(session)
+        connection.publisher.schedule(session)
         if self.draining:
             connection.close_as(errors.DRAINING)
 
@@ -130,22 +130,22 @@ class Hub:
         before = session.size
         session.disconnect()
         self.held += session.size - before
-        self.settle(connection)
+        self.release_or_schedule(connection)
 
-    def settle(self, connection: "Connection") -> None:
+    def release_or_schedule(self, connection: "Connection") -> None:
         """Publishes what the session has, or lets it go if it is over."""
         session = connection.session
         if session.over:
-            connection.lane.sources.discard(session)
+            connection.publisher.sources.discard(session)
             if self.connections.pop(session.connection, None) and not self.connections:
                 self.empty.set()
         else:
-            connection.lane.stir(session)
+            connection.publisher.schedule(session)
             if connection.paused and session.within_half(self.limits) and not self.full:
                 connection.resume_reading()
 
-    def dropped(self, connection: "Connection", verdict: frame_validation.Dropped) -> None:
-        self.counts.refuse("dropped", verdict.code)
+    def dropped(self, connection: "Connection", verdict: frame_validation.RejectedNotification) -> None:
+        self.counters.reject_frame("dropped", verdict.code)
         if verdict.code == errors.TooMany.code:
             return  # `too_fast` has said so; a line for each would be a flood, too
         self._log.info(
@@ -157,7 +157,7 @@ class Hub:
         )
 
     def too_fast(self, connection: "Connection", times: int) -> None:
-        self.counts.too_fast_total += 1
+        self.counters.rate_limited_total += 1
         if times == 1:
             self._log.warning("client sends too fast", session=connection.session.id, peer=connection.peer)
 
@@ -173,10 +173,10 @@ class Hub:
         """To be called every `SWEEP_EVERY` seconds: one timer for all."""
         self._sweeps += 1
         turn = self._sweeps % PING_SWEEPS
-        self.counts.pace(self.counts.frames_in_total - self._frames_seen)
-        self._frames_seen = self.counts.frames_in_total
-        self._away = 0 if self._servers_answer else self._away + 1
-        self.departures.sweep()
+        self.counters.pace(self.counters.frames_in_total - self._frames_seen)
+        self._frames_seen = self.counters.frames_in_total
+        self._down_sweeps = 0 if self._servers_answer else self._down_sweeps + 1
+        self.closing_sockets.sweep()
         self.calls.sweep()
         if not self.full:
             for connection in [c for c in self.paused if c.session.within_half(self.limits)]:
@@ -189,11 +189,11 @@ class Hub:
         if session.over:
             return  # since the sweep began
         if session.waiting and session.sweep():
-            self.counts.repeated_total += 1
-            connection.lane.stir(session)
+            self.counters.republished_total += 1
+            connection.publisher.schedule(session)
         if session.overdue:
             connection.close_as(errors.UNAVAILABLE)
-        if self.away and session.revocable and not session.closed:
+        if self.dependencies_down and session.revocable and not session.closed:
             self._take_back(connection)
         if session.connection % PING_SWEEPS == turn and not session.closed:
             connection.check_alive()
@@ -201,5 +201,5 @@ class Hub:
     def _take_back(self, connection: "Connection") -> None:
         before = connection.session.size
         for id_ in connection.session.take_back():
-            connection.answer_away(id_)
+            connection.answer_unavailable(id_)
         self.held += connection.session.size - before

@@ -4,9 +4,9 @@ from typing import Final
 
 from picows import WSFrame, WSMsgType, WSTransport
 
-from gateway.bus.partition_publisher import Lane
+from gateway.bus.partition_publisher import PartitionPublisher
 from gateway.protocol import frame_validation
-from gateway.protocol.resumable_session import Place, ResumableSession
+from gateway.protocol.resumable_session import FramePosition, ResumableSession
 from gateway.websocket.connection import Connection
 from gateway.websocket.hub import Hub
 from shared import errors
@@ -24,8 +24,8 @@ class ResumableConnection(Connection):
 
     __slots__ = ()
 
-    def __init__(self, hub: Hub, session: ResumableSession, lane: Lane, peer: str) -> None:
-        super().__init__(hub, session, lane, peer)
+    def __init__(self, hub: Hub, session: ResumableSession, publisher: PartitionPublisher, peer: str) -> None:
+        super().__init__(hub, session, publisher, peer)
         self._bucket = hub.bucket(resumed=session.resuming)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -42,43 +42,43 @@ class ResumableConnection(Connection):
         self.session.final = code in _FINAL_HERE
         super().refused(code)
 
-    def _judged(self, verdict: frame_validation.Verdict) -> None:
+    def _handle(self, verdict: frame_validation.ValidationResult) -> None:
         match self.session.place(verdict):
-            case Place.NEXT:
-                super()._judged(verdict)
-            case Place.SEEN:
-                self.hub.counts.duplicates_total += 1
-            case Place.AHEAD:
+            case FramePosition.NEXT:
+                super()._handle(verdict)
+            case FramePosition.DUPLICATE:
+                self.hub.counters.duplicates_total += 1
+            case FramePosition.AHEAD:
                 self.close_as(errors.GAP)
-            case Place.ASTRAY:
+            case FramePosition.OUT_OF_SEQUENCE:
                 self.close_as(errors.MISNUMBERED)
-            case Place.NONE:
-                self._unnumbered(self._in_time(verdict))
+            case FramePosition.UNNUMBERED:
+                self._unnumbered(self._rate_limited(verdict))
 
-    def _keep(self, verdict: frame_validation.Verdict) -> None:
+    def _keep(self, verdict: frame_validation.ValidationResult) -> None:
         """Whatever has a number goes to the worker, or the next would wait for it for ever (I2)."""
         super()._keep(verdict)
         match verdict:
-            case frame_validation.Complaint():
+            case frame_validation.MalformedFrame():
                 self.session.refuse(None, errors.BadPayload.code, verdict.reason)
-            case frame_validation.Dropped():
+            case frame_validation.RejectedNotification():
                 self.session.refuse(None, verdict.code, verdict.reason)
             case frame_validation.Response():
                 self.session.refuse(None, errors.BadPayload.code, "response: nothing was asked")
-            case Frame() | frame_validation.Refused():
+            case Frame() | frame_validation.RejectedRequest():
                 pass
 
-    def _unnumbered(self, verdict: frame_validation.Verdict) -> None:
+    def _unnumbered(self, verdict: frame_validation.ValidationResult) -> None:
         match verdict:
             case Frame(notification=True, method=method) if method == SESSION:
                 if self.session.greeted:
                     self.write(self.session.acknowledge())
             case (
-                frame_validation.Dropped(code=code, reason=reason)
-                | frame_validation.Refused(code=code, reason=reason)
+                frame_validation.RejectedNotification(code=code, reason=reason)
+                | frame_validation.RejectedRequest(code=code, reason=reason)
             ) if code != 400:
-                self.hub.dropped(self, frame_validation.Dropped(code, reason))
-            case frame_validation.Complaint(reason=reason):
+                self.hub.dropped(self, frame_validation.RejectedNotification(code, reason))
+            case frame_validation.MalformedFrame(reason=reason):
                 self._complain(reason)
             case _:
                 self._complain("cseq: missing")

@@ -1,14 +1,14 @@
 """What every accepted WebSocket has in common, whether it got a session or not: how it ends.
 
 A closing socket stays open until the other side has answered our close frame, so that it sees code and reason;
-`Departures` cuts off those that never answer.
+`ClosingSockets` cuts off those that never answer.
 """
 
 from typing import Final, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from gateway.counters import Counts
+from gateway.counters import Counters
 from shared.errors import CloseKind
 
 PATIENCE: Final = 6
@@ -17,7 +17,7 @@ REASON_BYTES: Final = 123
 _NO_CODE: Final = 1000
 
 
-class Departures:
+class ClosingSockets:
     """The sockets that are closing."""
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class Departures:
 class Socket(WSListener):
     """A picows listener; the callbacks `on_ws_…` and `…_writing` are picows'."""
 
-    __slots__ = ("_counts", "_departures", "closing", "transport")
+    __slots__ = ("_closing_sockets", "_counters", "closing", "transport")
 
     transport: WSTransport
 
-    def __init__(self, departures: Departures, counts: Counts) -> None:
-        self._departures = departures
-        self._counts = counts
+    def __init__(self, closing_sockets: ClosingSockets, counters: Counters) -> None:
+        self._closing_sockets = closing_sockets
+        self._counters = counters
         self.closing = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -69,11 +69,11 @@ class Socket(WSListener):
         self.closing = True
         text = reason.encode()[:REASON_BYTES].decode(errors="ignore")
         self.transport.send_close(cast("WSCloseCode", code), text)
-        self._departures.add(self)
+        self._closing_sockets.add(self)
 
     def close_as(self, kind: CloseKind) -> None:
         if not self.closing:
-            self._counts.close(kind.code)
+            self._counters.close(kind.code)
         self.close(kind.code, kind.reason)
 
     def abort(self) -> None:
@@ -85,13 +85,13 @@ class Socket(WSListener):
         self._look_for_refusal(transport)
         if frame.msg_type == WSMsgType.CLOSE:
             self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
-            self._departures.add(self)
+            self._closing_sockets.add(self)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._look_for_refusal(transport)
         self.closing = True
-        self._departures.discard(self)
+        self._closing_sockets.discard(self)
 
     def _look_for_refusal(self, transport: WSTransport) -> None:
         if self.closing or not transport.is_close_frame_sent:
@@ -103,7 +103,7 @@ class Socket(WSListener):
     def refused(self, code: int) -> None:
         """picows has closed the socket by itself: over bytes that are no frame, or one larger than it reads."""
         self.closing = True
-        self._counts.close(code)
+        self._counters.close(code)
 
     def pause_writing(self) -> None:
         pass
@@ -112,13 +112,13 @@ class Socket(WSListener):
         pass
 
 
-class TurnedAway(Socket):
+class RejectedSocket(Socket):
     """A WebSocket that gets no session: a browser learns the reason only from a close frame after accepting."""
 
     __slots__ = ("_why",)
 
-    def __init__(self, departures: Departures, counts: Counts, why: CloseKind) -> None:
-        super().__init__(departures, counts)
+    def __init__(self, closing_sockets: ClosingSockets, counters: Counters, why: CloseKind) -> None:
+        super().__init__(closing_sockets, counters)
         self._why = why
 
     def on_ws_connected(self, transport: WSTransport) -> None:

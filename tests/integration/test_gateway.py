@@ -144,7 +144,7 @@ async def test_a_message_reaches_all_its_recipients_and_no_stranger(setup: Setup
     body = bus.encode_to_gateway(bus.ToGateway([bus.Message(b'{"notification":true}', to)], []))
     await setup.worker.broker.publish("notify", f"{setup.gateway.id}.1", body)
     assert await alice.receive() == await bob.receive() == {"notification": True}
-    assert setup.gateway.counts.strangers_total == 2
+    assert setup.gateway.counters.undeliverable_total == 2
 
 
 async def test_large_messages_pass_whole_in_both_directions(setup: Setup) -> None:
@@ -201,7 +201,7 @@ async def test_requests_that_cannot_leave_for_long_are_answered_503_and_never_do
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """protoo-client gives up after 22 s, and then nobody knows whether it was done."""
-    monkeypatch.setattr(hub, "AWAY_SWEEPS", 2)
+    monkeypatch.setattr(hub, "DEPENDENCY_SWEEPS", 2)
     client = await setup.client()
     await setup.echo(client, 1)
     setup.queues.drop(setup.broker, heal=False)
@@ -212,24 +212,24 @@ async def test_requests_that_cannot_leave_for_long_are_answered_503_and_never_do
     ids.append(client.request("later"))
     assert (await client.receive())["errorCode"] == 503
     setup.queues.restore(setup.broker)
-    await until(lambda: not setup.gateway.hub.away)
+    await until(lambda: not setup.gateway.hub.dependencies_down)
     await setup.echo(client, "afterwards")
     assert not [item for item in setup.worker.items if isinstance(item, bus.Input) and item.id in ids]
-    assert setup.gateway.counts.refused_total("away") == 6
+    assert setup.gateway.counters.rejected_frames_total("unavailable") == 6
 
 
 async def test_without_redis_for_long_requests_are_answered_503_at_once(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "AWAY_SWEEPS", 2)
+    monkeypatch.setattr(hub, "DEPENDENCY_SWEEPS", 2)
     client = await setup.client()
     await setup.echo(client, 1)
     with monkeypatch.context() as gone:
         gone.setattr(setup.redis, "hset", _fail)
-        await until(lambda: setup.gateway.hub.away)
+        await until(lambda: setup.gateway.hub.dependencies_down)
         client.request(2)
         assert (await client.receive())["errorCode"] == 503
-    await until(lambda: not setup.gateway.hub.away)
+    await until(lambda: not setup.gateway.hub.dependencies_down)
     await setup.echo(client, 3)
 
 
@@ -353,7 +353,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(setup: S
     await setup.echo(slow, 0)
     slow.transport.underlying_transport.pause_reading()
     chunk = b'{"notification":true,"data":"%s"}' % (b"x" * 100_000)
-    while not setup.gateway.counts.too_slow_total:
+    while not setup.gateway.counters.too_slow_total:
         await setup.worker.send(setup.session(1), chunk)
     await setup.echo(quick, "fine")
     await setup.sweep(CLOSING_SWEEPS + 1)
@@ -366,7 +366,7 @@ async def test_a_slow_client_that_recovers_learns_why(setup: Setup) -> None:
     await setup.echo(slow, 0)
     slow.transport.underlying_transport.pause_reading()
     chunk = b'{"notification":true,"data":"%s"}' % (b"x" * 100_000)
-    while not setup.gateway.counts.too_slow_total:
+    while not setup.gateway.counters.too_slow_total:
         await setup.worker.send(setup.session(1), chunk)
     slow.transport.underlying_transport.resume_reading()
     assert await slow.until_closed() == closing(errors.TOO_SLOW)
@@ -483,8 +483,12 @@ async def test_notifications_beyond_the_rate_are_dropped_and_counted(setup: Setu
     client.send("no JSON")
     client.request(2)
     assert (await client.receive())["errorCode"] == 429
-    counts = setup.gateway.counts
-    assert (counts.too_fast_total, counts.refused_total("dropped"), counts.refused_total("complained")) == (5, 4, 0)
+    counters = setup.gateway.counters
+    assert (
+        counters.rate_limited_total,
+        counters.rejected_frames_total("dropped"),
+        counters.rejected_frames_total("malformed"),
+    ) == (5, 4, 0)
     assert setup.worker.numbers(setup.session()) == [0, 1, 2]
 
 

@@ -162,8 +162,8 @@ async def test_refusals_and_calls_of_the_api_are_counted_by_code(cluster: Cluste
         assert status == code
 
     told = Told(gateway)
-    assert told.by("gateway_refused_frames_total", "outcome", "code") == {
-        ("complained", "400"): 1,
+    assert told.by("gateway_rejected_frames_total", "outcome", "code") == {
+        ("malformed", "400"): 1,
         ("answered", "400"): 1,
     }
     assert told.by("gateway_api_requests_total", "operation", "code") == {

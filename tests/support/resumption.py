@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeAlias
 import orjson
 
 from gateway.protocol import handshake
-from gateway.protocol.frame_validation import judge
-from gateway.protocol.resumable_session import Place, ResumableSession
+from gateway.protocol.frame_validation import validate
+from gateway.protocol.resumable_session import FramePosition, ResumableSession
 from loadtest.client.ledger import Ledger
 from shared.protocol import bus
 from shared.protocol.protoo import Frame
@@ -217,11 +217,11 @@ class World:
     def gateway_reads(self, at: int) -> None:
         socket = self.socket(at)
         if socket is not None and socket.up and not (socket.session.closed or socket.session.forgotten):
-            frame = judge(socket.up.popleft().decode(), 0, 1000)
+            frame = validate(socket.up.popleft().decode(), 0, 1000)
             assert isinstance(frame, Frame)
             place = socket.session.place(frame)
-            assert place in (Place.NEXT, Place.SEEN)
-            if place is Place.NEXT:
+            assert place in (FramePosition.NEXT, FramePosition.DUPLICATE)
+            if place is FramePosition.NEXT:
                 socket.session.input(frame)
 
     def gateway_notices(self, at: int) -> None:

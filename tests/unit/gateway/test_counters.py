@@ -1,22 +1,22 @@
-"""What a gateway counts by itself."""
+"""What a gateway counters by itself."""
 
-from gateway.counters import SAMPLES, Counts
+from gateway.counters import SAMPLES, Counters
 
 
 def test_few_frames_are_all_timed_and_of_many_about_as_many() -> None:
-    counts = Counts()
+    counters = Counters()
     for frames in (0, 10, SAMPLES - 1):
-        counts.pace(frames)
-        assert counts.stride == 1
+        counters.pace(frames)
+        assert counters.stride == 1
     for frames in (SAMPLES * 2, 100_000):
-        counts.pace(frames)
-        assert SAMPLES / 2 <= frames / counts.stride <= SAMPLES
+        counters.pace(frames)
+        assert SAMPLES / 2 <= frames / counters.stride <= SAMPLES
 
 
 def test_refusals_are_counted_by_what_became_of_them_and_code() -> None:
-    counts = Counts()
-    counts.refuse("dropped", 429)
-    counts.refuse("dropped", 400)
-    counts.refuse("answered", 429)
-    assert counts.refused_total("dropped") == 2
-    assert counts.refused == {("dropped", 429): 1, ("dropped", 400): 1, ("answered", 429): 1}
+    counters = Counters()
+    counters.reject_frame("dropped", 429)
+    counters.reject_frame("dropped", 400)
+    counters.reject_frame("answered", 429)
+    assert counters.rejected_frames_total("dropped") == 2
+    assert counters.rejected_frames == {("dropped", 429): 1, ("dropped", 400): 1, ("answered", 429): 1}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.bus.api_calls import FIRST_PATIENCE, LIFETIME, WAITING_CALLS, Calls
-from gateway.bus.partition_publisher import Uplink
-from gateway.counters import Counts
+from gateway.bus.partition_publisher import InputPublisher
+from gateway.counters import Counters
 from shared.errors import NotFound, Unavailable
 from shared.protocol import bus
 from shared.protocol.actions import CloseRoom, InspectRoom, decode
@@ -17,22 +17,22 @@ from tests.support.gateways import until
 
 
 @dataclass
-class Desk:
+class CallHarness:
     calls: Calls
-    uplink: Uplink
+    inputs: InputPublisher
 
     def published(self, room: str = "room") -> list[bus.Call]:
         """What has not been seen yet of the room's partition."""
-        items = [bus.decode_item(item) for item in self.uplink.lane(room).take()]
+        items = [bus.decode_item(item) for item in self.inputs.publisher_of(room).take()]
         assert all(isinstance(item, bus.Call) for item in items)
         return items  # type: ignore[return-value]
 
     @asynccontextmanager
     async def asked(self, key: str = "", room: str = "room") -> AsyncIterator["asyncio.Task[bytes]"]:
         task = asyncio.create_task(self.calls.do(room, InspectRoom(), key))
-        lane = self.uplink.lane(room)
-        before = len(lane.sources)
-        await until(lambda: len(lane.sources) > before)
+        publisher = self.inputs.publisher_of(room)
+        before = len(publisher.sources)
+        await until(lambda: len(publisher.sources) > before)
         yield task
         task.cancel()
         await asyncio.wait([task])
@@ -43,90 +43,90 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    uplink = Uplink(None, "gw-1", 4, Counts())  # type: ignore[arg-type]
-    return Desk(Calls("gw-1", uplink), uplink)
+def harness() -> CallHarness:
+    inputs = InputPublisher(None, "gw-1", 4, Counters())  # type: ignore[arg-type]
+    return CallHarness(Calls("gw-1", inputs), inputs)
 
 
-async def test_a_call_goes_to_its_rooms_partition_and_its_answer_comes_back(desk: Desk) -> None:
-    async with desk.asked(room="salon") as task:
-        [call] = desk.published("salon")
+async def test_a_call_goes_to_its_rooms_partition_and_its_answer_comes_back(harness: CallHarness) -> None:
+    async with harness.asked(room="salon") as task:
+        [call] = harness.published("salon")
         assert (call.room, call.reply_to, decode(call.action)) == ("salon", "gw-1", InspectRoom())
-        assert desk.calls.answer(bus.CallAnswer(call.n, 200, b'{"name":"salon"}'))
+        assert harness.calls.answer(bus.CallAnswer(call.n, 200, b'{"name":"salon"}'))
         assert await task == b'{"name":"salon"}'
-        assert desk.published("salon") == []
-    assert desk.uplink.lane("salon").sources == set()
+        assert harness.published("salon") == []
+    assert harness.inputs.publisher_of("salon").sources == set()
 
 
-async def test_an_error_is_raised_as_what_it_is(desk: Desk) -> None:
-    async with desk.asked() as task:
-        [call] = desk.published()
-        desk.calls.answer(bus.CallAnswer(call.n, 404, b"room: none of that name"))
+async def test_an_error_is_raised_as_what_it_is(harness: CallHarness) -> None:
+    async with harness.asked() as task:
+        [call] = harness.published()
+        harness.calls.answer(bus.CallAnswer(call.n, 404, b"room: none of that name"))
         with pytest.raises(NotFound, match="room: none of that name"):
             await task
 
 
-async def test_keys_of_callers_and_random_ones_never_meet(desk: Desk) -> None:
-    async with desk.asked("order-7"), desk.asked(), desk.asked():
-        keys = [call.key for call in desk.published()]
+async def test_keys_of_callers_and_random_ones_never_meet(harness: CallHarness) -> None:
+    async with harness.asked("order-7"), harness.asked(), harness.asked():
+        keys = [call.key for call in harness.published()]
     assert keys[0] == "key:order-7"
     assert all(key.startswith("call:") for key in keys[1:])
     assert len(set(keys)) == 3
 
 
-async def test_silence_publishes_the_same_call_again(desk: Desk) -> None:
-    async with desk.asked():
-        first = desk.published()
-        desk.sweep(FIRST_PATIENCE - 1)
-        assert desk.published() == []
-        desk.sweep(1)
-        assert desk.published() == first
-        desk.sweep(2 * FIRST_PATIENCE - 1)
-        assert desk.published() == []
-        desk.sweep(1)
-        assert desk.published() == first
+async def test_silence_publishes_the_same_call_again(harness: CallHarness) -> None:
+    async with harness.asked():
+        first = harness.published()
+        harness.sweep(FIRST_PATIENCE - 1)
+        assert harness.published() == []
+        harness.sweep(1)
+        assert harness.published() == first
+        harness.sweep(2 * FIRST_PATIENCE - 1)
+        assert harness.published() == []
+        harness.sweep(1)
+        assert harness.published() == first
 
 
-async def test_a_lost_broker_publishes_it_again(desk: Desk) -> None:
-    async with desk.asked() as task:
-        first = desk.published()
-        desk.uplink.lost()
-        assert desk.published() == first
-        desk.calls.answer(bus.CallAnswer(first[0].n, 200, b"{}"))
-        desk.uplink.lost()
+async def test_a_lost_broker_publishes_it_again(harness: CallHarness) -> None:
+    async with harness.asked() as task:
+        first = harness.published()
+        harness.inputs.lost()
+        assert harness.published() == first
+        harness.calls.answer(bus.CallAnswer(first[0].n, 200, b"{}"))
+        harness.inputs.lost()
         await task
-        assert desk.published() == []
+        assert harness.published() == []
 
 
-async def test_nobody_waits_for_ever(desk: Desk) -> None:
-    async with desk.asked() as task:
-        [call] = desk.published()
-        desk.sweep(LIFETIME + 1)
+async def test_nobody_waits_for_ever(harness: CallHarness) -> None:
+    async with harness.asked() as task:
+        [call] = harness.published()
+        harness.sweep(LIFETIME + 1)
         with pytest.raises(Unavailable, match="in time"):
             await task
-        assert desk.published() == []
-        assert not desk.calls.answer(bus.CallAnswer(call.n, 200, b"{}"))
+        assert harness.published() == []
+        assert not harness.calls.answer(bus.CallAnswer(call.n, 200, b"{}"))
 
 
-async def test_an_answer_that_comes_twice_counts_once(desk: Desk) -> None:
-    async with desk.asked() as task:
-        [call] = desk.published()
-        assert desk.calls.answer(bus.CallAnswer(call.n, 200, b"1"))
-        assert not desk.calls.answer(bus.CallAnswer(call.n, 200, b"2"))
+async def test_an_answer_that_comes_twice_counts_once(harness: CallHarness) -> None:
+    async with harness.asked() as task:
+        [call] = harness.published()
+        assert harness.calls.answer(bus.CallAnswer(call.n, 200, b"1"))
+        assert not harness.calls.answer(bus.CallAnswer(call.n, 200, b"2"))
         assert await task == b"1"
 
 
-async def test_who_goes_away_leaves_nothing_behind(desk: Desk) -> None:
-    async with desk.asked():
+async def test_who_goes_away_leaves_nothing_behind(harness: CallHarness) -> None:
+    async with harness.asked():
         pass
-    assert desk.published() == []
-    assert desk.uplink.lane("room").sources == set()
+    assert harness.published() == []
+    assert harness.inputs.publisher_of("room").sources == set()
 
 
-async def test_there_is_a_bound(desk: Desk) -> None:
-    waiting = [asyncio.create_task(desk.calls.do("room", CloseRoom())) for _ in range(WAITING_CALLS)]
-    await until(lambda: len(desk.uplink.lane("room").sources) == WAITING_CALLS)
+async def test_there_is_a_bound(harness: CallHarness) -> None:
+    waiting = [asyncio.create_task(harness.calls.do("room", CloseRoom())) for _ in range(WAITING_CALLS)]
+    await until(lambda: len(harness.inputs.publisher_of("room").sources) == WAITING_CALLS)
     with pytest.raises(Unavailable, match="too many calls"):
-        await desk.calls.do("room", CloseRoom())
-    desk.calls.fail()
+        await harness.calls.do("room", CloseRoom())
+    harness.calls.fail()
     assert {str(why) for why in await asyncio.gather(*waiting, return_exceptions=True)} == {"this gateway is closing"}

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.bus.partition_publisher import BATCH_BYTES, BATCH_ITEMS, Lane, Uplink
-from gateway.counters import Counts
+from gateway.bus.partition_publisher import BATCH_BYTES, BATCH_ITEMS, InputPublisher, PartitionPublisher
+from gateway.counters import Counters
 from gateway.protocol.session import Session
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus
@@ -28,36 +28,36 @@ def names(items: list[bytes]) -> list[tuple[int, int]]:
 
 
 def test_sessions_take_turns() -> None:
-    lane = Lane(0)
+    publisher = PartitionPublisher(0)
     for one in (session(1, inputs=3), session(2), session(3, inputs=1)):
-        lane.stir(one)
-    assert names(lane.take()) == [(1, 0), (2, 0), (3, 0), (1, 1), (3, 1), (1, 2), (1, 3)]
-    assert lane.take() == []
+        publisher.schedule(one)
+    assert names(publisher.take()) == [(1, 0), (2, 0), (3, 0), (1, 1), (3, 1), (1, 2), (1, 3)]
+    assert publisher.take() == []
 
 
 def test_a_busy_session_does_not_keep_others_out_of_the_next_batch() -> None:
-    lane = Lane(0)
+    publisher = PartitionPublisher(0)
     busy = session(1, inputs=10 * BATCH_ITEMS)
-    lane.stir(busy)
-    assert len(lane.take()) == BATCH_ITEMS
-    lane.stir(session(2))
-    assert (2, 0) in names(lane.take())[:2]
+    publisher.schedule(busy)
+    assert len(publisher.take()) == BATCH_ITEMS
+    publisher.schedule(session(2))
+    assert (2, 0) in names(publisher.take())[:2]
 
 
 def test_a_batch_is_bounded_in_bytes() -> None:
-    lane = Lane(0)
-    lane.stir(session(1, inputs=10, size=BATCH_BYTES // 4))
-    assert [len(names(lane.take())) for _ in range(3)] == [5, 4, 2]
+    publisher = PartitionPublisher(0)
+    publisher.schedule(session(1, inputs=10, size=BATCH_BYTES // 4))
+    assert [len(names(publisher.take())) for _ in range(3)] == [5, 4, 2]
 
 
 def test_a_session_is_in_line_once() -> None:
-    lane = Lane(0)
+    publisher = PartitionPublisher(0)
     one = session(1)
-    lane.stir(one)
-    lane.stir(one)
-    assert len(lane.take()) == 1
-    lane.stir(one)
-    assert not lane.stirred.is_set() or lane.take() == []
+    publisher.schedule(one)
+    publisher.schedule(one)
+    assert len(publisher.take()) == 1
+    publisher.schedule(one)
+    assert not publisher.work_available.is_set() or publisher.take() == []
 
 
 class Partition:
@@ -70,11 +70,11 @@ class Partition:
         self.arrived = asyncio.Condition()
         self._reader = MemoryBroker(self.hub)
 
-    async def start(self) -> Uplink:
+    async def start(self) -> InputPublisher:
         await self.broker.connect()
         await self._reader.connect()
         await self._reader.subscribe_partition(0, self._receive, prefetch=0, on_lost=lambda: None)
-        return Uplink(self.broker, "gw", 1, Counts())
+        return InputPublisher(self.broker, "gw", 1, Counters())
 
     def _receive(self, delivery: object) -> None:
         origin, items = bus.split(delivery.body)  # type: ignore[attr-defined]
@@ -91,33 +91,33 @@ async def partition() -> Partition:
 
 
 async def test_what_accumulates_during_a_publish_is_the_next_batch(partition: Partition) -> None:
-    uplink = await partition.start()
-    lane = uplink.lane("room")
+    inputs = await partition.start()
+    publisher = inputs.publisher_of("room")
     one = session(1)
-    lane.stir(one)
+    publisher.schedule(one)
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(uplink.run())
+        running = tasks.create_task(inputs.run())
         await partition.until((1, 0))
         for _ in range(5):
             one.input(Frame(request=True, id=1, method="m"))
-            lane.stir(one)
+            publisher.schedule(one)
         await partition.until((1, 5))
         running.cancel()
     assert partition.batches == [[(1, 0)], [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]]
 
 
 async def test_after_a_lost_connection_everything_unapplied_comes_again_in_order(partition: Partition) -> None:
-    uplink = await partition.start()
-    lane = uplink.lane("room")
+    inputs = await partition.start()
+    publisher = inputs.publisher_of("room")
     one = session(1, inputs=2)
-    lane.sources.add(one)
-    lane.stir(one)
+    publisher.sources.add(one)
+    publisher.schedule(one)
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(uplink.run())
+        running = tasks.create_task(inputs.run())
         await partition.until((1, 2))
         partition.hub.drop(partition.broker, heal=False)
         one.input(Frame(request=True, id=1, method="m"))
-        lane.stir(one)
+        publisher.schedule(one)
         await asyncio.sleep(0)
         partition.hub.restore(partition.broker)
         await partition.until((1, 3))
@@ -126,16 +126,16 @@ async def test_after_a_lost_connection_everything_unapplied_comes_again_in_order
 
 
 async def test_a_refused_batch_is_repeated_before_anything_later(partition: Partition) -> None:
-    uplink = await partition.start()
-    lane = uplink.lane("room")
+    inputs = await partition.start()
+    publisher = inputs.publisher_of("room")
     one = session(1)
-    lane.stir(one)
+    publisher.schedule(one)
     partition.broker.nack_next = 1
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(uplink.run())
+        running = tasks.create_task(inputs.run())
         await until(lambda: not partition.broker.nack_next)
         one.input(Frame(request=True, id=1, method="m"))
-        lane.stir(one)
+        publisher.schedule(one)
         await partition.until((1, 1))
         running.cancel()
     assert partition.batches[0] == [(1, 0)]

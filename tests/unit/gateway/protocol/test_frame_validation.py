@@ -8,15 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol import frame_validation
-from gateway.protocol.frame_validation import Complaint, Dropped, Refused, Response, judge
+from gateway.protocol.frame_validation import (
+    MalformedFrame,
+    RejectedNotification,
+    RejectedRequest,
+    Response,
+    validate,
+)
 from shared.protocol.protoo import Frame
 
 LIMIT = 1000
 
 
-def verdict(frame: Any, limit: int = LIMIT) -> frame_validation.Verdict:
+def verdict(frame: Any, limit: int = LIMIT) -> frame_validation.ValidationResult:
     text = frame if isinstance(frame, str) else json.dumps(frame)
-    return judge(text, len(text.encode()), limit)
+    return validate(text, len(text.encode()), limit)
 
 
 def test_a_request_passes_with_its_data_untouched() -> None:
@@ -54,7 +60,7 @@ def test_unknown_fields_and_cseq_do_not_matter(extra: dict[str, Any]) -> None:
 )
 def test_what_is_not_json_is_complained_about(text: str) -> None:
     complaint = verdict(text)
-    assert isinstance(complaint, Complaint)
+    assert isinstance(complaint, MalformedFrame)
     assert "not valid JSON" in complaint.reason
 
 
@@ -78,7 +84,7 @@ def test_what_is_not_json_is_complained_about(text: str) -> None:
 )
 def test_a_frame_without_usable_id_is_complained_about(frame: Any, reason: str) -> None:
     complaint = verdict(frame)
-    assert isinstance(complaint, Complaint)
+    assert isinstance(complaint, MalformedFrame)
     assert reason in complaint.reason
 
 
@@ -95,7 +101,7 @@ def test_a_frame_without_usable_id_is_complained_about(frame: Any, reason: str) 
 )
 def test_a_misshapen_request_with_an_id_is_refused_under_that_id(frame: Any, reason: str) -> None:
     refused = verdict(frame)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RejectedRequest)
     assert (refused.id, refused.code) == (4, 400)
     assert reason in refused.reason
 
@@ -103,7 +109,7 @@ def test_a_misshapen_request_with_an_id_is_refused_under_that_id(frame: Any, rea
 def test_too_large_a_request_is_refused_with_413() -> None:
     frame = {"request": True, "id": 4, "method": "m", "data": "x" * LIMIT}
     refused = verdict(frame)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RejectedRequest)
     assert (refused.id, refused.code) == (4, 413)
 
 
@@ -111,7 +117,7 @@ def test_too_large_a_request_is_refused_with_413() -> None:
     "frame", [{"notification": True}, {"notification": True, "method": "m", "data": "x" * LIMIT}]
 )
 def test_a_refused_notification_is_only_dropped(frame: Any) -> None:
-    assert isinstance(verdict(frame), Dropped)
+    assert isinstance(verdict(frame), RejectedNotification)
 
 
 def test_a_response_is_told_apart() -> None:
@@ -126,7 +132,7 @@ def test_data_may_be_64_levels_deep_and_not_65(opening: str) -> None:
 
     assert isinstance(verdict(nested(64), 10**6), Frame)
     refused = verdict(nested(65), 10**6)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RejectedRequest)
     assert "64 levels" in refused.reason
 
 
@@ -137,7 +143,7 @@ def test_brackets_in_strings_and_siblings_are_no_depth() -> None:
 
 def test_absurdly_deep_data_is_complained_about() -> None:
     complaint = verdict('{"request":true,"id":1,"method":"m","data":' + "[" * 300_000, 10**6)
-    assert isinstance(complaint, Complaint)
+    assert isinstance(complaint, MalformedFrame)
 
 
 json_values = st.recursive(
@@ -166,4 +172,4 @@ def test_depth_is_that_of_the_value(value: Any) -> None:
         inner = value.values() if isinstance(value, dict) else value
         return 1 + max(map(measure, inner), default=0)
 
-    assert frame_validation.depth(json.dumps(value)) == measure(value)
+    assert frame_validation.nesting_depth(json.dumps(value)) == measure(value)

@@ -54,17 +54,19 @@ def test_never_more_than_burst_and_rate_together(rate: float, burst: int, steps:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "becomes"),
+    ("received", "becomes"),
     [
-        (Frame(request=True, id=7, method="m"), frame_validation.Refused),
-        (frame_validation.Refused(7, 413, "too large"), frame_validation.Refused),
-        (Frame(notification=True, method="m"), frame_validation.Dropped),
-        (frame_validation.Complaint("no JSON"), frame_validation.Dropped),
-        (frame_validation.Response(), frame_validation.Dropped),
+        (Frame(request=True, id=7, method="m"), frame_validation.RejectedRequest),
+        (frame_validation.RejectedRequest(7, 413, "too large"), frame_validation.RejectedRequest),
+        (Frame(notification=True, method="m"), frame_validation.RejectedNotification),
+        (frame_validation.MalformedFrame("no JSON"), frame_validation.RejectedNotification),
+        (frame_validation.Response(), frame_validation.RejectedNotification),
     ],
 )
-def test_only_requests_beyond_the_rate_are_answered(verdict: frame_validation.Verdict, becomes: type[object]) -> None:
-    result = frame_validation.too_many(verdict)
+def test_rate_limited_requests_are_answered_and_others_dropped(
+    received: frame_validation.ValidationResult, becomes: type[object]
+) -> None:
+    result = frame_validation.rate_limited(received)
     assert type(result) is becomes
     assert result.code == 429
-    assert not isinstance(result, frame_validation.Refused) or result.id == 7
+    assert not isinstance(result, frame_validation.RejectedRequest) or result.id == 7

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gateway.protocol import handshake
-from gateway.protocol.frame_validation import judge
+from gateway.protocol.frame_validation import validate
 from gateway.protocol.handshake import Resumption
-from gateway.protocol.resumable_session import ACK_EVERY, LINK_PATIENCE, Place, ResumableSession
+from gateway.protocol.resumable_session import ACK_EVERY, LINK_PATIENCE, FramePosition, ResumableSession
 from gateway.protocol.session import LAST_PATIENCE
 from shared.protocol.bus import AnyItem, Applied, Connect, Input, Link, Lost, Message, Replay, Resume, decode_item
 from shared.protocol.protoo import Frame
@@ -66,15 +66,15 @@ def output(session: ResumableSession, out: int) -> list[dict[str, Any]]:
     return frames(session.receive(out, Message(b'{"o":%d}' % out, [])))
 
 
-def put(session: ResumableSession, cseq: int | None, **fields: Any) -> Place:
+def put(session: ResumableSession, cseq: int | None, **fields: Any) -> FramePosition:
     numbered = {} if cseq is None else {"cseq": cseq}
     return put_text(session, json.dumps({"notification": True, "method": "m", **numbered, **fields}))
 
 
-def put_text(session: ResumableSession, text: str) -> Place:
-    verdict = judge(text, len(text), 1000)
+def put_text(session: ResumableSession, text: str) -> FramePosition:
+    verdict = validate(text, len(text), 1000)
     place = session.place(verdict)
-    if place is Place.NEXT:
+    if place is FramePosition.NEXT:
         if isinstance(verdict, Frame):
             session.input(verdict)
         else:
@@ -151,40 +151,40 @@ def test_a_client_that_hears_nothing_else_is_told_now_and_then_what_is_applied()
 def test_the_number_of_an_input_is_the_clients() -> None:
     session = greeted()
     assert [put(session, n) for n in (1, 2, 2, 1, 3, 5)] == [
-        Place.NEXT,
-        Place.NEXT,
-        Place.SEEN,
-        Place.SEEN,
-        Place.NEXT,
-        Place.AHEAD,
+        FramePosition.NEXT,
+        FramePosition.NEXT,
+        FramePosition.DUPLICATE,
+        FramePosition.DUPLICATE,
+        FramePosition.NEXT,
+        FramePosition.AHEAD,
     ]
     assert [item.n for item in drain(session) if isinstance(item, Input)] == [1, 2, 3]
 
 
 def test_frames_without_number_or_with_a_bad_one_have_no_place() -> None:
     session = greeted()
-    assert {put(session, None)} | {put(session, cseq) for cseq in (0, -1, 2**53)} == {Place.NONE}  # type: ignore[arg-type]
-    assert put_text(session, "[]") is Place.NONE
+    assert {put(session, None)} | {put(session, cseq) for cseq in (0, -1, 2**53)} == {FramePosition.UNNUMBERED}  # type: ignore[arg-type]
+    assert put_text(session, "[]") is FramePosition.UNNUMBERED
 
 
 @pytest.mark.parametrize("extra", [{"method": 5}, {"request": True}, {"method": ""}, {"response": True}])
 def test_a_misshapen_frame_with_a_number_takes_it(extra: dict[str, Any]) -> None:
     session = greeted()
-    assert put(session, 1, **extra) is Place.NEXT
-    assert put(session, 2) is Place.NEXT
+    assert put(session, 1, **extra) is FramePosition.NEXT
+    assert put(session, 2) is FramePosition.NEXT
 
 
 def test_a_response_takes_its_number() -> None:
-    assert put_text(greeted(), '{"response":true,"id":1,"ok":true,"cseq":1}') is Place.NEXT
+    assert put_text(greeted(), '{"response":true,"id":1,"ok":true,"cseq":1}') is FramePosition.NEXT
 
 
 def test_what_cannot_be_read_takes_the_next_number() -> None:
     session = greeted()
-    assert put(session, 1) is Place.NEXT
-    assert put_text(session, "{") is Place.NEXT
-    assert put_text(session, "}") is Place.NEXT
-    assert put(session, 4) is Place.NEXT
-    assert put(session, 2) is Place.SEEN
+    assert put(session, 1) is FramePosition.NEXT
+    assert put_text(session, "{") is FramePosition.NEXT
+    assert put_text(session, "}") is FramePosition.NEXT
+    assert put(session, 4) is FramePosition.NEXT
+    assert put(session, 2) is FramePosition.DUPLICATE
 
 
 @pytest.mark.parametrize("broken", [1, 2])
@@ -193,7 +193,7 @@ def test_a_client_that_did_not_number_what_could_not_be_read_is_found_out(broken
     put(session, 1)
     for _ in range(broken):
         put_text(session, "{")
-    assert put(session, 2) is Place.ASTRAY
+    assert put(session, 2) is FramePosition.OUT_OF_SEQUENCE
 
 
 # --- a session that goes on ---------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_a_resumed_session_replays_what_was_missed_and_goes_on_with_the_next_inp
     assert drain(session) == [Replay("room", ID, 9, 3)]
     assert output(session, 3) == []
     assert output(session, 4) == [{"seq": 4, "ack": 5, "o": 4}]
-    assert [put(session, n) for n in (5, 6)] == [Place.SEEN, Place.NEXT]
+    assert [put(session, n) for n in (5, 6)] == [FramePosition.DUPLICATE, FramePosition.NEXT]
     (item,) = drain(session)
     assert isinstance(item, Input)
     assert (item.n, item.connection) == (6, 9)
@@ -242,7 +242,7 @@ def test_an_answer_that_comes_again_changes_nothing() -> None:
     session = resumed(n=5)
     put(session, 6)
     assert session.linked(link("resumed", 5, 3)) == []
-    assert put(session, 7) is Place.NEXT
+    assert put(session, 7) is FramePosition.NEXT
 
 
 def test_a_refused_resumption_is_told_and_leaves_nothing() -> None:
@@ -264,7 +264,7 @@ def test_a_client_that_claims_more_than_there_was_is_refused_and_its_session_end
 
 
 def test_a_frame_before_the_answer_has_no_place() -> None:
-    assert put(resuming(), 6) is Place.ASTRAY
+    assert put(resuming(), 6) is FramePosition.OUT_OF_SEQUENCE
 
 
 def test_waiting_for_an_answer_has_an_end() -> None:
