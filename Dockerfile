@@ -7,7 +7,7 @@
 #
 # The classic builder can build it, too: docker-compose 1.29 knows no other.
 
-FROM debian:bookworm-slim AS base
+FROM debian:bookworm-20260421-slim AS base
 # Python and what the engine is linked with.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
@@ -71,7 +71,8 @@ COPY --from=python /opt/plenary /opt/plenary
 ENV PATH=/opt/plenary/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PLENARY_MEDIASOUP_WORKER=/usr/local/bin/mediasoup-worker
-USER plenary
+# By number: Kubernetes can check only a number against `runAsNonRoot`.
+USER 10001:10001
 # An engine that does not start here is to be noticed here.
 RUN ["/opt/plenary/bin/python", "-m", "medianode.toolchain.install"]
 EXPOSE 8080

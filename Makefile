@@ -11,7 +11,7 @@ RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--am
 
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: help run test check unit fault bench image compose-test engine page clean
+.PHONY: help run test check unit fault bench image compose-test engine page coverage hooks clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,8 +54,14 @@ engine: $(VENV)/.ready ## the media engine's binary, found or built
 
 page: web/dist/index.html ## the demo page
 
+coverage: $(VENV)/.ready ## the unit and conformance tests with coverage, as a table and in htmlcov/ (slower than without)
+	$(BIN)/pytest tests/unit tests/conformance --cov --cov-report=term --cov-report=html $(PYTEST_OPTIONS)
+
+hooks: $(VENV)/.ready ## the checks of `make check` before every commit, by pre-commit
+	$(BIN)/pre-commit install
+
 clean: ## everything made here (the engine stays in its cache)
-	rm -rf $(VENV) .engine web/dist web/node_modules benchmarks/compare/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .engine web/dist web/node_modules benchmarks/compare/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
 
 .PHONY: servers certificate
 servers:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import urllib.error
@@ -22,7 +23,13 @@ from tests.fault.world import API_KEY
 Service: TypeAlias = Literal["haproxy", "gateway", "roomworker", "medianode", "rabbitmq", "redis"]
 
 IMAGE: Final = "plenary:compose-test"
-BASES: Final = ("debian:bookworm-slim", "haproxy:lts", "rabbitmq:3-management", "redis:7.2-bookworm")
+BASES: Final = tuple(
+    re.findall(r"^FROM (debian:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    + re.findall(
+        r"^ +image: ((?:haproxy|rabbitmq|redis):\S+)", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE
+    )
+)
+"""The images that the cluster is made of, as the files pin them."""
 ENGINES: Final = 2
 """As test.env says."""
 SETTLED_WITHIN, LOOK_AGAIN = 120.0, 0.5

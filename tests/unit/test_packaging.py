@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from shared import version
 
@@ -63,3 +64,37 @@ def test_version_is_unknown_where_nothing_is_installed(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(version, "installed_version", not_installed)
     assert version.version() == "unknown"
+
+
+def images() -> list[str]:
+    """The images of others that Dockerfile and compose name."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", dockerfile, re.MULTILINE))
+    based_on = set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) - stages
+    return sorted(based_on | {service["image"] for service in services.values() if "image" in service})
+
+
+@pytest.mark.parametrize("image", images())
+def test_images_are_pinned_to_a_release(image: str) -> None:
+    assert re.search(r":(v?\d+\.\d+\.\d+|bookworm-\d{8})(-|$)", image)
+
+
+def test_image_runs_as_a_numeric_user_who_is_not_root() -> None:
+    users = re.findall(r"^USER (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert users
+    assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in users)
+
+
+def test_commit_hooks_are_local_and_run_make_check() -> None:
+    """Hooks of other repositories would be cloned from places that not everybody reaches."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert {repository["repo"] for repository in config["repos"]} == {"local"}
+    assert [hook["entry"] for repository in config["repos"] for hook in repository["hooks"]] == ["make check"]
+
+
+def test_ci_checks_every_python_that_the_package_claims() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    tested = set(jobs["check"]["strategy"]["matrix"]["python"])
+    claimed = {text.rpartition(" ")[2] for text in PROJECT["classifiers"] if "Python :: 3." in text}
+    assert claimed <= tested
