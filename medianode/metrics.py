@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client.core import Metric
 
-from shared.protocol.media import name_of
+from shared.protocol.media import wire_name
 from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class NodeMetrics:
         processes = {slot: process(engine.pid) for slot, (engine, _) in engines.items() if engine.pid}
         yield ENGINE_CPU.by({slot: used.cpu for slot, used in processes.items() if used})
         yield ENGINE_MEMORY.by({slot: used.memory for slot, used in processes.items() if used})
-        yield REQUESTS.by({(name_of(kind), code): count for (kind, code), count in counts.requests.items()})
+        yield REQUESTS.by({(wire_name(kind), code): count for (kind, code), count in counts.requests.items()})
         yield REQUEST.spread(counts.request_seconds)
-        yield ORDERS.by({name_of(kind): count for kind, count in counts.orders.items()})
+        yield ORDERS.by({wire_name(kind): count for kind, count in counts.orders.items()})
         yield EVENTS.of(node.events)
         yield COMMANDS_IN.spread(counts.commands_in)
         yield ANSWERS_OUT.spread(counts.answers_out)

@@ -286,7 +286,7 @@ class MediaNode:
         return pipe
 
     def _send_events(self, partition: int, items: list[bytes]) -> "asyncio.Future[None]":
-        return self._broker.publish("rooms", str(partition), bus.batch(self.id, items))
+        return self._broker.publish("rooms", str(partition), bus.encode_batch(self.id, items))
 
     # --- reports ----------------------------------------------------------------------------------------------
 
@@ -296,9 +296,9 @@ class MediaNode:
 
     def _report(self, *, lost: bool = False) -> None:
         """Tells each partition that rooms are here of, or were, which routers they have here (DELIVERY T3)."""
-        routers: dict[int, list[bus.Held]] = {partition: [] for partition in self._events}
+        routers: dict[int, list[bus.HeldRouter]] = {partition: [] for partition in self._events}
         for it in self._objects.routers():
-            held = bus.Held(it.room, it.incarnation, it.epoch, it.id)
+            held = bus.HeldRouter(it.room, it.incarnation, it.epoch, it.id)
             routers.setdefault(it.partition, []).append(held)
         for partition, held_there in routers.items():
             pipe = self._pipe_to(partition)

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from roomworker.core.dispatch import method_of
 from roomworker.counters import OK
 from shared.aio.iteration import iterate_yielding
-from shared.protocol.media import name_of
+from shared.protocol.media import wire_name
 from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class WorkerMetrics:
         yield ITEMS_OUT.spreads({"gateway": counts.items_to_gateways, "medianode": counts.items_to_nodes})
         yield ROOMS_COMMITTED.spread(counts.rooms_committed)
         yield COMMITS.by({status.lower(): count for status, count in counts.commits.items()})
-        yield MEDIA_REQUESTS.by({(name_of(kind), code): count for (kind, code), count in counts.asked.items()})
+        yield MEDIA_REQUESTS.by({(wire_name(kind), code): count for (kind, code), count in counts.asked.items()})
         yield REPLAYS.of(counts.replays_total)
         yield REPLAYED.of(counts.replayed_messages_total)
         yield REDIS_TRIPS.of(worker.store.round_trips)

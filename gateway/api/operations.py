@@ -81,7 +81,7 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        return self.action is not None and not issubclass(self.action, actions.READS)
+        return self.action is not None and not issubclass(self.action, actions.READ_ACTIONS)
 
     @cached_property
     def body(self) -> dict[str, bool]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from gateway.counters import Counters
 from shared.broker import Broker, BrokerError, BrokerGone
-from shared.protocol.bus import batch, partition_of
+from shared.protocol.bus import encode_batch, partition_of
 from shared.telemetry import log
 
 BATCH_ITEMS: Final = 256
@@ -113,7 +113,7 @@ class InputPublisher:
             while items := publisher.take():
                 self._counters.batches_out_total += 1
                 self._counters.items_out.observe(len(items))
-                await self._publish(publisher, batch(self._gateway, items))
+                await self._publish(publisher, encode_batch(self._gateway, items))
 
     async def _publish(self, publisher: PartitionPublisher, body: bytes) -> None:
         """Until the broker has it, or lost its connection: then all that was in flight comes again, in order."""

@@ -5,7 +5,7 @@ any gateway: what this one keeps is only what came over this connection. The lif
 
     asking    its `Connect` is not applied yet, or no `Link` has answered its `Resume`: nothing is written
     greeted   the client has been told that the session is on; messages pass both ways
-    closed    the socket has gone: `Lost` is told until a `Link` releases the connection
+    closed    the socket has gone: `ConnectionLost` is told until a `Link` releases the connection
 """
 
 from enum import Enum, auto
@@ -15,7 +15,7 @@ from gateway.protocol import handshake
 from gateway.protocol.frame_validation import MalformedFrame, ValidationResult
 from gateway.protocol.handshake import Resumption
 from gateway.protocol.session import Session
-from shared.protocol.bus import Applied, Connect, Link, Lost, Message, Resume, encode_item
+from shared.protocol.bus import Applied, Connect, ConnectionLost, Link, Message, Resume, encode_item
 from shared.protocol.protoo import SessionInfo, session_frame
 
 ACK_EVERY: Final = 32
@@ -224,7 +224,7 @@ class ResumableSession(Session):
 
     @property
     def _may_tell(self) -> bool:
-        """`Lost` goes after what it is about: it is not numbered, and would be the first to arrive."""
+        """`ConnectionLost` goes after what it is about: it is not numbered, and would be the first to arrive."""
         if self.resuming or self._base == 0:
             return False
         return not self.final or not self._kept or self._insists
@@ -243,7 +243,7 @@ class ResumableSession(Session):
         item = super().take()
         if item is None and self._tell and self._may_tell:
             self._tell = False
-            return encode_item(Lost(self.room, self.id, self.connection, final=self.final))
+            return encode_item(ConnectionLost(self.room, self.id, self.connection, final=self.final))
         return item
 
     def lost(self) -> None:

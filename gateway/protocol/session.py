@@ -15,7 +15,7 @@ from shared.protocol.bus import (
     Disconnect,
     Input,
     Message,
-    Refused,
+    RejectedInput,
     Replay,
     SessionItem,
     decode_item,
@@ -108,7 +108,7 @@ class Session:
 
     def refuse(self, id_: int | None, code: int, reason: str) -> None:
         n = self._base + len(self._kept)
-        self._keep(Refused(self.room, self.id, self.connection, n, id_, code, reason))
+        self._keep(RejectedInput(self.room, self.id, self.connection, n, id_, code, reason))
 
     def disconnect(self) -> None:
         """The last input. A session of which nobody has heard, or which nobody knows, needs none."""
@@ -148,7 +148,9 @@ class Session:
             item = decode_item(self._kept[at])
             if isinstance(item, Input) and item.id is not None:
                 ids.append(item.id)
-                empty = Refused(self.room, self.id, self.connection, item.n, None, Unavailable.code, "taken back")
+                empty = RejectedInput(
+                    self.room, self.id, self.connection, item.n, None, Unavailable.code, "taken back"
+                )
                 self.size -= len(self._kept[at])
                 self._kept[at] = encode_item(empty)
                 self.size += len(self._kept[at])

@@ -13,7 +13,7 @@ from gateway.websocket.socket import Socket
 from shared import errors
 from shared.aio.websocket import text_header
 from shared.protocol.bus import Message
-from shared.protocol.protoo import Frame, complaint_frame, error_frame
+from shared.protocol.protoo import Frame, error_frame, protocol_error_frame
 
 FRAME_BYTES: Final = 1024 * 1024
 """A larger frame ends the connection; between this and the settings' `frame_limit` it is answered 413."""
@@ -170,7 +170,7 @@ class Connection(Socket):
     def _complain(self, reason: str) -> None:
         """Not numbered, so it may be answered here (I2)."""
         self.hub.counters.reject_frame("malformed", errors.BadPayload.code)
-        self.transport.send(_TEXT, complaint_frame(errors.BadPayload(reason)))
+        self.transport.send(_TEXT, protocol_error_frame(errors.BadPayload(reason)))
 
     def answer_unavailable(self, id_: int) -> None:
         """A request that has no number, or one that nobody will hear of: it is not done."""

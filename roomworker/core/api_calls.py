@@ -30,7 +30,7 @@ def call(room: Room, item: bus.Call) -> None:
     except PlenaryError as refused:
         refuse(room, item, refused)
         return
-    room.answer(item, OK, actions.encode(answer), keep=not isinstance(action, actions.READS))
+    room.answer(item, OK, actions.encode(answer), keep=not isinstance(action, actions.READ_ACTIONS))
 
 
 def refuse(room: Room, item: bus.Call, why: PlenaryError) -> None:
@@ -136,7 +136,9 @@ def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
         codecs=action.codecs,
         limits=action.limits,
         idle_seconds=action.idle_seconds,
-        app_data=client.kept(action.app_data) if action.app_data is not UNSET or not created else created.app_data,
+        app_data=client.copy_app_data(action.app_data)
+        if action.app_data is not UNSET or not created
+        else created.app_data,
     )
     room.configure()
     room.save_meta()

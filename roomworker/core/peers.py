@@ -73,7 +73,7 @@ def join(room: "Room", session: "Session", message: client.Join) -> client.Joine
         number=room.take_number(),
         rtp_capabilities=message.rtp_capabilities,
         spy=message.spy,
-        app_data=client.kept(message.app_data),
+        app_data=client.copy_app_data(message.app_data),
     )
     peer = Peer(data, session)
     session.joins += 1

@@ -70,7 +70,7 @@ def create(room: "Room", peer: "Peer", message: client.CreateProducer) -> Steps[
     producer = yield from _produce(
         room, peer, carrier, message.id, message.kind, message.rtp_parameters, message.paused
     )
-    producer.app_data = client.kept(message.app_data)
+    producer.app_data = client.copy_app_data(message.app_data)
     _add(room, peer, producer)
     return client.Nothing()
 

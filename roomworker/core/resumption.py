@@ -42,7 +42,7 @@ def resume(room: "Room", gateway: str, item: bus.Resume) -> None:
     room.link_resumed(session)
 
 
-def lost(room: "Room", gateway: str, item: bus.Lost, now: int) -> None:
+def lost(room: "Room", gateway: str, item: bus.ConnectionLost, now: int) -> None:
     """The connection is gone. A `final` loss, or one of a session that cannot be resumed, ends the session."""
     session = room.sessions.get(item.session)
     if session is not None and (session.gateway, session.connection) == (gateway, item.connection):

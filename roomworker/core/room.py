@@ -295,7 +295,7 @@ class Room:
             self.meta.events = 0
             self.save_meta()
 
-    def is_on(self, node: str, held: bus.Held) -> bool:
+    def is_on(self, node: str, held: bus.HeldRouter) -> bool:
         """Whether the router that the node has is the room's own."""
         placement = self.meta.placement
         return (
@@ -304,7 +304,7 @@ class Room:
             and (placement.node, placement.epoch) == (node, held.epoch)
         )
 
-    def disown(self, node: str, held: bus.Held) -> None:
+    def disown(self, node: str, held: bus.HeldRouter) -> None:
         """Has a router closed that is not the room's; the epoch of a placement that was not committed is used up."""
         if held.incarnation == self.incarnation and held.epoch > self.meta.epochs:
             self.meta.epochs = held.epoch

@@ -68,7 +68,7 @@ def create(room: "Room", peer: "Peer", message: client.CreateTransport) -> Steps
         engine=engine,
         direction=message.direction,
         connected=message.dtls_parameters is not None,
-        app_data=client.kept(message.app_data),
+        app_data=client.copy_app_data(message.app_data),
     )
     peer.transports[transport.id] = transport
     room.save(field(peer, transport.id), transport)

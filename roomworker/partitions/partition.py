@@ -106,7 +106,7 @@ class Partition:
             self._recovery_task = asyncio.get_running_loop().create_task(self._begin())
             self._host.activated(self)
         self._open.add(delivery)
-        if sent := bus.sent(delivery.body):
+        if sent := bus.published_at(delivery.body):
             self._host.counts.queue.observe(max(0.0, time() - sent))
         if self._recovery_task is None and not delivery.redelivered and not self._poison_detector:
             self._run_whole(self._items(delivery), partial(self._finished, delivery))
@@ -135,7 +135,7 @@ class Partition:
     def _items(self, delivery: Delivery) -> Iterator[Received]:
         """What can be read of a batch; a bad item fails alone (DELIVERY I3)."""
         try:
-            origin, items = bus.split(delivery.body)
+            origin, items = bus.split_batch(delivery.body)
             for encoded in items:
                 try:
                     yield origin, bus.decode_item(encoded)
@@ -187,14 +187,14 @@ class Partition:
         if not self._poison_detector:
             return False
         return any(
-            not isinstance(item, bus.NoJob) and self._poison_detector.knows(Job(item, origin, _nothing))
+            not isinstance(item, bus.TransientItem) and self._poison_detector.knows(Job(item, origin, _nothing))
             for origin, item in items
         )
 
     async def _run_one_by_one(self, delivery: Delivery, items: Sequence[Received]) -> None:
         for origin, item in items:
             done = asyncio.Event()
-            if isinstance(item, bus.NoJob):
+            if isinstance(item, bus.TransientItem):
                 self._run_item(origin, item, Receipt(done.set))
                 continue
             job = Job(item, origin, done.set)
@@ -233,4 +233,4 @@ def _nothing() -> None:
 
 def _only_time(items: Sequence[Received]) -> bool:
     """Ticks and the like, nothing that a client waits for."""
-    return all(isinstance(item, bus.NoJob) for _, item in items)
+    return all(isinstance(item, bus.TransientItem) for _, item in items)

@@ -82,7 +82,7 @@ class Executor:
             case bus.Resume():
                 self._guarded(job, partial(resumption.resume, self.room, job.origin, item))
                 self._finished.append(job)
-            case bus.Lost():
+            case bus.ConnectionLost():
                 self._guarded(job, partial(resumption.lost, self.room, job.origin, item, self._now))
                 self._finished.append(job)
                 self._drop_queues()
@@ -91,7 +91,7 @@ class Executor:
             case bus.Disconnect():
                 if (queue := self._expected(job, item)) is not None:
                     self._guarded(job, partial(self._disconnect, queue, job, item))
-            case bus.Input() | bus.Refused():
+            case bus.Input() | bus.RejectedInput():
                 self.released(job.origin, item)
                 if (queue := self._expected(job, item)) is not None:
                     queue.received = item.n
@@ -201,7 +201,7 @@ class Executor:
         """The room's media node has died."""
         media_events.lose(self.room)
 
-    def router_reported(self, node: str, held: bus.Held) -> None:
+    def router_reported(self, node: str, held: bus.HeldRouter) -> None:
         """A media node has this router, made for the room (DELIVERY T3)."""
         if not self.room.is_on(node, held):
             logger.info("closing a router that is not the room's", room=self.room.name, node=node, epoch=held.epoch)
@@ -224,8 +224,8 @@ class Executor:
     def _run(self, queue: SessionQueue) -> None:
         while queue.job is None and queue.waiting:
             job = queue.job = queue.waiting.popleft()
-            item = cast("bus.Input | bus.Refused", job.item)
-            if isinstance(item, bus.Refused):
+            item = cast("bus.Input | bus.RejectedInput", job.item)
+            if isinstance(item, bus.RejectedInput):
                 queue.kind = None
                 self._finish(queue, error(item.code, item.reason))
                 continue
@@ -295,7 +295,7 @@ class Executor:
     def _finish(self, queue: SessionQueue, outcome: client.AnyAnswer | PlenaryError) -> None:
         job, session = queue.job, queue.session
         assert job is not None
-        item = cast("bus.Input | bus.Refused", job.item)
+        item = cast("bus.Input | bus.RejectedInput", job.item)
         queue.job = None
         session.n_in = item.n
         self.room.touch(session)
@@ -309,7 +309,7 @@ class Executor:
         self._finished.append(job)
         self._tell_stats()
 
-    def _refused(self, session: Session, item: "bus.Input | bus.Refused", outcome: PlenaryError) -> None:
+    def _refused(self, session: Session, item: "bus.Input | bus.RejectedInput", outcome: PlenaryError) -> None:
         if item.id is not None:
             self.room.send(session, protoo.error_frame(item.id, outcome))
         else:

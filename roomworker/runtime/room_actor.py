@@ -93,7 +93,7 @@ class RoomActor:
         """Whether its media node has made any that still exists, as far as it is loaded."""
         return self._executor is not None and any(peer.transports for peer in self._executor.room.peers.values())
 
-    def is_on(self, node: str, held: bus.Held) -> bool:
+    def is_on(self, node: str, held: bus.HeldRouter) -> bool:
         """Whether it is loaded, and the router that the node has is its own."""
         return self._executor is not None and self._executor.room.is_on(node, held)
 

@@ -10,7 +10,7 @@ from roomworker.core.sessions import Session
 from shared.protocol import bus, client
 
 Identity: TypeAlias = tuple[str, int]
-RoomItem: TypeAlias = bus.SessionItem | bus.Resume | bus.Lost | bus.Call | bus.MediaEvent
+RoomItem: TypeAlias = bus.SessionItem | bus.Resume | bus.ConnectionLost | bus.Call | bus.MediaEvent
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +32,8 @@ class Job:
             case bus.Call(key=key):
                 return key, 0
             case (
-                bus.Resume(session=session, connection=connection) | bus.Lost(session=session, connection=connection)
+                bus.Resume(session=session, connection=connection)
+                | bus.ConnectionLost(session=session, connection=connection)
             ):
                 return f"{session}/{type(self.item).__name__}", connection
             case item:

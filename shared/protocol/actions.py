@@ -177,7 +177,7 @@ AnyAction: TypeAlias = (
     | SendMessage
 )
 
-READS = (InspectRoom, InspectPeer)
+READ_ACTIONS = (InspectRoom, InspectPeer)
 
 
 # --- what is answered -----------------------------------------------------------------------------------------

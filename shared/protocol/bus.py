@@ -12,7 +12,7 @@ session's outputs from 1. Who sends keeps what it sent until the other end repor
 sends again from there (go-back-N), so that loss, repetition and reordering in between are harmless.
 
 A resumable session (its `Connect` has a token) outlives its connections: its inputs have the client's own
-numbers (`cseq`), so its end is no input: it is `Lost`, and may be taken up again by `Resume` for the grace.
+numbers (`cseq`), so its end is no input: it is `ConnectionLost`, and may be taken up again by `Resume` for the grace.
 """
 
 import time
@@ -69,7 +69,7 @@ class Input(Item, frozen=True, tag="input"):
     data: bytes
 
 
-class Refused(Item, frozen=True, tag="refused"):
+class RejectedInput(Item, frozen=True, tag="refused"):
     """A numbered frame that the gateway did not let through: answered with the error, in its turn (I2)."""
 
     room: str
@@ -105,7 +105,7 @@ class Resume(Item, frozen=True, tag="resume"):
     ack: int
 
 
-class Lost(Item, frozen=True, tag="lost"):
+class ConnectionLost(Item, frozen=True, tag="lost"):
     """A resumable session's socket has closed. Not numbered (its inputs have the client's own numbers), repeated
     until a `Link` answers. `final`: the client closed it and will not come back; else it has the grace to resume.
     """
@@ -157,7 +157,7 @@ class Tick(Item, frozen=True, tag="tick"):
     now: int
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class HeldRouter(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A router that a media node has, with the room and placement it was made for; `router` is its engine id."""
 
     room: str
@@ -173,22 +173,32 @@ class NodeReport(Item, frozen=True, tag="report"):
     """
 
     node: str
-    routers: list[Held]
+    routers: list[HeldRouter]
     lost: bool = False
 
 
 AnyItem: TypeAlias = (
-    Connect | Input | Refused | Disconnect | Resume | Lost | Replay | Call | MediaEvent | Tick | NodeReport
+    Connect
+    | Input
+    | RejectedInput
+    | Disconnect
+    | Resume
+    | ConnectionLost
+    | Replay
+    | Call
+    | MediaEvent
+    | Tick
+    | NodeReport
 )
-SessionItem: TypeAlias = Connect | Input | Refused | Disconnect
-NoJob: TypeAlias = Replay | Tick | NodeReport
+SessionItem: TypeAlias = Connect | Input | RejectedInput | Disconnect
+TransientItem: TypeAlias = Replay | Tick | NodeReport
 """What changes no room by itself: it is not done again if its effect is not committed."""
 
 encode_item = msgspec.msgpack.Encoder().encode
 decode_item = msgspec.msgpack.Decoder(AnyItem).decode
 
 
-def batch(origin: str, items: Iterable[bytes]) -> bytes:
+def encode_batch(origin: str, items: Iterable[bytes]) -> bytes:
     """A body from `encode_item`ed items; `origin` is the gateway's, node's or worker's id."""
     parts = [_TIME.pack(time.time())]
     pack = _LENGTH.pack
@@ -201,7 +211,7 @@ def batch(origin: str, items: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def split(body: bytes) -> tuple[str, Iterator[bytes]]:
+def split_batch(body: bytes) -> tuple[str, Iterator[bytes]]:
     """The origin of a batch and its items, still encoded. Raises ValueError for a truncated body."""
     if len(body) < _TIME.size:
         raise ValueError("empty batch")
@@ -213,7 +223,7 @@ def split(body: bytes) -> tuple[str, Iterator[bytes]]:
     return origin, parts
 
 
-def sent(body: bytes) -> float:
+def published_at(body: bytes) -> float:
     """When a batch was published, seconds since the epoch by its origin's clock; 0.0 of a body that is none."""
     return float(_TIME.unpack_from(body)[0]) if len(body) >= _TIME.size else 0.0
 

@@ -35,7 +35,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=128)]
 AppData: TypeAlias = Raw | UnsetType
 
 
-def kept(app_data: AppData) -> AppData:
+def copy_app_data(app_data: AppData) -> AppData:
     """A copy that may outlive the frame it came in (a `Raw` holds on to all of its frame)."""
     return app_data.copy() if isinstance(app_data, Raw) else app_data
 

@@ -302,7 +302,7 @@ class RouterClosed(Event, frozen=True):
 AnyEvent: TypeAlias = ProfileChanged | IceStateChanged | DtlsStateChanged | Score | RouterClosed
 
 
-def name_of(kind: type[Request | Order]) -> str:
+def wire_name(kind: type[Request | Order]) -> str:
     """As it is called on the wire: `createTransport`, `pause`."""
     return str(kind.__struct_config__.tag)
 

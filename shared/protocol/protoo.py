@@ -95,7 +95,7 @@ def session_frame(info: SessionInfo) -> bytes:
     return _encode(_Notification(notification=True, method=SESSION, data=info))
 
 
-def complaint_frame(failure: PlenaryError) -> bytes:
+def protocol_error_frame(failure: PlenaryError) -> bytes:
     """For a frame so broken that it has no id to answer to: the protoo notification `error`."""
     data = {"errorCode": failure.code, "errorReason": failure.reason}
     return _encode(_Notification(notification=True, method="error", data=data))

@@ -330,7 +330,7 @@ async def test_a_node_serves_over_a_broker() -> None:
     assert isinstance(answer.result, media.TransportCreated)
 
     await node.close()
-    origin, items = bus.split(await inputs.get())
+    origin, items = bus.split_batch(await inputs.get())
     (event,) = map(bus.decode_item, items)
     assert origin == node.id
     assert isinstance(event, bus.MediaEvent)

@@ -470,7 +470,7 @@ async def test_requests_beyond_the_rate_are_answered_429_in_their_turn(setup: Se
     answers = [await client.receive() for _ in range(4)]
     assert [answer.get("errorCode") for answer in answers] == [None, None, 429, 429]
     assert [answer["id"] for answer in answers] == [1, 2, 3, 4]
-    refused = [item for item in setup.worker.items if isinstance(item, bus.Refused)]
+    refused = [item for item in setup.worker.items if isinstance(item, bus.RejectedInput)]
     assert [(item.n, item.id, item.code) for item in refused] == [(3, 3, 429), (4, 4, 429)]
 
 

@@ -169,8 +169,8 @@ async def test_a_gap_sends_the_client_round(setup: Setup) -> None:
     await client.receive()
     client.send('{"request":true,"id":1,"method":"m","cseq":2}')
     assert await client.until_closed() == (errors.GAP.code, errors.GAP.reason)
-    await setup.until(lambda: bool(setup.told(bus.Lost)))
-    assert not setup.told(bus.Lost)[0].final
+    await setup.until(lambda: bool(setup.told(bus.ConnectionLost)))
+    assert not setup.told(bus.ConnectionLost)[0].final
 
 
 async def test_large_frames_pass_whole(setup: Setup) -> None:
@@ -212,7 +212,7 @@ async def test_what_was_sent_while_away_is_replayed(setup: Setup) -> None:
     await setup.echo(client, 1)
     setup.brokers[1].forgetful = True
     client.cut()
-    await setup.until(lambda: bool(setup.told(bus.Lost)))
+    await setup.until(lambda: bool(setup.told(bus.ConnectionLost)))
     for number in range(5):
         await setup.worker.send(setup.session(), b'{"notification":true,"method":"m","data":%d}' % number)
     answer = client.ask("sent while away")
@@ -309,7 +309,7 @@ async def test_what_can_only_happen_again_ends_the_session(
         client.send(body, kind)
     assert (await client.until_closed())[0] == code
     await setup.until(lambda: not setup.worker.known)
-    assert [lost.final for lost in setup.told(bus.Lost)] == [True]
+    assert [lost.final for lost in setup.told(bus.ConnectionLost)] == [True]
     assert setup.gateways[0].counters.closes == {code: 1}
 
 
@@ -318,7 +318,7 @@ async def test_who_closes_for_good_is_told_of_as_final(setup: Setup) -> None:
     client.notify("last words")
     await client.close()
     await setup.until(lambda: not setup.worker.known)
-    assert [lost.final for lost in setup.told(bus.Lost)] == [True]
+    assert [lost.final for lost in setup.told(bus.ConnectionLost)] == [True]
     assert setup.worker.numbers(setup.session()) == [0, 1]
     await until(lambda: not setup.gateways[0].hub.connections)
 

@@ -193,7 +193,7 @@ async def test_two_workers_on_one_room_cannot_do_anything_twice(bench: Bench) ->
     handed = []
     for item in items:
         for worker in pair:
-            handed.append(Handed(bus.batch(gateway.id, [bus.encode_item(item)])))
+            handed.append(Handed(bus.encode_batch(gateway.id, [bus.encode_item(item)])))
             worker.partitions[number].receive(handed[-1])
         await asyncio.sleep(0)
     async with asyncio.timeout(WITHIN):

@@ -181,7 +181,7 @@ class FakeGateway:
 
     def publish(self, room: str, items: list[Any]) -> None:
         """Whether it arrives is seen from the reports."""
-        body = bus.batch(self.id, [bus.encode_item(item) for item in items])
+        body = bus.encode_batch(self.id, [bus.encode_item(item) for item in items])
         self.broker.publish("rooms", str(partition_of(room, PARTITIONS)), body)
 
     def receive(self, body: bytes) -> None:

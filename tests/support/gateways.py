@@ -76,7 +76,7 @@ class EchoWorker:
         self.broker = broker
         self.deaf = False
         self.loses = 0
-        self.items: list[bus.SessionItem | bus.Replay | bus.Resume | bus.Lost] = []
+        self.items: list[bus.SessionItem | bus.Replay | bus.Resume | bus.ConnectionLost] = []
         self.mute = False
         self.calls: list[bus.Call] = []
         self.answer_call: tuple[int, bytes] | None = None
@@ -91,7 +91,7 @@ class EchoWorker:
     def receive(self, delivery: Delivery) -> None:
         if self.deaf:
             return
-        origin, items = bus.split(delivery.body)
+        origin, items = bus.split_batch(delivery.body)
         messages: list[bus.Message] = []
         reports: dict[str, bus.Applied] = {}
         answers: list[bus.CallAnswer] = []
@@ -102,7 +102,7 @@ class EchoWorker:
             match item:
                 case bus.Call():
                     answers += self._call(item)
-                case bus.Resume() | bus.Lost():
+                case bus.Resume() | bus.ConnectionLost():
                     self.items.append(item)
                     links += self._resume(origin, item) if isinstance(item, bus.Resume) else self._lost(origin, item)
                 case _:
@@ -123,7 +123,7 @@ class EchoWorker:
         known.gateway, known.connection, known.attempt = origin, item.connection, item.attempt
         return [*old, (origin, bus.Link(item.connection, item.session, "resumed", known.last, len(known.stream)))]
 
-    def _lost(self, origin: str, item: bus.Lost) -> list[tuple[str, bus.Link]]:
+    def _lost(self, origin: str, item: bus.ConnectionLost) -> list[tuple[str, bus.Link]]:
         known = self.known.get(item.session)
         if known is not None and (known.gateway, known.connection) == (origin, item.connection):
             known.connection = 0
@@ -177,7 +177,7 @@ class EchoWorker:
         match item:
             case bus.Input(id=id_, data=data) if id_ is not None:
                 body = b'{"response":true,"id":%d,"ok":true,"data":%s}' % (id_, data)
-            case bus.Refused(id=id_, code=code, reason=reason) if id_ is not None:
+            case bus.RejectedInput(id=id_, code=code, reason=reason) if id_ is not None:
                 body = json.dumps({"response": True, "id": id_, "errorCode": code, "errorReason": reason}).encode()
             case _:
                 return []
@@ -210,7 +210,7 @@ class EchoWorker:
     def numbers(self, session: str) -> list[int]:
         """The inputs that came, in that order, repeated ones too."""
         mine = [item for item in self.items if item.session == session]
-        numbered = (bus.Connect, bus.Input, bus.Refused, bus.Disconnect)
+        numbered = (bus.Connect, bus.Input, bus.RejectedInput, bus.Disconnect)
         return [0 if isinstance(item, bus.Connect) else item.n for item in mine if isinstance(item, numbered)]
 
 

@@ -81,7 +81,7 @@ class ByTheRules:
                 if item.session not in self.lives and item.session not in self.ended:
                     self.lives[item.session] = Life(item.token, item.connection)
                 return self.report(item)
-            case bus.Input() | bus.Refused():
+            case bus.Input() | bus.RejectedInput():
                 return self.apply(item)
             case bus.Replay():
                 life = self.lives.get(item.session)
@@ -90,12 +90,12 @@ class ByTheRules:
                 return [*self.outputs(item.session, item.after), *self.report(item)]
             case bus.Resume():
                 return self.resume(item)
-            case bus.Lost():
+            case bus.ConnectionLost():
                 return self.lost(item)
             case _:
                 raise AssertionError(item)
 
-    def apply(self, item: bus.Input | bus.Refused) -> list[Down]:
+    def apply(self, item: bus.Input | bus.RejectedInput) -> list[Down]:
         life = self.lives.get(item.session)
         if life is None or item.n != life.last + 1:
             return self.report(item, again=life is not None and item.n > life.last)
@@ -132,7 +132,7 @@ class ByTheRules:
         life.connection, life.attempt = item.connection, item.attempt
         return [*replaced, bus.Link(item.connection, item.session, "resumed", life.last, len(life.stream))]
 
-    def lost(self, item: bus.Lost) -> list[Down]:
+    def lost(self, item: bus.ConnectionLost) -> list[Down]:
         life = self.lives.get(item.session)
         if life is not None and life.connection == item.connection:
             life.connection = None

@@ -73,7 +73,7 @@ class HeldBroker:
     async def events(self) -> list[bus.MediaEvent]:
         exchange, key, body = await self.published.get()
         assert (exchange, key) == ("rooms", "3")
-        _, items = bus.split(body)
+        _, items = bus.split_batch(body)
         events = [bus.decode_item(item) for item in items]
         assert all(isinstance(event, bus.MediaEvent) for event in events)
         return events  # type: ignore[return-value]
@@ -224,8 +224,8 @@ async def test_a_node_that_lost_its_commands_says_so_and_what_it_has(
     broker.restored()
     exchange, key, body = await broker.published.get()
     assert (exchange, key) == ("rooms", "3")
-    (item,) = (bus.decode_item(item) for item in bus.split(body)[1])
-    assert item == bus.NodeReport(null_node.id, [bus.Held("room", "i", 1, "router")], lost=True)
+    (item,) = (bus.decode_item(item) for item in bus.split_batch(body)[1])
+    assert item == bus.NodeReport(null_node.id, [bus.HeldRouter("room", "i", 1, "router")], lost=True)
 
 
 async def test_what_a_node_has_is_reported_again_and_again_also_when_it_is_nothing(
@@ -237,7 +237,7 @@ async def test_what_a_node_has_is_reported_again_and_again_also_when_it_is_nothi
 
     async def routers() -> list[str]:
         _, _, body = await broker.published.get()
-        (report,) = (bus.decode_item(item) for item in bus.split(body)[1])
+        (report,) = (bus.decode_item(item) for item in bus.split_batch(body)[1])
         assert isinstance(report, bus.NodeReport)
         assert not report.lost
         return [held.router for held in report.routers]

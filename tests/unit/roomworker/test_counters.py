@@ -50,7 +50,7 @@ def test_what_the_gateway_refused_is_of_no_kind() -> None:
     alice = world.connected("alice")
     world.receive(alice.input("mediasoup-request", 1, b'{"method": "queryRoom"}'))
     n = world.room.sessions[alice.session].n_in + 1
-    world.receive(bus.Refused(world.name, alice.session, alice.connection, n, 2, 413, "too large"))
+    world.receive(bus.RejectedInput(world.name, alice.session, alice.connection, n, 2, 413, "too large"))
     assert world.counts.refused == {(None, 413): 1}
 
 

@@ -77,7 +77,7 @@ class Partition:
         return InputPublisher(self.broker, "gw", 1, Counters())
 
     def _receive(self, delivery: object) -> None:
-        origin, items = bus.split(delivery.body)  # type: ignore[attr-defined]
+        origin, items = bus.split_batch(delivery.body)  # type: ignore[attr-defined]
         assert origin == "gw"
         self.batches.append(names(list(items)))
 

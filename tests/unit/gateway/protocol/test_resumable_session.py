@@ -10,7 +10,18 @@ from gateway.protocol.frame_validation import validate
 from gateway.protocol.handshake import Resumption
 from gateway.protocol.resumable_session import ACK_EVERY, LINK_PATIENCE, FramePosition, ResumableSession
 from gateway.protocol.session import LAST_PATIENCE
-from shared.protocol.bus import AnyItem, Applied, Connect, Input, Link, Lost, Message, Replay, Resume, decode_item
+from shared.protocol.bus import (
+    AnyItem,
+    Applied,
+    Connect,
+    ConnectionLost,
+    Input,
+    Link,
+    Message,
+    Replay,
+    Resume,
+    decode_item,
+)
 from shared.protocol.protoo import Frame
 
 ID = "gateway-1.7"
@@ -260,7 +271,7 @@ def test_a_client_that_claims_more_than_there_was_is_refused_and_its_session_end
     assert [frame["data"] for frame in frames(session.linked(link("resumed", 5, 9)))] == [{"resumed": False}]
     assert not session.greeted
     session.disconnect()
-    assert drain(session) == [Lost("room", ID, 9, final=True)]
+    assert drain(session) == [ConnectionLost("room", ID, 9, final=True)]
 
 
 def test_a_frame_before_the_answer_has_no_place() -> None:
@@ -285,7 +296,7 @@ def test_a_lost_socket_is_told_after_the_inputs_until_the_connection_is_released
     session.disconnect()
     first, last = drain(session)
     assert isinstance(first, Input)
-    assert last == Lost("room", ID, 7, final=False)
+    assert last == ConnectionLost("room", ID, 7, final=False)
     assert not session.over
     session.lost()
     assert len(drain(session)) == 2
@@ -303,7 +314,7 @@ def test_a_final_goodbye_waits_until_its_last_inputs_are_applied() -> None:
     (item,) = drain(session)
     assert isinstance(item, Input)
     apply(session, 1)
-    assert drain(session) == [Lost("room", ID, 7, final=True)]
+    assert drain(session) == [ConnectionLost("room", ID, 7, final=True)]
 
 
 def test_a_final_goodbye_does_not_wait_for_ever() -> None:
@@ -314,7 +325,7 @@ def test_a_final_goodbye_does_not_wait_for_ever() -> None:
     drain(session)
     for _ in range(LAST_PATIENCE):
         session.sweep()
-    assert drain(session)[-1] == Lost("room", ID, 7, final=True)
+    assert drain(session)[-1] == ConnectionLost("room", ID, 7, final=True)
 
 
 def test_a_lost_socket_is_not_told_of_before_the_connect_is_applied() -> None:
@@ -324,7 +335,7 @@ def test_a_lost_socket_is_not_told_of_before_the_connect_is_applied() -> None:
     assert drain(session) == []
     assert session.waiting
     assert apply(session, 0) == []
-    assert drain(session) == [Lost("room", ID, 7)]
+    assert drain(session) == [ConnectionLost("room", ID, 7)]
 
 
 def test_a_socket_lost_while_resuming_is_told_of_when_that_has_happened() -> None:
@@ -333,7 +344,7 @@ def test_a_socket_lost_while_resuming_is_told_of_when_that_has_happened() -> Non
     session.disconnect()
     assert drain(session) == []
     assert session.linked(link("resumed", 5, 4)) == []
-    assert drain(session) == [Lost("room", ID, 9)]
+    assert drain(session) == [ConnectionLost("room", ID, 9)]
     assert session.linked(link("released")) == []
     assert session.over
 

@@ -16,7 +16,7 @@ from shared.protocol.bus import (
     Input,
     Message,
     Recipient,
-    Refused,
+    RejectedInput,
     Replay,
     decode_item,
     encode_item,
@@ -80,7 +80,7 @@ def test_inputs_are_numbered_from_connect_to_disconnect() -> None:
     assert items == [
         Connect("room", ID, 7, "alice", 1000),
         Input("room", ID, 7, 1, "m", 5, b"{}"),
-        Refused("room", ID, 7, 2, 6, 413, "too large"),
+        RejectedInput("room", ID, 7, 2, 6, 413, "too large"),
         Input("room", ID, 7, 3, "m", None, b"{}"),
         Disconnect("room", ID, 7, 4),
     ]
@@ -276,7 +276,7 @@ class Worker:
         match item:
             case Replay():
                 return [*self.stream[item.after :], self.report()]
-            case Connect() | Input() | Refused() | Disconnect():
+            case Connect() | Input() | RejectedInput() | Disconnect():
                 n = 0 if isinstance(item, Connect) else item.n
             case _:
                 raise AssertionError(item)
@@ -442,7 +442,7 @@ def test_requests_that_nobody_has_heard_of_are_taken_back_once_and_keep_their_nu
     items = drain(session)
     assert numbers(items) == [0, 1, 2, 3, 4, 5, 6]
     assert [item.id for item in items if isinstance(item, Input)] == [1, None]
-    assert [(item.id, item.code) for item in items if isinstance(item, Refused)] == [
+    assert [(item.id, item.code) for item in items if isinstance(item, RejectedInput)] == [
         (None, 503),
         (3, 429),
         (None, 503),

@@ -27,7 +27,7 @@ def resumable(world: World, peer: str) -> Client:
 
 
 def lose(it: Client, *, final: bool = False) -> None:
-    it.world.receive(bus.Lost(it.world.name, it.session, it.connection, final), it.gateway)
+    it.world.receive(bus.ConnectionLost(it.world.name, it.session, it.connection, final), it.gateway)
 
 
 def resume(
@@ -95,7 +95,7 @@ def test_a_loss_of_an_unknown_time_counts_from_the_next_tick() -> None:
 
 def test_a_loss_that_comes_late_does_not_touch_the_new_connection(world: World) -> None:
     alice = resumable(world, "alice")
-    old = bus.Lost(world.name, alice.session, alice.connection)
+    old = bus.ConnectionLost(world.name, alice.session, alice.connection)
     resume(alice)
     world.receive(old, GATEWAY)
     assert world.room.sessions[alice.session].gateway == ELSEWHERE

@@ -63,11 +63,11 @@ class Scene:
         await self._deliver(bus.Input("room", "s", 1, self._n, "mediasoup-request", self._n, body))
 
     async def _deliver(self, item: bus.AnyItem) -> None:
-        self.partition.receive(Delivered(bus.batch("gateway", [bus.encode_item(item)])))
+        self.partition.receive(Delivered(bus.encode_batch("gateway", [bus.encode_item(item)])))
         for _ in range(5):
             await asyncio.sleep(0)
 
-    async def placed(self) -> bus.Held:
+    async def placed(self) -> bus.HeldRouter:
         """A call with a transport; the router that its node must have."""
         await self.say(
             "join", target="room", peerName="alice", rtpCapabilities={"codecs": [], "headerExtensions": []}
@@ -78,9 +78,9 @@ class Scene:
         executor = actor._executor
         assert executor is not None
         ref = executor.room.router
-        return bus.Held("room", ref.incarnation, ref.epoch, ref.id)
+        return bus.HeldRouter("room", ref.incarnation, ref.epoch, ref.id)
 
-    def report(self, *held: bus.Held, now: float = 0.0) -> list[tuple[str, media.AnyOrder]]:
+    def report(self, *held: bus.HeldRouter, now: float = 0.0) -> list[tuple[str, media.AnyOrder]]:
         """The orders that it causes, once committed."""
         before = len(self.worker.published)
         self.nodes.reported(self.partition, bus.NodeReport(NODE, list(held)), now)
@@ -108,7 +108,7 @@ def scene(shelf: Shelf) -> Scene:
     return Scene(shelf)
 
 
-def closes(held: bus.Held) -> Any:
+def closes(held: bus.HeldRouter) -> Any:
     return lambda order: isinstance(order, media.Close) and (order.object, order.kind) == (held.router, "router")
 
 
@@ -132,7 +132,7 @@ async def test_a_successor_that_has_not_loaded_the_room_knows_its_router(scene: 
 
 
 async def test_a_router_of_a_room_that_is_no_more_is_closed_and_nothing_is_left(scene: Scene, shelf: Shelf) -> None:
-    stray = bus.Held("never stored", "incarnation", 1, "stray")
+    stray = bus.HeldRouter("never stored", "incarnation", 1, "stray")
 
     ((node, order),) = scene.report(stray)
     scene.worker.work()
@@ -145,7 +145,7 @@ async def test_a_router_of_a_room_that_is_no_more_is_closed_and_nothing_is_left(
 @pytest.mark.parametrize(("incarnation", "epoch"), [("another", 1), (None, 2), (None, 0)])
 async def test_a_router_of_another_placement_is_closed(scene: Scene, incarnation: str | None, epoch: int) -> None:
     held = await scene.placed()
-    stray = bus.Held("room", incarnation or held.incarnation, epoch, "stray")
+    stray = bus.HeldRouter("room", incarnation or held.incarnation, epoch, "stray")
 
     ((node, order),) = scene.report(held, stray)
 
@@ -159,7 +159,7 @@ async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_aga
     """Its router's id is closed for ever: the next placement must have another."""
     held = await scene.placed()
     successor = Scene(shelf)
-    lost = bus.Held("room", held.incarnation, held.epoch + 1, "stray")
+    lost = bus.HeldRouter("room", held.incarnation, held.epoch + 1, "stray")
     assert len(successor.report(held, lost)) == 1
 
     third = Scene(shelf)
@@ -186,7 +186,7 @@ async def test_a_worker_that_does_not_know_of_its_successor_closes_nothing(scene
     successor.worker.work()
     await successor.say("queryRoom")
 
-    new = bus.Held("room", held.incarnation, held.epoch + 1, "new router")
+    new = bus.HeldRouter("room", held.incarnation, held.epoch + 1, "new router")
     scene.nodes.reported(scene.partition, bus.NodeReport(NODE, [new]), 0.0)
 
     assert scene.worker.commit() == ["STALE"]

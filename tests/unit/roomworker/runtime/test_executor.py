@@ -56,7 +56,7 @@ def test_a_refused_frame_is_answered_in_its_turn() -> None:
 
     alice.request("createTransport", id=1, direction="send")
     alice.n += 1
-    world.receive(bus.Refused(world.name, alice.session, alice.connection, alice.n, 99, 413, "too large"))
+    world.receive(bus.RejectedInput(world.name, alice.session, alice.connection, alice.n, 99, 413, "too large"))
     world.answer()
     world.commit()
 

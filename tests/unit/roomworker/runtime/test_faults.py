@@ -236,7 +236,9 @@ class Network(RuleBasedStateMachine):
         if (it := self.clients.get(peer)) is not None:
             it.ids += 1
             it.n += 1
-            self.send(it, bus.Refused(self.world.name, it.session, it.connection, it.n, it.ids, 429, "too many"))
+            self.send(
+                it, bus.RejectedInput(self.world.name, it.session, it.connection, it.n, it.ids, 429, "too many")
+            )
 
     @rule(peer=st.sampled_from(PEERS))
     def disconnects(self, peer: str) -> None:

@@ -59,7 +59,7 @@ class CalledNetwork(Network):
         for gateway, answer in self.world.answers:
             assert gateway == GATEWAY
             call = self.calls[answer.n - 1]
-            if answer.code == 200 and not isinstance(actions.decode(call.action), actions.READS):
+            if answer.code == 200 and not isinstance(actions.decode(call.action), actions.READ_ACTIONS):
                 assert self.world.answered[call.key].body == answer.body, "answered before it was committed"
                 before = self.answers.get(answer.n, answer)
                 assert before == answer or before.code != 200, "answered otherwise than before"
