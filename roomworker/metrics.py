@@ -123,36 +123,38 @@ class WorkerMetrics:
                 self._dead_letters = await self._worker.store.dead_letters()
 
     def collect(self) -> Iterable[Metric]:
-        worker, counts = self._worker, self._worker.counts
+        worker, counters = self._worker, self._worker.counters
         yield from self._rooms()
         partitions = worker.partitions.values()
         active = [partition.number for partition in partitions if partition.active]
         yield PARTITIONS_ACTIVE.of(len(active))
         yield PARTITIONS_SUBSCRIBED.of(worker.subscribed)
         yield PARTITION_ACTIVE.by(dict.fromkeys(active, 1))
-        yield TAKEOVERS.of(counts.takeovers_total)
-        yield HAND_OVERS.of(counts.hand_overs_total)
-        yield STEP_DOWNS.of(counts.step_downs_total)
-        handled = {(kind, OK): count for kind, count in counts.handled.items()} | counts.refused
+        yield TAKEOVERS.of(counters.takeovers_total)
+        yield HAND_OVERS.of(counters.hand_overs_total)
+        yield STEP_DOWNS.of(counters.step_downs_total)
+        handled = {(kind, OK): count for kind, count in counters.handled.items()} | counters.rejected
         yield REQUESTS.by(
             {(method_of(kind) if kind else "other", code): count for (kind, code), count in handled.items()}
         )
-        yield DEFECTS.of(counts.defects_total)
+        yield DEFECTS.of(counters.defects_total)
         yield UNREADABLE.of(sum(partition.bad_items for partition in partitions))
         yield DEAD_LETTERS.of(self._dead_letters)
-        yield DEAD_LETTERED.of(counts.dead_letters_total)
-        yield QUEUE.spread(counts.queue)
-        yield CORE.spread(counts.core)
-        yield COMMIT.spread(counts.commit)
-        yield LOAD.spread(counts.load)
-        yield MEDIA.spread(counts.media_seconds)
-        yield ITEMS_IN.spread(counts.items_in)
-        yield ITEMS_OUT.spreads({"gateway": counts.items_to_gateways, "medianode": counts.items_to_nodes})
-        yield ROOMS_COMMITTED.spread(counts.rooms_committed)
-        yield COMMITS.by({status.lower(): count for status, count in counts.commits.items()})
-        yield MEDIA_REQUESTS.by({(wire_name(kind), code): count for (kind, code), count in counts.asked.items()})
-        yield REPLAYS.of(counts.replays_total)
-        yield REPLAYED.of(counts.replayed_messages_total)
+        yield DEAD_LETTERED.of(counters.dead_letters_total)
+        yield QUEUE.spread(counters.queue)
+        yield CORE.spread(counters.core)
+        yield COMMIT.spread(counters.commit)
+        yield LOAD.spread(counters.load)
+        yield MEDIA.spread(counters.media_seconds)
+        yield ITEMS_IN.spread(counters.items_in)
+        yield ITEMS_OUT.spreads({"gateway": counters.items_to_gateways, "medianode": counters.items_to_nodes})
+        yield ROOMS_COMMITTED.spread(counters.rooms_committed)
+        yield COMMITS.by({status.lower(): count for status, count in counters.commits.items()})
+        yield MEDIA_REQUESTS.by(
+            {(wire_name(kind), code): count for (kind, code), count in counters.media_requests.items()}
+        )
+        yield REPLAYS.of(counters.replays_total)
+        yield REPLAYED.of(counters.replayed_messages_total)
         yield REDIS_TRIPS.of(worker.store.round_trips)
         yield REDIS_FAILURES.of(worker.store.failures)
         yield IN_WORK.of(sum(partition.in_work for partition in partitions))

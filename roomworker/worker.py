@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from roomworker.core.limits import Limits
 from roomworker.core.room import Changes, Reply
 from roomworker.core.sessions import Gone
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.messaging.media_client import MediaClient
 from roomworker.messaging.outbox import Outbox
 from roomworker.partitions.assignment import ranks
@@ -68,15 +68,15 @@ class RoomWorker:
         )
         self._broker = broker
         cluster = self._cluster = RedisCluster(redis)
-        self.counts = Counts()
+        self.counters = Counters()
         self._grace = round(settings.grace_seconds * 1000)
         self.store = Store(redis, keep_out_ms=self._grace + KEEP_BEYOND_GRACE_MS)
-        self.committer = Committer(self.store, self.counts)
+        self.committer = Committer(self.store, self.counters)
         self._retention = Retention((self._grace + KEEP_BEYOND_GRACE_MS) / 1000, time.monotonic())
         self.outbox = Outbox(
-            broker, self.id, lambda lost: self._media.lost(lost, time.monotonic()), self.counts, self._retention
+            broker, self.id, lambda lost: self._media.lost(lost, time.monotonic()), self.counters, self._retention
         )
-        self._media = MediaClient(self.outbox.ask, self.counts)
+        self._media = MediaClient(self.outbox.ask, self.counters)
         self._membership = Membership(cluster, "workers", self.id, {})
         self._epoch = Epoch(cluster)
         self._workers = Observer(cluster, "workers")
@@ -260,7 +260,7 @@ class RoomWorker:
 
     async def _hand_over(self, partition: Partition, *, stay: bool) -> None:
         """`stay`: in line behind the others."""
-        self.counts.hand_overs_total += 1
+        self.counters.hand_overs_total += 1
         await self._give_up(partition)
         if stay:
             await self._subscribe(partition)
@@ -323,7 +323,7 @@ class RoomWorker:
     async def _step_down(self) -> None:
         """Gives its partitions up, unfinished, and forgets their rooms; the next balance takes them again."""
         if self._subscribed:
-            self.counts.step_downs_total += 1
+            self.counters.step_downs_total += 1
             logger.warning("gives its partitions up", partitions=len(self._subscribed))
         partitions = [self.partitions[number] for number in self._subscribed]
         self._subscribed.clear()
@@ -363,7 +363,7 @@ class RoomWorker:
         return f"{self.id}:{self._tokens}"
 
     def activated(self, partition: Partition) -> None:
-        self.counts.takeovers_total += 1
+        self.counters.takeovers_total += 1
         self._ticks_seen.pop(partition.number, None)
         logger.debug("active", partition=partition.number)
         self._spawn(self._take_over(partition))
@@ -419,8 +419,8 @@ class RoomWorker:
     async def _replay(self, gateway: str, item: bus.Replay, where: Gone, *, known: bool) -> None:
         """Sends what is kept, then where the session stands: the gateway asks until it has heard that."""
         found = await self.store.replay(item.room, item.session, item.after)
-        self.counts.replays_total += 1
-        self.counts.replayed_messages_total += len(found)
+        self.counters.replays_total += 1
+        self.counters.replayed_messages_total += len(found)
         for message, out in found:
             recipient = bus.Recipient(item.connection, item.session, out)
             self.outbox.tell(gateway, bus.Message(message.body, [recipient], message.close))

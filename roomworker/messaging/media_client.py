@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from shared.errors import Unavailable
 from shared.protocol import media
 from shared.telemetry import log
@@ -40,9 +40,9 @@ class _Pending:
 class MediaClient:
     """`send` takes (node, number, request). Every request is answered: by the node, or with a 503."""
 
-    def __init__(self, send: Callable[[str, int, media.AnyRequest], None], counts: Counts) -> None:
+    def __init__(self, send: Callable[[str, int, media.AnyRequest], None], counters: Counters) -> None:
         self._send = send
-        self._counts = counts
+        self._counters = counters
         self._last = 0
         self._pending: dict[int, _Pending] = {}
         self._heard: dict[str, float] = {}
@@ -60,7 +60,7 @@ class MediaClient:
         if open_until is not None and now >= open_until:
             self._circuit_open_until[node] = now + SILENCE  # this one is to find out
         elif open_until is not None:
-            self._counts.answered(type(request), _AWAY, 0.0)
+            self._counters.count_media_request(type(request), _AWAY, 0.0)
             asyncio.get_running_loop().call_soon(on_result, _AWAY)
             return
         self._last += 1
@@ -118,5 +118,5 @@ class MediaClient:
     def _answer(self, n: int, result: media.AnyResult, now: float) -> None:
         pending = self._pending.pop(n, None)
         if pending is not None:
-            self._counts.answered(pending.kind, result, now - pending.since)
+            self._counters.count_media_request(pending.kind, result, now - pending.since)
             pending.on_result(result)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from roomworker.core.room import Changes, Reply
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.storage.retention import Retention
 from shared.broker import Broker
 from shared.broker.batcher import Pipe
@@ -59,11 +59,11 @@ class Outbox:
         broker: Broker,
         worker: str,
         requests_lost: Callable[[list[int]], None],
-        counts: Counts,
+        counters: Counters,
         retention: Retention,
     ) -> None:
         self._retention = retention
-        self._counts = counts
+        self._counters = counters
         self._broker = broker
         self._worker = worker
         self._requests_lost = requests_lost
@@ -136,7 +136,7 @@ class Outbox:
                 first = messages[0].to[0].connection if messages else applied[0].connection if applied else 0
                 links = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Link)]
                 body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers, links, time.time()))
-                self._counts.items_to_gateways.observe(len(parcels))
+                self._counters.items_to_gateways.observe(len(parcels))
                 self.published += 1
                 return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 
@@ -157,7 +157,7 @@ class Outbox:
         if pipe is None:
 
             def send(parcels: list[ForNode]) -> "asyncio.Future[None]":
-                self._counts.items_to_nodes.observe(len(parcels))
+                self._counters.items_to_nodes.observe(len(parcels))
                 commands = media.Commands(reply_to=self._worker, commands=[parcel.item for parcel in parcels])
                 self.published += 1
                 return self._broker.publish("media", node, media.encode(commands), mandatory=True)

@@ -107,7 +107,7 @@ class Partition:
             self._host.activated(self)
         self._open.add(delivery)
         if sent := bus.published_at(delivery.body):
-            self._host.counts.queue.observe(max(0.0, time() - sent))
+            self._host.counters.queue.observe(max(0.0, time() - sent))
         if self._recovery_task is None and not delivery.redelivered and not self._poison_detector:
             self._run_whole(self._items(delivery), partial(self._finished, delivery))
         else:
@@ -129,8 +129,8 @@ class Partition:
             self._run_item(origin, item, receipt)
         receipt.confirm()
         if count:
-            self._host.counts.items_in.observe(count)
-            self._host.counts.core.observe(perf_counter() - began)
+            self._host.counters.items_in.observe(count)
+            self._host.counters.core.observe(perf_counter() - began)
 
     def _items(self, delivery: Delivery) -> Iterator[Received]:
         """What can be read of a batch; a bad item fails alone (DELIVERY I3)."""
@@ -200,7 +200,7 @@ class Partition:
             job = Job(item, origin, done.set)
             actor = self.actor(item.room)
             if not await self._poison_detector.may_run(job):
-                self._host.counts.dead_letters_total += 1
+                self._host.counters.dead_letters_total += 1
                 actor.poison(job)
             actor.receive(job)
             await done.wait()

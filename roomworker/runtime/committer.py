@@ -4,7 +4,7 @@ import asyncio
 from time import perf_counter
 from typing import Final
 
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.storage.store import Commit, Store
 
@@ -12,9 +12,9 @@ ROOMS_PER_TRIP: Final = 256
 
 
 class Committer:
-    def __init__(self, store: Store, counts: Counts) -> None:
+    def __init__(self, store: Store, counters: Counters) -> None:
         self._store = store
-        self._counts = counts
+        self._counters = counters
         self._to_load: dict[RoomActor, None] = {}
         self._to_commit: dict[RoomActor, None] = {}
         self._load_wanted = asyncio.Event()
@@ -37,7 +37,7 @@ class Committer:
                 self._load_wanted.clear()
             began = perf_counter()
             rooms = await self._store.load([actor.room for actor in actors])
-            self._counts.load.observe(perf_counter() - began)
+            self._counters.load.observe(perf_counter() - began)
             for actor, stored in zip(actors, rooms, strict=True):
                 actor.loaded(stored)
 
@@ -57,7 +57,7 @@ class Committer:
             self.commits += len(taken)
             began = perf_counter()
             statuses = await self._store.commit([commit for _, commit in taken])
-            self._counts.committed(statuses, perf_counter() - began)
+            self._counters.count_commits(statuses, perf_counter() - began)
             for (actor, commit), status in zip(taken, statuses, strict=True):
                 actor.commit_answered(commit, status)
 

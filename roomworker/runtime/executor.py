@@ -14,7 +14,7 @@ from roomworker.core.dispatch import Handled
 from roomworker.core.media_steps import Place, Placed, Step, StepResult, Steps
 from roomworker.core.room import Changes, Reply, Room
 from roomworker.core.sessions import Gone, Session
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, number
 from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media, protoo
@@ -29,7 +29,7 @@ OnResult: TypeAlias = Callable[[media.AnyResult], None]
 class Shell(Protocol):
     """What a executor asks of its surroundings."""
 
-    counts: Counts
+    counters: Counters
 
     def choose_node(self) -> str | None:
         """A media node for a room that has none."""
@@ -52,7 +52,7 @@ class Executor:
     def __init__(self, room: Room, shell: Shell, poisoned: set[Identity]) -> None:
         self.room = room
         self._shell = shell
-        self._handled = shell.counts.handled
+        self._handled = shell.counters.handled
         self._poisoned = poisoned
         self._queues = {session.id: SessionQueue(session) for session in room.sessions.values()}
         self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
@@ -304,7 +304,7 @@ class Executor:
             if item.id is not None:
                 self.room.send(session, protoo.answer_frame(item.id, outcome))
         else:
-            self._shell.counts.refuse(queue.kind, outcome.code)
+            self._shell.counters.count_rejection(queue.kind, outcome.code)
             self._refused(session, item, outcome)
         self._finished.append(job)
         self._tell_stats()

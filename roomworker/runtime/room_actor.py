@@ -12,7 +12,7 @@ from typing import Protocol
 
 from roomworker.core.limits import Limits
 from roomworker.core.room import Changes, Placement, Reply, Room
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.session_queue import Defect, Identity, Job
 from roomworker.storage.loader import load
@@ -28,7 +28,7 @@ class Host(Protocol):
     """The worker, as a room sees it."""
 
     limits: Limits
-    counts: Counts
+    counters: Counters
 
     def choose_node(self) -> str | None: ...
 
@@ -56,7 +56,7 @@ class RoomActor:
         self.room = room
         self.partition = partition
         self._host = host
-        self.counts = host.counts
+        self.counters = host.counters
         self._forget = forget
         self._executor: Executor | None = None
         self._jobs: dict[Job, None] = {}
@@ -138,7 +138,7 @@ class RoomActor:
     def _failed(self, defect: Defect) -> None:
         """The message that did it is answered 500 when it is redone; all else is redone as if nothing had been."""
         logger.error("defect in a handler", room=self.room, item=defect.job.identity, exc_info=defect.__cause__)
-        self.counts.defects_total += 1
+        self.counters.defects_total += 1
         self._poisoned.add(defect.job.identity)
         self._reload()
 

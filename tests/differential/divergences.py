@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roomworker.core.rtp.codecs import ABS_SEND_TIME, AUDIO_LEVEL
-from tests.unit.roomworker.kit import CAPABILITIES, DTLS, OPUS, VP8
+from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, OPUS, VP8
 
 Json = dict[str, Any]
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 from roomworker.core.rtp.codecs import ABS_SEND_TIME
-from tests.unit.roomworker.kit import CAPABILITIES, DTLS
+from tests.unit.roomworker.payloads import CAPABILITIES, DTLS
 
 Json = dict[str, Any]
 

@@ -37,7 +37,7 @@ from tests.differential.materials import (
     STREAMS,
     WRONG_IDS,
 )
-from tests.unit.roomworker.kit import DTLS
+from tests.unit.roomworker.payloads import DTLS
 
 Json = dict[str, Any]
 

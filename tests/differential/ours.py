@@ -1,4 +1,4 @@
-"""The same operations on our room core: an `Executor` in the unit tests' `World`, and a media node."""
+"""The same operations on our room core: one room in a `RoomHarness`, with a media node that answers at once."""
 
 import json
 from copy import deepcopy
@@ -6,14 +6,15 @@ from typing import Any
 
 from shared.protocol import bus, client, media
 from tests.differential.media import Engine
-from tests.unit.roomworker.kit import GATEWAY, Client, World
+from tests.unit.roomworker.harness_client import GATEWAY, Client
+from tests.unit.roomworker.room_harness import RoomHarness
 
 Json = dict[str, Any]
 
 NO_SUCH_CONSUMER = 99999
 
 
-class Media(World):
+class Media(RoomHarness):
     """A room whose media node answers at once."""
 
     def __init__(self) -> None:
@@ -27,8 +28,8 @@ class Media(World):
 class Connection:
     """One peer's connection, and the consumers it was told of since it joined."""
 
-    def __init__(self, world: Media, name: str) -> None:
-        self.client: Client = world.connected(name)
+    def __init__(self, harness: Media, name: str) -> None:
+        self.client: Client = harness.connected(name)
         self.consumers: list[int] = []
         self.profiles: dict[str, str] = {}
         self.closed = False
@@ -44,7 +45,7 @@ class Connection:
     def take(self) -> list[Json]:
         frames = [_frame(frame) for frame in self.client.frames]
         self.closed = self.client.closed is not None
-        self.client.hush()
+        self.client.clear_sent()
         for frame in frames:
             self._learn(frame)
         return frames
@@ -72,7 +73,7 @@ class Ours:
     """One room through one sequence."""
 
     def __init__(self) -> None:
-        self._world = Media()
+        self._harness = Media()
         self._connections: dict[str, Connection] = {}
         self._calls = 0
         self._events = 0
@@ -82,16 +83,16 @@ class Ours:
         return [self._perform(operation) for operation in operations]
 
     def _perform(self, operation: Json) -> Json:
-        engine = self._world.engine
+        engine = self._harness.engine
         engine.refusing = operation.get("refuse", False)
         self._start(operation)
-        for order in self._world.orders:
+        for order in self._harness.orders:
             engine.obey(order)
-        self._world.orders.clear()
+        self._harness.orders.clear()
         frames = {name: taken for name, connection in self._connections.items() if (taken := connection.take())}
         self._connections = {name: it for name, it in self._connections.items() if not it.closed}
-        uncaught = [repr(defect) for defect in self._world.defects]
-        self._world.defects.clear()
+        uncaught = [repr(defect) for defect in self._harness.defects]
+        self._harness.defects.clear()
         return {"frames": frames, "engine": deepcopy(engine.picture()), "uncaught": uncaught}
 
     def _start(self, operation: Json) -> None:
@@ -107,7 +108,7 @@ class Ours:
                 connection.client.disconnect()
                 del self._connections[operation["peer"]]
             case "replace":
-                self._connections[operation["peer"]] = Connection(self._world, operation["peer"])
+                self._connections[operation["peer"]] = Connection(self._harness, operation["peer"])
             case "profile":
                 self._change_profile(connection, connection.consumer(operation["consumer"]), operation["profile"])
             case _:
@@ -115,18 +116,18 @@ class Ours:
 
     def _connection(self, peer: str) -> Connection:
         if peer not in self._connections:
-            self._connections[peer] = Connection(self._world, peer)
+            self._connections[peer] = Connection(self._harness, peer)
         return self._connections[peer]
 
     def _send(self, connection: Connection, method: str, message: Any, *, asks: bool) -> None:
         it = connection.client
         message = connection.resolved(message)
         if isinstance(message, dict):
-            self._world.engine.id_ = message.get("id")
-            self._world.engine.profile = connection.profiles.get(json.dumps(message.get("id")), "none")
+            self._harness.engine.id_ = message.get("id")
+            self._harness.engine.profile = connection.profiles.get(json.dumps(message.get("id")), "none")
         it.ids += 1
         item = it.input(method, it.ids if asks else None, json.dumps(message).encode())
-        self._world.receive(item, it.gateway)
+        self._harness.receive(item, it.gateway)
 
     def _call(self, connection: Connection, operation: Json) -> None:
         """A server-side action, which the oracle's application carries out on its objects."""
@@ -139,13 +140,13 @@ class Ours:
             del action["peer"]
         self._calls += 1
         body = json.dumps(action).encode()
-        self._world.receive(bus.Call(self._world.name, f"key{self._calls}", GATEWAY, self._calls, body), GATEWAY)
+        self._harness.receive(bus.Call(self._harness.name, f"key{self._calls}", GATEWAY, self._calls, body), GATEWAY)
 
     def _change_profile(self, connection: Connection, consumer: int, profile: str) -> None:
-        peer = self._world.room.peers.get(connection.client.peer)
+        peer = self._harness.room.peers.get(connection.client.peer)
         fed = peer.consumers.get(consumer) if peer else None
         if fed is None or not fed.enabled:
             return
         connection.profiles[json.dumps(consumer)] = profile
         self._events += 1
-        self._world.event(media.ProfileChanged(object=fed.engine, profile=profile), n=self._events)
+        self._harness.event(media.ProfileChanged(object=fed.engine, profile=profile), n=self._events)

@@ -18,7 +18,7 @@ from tests.differential.node import Oracle, Unavailable
 from tests.differential.normalise import Difference, canonical, differences
 from tests.differential.operations import Author
 from tests.differential.ours import Ours
-from tests.unit.roomworker.kit import CAPABILITIES
+from tests.unit.roomworker.payloads import CAPABILITIES
 
 Json = dict[str, Any]
 

@@ -18,7 +18,7 @@ from shared.protocol.bus import partition_of
 from tests.support.bench import Bench, Line
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpWorld, MemoryWorld
 from tests.support.garbage import cycles_of
-from tests.unit.roomworker.kit import CAPABILITIES, OPUS
+from tests.unit.roomworker.payloads import CAPABILITIES, OPUS
 
 SYSTEMS = ["memory", pytest.param("servers", marks=pytest.mark.servers)]
 

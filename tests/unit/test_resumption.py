@@ -12,7 +12,7 @@ from roomworker.core.room import Changes
 from roomworker.runtime.executor import Executor
 from shared.protocol import bus
 from tests.support.resumption import STEPS, Down, Steps, World, play
-from tests.unit.roomworker import kit
+from tests.unit.roomworker.room_harness import RoomHarness
 
 GATEWAY = "gw"
 
@@ -21,13 +21,13 @@ GATEWAY = "gw"
 class RealWorker:
     """The room worker's core; its commits take time, and between any two steps of one it may die."""
 
-    world: kit.World = field(default_factory=lambda: kit.World(prompt=False))
+    harness: RoomHarness = field(default_factory=lambda: RoomHarness(prompt=False))
     inputs: dict[str, list[int]] = field(default_factory=dict)
     stored: list[Changes] = field(default_factory=list)
     last: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.world.observers.append(self.on_stored)
+        self.harness.observers.append(self.on_stored)
 
     def on_stored(self, changes: Changes) -> None:
         self.stored.append(changes)
@@ -38,11 +38,11 @@ class RealWorker:
     def take(self, item: bus.AnyItem) -> list[Down]:
         if isinstance(item, bus.Replay):
             return self.replay(item)
-        self.world.receive(item, GATEWAY)  # type: ignore[arg-type]
+        self.harness.receive(item, GATEWAY)  # type: ignore[arg-type]
         return self.said()
 
     def replay(self, item: bus.Replay) -> list[Down]:
-        where = self.world.executor.position(item.session)
+        where = self.harness.executor.position(item.session)
         if where is None:
             return []
         to = [(sent, bus.Recipient(item.connection, item.session, sent.out)) for sent in self.stream_of(item.session)]
@@ -50,45 +50,45 @@ class RealWorker:
         return [*replayed, bus.Applied(item.connection, item.session, where.n_in, where.n_out)]
 
     def stir(self, at: int) -> list[Down]:
-        world = self.world
+        harness = self.harness
         match at:
             case 0 | 1 | 2:
-                world.take()
-            case 3 | 4 if world.pending is not None and not self.stored:
-                world.store()
+                harness.take()
+            case 3 | 4 if harness.pending is not None and not self.stored:
+                harness.store()
             case 5 | 6 | 7:
-                world.commit() if world.pending is None else self.finish()
+                harness.commit() if harness.pending is None else self.finish()
             case 8:
                 self.stored.clear()
-                world.crash()
-                world.act(Executor.announce)
+                harness.crash()
+                harness.act(Executor.announce)
             case _:
                 pass
         return self.said()
 
     def finish(self) -> None:
         if not self.stored:
-            self.world.store()
-        self.world.finish()
+            self.harness.store()
+        self.harness.finish()
 
     def settle(self) -> list[Down]:
-        if self.world.pending is not None:
+        if self.harness.pending is not None:
             self.finish()
-        self.world.commit()
+        self.harness.commit()
         return self.said()
 
     def said(self) -> list[Down]:
         """What gateways are told: messages of commits that are through, then reports and links."""
         down: list[Down] = []
-        if self.world.pending is None:
+        if self.harness.pending is None:
             for changes in self.stored:
                 down += self.messages(changes)
             self.stored.clear()
-        down += [report for _, report in self.world.reports]
-        down += [link for gateway, link in self.world.links if gateway]
-        self.world.reports.clear()
-        self.world.links.clear()
-        assert not self.world.defects
+        down += [report for _, report in self.harness.reports]
+        down += [link for gateway, link in self.harness.links if gateway]
+        self.harness.reports.clear()
+        self.harness.links.clear()
+        assert not self.harness.defects
         return down
 
     @staticmethod
@@ -101,7 +101,7 @@ class RealWorker:
         return down
 
     def stream_of(self, session: str) -> list[Any]:
-        return self.world.stream.get(session, [])
+        return self.harness.stream.get(session, [])
 
     def applied(self, session: str) -> list[int]:
         return self.inputs[session]
@@ -110,7 +110,7 @@ class RealWorker:
         return [sent.body for sent in self.stream_of(session)]
 
     def connections(self) -> Collection[int]:
-        return {session.connection for session in self.world.room.sessions.values() if session.gateway}
+        return {session.connection for session in self.harness.room.sessions.values() if session.gateway}
 
 
 @settings(max_examples=500, deadline=None)
@@ -121,6 +121,6 @@ class RealWorker:
 )
 def test_nothing_is_lost_or_repeated_whatever_is_cut_and_whoever_dies(steps: Steps, early: bool, leave: bool) -> None:
     worker = RealWorker()
-    world = World(worker, worker.world.name)
+    world = World(worker, worker.harness.name)
     play(world, steps, early=early, leave=leave)
     assert [frame["id"] for frame in world.got] == list(range(1, world.sent + 1))

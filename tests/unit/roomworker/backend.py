@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 from shared.protocol import bus
-from tests.unit.roomworker.kit import GATEWAY, Json, World
+from tests.unit.roomworker.harness_client import GATEWAY
+from tests.unit.roomworker.payloads import Json
+from tests.unit.roomworker.room_harness import RoomHarness
 
 OK = 200
 
@@ -12,8 +14,8 @@ OK = 200
 class Backend:
     """Numbers its calls as a gateway does. Without a `key` each call is another."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, harness: RoomHarness) -> None:
+        self.harness = harness
         self.calls: list[bus.Call] = []
 
     # --- when -------------------------------------------------------------------------------------------------
@@ -23,12 +25,12 @@ class Backend:
 
     def raw_item(self, action: str, *, key: str = "") -> bus.Call:
         n = len(self.calls) + 1
-        item = bus.Call(self.world.name, key or f"key{n}", GATEWAY, n, action.encode())
+        item = bus.Call(self.harness.name, key or f"key{n}", GATEWAY, n, action.encode())
         self.calls.append(item)
         return item
 
     def send(self, item: bus.Call) -> int:
-        self.world.receive(item)
+        self.harness.receive(item)
         return item.n
 
     def raw(self, action: str, *, key: str = "") -> tuple[int, Any]:
@@ -50,7 +52,7 @@ class Backend:
     def answers(self, n: int) -> list[tuple[int, Any]]:
         return [
             (answer.code, json.loads(answer.body) if answer.code == OK else answer.body.decode())
-            for gateway, answer in self.world.answers
+            for gateway, answer in self.harness.answers
             if gateway == GATEWAY and answer.n == n
         ]
 
@@ -62,37 +64,37 @@ class Backend:
 class Call:
     """alice sends 10 over transport 1, bob receives it over transport 2, carol could."""
 
-    def __init__(self, kind: str = "audio", world: World | None = None) -> None:
-        self.world = world or World()
-        self.alice = self.world.sending("alice")
-        self.bob = self.world.receiving("bob")
-        self.carol = self.world.receiving("carol")
+    def __init__(self, kind: str = "audio", harness: RoomHarness | None = None) -> None:
+        self.harness = harness or RoomHarness()
+        self.alice = self.harness.sending("alice")
+        self.bob = self.harness.receiving("bob")
+        self.carol = self.harness.receiving("carol")
         self.consumer = self.alice.produce(10, kind)
         assert self.bob.enable(self.consumer)["ok"]
-        self.backend = Backend(self.world)
-        self.hush()
+        self.backend = Backend(self.harness)
+        self.clear_sent()
 
-    def hush(self) -> None:
-        self.world.orders.clear()
+    def clear_sent(self) -> None:
+        self.harness.orders.clear()
         for it in (self.alice, self.bob, self.carol):
-            it.hush()
+            it.clear_sent()
 
     @property
     def source(self) -> str:
         """alice's producer on the media node."""
-        return self.world.room.peers["alice"].producers[10].engine
+        return self.harness.room.peers["alice"].producers[10].engine
 
     @property
     def fed(self) -> str:
         """bob's consumer on the media node."""
-        return self.world.room.peers["bob"].consumers[self.consumer].engine
+        return self.harness.room.peers["bob"].consumers[self.consumer].engine
 
     @property
     def heard(self) -> dict[str, list[str]]:
-        """The notifications since `hush`, of those who heard any."""
+        """The notifications since `clear_sent`, of those who heard any."""
         everybody = (self.alice, self.bob, self.carol)
         return {it.peer: it.methods for it in everybody if it.methods}
 
     @property
     def ordered(self) -> list[tuple[type, str]]:
-        return [(type(order), order.object) for order in self.world.orders]
+        return [(type(order), order.object) for order in self.harness.orders]

@@ -8,13 +8,14 @@ from typing import Any
 from roomworker.core.limits import Limits
 from roomworker.core.room import Changes, Reply
 from roomworker.core.sessions import Gone
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.partitions.partition import Partition
 from roomworker.runtime.executor import OnResult
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.storage.store import Commit, Status, Stored
 from shared.protocol import bus, media
-from tests.unit.roomworker.kit import Sent, result_of
+from tests.unit.roomworker.harness_client import Sent
+from tests.unit.roomworker.room_harness import result_of
 
 
 @dataclass
@@ -88,7 +89,7 @@ class FakeWorker:
         self.reports: list[bus.Applied] = []
         self.replies: list[Reply] = []
         self.limits = Limits()
-        self.counts = Counts()
+        self.counters = Counters()
         self.activations = 0
         self.ticks: list[bus.Tick] = []
         self.replays: list[bus.Replay] = []

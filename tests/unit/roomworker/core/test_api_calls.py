@@ -9,7 +9,8 @@ from roomworker.core.room import Room
 from shared.protocol import media
 from shared.protocol.actions import InspectRoom
 from tests.unit.roomworker.backend import OK, Backend, Call
-from tests.unit.roomworker.kit import Json, World
+from tests.unit.roomworker.payloads import Json
+from tests.unit.roomworker.room_harness import RoomHarness
 
 ANY_JSON = ["null", "false", "0", '""', '{"a":[1,null,"é"]}', "1e400", "[ 1 ,2]", "12345678901234567890123"]
 """Written as they are to come out: passed on, never parsed."""
@@ -27,7 +28,7 @@ def test_pausing_a_producer_tells_its_sender_and_those_who_have_it_enabled() -> 
     assert call.bob.told("consumerPaused") == [{"id": call.consumer, "peerName": "alice"}]
     assert call.ordered == [(media.Pause, call.source)]
 
-    call.hush()
+    call.clear_sent()
     call.backend.do("resumeProducer", peer="alice", id=10)
     assert call.alice.told("producerResumed") == [{"id": 10}]
     assert call.bob.told("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
@@ -37,7 +38,7 @@ def test_pausing_a_producer_tells_its_sender_and_those_who_have_it_enabled() -> 
 def test_pausing_a_producer_that_its_sender_paused_tells_him_alone() -> None:
     call = Call()
     call.alice.notify("pauseProducer", id=10)
-    call.hush()
+    call.clear_sent()
 
     call.backend.do("pauseProducer", peer="alice", id=10)
     call.alice.notify("resumeProducer", id=10)
@@ -74,7 +75,7 @@ def test_pausing_a_consumer_tells_its_peer_alone() -> None:
     assert call.bob.told("consumerPaused") == [{"id": call.consumer, "peerName": "alice", "appData": [1]}]
     assert call.ordered == [(media.Pause, call.fed)]
 
-    call.hush()
+    call.clear_sent()
     call.backend.do("resumeConsumer", peer="bob", id=call.consumer)
     assert call.bob.told("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
     assert call.ordered == [(media.Resume, call.fed)]
@@ -87,7 +88,7 @@ def test_a_consumer_that_is_not_enabled_is_paused_untold_and_starts_paused() -> 
     assert (call.heard, call.ordered) == ({}, [])
 
     assert call.carol.enable(call.consumer)["data"]["paused"] is True
-    consumed = call.world.requests[-1]
+    consumed = call.harness.requests[-1]
     assert isinstance(consumed, media.Consume)
     assert consumed.paused
 
@@ -96,7 +97,7 @@ def test_a_consumer_whose_source_is_paused_is_paused_untold() -> None:
     """As the published Consumer: it makes no difference to the receiver."""
     call = Call()
     call.alice.notify("pauseProducer", id=10)
-    call.hush()
+    call.clear_sent()
 
     call.backend.do("pauseConsumer", peer="bob", id=call.consumer)
     assert (call.heard, call.ordered) == ({}, [(media.Pause, call.fed)])
@@ -108,7 +109,7 @@ def test_a_consumer_whose_source_is_paused_is_paused_untold() -> None:
 def test_a_consumer_that_its_peer_paused_stays_paused_when_the_server_resumes_it() -> None:
     call = Call()
     call.bob.notify("pauseConsumer", id=call.consumer)
-    call.hush()
+    call.clear_sent()
 
     call.backend.do("pauseConsumer", peer="bob", id=call.consumer)
     call.backend.do("resumeConsumer", peer="bob", id=call.consumer)
@@ -149,7 +150,7 @@ def test_a_key_frame_is_requested_for_video_that_flows_only() -> None:
 
 def test_closing_a_transport_tells_its_peer_and_closes_what_it_sends() -> None:
     call = Call()
-    engine = call.world.room.peers["alice"].transports[1].engine
+    engine = call.harness.room.peers["alice"].transports[1].engine
 
     call.backend.do("closeTransport", peer="alice", id=1, appData=None)
 
@@ -170,12 +171,12 @@ def test_closing_a_receiving_transport_leaves_its_consumers_to_be_enabled_on_ano
 
 def test_a_sending_transport_may_be_given_a_greatest_bitrate() -> None:
     call = Call()
-    engine = call.world.room.peers["alice"].transports[1].engine
+    engine = call.harness.room.peers["alice"].transports[1].engine
 
     call.backend.do("setMaxBitrate", peer="alice", id=1, bitrate=500_000)
 
     assert call.heard == {}
-    (order,) = call.world.orders
+    (order,) = call.harness.orders
     assert isinstance(order, media.SetMaxIncomingBitrate)
     assert (order.object, order.bitrate) == (engine, 500_000)
     assert call.backend.call("setMaxBitrate", peer="bob", id=2, bitrate=1) == (
@@ -196,13 +197,13 @@ def test_closing_a_peer_tells_him_closes_his_socket_for_good_and_tells_the_other
     assert (call.alice.closed, call.alice.sent[-1].close) == (4000, 4000)
     assert call.heard == {"alice": ["closed"], "bob": ["peerClosed"], "carol": ["peerClosed"]}
     assert call.bob.told("peerClosed") == [{"name": "alice", "appData": {"why": "noise"}}]
-    assert list(call.world.room.session_of) == ["bob", "carol"]
-    assert call.world.room.peers["bob"].consumers == {}
+    assert list(call.harness.room.session_of) == ["bob", "carol"]
+    assert call.harness.room.peers["bob"].consumers == {}
 
 
 def test_closing_a_peer_that_has_not_joined_closes_his_socket_and_nobody_hears() -> None:
     call = Call()
-    dave = call.world.connected("dave")
+    dave = call.harness.connected("dave")
 
     call.backend.do("closePeer", peer="dave")
 
@@ -214,17 +215,17 @@ def test_closing_a_peer_that_has_not_joined_closes_his_socket_and_nobody_hears()
 
 def test_what_is_under_way_for_a_closed_peer_is_given_up_and_released() -> None:
     call = Call()
-    call.world.prompt = False
+    call.harness.prompt = False
     call.alice.request("createTransport", id=3, direction="send")
-    (asked,) = call.world.asked
+    (asked,) = call.harness.asked
 
     call.backend.send(call.backend.item("closePeer", peer="alice"))
-    call.world.answer()
-    call.world.commit()
+    call.harness.answer()
+    call.harness.commit()
 
     assert isinstance(asked.request, media.CreateTransport)
-    assert asked.request.transport in [order.object for order in call.world.orders]
-    assert not call.world.jobs
+    assert asked.request.transport in [order.object for order in call.harness.orders]
+    assert not call.harness.jobs
 
 
 # --- nothing, and what is not there -------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ def test_what_changes_nothing_tells_nobody(twice: str, fields: Json) -> None:
     call = Call("video")
     fields = {**fields, "id": fields["id"] or call.consumer}
     call.backend.do(twice, **fields)
-    call.hush()
+    call.clear_sent()
 
     call.backend.do(twice, **fields)
 
@@ -284,10 +285,10 @@ def test_an_object_that_is_not_there_is_named(do: str, fields: Json) -> None:
 
 @pytest.mark.parametrize(("do", "fields"), [*NAMING_A_PEER, ("inspectRoom", {}), ("closeRoom", {})])
 def test_a_room_that_is_not_there_is_named_and_stays_away(do: str, fields: Json) -> None:
-    world = World()
+    harness = RoomHarness()
 
-    assert Backend(world).call(do, **{"peer": "alice", **fields}) == (404, "room: no room 'room'")
-    assert (world.fields, world.n, world.jobs) == ({}, 0, {})
+    assert Backend(harness).call(do, **{"peer": "alice", **fields}) == (404, "room: no room 'room'")
+    assert (harness.fields, harness.n, harness.jobs) == ({}, 0, {})
 
 
 @pytest.mark.parametrize(
@@ -358,8 +359,8 @@ def test_app_data_that_is_absent_stays_absent(do: str) -> None:
 
 def test_a_room_is_read_as_it_is() -> None:
     call = Call()
-    call.world.connected("dave")
-    call.world.joined("eve", spy=True, appData={"role": "recorder"})
+    call.harness.connected("dave")
+    call.harness.joined("eve", spy=True, appData={"role": "recorder"})
 
     assert call.backend.do("inspectRoom") == {
         "name": "room",
@@ -420,11 +421,11 @@ def test_a_peer_is_read_as_it_is() -> None:
 
 def test_reading_is_answered_without_a_commit_and_always_anew() -> None:
     call = Call()
-    before = call.world.n
+    before = call.harness.n
 
     first = call.backend.call("inspectRoom", key="same")
-    assert call.world.n == before
-    assert not call.world.jobs
+    assert call.harness.n == before
+    assert not call.harness.jobs
     call.bob.notify("leave")
 
     assert call.backend.call("inspectRoom", key="same") != first
@@ -438,9 +439,9 @@ def test_the_same_key_is_answered_the_same_and_done_once(crash: bool) -> None:
     call = Call()
     first = call.backend.call("pauseProducer", key="k", peer="alice", id=10)
     call.backend.do("resumeProducer", peer="alice", id=10)
-    call.hush()
+    call.clear_sent()
     if crash:
-        call.world.crash()
+        call.harness.crash()
 
     assert call.backend.call("pauseProducer", key="k", peer="alice", id=10) == first == (OK, {})
     assert (call.heard, call.ordered) == ({}, [])
@@ -458,13 +459,13 @@ def test_what_was_refused_is_tried_again() -> None:
 
 def test_a_call_is_answered_when_its_effect_is_committed() -> None:
     call = Call()
-    call.world.prompt = False
+    call.harness.prompt = False
 
     n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
-    assert call.world.take()
-    call.world.store()
+    assert call.harness.take()
+    call.harness.store()
     assert call.backend.answers(n) == []
-    call.world.finish()
+    call.harness.finish()
 
     assert call.backend.answer(n) == (OK, {})
 
@@ -472,18 +473,18 @@ def test_a_call_is_answered_when_its_effect_is_committed() -> None:
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_call_that_the_worker_dies_over_is_done_and_answered_once(stored: bool) -> None:
     call = Call()
-    call.world.prompt = False
+    call.harness.prompt = False
     n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
-    assert call.world.take()
+    assert call.harness.take()
     if stored:
-        call.world.store()
+        call.harness.store()
 
-    call.world.crash()
-    call.world.commit()
+    call.harness.crash()
+    call.harness.commit()
 
     assert call.backend.answer(n) == (OK, {})
     assert call.alice.methods == ["producerPaused"]
-    assert not call.world.jobs
+    assert not call.harness.jobs
 
 
 def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,21 +493,21 @@ def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypa
         raise ZeroDivisionError
 
     call = Call()
-    numbers = call.world.room.meta.numbers
+    numbers = call.harness.room.meta.numbers
     monkeypatch.setitem(api_calls.HANDLERS, InspectRoom, broken)
 
     assert call.backend.call("inspectRoom")[0] == 500
-    assert call.world.room.meta.numbers == numbers
-    assert not call.world.jobs
-    assert not call.world.poisoned
+    assert call.harness.room.meta.numbers == numbers
+    assert not call.harness.jobs
+    assert not call.harness.poisoned
 
 
 def test_ordering_with_what_clients_send_is_the_order_of_arrival() -> None:
     call = Call()
-    call.world.prompt = False
+    call.harness.prompt = False
     call.alice.notify("closeProducer", id=10)
 
     n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
-    call.world.commit()
+    call.harness.commit()
 
     assert call.backend.answer(n) == (404, "id: no producer 10")

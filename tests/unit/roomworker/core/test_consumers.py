@@ -6,37 +6,39 @@ import pytest
 
 from shared.protocol import media
 from tests.unit.roomworker.backend import Backend
-from tests.unit.roomworker.kit import AUDIO_ONLY, CAPABILITIES, Client, World, error_of
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import AUDIO_ONLY, CAPABILITIES, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
 
 
-def call(world: World, kind: str = "video") -> tuple[Client, Client, int]:
+def call(harness: RoomHarness, kind: str = "video") -> tuple[Client, Client, int]:
     """alice sends, bob may receive: the consumer's id."""
-    alice, bob = world.sending("alice"), world.receiving("bob")
+    alice, bob = harness.sending("alice"), harness.receiving("bob")
     return alice, bob, alice.produce(10, kind)
 
 
 def test_enabling_starts_what_was_told() -> None:
-    world = World()
-    alice, bob, consumer = call(world)
+    harness = RoomHarness()
+    alice, bob, consumer = call(harness)
     told = bob.told("newConsumer")[0]["rtpParameters"]
 
     answer = bob.enable(consumer, preferredProfile="low")
 
     assert answer["data"] == {"paused": False, "preferredProfile": "low", "effectiveProfile": "default"}
-    consumed = world.requests[-1]
+    consumed = harness.requests[-1]
     assert isinstance(consumed, media.Consume)
     assert (consumed.preferred_profile, consumed.paused) == ("low", False)
     assert consumed.rtp_parameters.encodings[0].ssrc == told["encodings"][0]["ssrc"]
-    assert consumed.producer_ssrcs == world.room.peers["alice"].producers[10].mapped_ssrcs
+    assert consumed.producer_ssrcs == harness.room.peers["alice"].producers[10].mapped_ssrcs
     assert alice.methods[-1] == "newPeer", "the sender hears nothing"
 
 
 def test_the_answer_says_paused_for_the_source_not_for_ones_own_pause() -> None:
-    world = World()
-    alice, bob, consumer = call(world)
+    harness = RoomHarness()
+    alice, bob, consumer = call(harness)
     assert bob.enable(consumer, paused=True)["data"]["paused"] is False
 
-    carol = world.receiving("carol")
+    carol = harness.receiving("carol")
     alice.notify("pauseProducer", id=10)
     assert carol.enable(consumer)["data"]["paused"] is True
 
@@ -51,8 +53,8 @@ def test_the_answer_says_paused_for_the_source_not_for_ones_own_pause() -> None:
     ],
 )
 def test_what_cannot_be_enabled_is_refused_with_its_field(fields: dict[str, Any], code: int, field: str) -> None:
-    world = World()
-    _, bob, consumer = call(world)
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
 
     answer = error_of(bob.ask("enableConsumer", **{"id": consumer, "transportId": 2, **fields}))
 
@@ -61,101 +63,101 @@ def test_what_cannot_be_enabled_is_refused_with_its_field(fields: dict[str, Any]
 
 
 def test_enabling_twice_is_a_conflict() -> None:
-    world = World()
-    _, bob, consumer = call(world)
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
     bob.enable(consumer)
 
     assert error_of(bob.enable(consumer)) == (409, f"id: consumer {consumer} is enabled")
 
 
 def test_nobody_consumes_himself() -> None:
-    world = World()
-    alice, _, consumer = call(world)
+    harness = RoomHarness()
+    alice, _, consumer = call(harness)
     alice.ask("createTransport", id=2, direction="recv")
 
     assert error_of(alice.enable(consumer)) == (404, f"id: no consumer {consumer}")
 
 
 def test_without_a_codec_in_common_it_cannot_be_enabled() -> None:
-    world = World()
-    _, _, consumer = call(world)
-    deaf = world.receiving("deaf", AUDIO_ONLY)
+    harness = RoomHarness()
+    _, _, consumer = call(harness)
+    deaf = harness.receiving("deaf", AUDIO_ONLY)
 
     assert error_of(deaf.enable(consumer))[0] == 409
 
 
 def test_pausing_and_resuming_is_carried_out_once_and_told_to_nobody() -> None:
-    world = World()
-    alice, bob, consumer = call(world)
+    harness = RoomHarness()
+    alice, bob, consumer = call(harness)
     bob.enable(consumer)
-    alice.hush()
-    bob.hush()
+    alice.clear_sent()
+    bob.clear_sent()
 
     for method in ("pauseConsumer", "pauseConsumer", "resumeConsumer", "resumeConsumer"):
         bob.notify(method, id=consumer)
 
-    assert [type(order) for order in world.orders] == [media.Pause, media.Resume]
+    assert [type(order) for order in harness.orders] == [media.Pause, media.Resume]
     assert (alice.frames, bob.frames) == ([], [])
 
 
 def test_a_consumer_paused_before_it_is_enabled_starts_paused() -> None:
-    world = World()
-    _, bob, consumer = call(world)
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
 
     bob.notify("pauseConsumer", id=consumer)
     bob.notify("setConsumerPreferredProfile", id=consumer, profile="high")
-    assert world.orders == []
+    assert harness.orders == []
     bob.enable(consumer)
 
-    consumed = world.requests[-1]
+    consumed = harness.requests[-1]
     assert isinstance(consumed, media.Consume)
     assert (consumed.paused, consumed.preferred_profile) == (True, "high")
 
 
 def test_the_preferred_profile_is_carried_out_once() -> None:
-    world = World()
-    _, bob, consumer = call(world)
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
     bob.enable(consumer)
-    engine = world.room.peers["bob"].consumers[consumer].engine
+    engine = harness.room.peers["bob"].consumers[consumer].engine
 
     for profile in ("low", "low", "default"):
         bob.notify("setConsumerPreferredProfile", id=consumer, profile=profile)
 
-    ordered = [(o.object, o.profile) for o in world.orders if isinstance(o, media.SetPreferredProfile)]
+    ordered = [(o.object, o.profile) for o in harness.orders if isinstance(o, media.SetPreferredProfile)]
     assert ordered == [(engine, "low"), (engine, "default")]
     assert "consumerPreferredProfileSet" not in bob.methods
 
 
 def test_a_consumer_whose_producer_closes_meanwhile_is_released() -> None:
-    world = World()
-    alice, bob, consumer = call(world)
-    world.prompt = False
+    harness = RoomHarness()
+    alice, bob, consumer = call(harness)
+    harness.prompt = False
     id_ = bob.request("enableConsumer", id=consumer, transportId=2)
     alice.notify("closeProducer", id=10)
     alice.disconnect()
 
-    consumed = world.answer()
-    world.commit()
+    consumed = harness.answer()
+    harness.commit()
 
     assert isinstance(consumed, media.Consume)
     assert error_of(bob.answers(id_)[0])[0] == 404
-    assert consumed.consumer in [order.object for order in world.orders]
-    assert world.room.peers["bob"].consumers == {}
+    assert consumed.consumer in [order.object for order in harness.orders]
+    assert harness.room.peers["bob"].consumers == {}
 
 
 def test_untouched_consumers_take_no_space() -> None:
-    world = World()
-    _, bob, consumer = call(world)
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
 
-    assert not [name for name in world.fields if name.startswith("consumer|")]
+    assert not [name for name in harness.fields if name.startswith("consumer|")]
     bob.notify("resumeConsumer", id=consumer)
-    assert not [name for name in world.fields if name.startswith("consumer|")]
+    assert not [name for name in harness.fields if name.startswith("consumer|")]
 
 
 def test_a_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
-    world = World()
-    _, bob, consumer = call(world)
-    carol = world.connected("carol")
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
+    carol = harness.connected("carol")
 
     alice, _ = carol.ask("join", peerName="carol", rtpCapabilities=CAPABILITIES)["data"]["peers"]
 
@@ -165,52 +167,52 @@ def test_a_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
 
 
 def test_what_the_server_resumes_while_it_is_being_enabled_flows() -> None:
-    world = World()
-    _, bob, consumer = call(world)
-    backend = Backend(world)
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
+    backend = Backend(harness)
     backend.do("pauseConsumer", peer="bob", id=consumer)
-    world.prompt = False
+    harness.prompt = False
     bob.request("enableConsumer", id=consumer, transportId=2)
 
     backend.send(backend.item("resumeConsumer", peer="bob", id=consumer))
-    asked = world.answer()
-    world.commit()
+    asked = harness.answer()
+    harness.commit()
 
     assert isinstance(asked, media.Consume)
     assert asked.paused
-    assert [(type(order), order.object) for order in world.orders] == [(media.Resume, asked.consumer)]
+    assert [(type(order), order.object) for order in harness.orders] == [(media.Resume, asked.consumer)]
 
 
 def test_what_the_server_pauses_while_it_is_being_enabled_is_paused() -> None:
-    world = World()
-    _, bob, consumer = call(world)
-    backend = Backend(world)
-    world.prompt = False
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
+    backend = Backend(harness)
+    harness.prompt = False
     id_ = bob.request("enableConsumer", id=consumer, transportId=2)
 
     backend.send(backend.item("pauseConsumer", peer="bob", id=consumer))
-    asked = world.answer()
-    world.commit()
+    asked = harness.answer()
+    harness.commit()
 
     assert isinstance(asked, media.Consume)
-    assert [(type(order), order.object) for order in world.orders] == [(media.Pause, asked.consumer)]
+    assert [(type(order), order.object) for order in harness.orders] == [(media.Pause, asked.consumer)]
     assert bob.answers(id_)[0]["data"]["paused"] is True
 
 
 @pytest.mark.parametrize("wish", [{}, {"preferredProfile": "high"}])
 def test_the_profile_that_the_server_sets_while_it_is_being_enabled_is_the_later_one(wish: dict[str, str]) -> None:
-    world = World()
-    _, bob, consumer = call(world)
-    backend = Backend(world)
-    world.prompt = False
+    harness = RoomHarness()
+    _, bob, consumer = call(harness)
+    backend = Backend(harness)
+    harness.prompt = False
     id_ = bob.request("enableConsumer", id=consumer, transportId=2, **wish)
 
     backend.send(backend.item("setConsumerProfile", peer="bob", id=consumer, profile="low"))
-    asked = world.answer()
-    world.commit()
+    asked = harness.answer()
+    harness.commit()
 
     assert isinstance(asked, media.Consume)
     assert asked.preferred_profile != "low"
     assert bob.answers(id_)[0]["data"]["preferredProfile"] == "low"
-    assert world.orders == [media.SetPreferredProfile(object=asked.consumer, v=world.n, profile="low")]
-    assert world.room.peers["bob"].consumers[consumer].preferred_profile == "low"
+    assert harness.orders == [media.SetPreferredProfile(object=asked.consumer, v=harness.n, profile="low")]
+    assert harness.room.peers["bob"].consumers[consumer].preferred_profile == "low"

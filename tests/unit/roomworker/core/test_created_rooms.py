@@ -5,37 +5,39 @@ import pytest
 from roomworker.core.limits import Limits
 from shared.protocol import media
 from tests.unit.roomworker.backend import OK, Backend, Call
-from tests.unit.roomworker.kit import CAPABILITIES, NO_CODECS, Json, World, error_of, indexes, snapshot
+from tests.unit.roomworker.payloads import CAPABILITIES, NO_CODECS, Json, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
+from tests.unit.roomworker.room_snapshots import indexes, snapshot
 
 OPUS_ONLY = [{"kind": "audio", "name": "opus", "clockRate": 48000, "channels": 2}]
 
 
-def ticks(world: World, *seconds: float) -> None:
+def ticks(harness: RoomHarness, *seconds: float) -> None:
     for second in seconds:
-        world.tick(second)
+        harness.tick(second)
 
 
 def test_a_created_room_is_there_before_anybody() -> None:
-    world = World()
-    backend = Backend(world)
+    harness = RoomHarness()
+    backend = Backend(harness)
 
     view = backend.do("createRoom", appData={"title": "é"})
 
     assert (view["connections"], view["peers"], view["mediaNode"]) == (0, [], None)
     assert view["appData"] == {"title": "é"}
-    assert not world.room.empty
-    world.crash()
+    assert not harness.room.empty
+    harness.crash()
     assert backend.do("inspectRoom") == view
 
 
 def test_its_codecs_are_what_it_offers_and_what_peers_may_have() -> None:
-    world = World()
-    backend = Backend(world)
+    harness = RoomHarness()
+    backend = Backend(harness)
 
     assert backend.do("createRoom", codecs=OPUS_ONLY)["codecs"] == ["opus"]
-    world.crash()
+    harness.crash()
 
-    alice = world.connected("alice")
+    alice = harness.connected("alice")
     offered = alice.ask("queryRoom")["data"]["rtpCapabilities"]
     assert [codec["name"] for codec in offered["codecs"]] == ["opus"]
     code, reason = error_of(alice.ask("join", peerName="alice", rtpCapabilities=CAPABILITIES))
@@ -54,18 +56,18 @@ def test_its_codecs_are_what_it_offers_and_what_peers_may_have() -> None:
     ],
 )
 def test_a_codec_that_nobody_could_use_is_refused_and_no_room_made(codecs: list[Json], field: str) -> None:
-    world = World()
+    harness = RoomHarness()
 
-    code, reason = Backend(world).call("createRoom", codecs=codecs)
+    code, reason = Backend(harness).call("createRoom", codecs=codecs)
 
     assert code == 400
     assert reason.startswith(f"{field}: ")
-    assert world.room.empty
-    assert world.fields == {}
+    assert harness.room.empty
+    assert harness.fields == {}
 
 
 def test_creating_it_again_the_same_is_no_conflict_and_otherwise_one() -> None:
-    backend = Backend(World())
+    backend = Backend(RoomHarness())
     backend.do("createRoom", codecs=OPUS_ONLY, limits={"peers": 3}, appData=1)
 
     assert backend.do("createRoom", codecs=OPUS_ONLY, limits={"peers": 3}, appData=2)["appData"] == 2
@@ -75,101 +77,101 @@ def test_creating_it_again_the_same_is_no_conflict_and_otherwise_one() -> None:
 
 
 def test_a_room_that_came_about_by_itself_can_be_created_as_it_is_only() -> None:
-    world = World()
-    alice, backend = world.joined("alice"), Backend(world)
+    harness = RoomHarness()
+    alice, backend = harness.joined("alice"), Backend(harness)
 
     assert backend.call("createRoom", codecs=OPUS_ONLY)[0] == 409
     assert backend.do("createRoom", idleSeconds=60)["peers"][0]["name"] == "alice"
     alice.disconnect()
 
-    assert not world.room.empty
+    assert not harness.room.empty
 
 
 @pytest.mark.parametrize("crash", [False, True])
 def test_its_limits_take_effect(crash: bool) -> None:
-    world = World()
-    backend = Backend(world)
+    harness = RoomHarness()
+    backend = Backend(harness)
     backend.do("createRoom", limits={"peers": 1, "maxIncomingBitrate": 300_000, "producersPerPeer": 1})
     if crash:
-        world.crash()
+        harness.crash()
 
-    alice, bob = world.sending("alice"), world.connected("bob")
+    alice, bob = harness.sending("alice"), harness.connected("bob")
 
     assert error_of(bob.ask("join", peerName="bob", rtpCapabilities=NO_CODECS))[0] == 429
-    assert [order.bitrate for order in world.orders if isinstance(order, media.SetMaxIncomingBitrate)] == [300_000]
+    assert [order.bitrate for order in harness.orders if isinstance(order, media.SetMaxIncomingBitrate)] == [300_000]
     alice.produce(10)
     limits = backend.do("inspectRoom")["limits"]
     assert limits == {"peers": 1, "transportsPerPeer": 16, "producersPerPeer": 1, "maxIncomingBitrate": 300_000}
 
 
 def test_app_data_of_a_room_has_a_limit() -> None:
-    world = World()
-    world.limits = Limits(app_data_bytes=10)
-    world.crash()
+    harness = RoomHarness()
+    harness.limits = Limits(app_data_bytes=10)
+    harness.crash()
 
-    assert Backend(world).call("createRoom", appData="x" * 9) == (413, "appData: larger than 10 bytes")
-    assert world.room.empty
+    assert Backend(harness).call("createRoom", appData="x" * 9) == (413, "appData: larger than 10 bytes")
+    assert harness.room.empty
 
 
 def test_a_created_room_goes_after_its_idle_seconds_of_ticks_without_anybody() -> None:
-    world = World()
-    backend = Backend(world)
+    harness = RoomHarness()
+    backend = Backend(harness)
     backend.do("createRoom", idleSeconds=10)
 
-    ticks(world, 100, 105, 109.9)
-    assert not world.room.empty
-    world.crash()
-    ticks(world, 110)
+    ticks(harness, 100, 105, 109.9)
+    assert not harness.room.empty
+    harness.crash()
+    ticks(harness, 110)
 
-    assert world.room.empty
-    assert not world.executor.wants_time
+    assert harness.room.empty
+    assert not harness.executor.wants_time
     assert backend.call("inspectRoom")[0] == 404
 
 
 def test_a_created_room_stays_for_its_idle_seconds_after_its_last_connection() -> None:
-    world = World()
-    Backend(world).do("createRoom", idleSeconds=10)
-    ticks(world, 100)
-    alice = world.connected("alice")
+    harness = RoomHarness()
+    Backend(harness).do("createRoom", idleSeconds=10)
+    ticks(harness, 100)
+    alice = harness.connected("alice")
 
-    ticks(world, 120, 140)
+    ticks(harness, 120, 140)
     alice.disconnect()
-    ticks(world, 141, 150.9)
-    assert not world.room.empty
-    ticks(world, 151)
+    ticks(harness, 141, 150.9)
+    assert not harness.room.empty
+    ticks(harness, 151)
 
-    assert world.room.empty
+    assert harness.room.empty
 
 
 def test_a_visit_between_two_ticks_counts() -> None:
-    world = World()
-    Backend(world).do("createRoom", idleSeconds=10)
-    ticks(world, 100, 109)
+    harness = RoomHarness()
+    Backend(harness).do("createRoom", idleSeconds=10)
+    ticks(harness, 100, 109)
 
-    alice = world.connected("alice")
+    alice = harness.connected("alice")
     alice.disconnect()
-    ticks(world, 110, 119.9)
-    assert not world.room.empty
-    ticks(world, 120)
+    ticks(harness, 110, 119.9)
+    assert not harness.room.empty
+    ticks(harness, 120)
 
-    assert world.room.empty
+    assert harness.room.empty
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_who_comes_back_to_a_created_room_that_is_gone_finds_one_like_any_other(closed: bool) -> None:
     """As a client may before the room has left the worker's memory."""
-    world = World()
-    backend = Backend(world)
+    harness = RoomHarness()
+    backend = Backend(harness)
     backend.do("createRoom", codecs=OPUS_ONLY, limits={"peers": 1}, idleSeconds=1)
 
     if closed:
         backend.do("closeRoom")
     else:
-        ticks(world, 1, 3)
+        ticks(harness, 1, 3)
 
     for name in ("alice", "bob"):
-        world.joined(name)
-    assert world.room.limits == world.reloaded().limits
+        harness.joined(name)
+    assert harness.room.limits == harness.reloaded().limits
 
 
 # --- closing a room -----------------------------------------------------------------------------------------------
@@ -177,8 +179,8 @@ def test_who_comes_back_to_a_created_room_that_is_gone_finds_one_like_any_other(
 
 def test_closing_a_room_tells_every_peer_once_and_closes_every_socket_for_good() -> None:
     call = Call()
-    dave = call.world.connected("dave")
-    router = call.world.room.router.id
+    dave = call.harness.connected("dave")
+    router = call.harness.room.router.id
 
     assert call.backend.do("closeRoom", appData="bye") == {}
 
@@ -192,15 +194,15 @@ def test_closing_a_room_tells_every_peer_once_and_closes_every_socket_for_good()
 
 def test_nothing_is_left_of_a_closed_room_but_its_sessions_numbers() -> None:
     call = Call()
-    call.world.connected("dave")
+    call.harness.connected("dave")
 
     call.backend.do("closeRoom", key="close")
 
-    assert call.world.room.empty
-    assert set(call.world.fields) <= {"meta"}
-    assert len(call.world.gone) == 4
-    assert snapshot(call.world.reloaded()) == snapshot(call.world.room)
-    assert indexes(call.world.reloaded()) == indexes(call.world.room)
+    assert call.harness.room.empty
+    assert set(call.harness.fields) <= {"meta"}
+    assert len(call.harness.gone) == 4
+    assert snapshot(call.harness.reloaded()) == snapshot(call.harness.room)
+    assert indexes(call.harness.reloaded()) == indexes(call.harness.room)
     assert call.backend.call("closeRoom", key="close") == (OK, {})
     assert call.backend.call("closeRoom") == (404, "room: no room 'room'")
 
@@ -209,7 +211,7 @@ def test_a_room_may_be_opened_again_at_once() -> None:
     call = Call()
     call.backend.do("closeRoom")
 
-    again = call.world.sending("alice")
+    again = call.harness.sending("alice")
 
     assert again.closed is None
     assert again.produce(10) > call.consumer
@@ -217,15 +219,15 @@ def test_a_room_may_be_opened_again_at_once() -> None:
 
 def test_what_is_under_way_in_a_closed_room_is_given_up() -> None:
     call = Call()
-    call.world.prompt = False
+    call.harness.prompt = False
     call.alice.request("createTransport", id=3, direction="send")
     call.carol.request("enableConsumer", id=call.consumer, transportId=2)
 
     call.backend.send(call.backend.item("closeRoom"))
-    call.world.answer()
-    call.world.answer()
-    call.world.commit()
+    call.harness.answer()
+    call.harness.answer()
+    call.harness.commit()
 
-    assert not call.world.jobs
-    assert call.world.room.empty
+    assert not call.harness.jobs
+    assert call.harness.room.empty
     assert [frame for frame in call.alice.frames if frame.get("response")] == []

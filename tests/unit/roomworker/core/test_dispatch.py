@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from roomworker.core.dispatch import PEER_HANDLERS
 from shared.protocol import client
-from tests.unit.roomworker.kit import CAPABILITIES, DTLS, OPUS, VP8, Client, World, error_of, snapshot
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, OPUS, VP8, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
+from tests.unit.roomworker.room_snapshots import snapshot
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "queryRoom": {},
@@ -47,14 +50,14 @@ JSON = st.recursive(
 )
 
 
-def room() -> tuple[World, Client]:
+def room() -> tuple[RoomHarness, Client]:
     """alice in a call with bob, so that there is something to break."""
-    world = World()
-    bob = world.sending("bob")
-    alice = world.sending("alice")
+    harness = RoomHarness()
+    bob = harness.sending("bob")
+    alice = harness.sending("alice")
     bob.produce(10)
     alice.produce(10)
-    return world, alice
+    return harness, alice
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -71,14 +74,14 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
     return copy
 
 
-def check(world: World, alice: Client, answer: dict[str, Any], before: dict[str, Any]) -> None:
+def check(harness: RoomHarness, alice: Client, answer: dict[str, Any], before: dict[str, Any]) -> None:
     if answer.get("ok"):
         return
     code, reason = error_of(answer)
     assert code in (400, 403, 404, 409), answer
     field, _, what = reason.partition(":")
     assert all((field.strip(), what.strip())), f"names no field: {reason}"
-    after = snapshot(world.room)
+    after = snapshot(harness.room)
     for records in (before, after):
         records.pop(f"session|{alice.peer}")
     assert after == before
@@ -89,49 +92,49 @@ def check(world: World, alice: Client, answer: dict[str, Any], before: dict[str,
 def test_any_value_at_any_place_of_a_request_is_taken_or_refused_with_its_field(
     method: str, data: st.DataObject, by: Any
 ) -> None:
-    world, alice = room()
+    harness, alice = room()
     if method == "join":
-        alice = world.connected("alice")
+        alice = harness.connected("alice")
     message = {"method": method, **REQUESTS[method]}
     path = data.draw(st.sampled_from(paths(message)))
-    before = snapshot(world.room)
+    before = snapshot(harness.room)
 
     alice.ids += 1
     body = json.dumps(replaced(message, path, by)).encode()
-    world.receive(alice.input(client.REQUEST, alice.ids, body))
+    harness.receive(alice.input(client.REQUEST, alice.ids, body))
 
     (answer,) = alice.answers(alice.ids)
-    check(world, alice, answer, before)
-    assert not world.defects
-    assert snapshot(world.reloaded()) == snapshot(world.room)
+    check(harness, alice, answer, before)
+    assert not harness.defects
+    assert snapshot(harness.reloaded()) == snapshot(harness.room)
 
 
 @settings(max_examples=150, deadline=None)
 @given(method=st.sampled_from(sorted(NOTIFICATIONS)), data=st.data(), by=JSON)
 def test_any_value_at_any_place_of_a_notification_does_no_harm(method: str, data: st.DataObject, by: Any) -> None:
-    world, alice = room()
+    harness, alice = room()
     message = {"method": method, "notification": True, **NOTIFICATIONS[method]}
     path = data.draw(st.sampled_from(paths(message)))
 
-    world.receive(alice.input(client.NOTIFICATION, None, json.dumps(replaced(message, path, by)).encode()))
+    harness.receive(alice.input(client.NOTIFICATION, None, json.dumps(replaced(message, path, by)).encode()))
 
-    assert not world.defects
-    assert snapshot(world.reloaded()) == snapshot(world.room)
-    assert world.room.sessions[alice.session].n_in == alice.n
+    assert not harness.defects
+    assert snapshot(harness.reloaded()) == snapshot(harness.room)
+    assert harness.room.sessions[alice.session].n_in == alice.n
 
 
 @settings(max_examples=100, deadline=None)
 @given(method=st.sampled_from([client.REQUEST, client.NOTIFICATION, "chat", ""]), body=st.binary(max_size=30))
 def test_any_bytes_are_refused(method: str, body: bytes) -> None:
-    world, alice = room()
-    before = snapshot(world.room)
+    harness, alice = room()
+    before = snapshot(harness.room)
     alice.ids += 1
 
-    world.receive(alice.input(method, alice.ids, body))
+    harness.receive(alice.input(method, alice.ids, body))
 
     (answer,) = alice.answers(alice.ids)
-    check(world, alice, answer, before)
-    assert not world.defects
+    check(harness, alice, answer, before)
+    assert not harness.defects
 
 
 @pytest.mark.parametrize(
@@ -148,46 +151,46 @@ def test_any_bytes_are_refused(method: str, body: bytes) -> None:
     ],
 )
 def test_reasons_name_the_field(method: str, body: str, reason: str) -> None:
-    world, alice = room()
+    harness, alice = room()
     alice.ids += 1
 
-    world.receive(alice.input(method, alice.ids, body.encode()))
+    harness.receive(alice.input(method, alice.ids, body.encode()))
 
     (answer,) = alice.answers(alice.ids)
     assert error_of(answer) == (400, reason)
 
 
 def test_deep_nesting_is_a_bad_payload() -> None:
-    world, alice = room()
+    harness, alice = room()
     alice.ids += 1
 
-    world.receive(
+    harness.receive(
         alice.input(client.REQUEST, alice.ids, b'{"method":"queryRoom","x":' + b"[" * 5000 + b"]" * 5000 + b"}")
     )
 
     (answer,) = alice.answers(alice.ids)
     assert error_of(answer)[0] == 400
-    assert not world.defects
+    assert not harness.defects
 
 
 def test_a_request_sent_as_protoo_notification_is_not_applied() -> None:
-    world, alice = room()
+    harness, alice = room()
     body = json.dumps({"method": "createTransport", "id": 77, "direction": "send"}).encode()
 
-    world.receive(alice.input(client.REQUEST, None, body))
+    harness.receive(alice.input(client.REQUEST, None, body))
 
-    assert 77 not in world.room.peers["alice"].transports
+    assert 77 not in harness.room.peers["alice"].transports
 
 
 def test_a_notification_sent_as_protoo_request_is_answered() -> None:
     """As older clients do."""
-    world, alice = room()
+    harness, alice = room()
     alice.ids += 1
 
-    world.receive(alice.input(client.NOTIFICATION, alice.ids, b'{"method":"pauseProducer","id":10}'))
+    harness.receive(alice.input(client.NOTIFICATION, alice.ids, b'{"method":"pauseProducer","id":10}'))
 
     assert alice.answers(alice.ids) == [{"response": True, "id": alice.ids, "ok": True, "data": {}}]
-    assert world.room.peers["alice"].producers[10].paused
+    assert harness.room.peers["alice"].producers[10].paused
 
 
 def test_every_handler_is_for_a_message_of_the_contract() -> None:

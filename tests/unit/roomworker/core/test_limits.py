@@ -7,18 +7,21 @@ import pytest
 from roomworker.core.limits import DEFAULTS, Limits
 from shared.protocol import media
 from shared.protocol.actions import RoomLimits
-from tests.unit.roomworker.kit import CAPABILITIES, OPUS, Client, Json, World, error_of, snapshot
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, Json, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
+from tests.unit.roomworker.room_snapshots import snapshot
 
 
-def limited(**limits: Any) -> World:
-    world = World()
-    world.limits = Limits(**limits)
-    world.crash()
-    return world
+def limited(**limits: Any) -> RoomHarness:
+    harness = RoomHarness()
+    harness.limits = Limits(**limits)
+    harness.crash()
+    return harness
 
 
-def bitrates(world: World) -> list[tuple[str, int]]:
-    return [(o.object, o.bitrate) for o in world.orders if isinstance(o, media.SetMaxIncomingBitrate)]
+def bitrates(harness: RoomHarness) -> list[tuple[str, int]]:
+    return [(o.object, o.bitrate) for o in harness.orders if isinstance(o, media.SetMaxIncomingBitrate)]
 
 
 def join(it: Client, **more: Any) -> Json:
@@ -26,9 +29,9 @@ def join(it: Client, **more: Any) -> Json:
 
 
 def test_a_full_room_takes_nobody_until_somebody_leaves() -> None:
-    world = limited(peers=2)
-    alice, spy, carol = world.joined("alice"), world.joined("spy", spy=True), world.connected("carol")
-    alice.hush()
+    harness = limited(peers=2)
+    alice, spy, carol = harness.joined("alice"), harness.joined("spy", spy=True), harness.connected("carol")
+    alice.clear_sent()
 
     assert error_of(join(carol)) == (429, "peers of a room: at most 2")
     assert alice.frames == []
@@ -37,15 +40,15 @@ def test_a_full_room_takes_nobody_until_somebody_leaves() -> None:
 
 
 def test_connections_that_have_not_joined_are_no_peers() -> None:
-    world = limited(peers=1)
-    world.connected("alice")
+    harness = limited(peers=1)
+    harness.connected("alice")
 
-    assert join(world.connected("bob"))["ok"]
+    assert join(harness.connected("bob"))["ok"]
 
 
 def test_a_peer_has_so_many_transports_and_no_more() -> None:
-    world = limited(transports_per_peer=2)
-    alice, bob = world.joined("alice"), world.joined("bob")
+    harness = limited(transports_per_peer=2)
+    alice, bob = harness.joined("alice"), harness.joined("bob")
     for id_ in (1, 2):
         assert alice.ask("createTransport", id=id_, direction="send")["ok"]
 
@@ -58,10 +61,10 @@ def test_a_peer_has_so_many_transports_and_no_more() -> None:
 
 
 def test_a_peer_has_so_many_producers_and_no_more() -> None:
-    world = limited(producers_per_peer=1)
-    alice, bob = world.sending("alice"), world.joined("bob")
+    harness = limited(producers_per_peer=1)
+    alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10, rtpParameters={**OPUS, "muxId": "1"})
-    bob.hush()
+    bob.clear_sent()
     message = {"id": 11, "kind": "audio", "transportId": 1, "rtpParameters": OPUS}
 
     assert error_of(alice.ask("createProducer", **message)) == (429, "producers of a peer: at most 1")
@@ -81,42 +84,42 @@ def test_a_peer_has_so_many_producers_and_no_more() -> None:
     ],
 )
 def test_app_data_that_is_too_large_is_refused_and_changes_nothing(method: str, fields: Json) -> None:
-    world = limited(app_data_bytes=10)
-    alice, bob = world.sending("alice"), world.joined("bob")
-    before, asked = snapshot(world.room), len(world.requests)
-    bob.hush()
+    harness = limited(app_data_bytes=10)
+    alice, bob = harness.sending("alice"), harness.joined("bob")
+    before, asked = snapshot(harness.room), len(harness.requests)
+    bob.clear_sent()
     ask = alice.notify_asking if method == "leave" else alice.ask
 
     assert error_of(ask(method, **fields, appData="123456789")) == (413, "appData: larger than 10 bytes")
 
     assert bob.frames == []
-    assert len(world.requests) == asked
-    assert {**snapshot(world.room), "session|alice": 0} == {**before, "session|alice": 0}
+    assert len(harness.requests) == asked
+    assert {**snapshot(harness.room), "session|alice": 0} == {**before, "session|alice": 0}
     assert ask(method, **fields, appData="12345678")["ok"]
 
 
 def test_who_brings_too_much_app_data_does_not_join() -> None:
-    world = limited(app_data_bytes=10)
-    alice = world.connected("alice")
+    harness = limited(app_data_bytes=10)
+    alice = harness.connected("alice")
 
     assert error_of(join(alice, appData="123456789")) == (413, "appData: larger than 10 bytes")
-    assert world.room.peers == {}
+    assert harness.room.peers == {}
     assert join(alice, appData="12345678")["ok"]
 
 
 def test_sending_transports_may_bring_so_much_receiving_ones_bring_nothing() -> None:
-    world = limited(max_incoming_bitrate=400_000)
-    alice = world.sending("alice")
+    harness = limited(max_incoming_bitrate=400_000)
+    alice = harness.sending("alice")
     alice.ask("createTransport", id=2, direction="recv")
 
-    assert bitrates(world) == [(world.room.peers["alice"].transports[1].engine, 400_000)]
+    assert bitrates(harness) == [(harness.room.peers["alice"].transports[1].engine, 400_000)]
 
 
 def test_without_a_limit_the_engine_is_told_of_none() -> None:
-    world = World()
-    world.sending("alice")
+    harness = RoomHarness()
+    harness.sending("alice")
 
-    assert bitrates(world) == []
+    assert bitrates(harness) == []
 
 
 def test_a_rooms_own_limits_go_before_the_clusters_where_it_has_any() -> None:

@@ -4,68 +4,69 @@ import pytest
 
 from roomworker.runtime.executor import Executor
 from shared.protocol import bus, media
-from tests.unit.roomworker.kit import NODE, Client, World
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.room_harness import NODE, RoomHarness
 
 
-def call(world: World) -> tuple[Client, Client, int, str]:
+def call(harness: RoomHarness) -> tuple[Client, Client, int, str]:
     """alice sends, bob receives: the consumer's id and engine id."""
-    alice, bob = world.sending("alice"), world.receiving("bob")
+    alice, bob = harness.sending("alice"), harness.receiving("bob")
     consumer = alice.produce(10, "video")
     bob.enable(consumer)
-    return alice, bob, consumer, world.room.peers["bob"].consumers[consumer].engine
+    return alice, bob, consumer, harness.room.peers["bob"].consumers[consumer].engine
 
 
 def test_a_new_effective_profile_is_told_to_its_receiver_alone() -> None:
-    world = World()
-    alice, bob, consumer, engine = call(world)
-    alice.hush()
+    harness = RoomHarness()
+    alice, bob, consumer, engine = call(harness)
+    alice.clear_sent()
 
-    world.event(media.ProfileChanged(engine, "low"))
+    harness.event(media.ProfileChanged(engine, "low"))
 
     assert bob.told("consumerEffectiveProfileChanged") == [{"id": consumer, "peerName": "alice", "profile": "low"}]
     assert alice.frames == []
 
 
 def test_the_same_profile_again_is_no_news() -> None:
-    world = World()
-    _, bob, _, engine = call(world)
+    harness = RoomHarness()
+    _, bob, _, engine = call(harness)
 
-    world.event(media.ProfileChanged(engine, "low"), n=1)
-    world.event(media.ProfileChanged(engine, "low"), n=2)
+    harness.event(media.ProfileChanged(engine, "low"), n=1)
+    harness.event(media.ProfileChanged(engine, "low"), n=2)
 
     assert len(bob.told("consumerEffectiveProfileChanged")) == 1
 
 
 def test_an_event_that_comes_twice_or_late_counts_once() -> None:
-    world = World()
-    _, bob, _, engine = call(world)
+    harness = RoomHarness()
+    _, bob, _, engine = call(harness)
 
-    world.event(media.ProfileChanged(engine, "low"), n=5)
-    world.event(media.ProfileChanged(engine, "high"), n=6)
-    world.event(media.ProfileChanged(engine, "low"), n=5)
-    world.crash()
-    world.event(media.ProfileChanged(engine, "medium"), n=6)
+    harness.event(media.ProfileChanged(engine, "low"), n=5)
+    harness.event(media.ProfileChanged(engine, "high"), n=6)
+    harness.event(media.ProfileChanged(engine, "low"), n=5)
+    harness.crash()
+    harness.event(media.ProfileChanged(engine, "medium"), n=6)
 
     assert [told["profile"] for told in bob.told("consumerEffectiveProfileChanged")] == ["low", "high"]
 
 
 @pytest.mark.parametrize(("node", "epoch"), [("other node", 1), (NODE, 0), (NODE, 2)])
 def test_events_of_another_placement_have_no_effect(node: str, epoch: int) -> None:
-    world = World()
-    _, bob, _, engine = call(world)
-    before = dict(world.fields)
+    harness = RoomHarness()
+    _, bob, _, engine = call(harness)
+    before = dict(harness.fields)
 
-    world.event(media.ProfileChanged(engine, "low"), node=node, epoch=epoch)
-    world.event(media.RouterClosed("router", "died"), node=node, epoch=epoch, n=2)
+    harness.event(media.ProfileChanged(engine, "low"), node=node, epoch=epoch)
+    harness.event(media.RouterClosed("router", "died"), node=node, epoch=epoch, n=2)
 
     assert "consumerEffectiveProfileChanged" not in bob.methods
-    assert world.fields == before
+    assert harness.fields == before
 
 
 def test_events_of_unknown_objects_and_of_no_interest_change_nothing() -> None:
-    world = World()
-    _, _, _, engine = call(world)
-    before = dict(world.fields)
+    harness = RoomHarness()
+    _, _, _, engine = call(harness)
+    before = dict(harness.fields)
 
     for event in (
         media.ProfileChanged("unknown", "low"),
@@ -73,64 +74,64 @@ def test_events_of_unknown_objects_and_of_no_interest_change_nothing() -> None:
         media.DtlsStateChanged(engine, "connected"),
         media.Score(engine, 10),
     ):
-        world.event(event)
+        harness.event(event)
 
-    assert world.fields == before
-    assert not world.jobs
+    assert harness.fields == before
+    assert not harness.jobs
 
 
 def test_an_event_that_cannot_be_read_is_set_aside() -> None:
-    world = World()
-    _, bob, _, engine = call(world)
-    room = world.room
+    harness = RoomHarness()
+    _, bob, _, engine = call(harness)
+    room = harness.room
 
-    world.receive(bus.MediaEvent(world.name, room.incarnation, room.meta.epochs, NODE, 1, b"{nonsense"), NODE)
-    world.event(media.ProfileChanged(engine, "low"), n=2)
+    harness.receive(bus.MediaEvent(harness.name, room.incarnation, room.meta.epochs, NODE, 1, b"{nonsense"), NODE)
+    harness.event(media.ProfileChanged(engine, "low"), n=2)
 
-    assert len(world.defects) == 1
+    assert len(harness.defects) == 1
     assert len(bob.told("consumerEffectiveProfileChanged")) == 1
-    assert not world.jobs
+    assert not harness.jobs
 
 
 @pytest.mark.parametrize("how", ["engine", "node"])
 def test_when_the_engine_or_node_dies_transports_close_and_the_room_is_placed_anew(how: str) -> None:
-    world = World()
-    alice, bob, consumer, _ = call(world)
-    engines = {request.transport for request in world.requests if isinstance(request, media.CreateTransport)}
-    orders = len(world.orders)
+    harness = RoomHarness()
+    alice, bob, consumer, _ = call(harness)
+    engines = {request.transport for request in harness.requests if isinstance(request, media.CreateTransport)}
+    orders = len(harness.orders)
 
     if how == "engine":
-        world.event(media.RouterClosed(world.room.router.id, "died"))
+        harness.event(media.RouterClosed(harness.room.router.id, "died"))
     else:
-        world.act(Executor.node_died)
+        harness.act(Executor.node_died)
 
     assert alice.told("transportClosed") == [{"id": 1}]
     assert bob.told("transportClosed") == [{"id": 2}]
     assert bob.told("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
-    closed = world.orders[orders:]
+    closed = harness.orders[orders:]
     assert all(isinstance(order, media.Close) for order in closed), "for a node that lives after all"
     assert {order.kind for order in closed if isinstance(order, media.Close)} == {"transport", "router"}
-    assert world.room.meta.placement is None
+    assert harness.room.meta.placement is None
 
-    world.node = "another"
+    harness.node = "another"
     assert alice.ask("createTransport", id=1, direction="send")["ok"]
-    last = world.requests[-1]
+    last = harness.requests[-1]
     assert isinstance(last, media.CreateTransport)
     assert last.transport not in engines
-    assert world.room.meta.placement is not None
-    assert world.room.meta.placement.node == "another"
+    assert harness.room.meta.placement is not None
+    assert harness.room.meta.placement.node == "another"
 
 
 def test_a_transport_under_way_when_the_node_dies_is_answered_with_try_again() -> None:
-    world = World()
-    world.sending("bob")
-    alice = world.joined("alice")
-    world.prompt = False
+    harness = RoomHarness()
+    harness.sending("bob")
+    alice = harness.joined("alice")
+    harness.prompt = False
     id_ = alice.request("createTransport", id=1, direction="send")
 
-    world.act(Executor.node_died)
-    world.answer()
-    world.commit()
+    harness.act(Executor.node_died)
+    harness.answer()
+    harness.commit()
 
     assert alice.answers(id_)[0]["errorCode"] == 503
-    assert world.room.peers["alice"].transports == {}
+    assert harness.room.peers["alice"].transports == {}

@@ -8,14 +8,16 @@ import pytest
 from roomworker.core.limits import Limits
 from shared.protocol import client
 from tests.unit.roomworker.backend import Call
-from tests.unit.roomworker.kit import CAPABILITIES, OPUS, Client, Json, World, error_of
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, Json, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
 
 
 def say(sender: Client, data: str, to: str = "") -> Json:
     """Sends `data`, written as JSON; the answer."""
     sender.ids += 1
     addressed = f',"to":{json.dumps(to)}' if to else ""
-    sender.world.receive(
+    sender.harness.receive(
         sender.input(client.MESSAGE, sender.ids, f'{{"data":{data}{addressed}}}'.encode()), sender.gateway
     )
     answer = sender.answer(sender.ids)
@@ -48,21 +50,21 @@ def test_a_message_to_one_reaches_him_alone() -> None:
 def test_a_message_sent_as_a_notification_is_carried_out_unanswered() -> None:
     call = Call()
 
-    call.world.receive(call.alice.input(client.MESSAGE, None, b'{"data":1}'))
+    call.harness.receive(call.alice.input(client.MESSAGE, None, b'{"data":1}'))
 
     assert heard(call.bob) == [{"from": "alice", "data": 1}]
     assert call.alice.frames == []
 
 
 def test_alone_one_speaks_to_nobody() -> None:
-    world = World()
+    harness = RoomHarness()
 
-    assert say(world.joined("alice"), "1")["ok"]
+    assert say(harness.joined("alice"), "1")["ok"]
 
 
 def test_a_message_to_whom_nobody_knows_is_refused_and_reaches_nobody() -> None:
     call = Call()
-    call.world.connected("dave")
+    call.harness.connected("dave")
 
     for to in ("zoe", "dave"):
         assert error_of(say(call.alice, "1", to=to)) == (404, f"to: no peer '{to}'")
@@ -71,7 +73,7 @@ def test_a_message_to_whom_nobody_knows_is_refused_and_reaches_nobody() -> None:
 
 def test_before_joining_one_neither_speaks_nor_hears() -> None:
     call = Call()
-    dave = call.world.connected("dave")
+    dave = call.harness.connected("dave")
 
     assert error_of(say(dave, "1")) == (409, "peer: join first")
     say(call.alice, "1")
@@ -82,7 +84,7 @@ def test_before_joining_one_neither_speaks_nor_hears() -> None:
 
 def test_a_spy_hears_and_may_speak_under_his_name() -> None:
     call = Call()
-    spy = call.world.joined("eve", spy=True)
+    spy = call.harness.joined("eve", spy=True)
 
     say(call.alice, '"secret"')
     say(spy, '"boo"')
@@ -93,10 +95,10 @@ def test_a_spy_hears_and_may_speak_under_his_name() -> None:
 
 
 def test_a_message_that_is_too_large_is_refused() -> None:
-    world = World()
-    world.limits = Limits(message_bytes=10)
-    world.crash()
-    alice, bob = world.joined("alice"), world.joined("bob")
+    harness = RoomHarness()
+    harness.limits = Limits(message_bytes=10)
+    harness.crash()
+    alice, bob = harness.joined("alice"), harness.joined("bob")
 
     assert say(alice, '"12345678"')["ok"]
     assert error_of(say(alice, '"123456789"')) == (413, "data: larger than 10 bytes")
@@ -112,7 +114,7 @@ def test_what_is_said_is_passed_on_as_it_was_written(value: str) -> None:
     """Never parsed: `data` is valid JSON by the gateway's judgement."""
     call = Call()
     bodies: list[bytes] = []
-    call.world.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
+    call.harness.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
 
     assert say(call.alice, value)["ok"]
 
@@ -130,8 +132,8 @@ def test_half_a_character_is_no_text() -> None:
 
 
 def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
-    world = World()
-    bob, quoting = world.joined("bob"), world.joined('"},"x":{"')
+    harness = RoomHarness()
+    bob, quoting = harness.joined("bob"), harness.joined('"},"x":{"')
 
     say(quoting, "1")
 
@@ -152,24 +154,24 @@ def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
 def test_what_is_no_message_is_refused_with_its_field(body: bytes, field: str) -> None:
     call = Call()
 
-    call.world.receive(call.alice.input(client.MESSAGE, 99, body))
+    call.harness.receive(call.alice.input(client.MESSAGE, 99, body))
 
     code, reason = error_of(call.alice.answers(99)[0])
     assert code == 400
     assert reason.startswith(f"{field}: ")
-    assert not call.world.defects
+    assert not call.harness.defects
 
 
 def test_messages_stand_in_order_with_all_else() -> None:
     call = Call()
-    call.world.prompt = False
+    call.harness.prompt = False
 
     call.alice.notify("closeProducer", id=10)
-    call.world.receive(call.alice.input(client.MESSAGE, None, b'{"data":"after closing"}'))
+    call.harness.receive(call.alice.input(client.MESSAGE, None, b'{"data":"after closing"}'))
     call.alice.request("createProducer", id=11, kind="audio", transportId=1, rtpParameters=OPUS)
-    call.world.receive(call.alice.input(client.MESSAGE, None, b'{"data":"after producing"}'))
-    call.world.answer()
-    call.world.commit()
+    call.harness.receive(call.alice.input(client.MESSAGE, None, b'{"data":"after producing"}'))
+    call.harness.answer()
+    call.harness.commit()
 
     order: list[Any] = [
         frame["data"]["data"] if frame["method"] == "message" else frame["data"]["method"]
@@ -202,7 +204,7 @@ def test_the_server_speaks_to_one() -> None:
 def test_what_the_server_says_is_passed_on_as_it_was_written_and_only_once() -> None:
     call = Call()
     bodies: list[bytes] = []
-    call.world.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
+    call.harness.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
 
     for _ in range(2):
         call.backend.raw('{"do":"sendMessage","data":[1e400, "é"]}', key="k")
@@ -211,19 +213,19 @@ def test_what_the_server_says_is_passed_on_as_it_was_written_and_only_once() -> 
 
 
 def test_what_the_server_says_has_the_same_limit() -> None:
-    world = World()
-    world.limits = Limits(message_bytes=3)
-    world.crash()
-    call = Call(world=world)
+    harness = RoomHarness()
+    harness.limits = Limits(message_bytes=3)
+    harness.crash()
+    call = Call(harness=harness)
 
     assert call.backend.call("sendMessage", data="xx") == (413, "data: larger than 3 bytes")
     assert call.backend.call("sendMessage") == (400, "data: missing")
 
 
 def test_the_server_speaks_in_a_room_where_nobody_has_joined() -> None:
-    call = Call(world=World())
+    call = Call(harness=RoomHarness())
     call.backend.do("closeRoom")
-    dave = call.world.connected("dave")
+    dave = call.harness.connected("dave")
 
     call.backend.do("sendMessage", data=1)
 

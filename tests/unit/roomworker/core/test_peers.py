@@ -2,27 +2,28 @@
 
 import pytest
 
-from tests.unit.roomworker.kit import AUDIO_ONLY, CAPABILITIES, NO_CODECS, VP8, World, error_of
+from tests.unit.roomworker.payloads import AUDIO_ONLY, CAPABILITIES, NO_CODECS, VP8, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
 
 
 def test_query_room_needs_no_join() -> None:
-    alice = World().connected("alice")
+    alice = RoomHarness().connected("alice")
 
     assert alice.ask("queryRoom")["data"] == {"rtpCapabilities": CAPABILITIES, "mandatoryCodecPayloadTypes": []}
 
 
 def test_the_first_to_join_finds_nobody() -> None:
-    alice = World().connected("alice")
+    alice = RoomHarness().connected("alice")
 
     assert alice.ask("join", peerName="alice", rtpCapabilities=CAPABILITIES)["data"] == {"peers": []}
 
 
 def test_others_hear_of_a_new_peer_and_he_of_them_in_order_of_arrival() -> None:
-    world = World()
-    bob = world.joined("bob", appData={"age": 7})
-    alice = world.joined("alice")
+    harness = RoomHarness()
+    bob = harness.joined("bob", appData={"age": 7})
+    alice = harness.joined("alice")
 
-    carol = world.connected("carol")
+    carol = harness.connected("carol")
     peers = carol.ask("join", peerName="carol", rtpCapabilities=NO_CODECS, appData=[1])["data"]["peers"]
 
     assert peers == [{"name": "bob", "consumers": [], "appData": {"age": 7}}, {"name": "alice", "consumers": []}]
@@ -32,12 +33,12 @@ def test_others_hear_of_a_new_peer_and_he_of_them_in_order_of_arrival() -> None:
 
 
 def test_joining_describes_what_others_send_with_the_truth_about_pauses() -> None:
-    world = World()
-    alice = world.sending("alice")
+    harness = RoomHarness()
+    alice = harness.sending("alice")
     audio = alice.produce(10, appData="mine")
     video = alice.produce(11, "video", paused=True)
 
-    bob = world.connected("bob")
+    bob = harness.connected("bob")
     (peer,) = bob.ask("join", peerName="bob", rtpCapabilities=CAPABILITIES)["data"]["peers"]
 
     first, second = peer["consumers"]
@@ -57,17 +58,17 @@ def test_joining_describes_what_others_send_with_the_truth_about_pauses() -> Non
 
 
 def test_a_peer_without_the_codec_is_told_of_a_consumer_it_cannot_enable() -> None:
-    world = World()
-    world.sending("alice").produce(11, "video")
+    harness = RoomHarness()
+    harness.sending("alice").produce(11, "video")
 
-    bob = world.connected("bob")
+    bob = harness.connected("bob")
     (peer,) = bob.ask("join", peerName="bob", rtpCapabilities=AUDIO_ONLY)["data"]["peers"]
 
     assert peer["consumers"][0]["rtpParameters"]["codecs"] == []
 
 
 def test_joining_under_another_name_than_the_connections_is_forbidden() -> None:
-    alice = World().connected("alice")
+    alice = RoomHarness().connected("alice")
 
     code, reason = error_of(alice.ask("join", peerName="bob", rtpCapabilities=CAPABILITIES))
 
@@ -76,16 +77,16 @@ def test_joining_under_another_name_than_the_connections_is_forbidden() -> None:
 
 
 def test_joining_twice_is_a_conflict_and_nobody_hears_of_it() -> None:
-    world = World()
-    alice, bob = world.joined("alice"), world.joined("bob")
-    alice.hush()
+    harness = RoomHarness()
+    alice, bob = harness.joined("alice"), harness.joined("bob")
+    alice.clear_sent()
 
     assert error_of(bob.ask("join", peerName="bob", rtpCapabilities=CAPABILITIES))[0] == 409
     assert alice.frames == []
 
 
 def test_capabilities_that_are_not_the_rooms_are_refused() -> None:
-    alice = World().connected("alice")
+    alice = RoomHarness().connected("alice")
     codec = {**CAPABILITIES["codecs"][0], "preferredPayloadType": 77}
 
     code, reason = error_of(alice.ask("join", peerName="alice", rtpCapabilities={"codecs": [codec]}))
@@ -95,10 +96,10 @@ def test_capabilities_that_are_not_the_rooms_are_refused() -> None:
 
 
 def test_leaving_tells_the_others_with_the_leavers_app_data_and_no_object_by_object() -> None:
-    world = World()
-    alice, bob = world.sending("alice"), world.receiving("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.receiving("bob")
     bob.enable(alice.produce())
-    bob.hush()
+    bob.clear_sent()
 
     alice.notify("leave", appData={"why": "tea"})
 
@@ -112,25 +113,25 @@ def test_leaving_tells_the_others_with_the_leavers_app_data_and_no_object_by_obj
         }
     ]
     assert "closed" not in alice.methods
-    assert world.room.peers["bob"].consumers == {}
+    assert harness.room.peers["bob"].consumers == {}
 
 
 def test_who_left_may_join_again_on_the_same_connection_with_new_engine_objects() -> None:
-    world = World()
-    world.joined("bob")
-    alice = world.sending("alice")
-    before = world.room.peers["alice"].transports[1].engine
+    harness = RoomHarness()
+    harness.joined("bob")
+    alice = harness.sending("alice")
+    before = harness.room.peers["alice"].transports[1].engine
 
     alice.notify("leave")
     assert alice.ask("join", peerName="alice", rtpCapabilities=CAPABILITIES)["ok"]
     alice.ask("createTransport", id=1, direction="send")
 
-    assert world.room.peers["alice"].transports[1].engine != before
+    assert harness.room.peers["alice"].transports[1].engine != before
 
 
 @pytest.mark.parametrize("method", ["createTransport", "createProducer", "enableConsumer", "restartTransport"])
 def test_before_joining_there_is_nothing_to_do_but_join(method: str) -> None:
-    alice = World().connected("alice")
+    alice = RoomHarness().connected("alice")
     fields = {
         "createTransport": {"id": 1, "direction": "send"},
         "createProducer": {"id": 1, "kind": "video", "transportId": 1, "rtpParameters": VP8},
@@ -142,12 +143,12 @@ def test_before_joining_there_is_nothing_to_do_but_join(method: str) -> None:
 
 
 def test_receivers_with_equal_capabilities_share_one_message() -> None:
-    world = World()
-    alice = world.sending("alice")
+    harness = RoomHarness()
+    alice = harness.sending("alice")
     for name in ("bob", "carol", "dave"):
-        world.joined(name, AUDIO_ONLY if name == "dave" else CAPABILITIES)
+        harness.joined(name, AUDIO_ONLY if name == "dave" else CAPABILITIES)
     bodies: list[int] = []
-    world.observers.append(
+    harness.observers.append(
         lambda changes: bodies.extend(len(m.to) for m in changes.messages if b"newConsumer" in m.body)
     )
 

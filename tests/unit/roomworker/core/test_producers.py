@@ -7,12 +7,14 @@ from msgspec import UNSET
 
 from shared.protocol import media
 from tests.unit.roomworker.backend import Backend
-from tests.unit.roomworker.kit import CAPABILITIES, OPUS, VP8, World, error_of, snapshot
+from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, VP8, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
+from tests.unit.roomworker.room_snapshots import snapshot
 
 
 def test_producing_tells_everybody_else_of_a_new_consumer() -> None:
-    world = World()
-    bob, alice = world.joined("bob"), world.sending("alice")
+    harness = RoomHarness()
+    bob, alice = harness.joined("bob"), harness.sending("alice")
 
     consumer = alice.produce(10, appData={"source": "mic"})
 
@@ -31,22 +33,22 @@ def test_producing_tells_everybody_else_of_a_new_consumer() -> None:
 
 
 def test_a_producer_paused_from_the_start_makes_paused_consumers() -> None:
-    world = World()
-    bob, alice = world.joined("bob"), world.sending("alice")
+    harness = RoomHarness()
+    bob, alice = harness.joined("bob"), harness.sending("alice")
 
     alice.produce(10, paused=True)
 
     assert bob.told("newConsumer")[0]["paused"] is True
-    produced = world.requests[-1]
+    produced = harness.requests[-1]
     assert isinstance(produced, media.Produce)
     assert produced.paused
 
 
 def test_the_node_gets_encodings_from_low_to_high_with_an_ssrc_each() -> None:
-    world = World()
-    world.sending("alice").produce(11, "video")
+    harness = RoomHarness()
+    harness.sending("alice").produce(11, "video")
 
-    produced = world.requests[-1]
+    produced = harness.requests[-1]
     assert isinstance(produced, media.Produce)
     assert [encoding.profile for encoding in produced.rtp_parameters.encodings] == ["low", "high"]
     assert len(set(produced.mapped_ssrcs)) == 2
@@ -68,11 +70,11 @@ def test_the_node_gets_encodings_from_low_to_high_with_an_ssrc_each() -> None:
 def test_what_cannot_be_produced_is_refused_with_its_field_and_nobody_hears(
     change: dict[str, Any], code: int, field: str
 ) -> None:
-    world = World()
-    bob, alice = world.joined("bob"), world.sending("alice")
+    harness = RoomHarness()
+    bob, alice = harness.joined("bob"), harness.sending("alice")
     alice.ask("createTransport", id=2, direction="recv")
     alice.produce(10)
-    bob.hush()
+    bob.clear_sent()
 
     message = {"id": 11, "kind": "audio", "transportId": 1, "rtpParameters": OPUS, **change}
     answer = error_of(alice.ask("createProducer", **message))
@@ -80,14 +82,14 @@ def test_what_cannot_be_produced_is_refused_with_its_field_and_nobody_hears(
     assert answer[0] == code
     assert answer[1].startswith(field)
     assert bob.frames == []
-    assert list(world.room.peers["alice"].producers) == [10]
+    assert list(harness.room.peers["alice"].producers) == [10]
 
 
 def test_pausing_and_resuming_tells_those_who_have_it_enabled_once_each() -> None:
-    world = World()
-    alice, bob, carol = world.sending("alice"), world.receiving("bob"), world.receiving("carol")
+    harness = RoomHarness()
+    alice, bob, carol = harness.sending("alice"), harness.receiving("bob"), harness.receiving("carol")
     consumer = alice.produce(10)
-    engine = world.room.peers["alice"].producers[10].engine
+    engine = harness.room.peers["alice"].producers[10].engine
     bob.enable(consumer)
 
     for method in ("pauseProducer", "pauseProducer", "resumeProducer", "resumeProducer"):
@@ -95,14 +97,14 @@ def test_pausing_and_resuming_tells_those_who_have_it_enabled_once_each() -> Non
 
     assert bob.told("consumerPaused") == bob.told("consumerResumed") == [{"id": consumer, "peerName": "alice"}]
     assert {"consumerPaused", "consumerResumed"}.isdisjoint({*carol.methods, *alice.methods})
-    assert [type(order) for order in world.orders] == [media.Pause, media.Resume]
-    assert {order.object for order in world.orders} == {engine}
+    assert [type(order) for order in harness.orders] == [media.Pause, media.Resume]
+    assert {order.object for order in harness.orders} == {engine}
 
 
 def test_who_paused_the_consumer_himself_is_still_told_of_the_source() -> None:
     """As the published Consumer: only what the server paused is not told."""
-    world = World()
-    alice, bob = world.sending("alice"), world.receiving("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.receiving("bob")
     consumer = alice.produce(10)
     bob.enable(consumer, paused=True)
 
@@ -112,10 +114,10 @@ def test_who_paused_the_consumer_himself_is_still_told_of_the_source() -> None:
 
 
 def test_closing_tells_everybody_else_enabled_or_not() -> None:
-    world = World()
-    alice, bob, carol = world.sending("alice"), world.receiving("bob"), world.receiving("carol")
+    harness = RoomHarness()
+    alice, bob, carol = harness.sending("alice"), harness.receiving("bob"), harness.receiving("carol")
     consumer = alice.produce(10)
-    engine = world.room.peers["alice"].producers[10].engine
+    engine = harness.room.peers["alice"].producers[10].engine
     bob.enable(consumer)
 
     alice.notify("closeProducer", id=10)
@@ -123,45 +125,45 @@ def test_closing_tells_everybody_else_enabled_or_not() -> None:
     for other in (bob, carol):
         assert other.told("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
     assert "producerClosed" not in alice.methods
-    assert world.orders == [media.Close(object=engine, v=world.n, kind="producer")]
-    assert world.room.peers["bob"].consumers == {}
-    assert world.room.sources == {}
+    assert harness.orders == [media.Close(object=engine, v=harness.n, kind="producer")]
+    assert harness.room.peers["bob"].consumers == {}
+    assert harness.room.sources == {}
 
 
 def test_an_id_may_be_used_again_for_another_producer_with_other_consumers() -> None:
-    world = World()
-    alice = world.sending("alice")
+    harness = RoomHarness()
+    alice = harness.sending("alice")
     first = alice.produce(10)
     alice.notify("closeProducer", id=10)
 
     assert alice.produce(10) != first
-    engines = [request.producer for request in world.requests if isinstance(request, media.Produce)]
+    engines = [request.producer for request in harness.requests if isinstance(request, media.Produce)]
     assert len(set(engines)) == 2
 
 
 def test_closing_an_unknown_producer_is_ignored_and_pausing_one_changes_nothing() -> None:
-    world = World()
-    alice = world.sending("alice")
-    before = world.fields["peer|alice"]
+    harness = RoomHarness()
+    alice = harness.sending("alice")
+    before = harness.fields["peer|alice"]
 
     alice.notify("closeProducer", id=77)
     alice.notify("pauseProducer", id=77)
 
-    assert world.fields["peer|alice"] == before
-    assert world.orders == []
+    assert harness.fields["peer|alice"] == before
+    assert harness.orders == []
 
 
 def test_a_producer_whose_transport_closes_meanwhile_is_not_made() -> None:
-    world = World()
-    alice, bob = world.sending("alice"), world.joined("bob")
-    bob.hush()
-    world.prompt = False
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.joined("bob")
+    bob.clear_sent()
+    harness.prompt = False
     id_ = alice.request("createProducer", id=10, kind="audio", transportId=1, rtpParameters=OPUS)
-    router = world.room.router.id
+    router = harness.room.router.id
 
-    world.event(media.RouterClosed(router, "died"))
-    produced = world.answer()
-    world.commit()
+    harness.event(media.RouterClosed(router, "died"))
+    produced = harness.answer()
+    harness.commit()
 
     assert isinstance(produced, media.Produce)
     assert error_of(alice.answers(id_)[0])[0] == 503
@@ -175,63 +177,63 @@ AGAIN = {**OPUS, "encodings": [{"ssrc": 2222}]}
 MUXED = {**OPUS, "muxId": "0"}
 
 
-def updates(world: World) -> list[media.UpdateProducer]:
-    return [request for request in world.requests if isinstance(request, media.UpdateProducer)]
+def updates(harness: RoomHarness) -> list[media.UpdateProducer]:
+    return [request for request in harness.requests if isinstance(request, media.UpdateProducer)]
 
 
-def produced(world: World) -> list[media.Produce]:
-    return [request for request in world.requests if isinstance(request, media.Produce)]
+def produced(harness: RoomHarness) -> list[media.Produce]:
+    return [request for request in harness.requests if isinstance(request, media.Produce)]
 
 
 def test_an_updated_producer_gets_its_new_ssrcs_in_place_and_nobody_hears() -> None:
-    world = World()
-    alice, bob = world.sending("alice"), world.receiving("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.receiving("bob")
     bob.enable(alice.produce(10))
-    before = world.room.peers["alice"].producers[10].engine
-    alice.hush()
-    bob.hush()
+    before = harness.room.peers["alice"].producers[10].engine
+    alice.clear_sent()
+    bob.clear_sent()
 
     alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
     alice.notify("updateProducer", id=10, rtpParameters=OPUS)
 
-    assert produced(world)[0].updatable
-    assert [(update.producer, update.generation) for update in updates(world)] == [(before, 1), (before, 2)]
-    assert [update.rtp_parameters.encodings[0].ssrc for update in updates(world)] == [2222, 1111]
-    assert (alice.frames, bob.frames, world.orders) == ([], [], [])
+    assert produced(harness)[0].updatable
+    assert [(update.producer, update.generation) for update in updates(harness)] == [(before, 1), (before, 2)]
+    assert [update.rtp_parameters.encodings[0].ssrc for update in updates(harness)] == [2222, 1111]
+    assert (alice.frames, bob.frames, harness.orders) == ([], [], [])
 
 
 def test_an_update_done_again_has_the_same_generation() -> None:
-    world = World()
-    alice = world.sending("alice")
+    harness = RoomHarness()
+    alice = harness.sending("alice")
     alice.produce(10)
-    world.prompt = False
+    harness.prompt = False
     alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
 
-    world.crash()
-    world.answer()
-    world.commit()
+    harness.crash()
+    harness.answer()
+    harness.commit()
 
-    first, again = updates(world)
+    first, again = updates(harness)
     assert first == again
-    assert world.reloaded().peers["alice"].producers[10].rtp_parameters.encodings[0].ssrc == 2222
+    assert harness.reloaded().peers["alice"].producers[10].rtp_parameters.encodings[0].ssrc == 2222
 
 
 def test_after_an_update_that_failed_the_next_one_is_not_taken_for_it() -> None:
     """The node may have done what it could not tell, and would answer the same generation without effect."""
-    world = World()
-    alice = world.sending("alice")
+    harness = RoomHarness()
+    alice = harness.sending("alice")
     alice.produce(10)
-    world.prompt = False
+    harness.prompt = False
 
     alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
-    world.fail()
-    world.commit()
+    harness.fail()
+    harness.commit()
     alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
-    world.answer()
-    world.commit()
+    harness.answer()
+    harness.commit()
 
-    assert [update.generation for update in updates(world)] == [1, 2]
-    assert world.room.peers["alice"].producers[10].rtp_parameters.encodings[0].ssrc == 2222
+    assert [update.generation for update in updates(harness)] == [1, 2]
+    assert harness.room.peers["alice"].producers[10].rtp_parameters.encodings[0].ssrc == 2222
 
 
 @pytest.mark.parametrize(
@@ -245,18 +247,18 @@ def test_after_an_update_that_failed_the_next_one_is_not_taken_for_it() -> None:
 def test_what_cannot_be_updated_in_place_is_another_producer_with_the_same_id(
     kind: str, first: dict[str, Any], then: dict[str, Any]
 ) -> None:
-    world = World()
-    alice, bob, carol = world.sending("alice"), world.receiving("bob"), world.receiving("carol")
+    harness = RoomHarness()
+    alice, bob, carol = harness.sending("alice"), harness.receiving("bob"), harness.receiving("carol")
     old = alice.produce(10, kind, rtpParameters=first, paused=True, appData={"source": "mic"})
     bob.enable(old)
-    engine = world.room.peers["alice"].producers[10].engine
+    engine = harness.room.peers["alice"].producers[10].engine
     for it in (alice, bob, carol):
-        it.hush()
+        it.clear_sent()
 
     alice.notify("updateProducer", id=10, rtpParameters=then)
 
-    updated = world.room.peers["alice"].producers[10]
-    assert updates(world) == []
+    updated = harness.room.peers["alice"].producers[10]
+    assert updates(harness) == []
     assert alice.frames == []
     for other in (bob, carol):
         assert other.methods == ["consumerClosed", "newConsumer"]
@@ -264,105 +266,105 @@ def test_what_cannot_be_updated_in_place_is_another_producer_with_the_same_id(
         (told,) = other.told("newConsumer")
         assert (told["id"], told["paused"], told["appData"]) == (updated.number, True, {"source": "mic"})
     assert updated.number != old
-    assert produced(world)[-1].paused
-    assert produced(world)[-1].producer == updated.engine != engine, "or closing one would close both"
-    assert world.orders == [media.Close(object=engine, v=world.n, kind="producer")]
+    assert produced(harness)[-1].paused
+    assert produced(harness)[-1].producer == updated.engine != engine, "or closing one would close both"
+    assert harness.orders == [media.Close(object=engine, v=harness.n, kind="producer")]
     assert bob.enable(updated.number)["ok"]
-    assert snapshot(world.reloaded()) == snapshot(world.room)
+    assert snapshot(harness.reloaded()) == snapshot(harness.room)
 
 
 def test_a_successor_is_told_apart_by_its_ssrcs_not_by_the_mux_id_that_is_still_taken() -> None:
     """The engine has both for a moment, and takes a muxId once a transport."""
-    world = World()
-    alice, bob = world.sending("alice"), world.joined("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10, rtpParameters=MUXED)
-    bob.hush()
+    bob.clear_sent()
 
     alice.notify("updateProducer", id=10, rtpParameters={**MUXED, "encodings": [{"ssrc": 2222}]})
-    assert [request.rtp_parameters.mux_id for request in produced(world)] == ["0", UNSET]
+    assert [request.rtp_parameters.mux_id for request in produced(harness)] == ["0", UNSET]
     assert bob.methods == ["consumerClosed", "newConsumer"]
 
     alice.notify("updateProducer", id=10, rtpParameters={**MUXED, "encodings": [{"ssrc": 3333}]})
-    assert [update.producer for update in updates(world)] == [produced(world)[1].producer]
+    assert [update.producer for update in updates(harness)] == [produced(harness)[1].producer]
     assert len(bob.methods) == 2, "and goes on in place from then on"
 
 
 def test_a_mux_id_that_comes_with_an_update_changes_nothing() -> None:
-    world = World()
-    alice, bob = world.sending("alice"), world.joined("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10)
-    bob.hush()
+    bob.clear_sent()
 
     alice.notify("updateProducer", id=10, rtpParameters={**MUXED, "encodings": [{"ssrc": 2222}]})
 
-    assert len(updates(world)) == 1
+    assert len(updates(harness)) == 1
     assert bob.frames == []
 
 
 def test_who_joins_after_an_update_is_told_what_the_next_worker_would_tell() -> None:
-    world = World()
-    alice, bob = world.sending("alice"), world.receiving("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.receiving("bob")
     alice.produce(10)
     assert bob.told("newConsumer")
 
     alice.notify("updateProducer", id=10, rtpParameters={**AGAIN, "rtcp": {"cname": "another"}})
     told = []
     for name in ("carol", "dave"):
-        joined = world.connected(name).ask("join", peerName=name, rtpCapabilities=CAPABILITIES)
+        joined = harness.connected(name).ask("join", peerName=name, rtpCapabilities=CAPABILITIES)
         told.append(joined["data"]["peers"][0]["consumers"])
-        world.crash()
+        harness.crash()
 
     assert told[0] == told[1]
 
 
 def test_another_producer_with_the_same_id_is_asked_for_again_after_a_crash_as_the_same() -> None:
-    world = World()
-    alice = world.sending("alice")
+    harness = RoomHarness()
+    alice = harness.sending("alice")
     alice.produce(10, rtpParameters=MUXED)
-    world.prompt = False
+    harness.prompt = False
     alice.notify("updateProducer", id=10, rtpParameters=MUXED)
 
-    world.crash()
+    harness.crash()
 
-    assert produced(world)[-1] == produced(world)[-2]
+    assert produced(harness)[-1] == produced(harness)[-2]
 
 
 def test_what_the_server_pauses_during_an_update_stays_paused() -> None:
-    world = World()
-    alice, bob, backend = world.sending("alice"), world.receiving("bob"), Backend(world)
+    harness = RoomHarness()
+    alice, bob, backend = harness.sending("alice"), harness.receiving("bob"), Backend(harness)
     alice.produce(10, rtpParameters=MUXED)
-    world.prompt = False
+    harness.prompt = False
     alice.notify("updateProducer", id=10, rtpParameters=MUXED)
     backend.send(backend.item("pauseProducer", peer="alice", id=10))
-    bob.hush()
+    bob.clear_sent()
 
-    world.answer()
-    world.commit()
+    harness.answer()
+    harness.commit()
 
-    updated = world.room.peers["alice"].producers[10]
+    updated = harness.room.peers["alice"].producers[10]
     assert updated.locally_paused
     assert bob.told("newConsumer")[0]["paused"] is True
-    assert [order.object for order in world.orders if isinstance(order, media.Pause)][-1] == updated.engine
+    assert [order.object for order in harness.orders if isinstance(order, media.Pause)][-1] == updated.engine
 
 
 @pytest.mark.parametrize("parameters", [OPUS, MUXED])
 def test_what_the_server_closes_during_an_update_stays_closed(parameters: dict[str, Any]) -> None:
-    world = World()
-    alice, bob, backend = world.sending("alice"), world.receiving("bob"), Backend(world)
+    harness = RoomHarness()
+    alice, bob, backend = harness.sending("alice"), harness.receiving("bob"), Backend(harness)
     alice.produce(10, rtpParameters=parameters)
-    world.prompt = False
+    harness.prompt = False
     alice.notify("updateProducer", id=10, rtpParameters=AGAIN)
     backend.send(backend.item("closeProducer", peer="alice", id=10))
-    world.commit()
-    bob.hush()
+    harness.commit()
+    bob.clear_sent()
 
-    asked = world.answer()
-    world.commit()
+    asked = harness.answer()
+    harness.commit()
 
     assert isinstance(asked, media.UpdateProducer | media.Produce)
     assert bob.frames == []
-    assert world.reloaded().peers["alice"].producers == {}
-    assert asked.producer in [order.object for order in world.orders]
+    assert harness.reloaded().peers["alice"].producers == {}
+    assert asked.producer in [order.object for order in harness.orders]
 
 
 @pytest.mark.parametrize(
@@ -381,11 +383,11 @@ def test_what_the_server_closes_during_an_update_stays_closed(parameters: dict[s
 def test_an_update_that_makes_no_sense_is_refused_with_its_field(
     fields: dict[str, Any], code: int, field: str
 ) -> None:
-    world = World()
-    alice, bob = world.sending("alice"), world.joined("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10)
-    before = snapshot(world.room)
-    bob.hush()
+    before = snapshot(harness.room)
+    bob.clear_sent()
 
     message = {"id": 10, "rtpParameters": AGAIN, **fields}
     answer = error_of(alice.notify_asking("updateProducer", **message))
@@ -393,4 +395,4 @@ def test_an_update_that_makes_no_sense_is_refused_with_its_field(
     assert answer[0] == code
     assert answer[1].startswith(field)
     assert bob.frames == []
-    assert {**snapshot(world.room), "session|alice": 0} == {**before, "session|alice": 0}
+    assert {**snapshot(harness.room), "session|alice": 0} == {**before, "session|alice": 0}

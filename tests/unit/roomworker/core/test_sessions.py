@@ -1,14 +1,14 @@
 """Connections of peers: which of two stays, and what a closed one leaves behind."""
 
 from shared.errors import REPLACED
-from tests.unit.roomworker.kit import World
+from tests.unit.roomworker.room_harness import RoomHarness
 
 
 def test_a_second_connection_of_a_peer_replaces_the_first_and_closes_its_peer() -> None:
-    world = World()
-    first, other = world.joined("alice"), world.joined("bob")
+    harness = RoomHarness()
+    first, other = harness.joined("alice"), harness.joined("bob")
 
-    second = world.connected("alice")
+    second = harness.connected("alice")
 
     assert first.closed == REPLACED.code == 4000
     assert other.told("peerClosed") == [{"name": "alice"}]
@@ -17,23 +17,23 @@ def test_a_second_connection_of_a_peer_replaces_the_first_and_closes_its_peer() 
 
 
 def test_the_connection_accepted_later_stays_whichever_is_heard_of_first() -> None:
-    world = World()
-    later = world.joined("alice")
-    earlier = world.client("alice")
+    harness = RoomHarness()
+    later = harness.joined("alice")
+    earlier = harness.client("alice")
     earlier.accepted = later.accepted - 1
 
     earlier.connect()
 
     assert earlier.closed == REPLACED.code
     assert later.closed is None
-    assert "alice" in world.room.peers
+    assert "alice" in harness.room.peers
 
 
 def test_of_two_accepted_at_the_same_moment_one_stays_in_any_order() -> None:
     stayed = set()
     for order in ((0, 1), (1, 0)):
-        world = World()
-        both = [world.client("alice", accepted=1), world.client("alice", accepted=1)]
+        harness = RoomHarness()
+        both = [harness.client("alice", accepted=1), harness.client("alice", accepted=1)]
         for which in order:
             both[which].connect()
         stayed.add(tuple(it.closed is None for it in both))
@@ -42,48 +42,48 @@ def test_of_two_accepted_at_the_same_moment_one_stays_in_any_order() -> None:
 
 
 def test_what_a_replaced_connection_still_sends_has_no_effect() -> None:
-    world = World()
-    first = world.joined("alice")
-    world.joined("alice")
+    harness = RoomHarness()
+    first = harness.joined("alice")
+    harness.joined("alice")
 
     first.notify("leave")
     first.disconnect()
 
-    assert "alice" in world.room.peers
-    assert world.reports[-1][1].n == first.n, "the gateway may forget it"
+    assert "alice" in harness.room.peers
+    assert harness.reports[-1][1].n == first.n, "the gateway may forget it"
 
 
 def test_a_disconnect_closes_the_peer_and_the_last_one_leaves_an_empty_room() -> None:
-    world = World()
-    alice, bob = world.joined("alice"), world.joined("bob")
+    harness = RoomHarness()
+    alice, bob = harness.joined("alice"), harness.joined("bob")
 
     alice.disconnect()
     assert bob.told("peerClosed") == [{"name": "alice"}]
     bob.disconnect()
 
-    assert world.room.empty
-    assert set(world.fields) <= {"meta"}
-    assert set(world.gone) == {alice.session, bob.session}
+    assert harness.room.empty
+    assert set(harness.fields) <= {"meta"}
+    assert set(harness.gone) == {alice.session, bob.session}
 
 
 def test_a_connect_that_comes_again_after_the_session_has_ended_is_no_new_arrival() -> None:
-    world = World()
-    alice = world.joined("alice")
+    harness = RoomHarness()
+    alice = harness.joined("alice")
     alice.disconnect()
 
-    world.receive(alice.items[0])
+    harness.receive(alice.items[0])
 
-    assert world.room.empty
-    assert world.reports[-1][1].n == alice.n
+    assert harness.room.empty
+    assert harness.reports[-1][1].n == alice.n
 
 
 def test_gone_sessions_are_remembered_up_to_a_bound() -> None:
-    world = World(prompt=False)
+    harness = RoomHarness(prompt=False)
     for _ in range(1005):
-        it = world.client("alice")
+        it = harness.client("alice")
         it.connect()
         it.disconnect()
-    world.commit()
+    harness.commit()
 
-    assert len(world.room.gone) == 1000
-    assert world.gone == world.room.gone
+    assert len(harness.room.gone) == 1000
+    assert harness.gone == harness.room.gone

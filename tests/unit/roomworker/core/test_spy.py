@@ -3,15 +3,16 @@
 from typing import Any
 
 from shared.protocol import media
-from tests.unit.roomworker.kit import CAPABILITIES, OPUS, World, error_of
+from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
 
 
 def test_nobody_hears_of_a_spy_coming_or_going() -> None:
-    world = World()
-    alice = world.joined("alice")
+    harness = RoomHarness()
+    alice = harness.joined("alice")
 
-    left, cut = world.joined("eve", spy=True, appData=1), world.joined("mallory", spy=True)
-    bob = world.connected("bob")
+    left, cut = harness.joined("eve", spy=True, appData=1), harness.joined("mallory", spy=True)
+    bob = harness.connected("bob")
     peers = bob.ask("join", peerName="bob", rtpCapabilities=CAPABILITIES)["data"]["peers"]
     left.notify("leave", appData=1)
     cut.disconnect()
@@ -22,11 +23,11 @@ def test_nobody_hears_of_a_spy_coming_or_going() -> None:
 
 
 def test_spies_see_everybody_but_spies() -> None:
-    world = World()
-    alice, eve = world.sending("alice"), world.joined("eve", spy=True)
+    harness = RoomHarness()
+    alice, eve = harness.sending("alice"), harness.joined("eve", spy=True)
     consumer = alice.produce(10)
 
-    mallory = world.connected("mallory")
+    mallory = harness.connected("mallory")
     peers = mallory.ask("join", peerName="mallory", rtpCapabilities=CAPABILITIES, spy=True)["data"]["peers"]
 
     assert [peer["name"] for peer in peers] == ["alice"]
@@ -35,10 +36,10 @@ def test_spies_see_everybody_but_spies() -> None:
 
 
 def test_a_spy_receives_like_anybody() -> None:
-    world = World()
-    alice, eve = world.sending("alice"), world.joined("eve", spy=True)
+    harness = RoomHarness()
+    alice, eve = harness.sending("alice"), harness.joined("eve", spy=True)
     eve.ask("createTransport", id=2, direction="recv")
-    bob = world.joined("bob")
+    bob = harness.joined("bob")
     consumer = alice.produce(10)
 
     assert eve.enable(consumer)["ok"]
@@ -58,31 +59,31 @@ def test_a_spy_receives_like_anybody() -> None:
 
 
 def test_a_spy_cannot_send() -> None:
-    world = World()
-    alice, eve = world.joined("alice"), world.joined("eve", spy=True)
+    harness = RoomHarness()
+    alice, eve = harness.joined("alice"), harness.joined("eve", spy=True)
     assert eve.ask("createTransport", id=1, direction="send")["ok"]
 
     message: dict[str, Any] = {"id": 10, "kind": "audio", "transportId": 1, "rtpParameters": OPUS}
     answer = error_of(eve.ask("createProducer", **message))
 
     assert answer == (403, "peer: a spy cannot send")
-    assert not [request for request in world.requests if isinstance(request, media.Produce)]
+    assert not [request for request in harness.requests if isinstance(request, media.Produce)]
     assert alice.notifications == []
 
 
 def test_a_spy_stays_one_with_the_next_worker() -> None:
-    world = World()
-    alice, eve = world.joined("alice"), world.joined("eve", spy=True)
+    harness = RoomHarness()
+    alice, eve = harness.joined("alice"), harness.joined("eve", spy=True)
 
-    world.crash()
+    harness.crash()
     eve.notify("leave")
 
     assert alice.notifications == []
 
 
 def test_who_was_a_spy_may_come_back_as_anybody() -> None:
-    world = World()
-    alice, eve = world.joined("alice"), world.joined("eve", spy=True)
+    harness = RoomHarness()
+    alice, eve = harness.joined("alice"), harness.joined("eve", spy=True)
 
     eve.notify("leave")
     eve.ask("join", peerName="eve", rtpCapabilities=CAPABILITIES)
@@ -91,13 +92,13 @@ def test_who_was_a_spy_may_come_back_as_anybody() -> None:
 
 
 def test_the_last_spy_keeps_the_media_node_until_he_leaves() -> None:
-    world = World()
-    alice, eve = world.sending("alice"), world.joined("eve", spy=True)
-    router = world.room.router.id
+    harness = RoomHarness()
+    alice, eve = harness.sending("alice"), harness.joined("eve", spy=True)
+    router = harness.room.router.id
 
     alice.notify("leave")
-    assert world.room.meta.placement is not None
+    assert harness.room.meta.placement is not None
     eve.notify("leave")
 
-    assert world.room.meta.placement is None
-    assert world.orders[-1] == media.Close(object=router, v=world.n, kind="router")
+    assert harness.room.meta.placement is None
+    assert harness.orders[-1] == media.Close(object=router, v=harness.n, kind="router")

@@ -7,7 +7,9 @@ import pytest
 
 from shared.protocol import media
 from tests.unit.roomworker.backend import Backend
-from tests.unit.roomworker.kit import OPUS, Client, Json, World, error_of
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import OPUS, Json, error_of
+from tests.unit.roomworker.room_harness import RoomHarness
 
 KINDS = ("Transport", "Producer", "Consumer")
 STATS: list[dict[str, Any]] = [{"type": "x", "ssrc": 7, "nested": {"a": [1]}}]
@@ -17,7 +19,7 @@ STATS: list[dict[str, Any]] = [{"type": "x", "ssrc": 7, "nested": {"a": [1]}}]
 class Seen:
     """bob reports of his transport 2, of producer 20 on transport 1, and of what alice sends him."""
 
-    world: World
+    harness: RoomHarness
     alice: Client
     bob: Client
     consumer: int
@@ -37,13 +39,13 @@ class Seen:
         made = []
         for second in seconds:
             before = len(self.requests)
-            self.world.tick(second)
+            self.harness.tick(second)
             made.append(len(self.requests) - before)
         return made
 
     @property
     def requests(self) -> list[media.GetStats]:
-        return [request for request in self.world.requests if isinstance(request, media.GetStats)]
+        return [request for request in self.harness.requests if isinstance(request, media.GetStats)]
 
     def told(self, kind: str) -> list[Json]:
         return self.bob.told(f"{kind.lower()}Stats")
@@ -51,14 +53,14 @@ class Seen:
 
 @pytest.fixture
 def seen() -> Seen:
-    world = World()
-    alice, bob = world.sending("alice"), world.sending("bob")
+    harness = RoomHarness()
+    alice, bob = harness.sending("alice"), harness.sending("bob")
     bob.ask("createTransport", id=2, direction="recv")
     consumer = alice.produce(10)
     bob.produce(20)
     assert bob.enable(consumer)["ok"]
-    bob.hush()
-    return Seen(world, alice, bob, consumer, Backend(world))
+    bob.clear_sent()
+    return Seen(harness, alice, bob, consumer, Backend(harness))
 
 
 # --- what is told -------------------------------------------------------------------------------------------------
@@ -66,13 +68,13 @@ def seen() -> Seen:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_report_comes_at_once_and_to_him_alone_who_asked(seen: Seen, kind: str) -> None:
-    seen.alice.hush()
-    seen.world.prompt = False
+    seen.alice.clear_sent()
+    seen.harness.prompt = False
 
     seen.enable(kind, interval=1000)
-    assert len(seen.world.asked) == 1, "before any tick or commit"
-    seen.world.answer(media.Stats(STATS))
-    seen.world.commit()
+    assert len(seen.harness.asked) == 1, "before any tick or commit"
+    seen.harness.answer(media.Stats(STATS))
+    seen.harness.commit()
 
     report = {"id": seen.id(kind), "stats": STATS}
     assert seen.told(kind) == [{**report, "peerName": "alice"} if kind == "Consumer" else report]
@@ -81,7 +83,7 @@ def test_the_first_report_comes_at_once_and_to_him_alone_who_asked(seen: Seen, k
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_media_node_is_asked_for_the_object_in_the_clients_terms(seen: Seen, kind: str) -> None:
-    bob = seen.world.room.peers["bob"]
+    bob = seen.harness.room.peers["bob"]
     engine, on = {
         "Transport": (bob.transports[2].engine, 2),
         "Producer": (bob.producers[20].engine, 1),
@@ -136,8 +138,8 @@ def test_an_interval_beyond_all_time_is_no_defect(seen: Seen) -> None:
     seen.enable("Transport", interval=1e300)
 
     assert seen.tick(11, 12) == [0, 0]
-    assert seen.world.reloaded().reporters
-    assert not seen.world.defects
+    assert seen.harness.reloaded().reporters
+    assert not seen.harness.defects
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,7 +156,7 @@ def test_after_disabling_there_are_no_more_and_enabling_begins_anew(seen: Seen, 
     seen.enable(kind, interval=5000)
     seen.disable(kind)
     assert seen.tick(11, 20) == [0, 0]
-    assert not seen.world.executor.wants_time
+    assert not seen.harness.executor.wants_time
 
     seen.enable(kind, interval=1000)
     assert len(seen.requests) == 2
@@ -163,23 +165,23 @@ def test_after_disabling_there_are_no_more_and_enabling_begins_anew(seen: Seen, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_report_under_way_when_it_is_disabled_is_not_told(seen: Seen, kind: str) -> None:
-    seen.world.prompt = False
+    seen.harness.prompt = False
     seen.enable(kind)
     seen.disable(kind)
 
-    seen.world.answer(media.Stats(STATS))
-    seen.world.commit()
+    seen.harness.answer(media.Stats(STATS))
+    seen.harness.commit()
 
     assert seen.told(kind) == []
 
 
 def test_disabling_what_was_not_enabled_is_nothing(seen: Seen) -> None:
-    fields = dict(seen.world.fields)
+    fields = dict(seen.harness.fields)
 
     for kind in KINDS:
         seen.disable(kind)
 
-    assert {**seen.world.fields, "session|bob": b""} == {**fields, "session|bob": b""}
+    assert {**seen.harness.fields, "session|bob": b""} == {**fields, "session|bob": b""}
 
 
 # --- silence ------------------------------------------------------------------------------------------------------
@@ -226,18 +228,18 @@ def set_paused(seen: Seen, what: str, *, paused: bool) -> None:
 
 
 def test_a_report_of_what_was_paused_meanwhile_is_not_told(seen: Seen) -> None:
-    seen.world.prompt = False
+    seen.harness.prompt = False
     seen.enable("Producer")
     seen.bob.notify("pauseProducer", id=20)
 
-    seen.world.answer(media.Stats(STATS))
-    seen.world.commit()
+    seen.harness.answer(media.Stats(STATS))
+    seen.harness.commit()
 
     assert seen.told("Producer") == []
 
 
 def test_a_consumer_that_is_not_enabled_is_silent_until_it_is(seen: Seen) -> None:
-    carol = seen.world.receiving("carol")
+    carol = seen.harness.receiving("carol")
     carol.notify("enableConsumerStats", id=seen.consumer)
     assert seen.tick(11) == [0]
 
@@ -261,52 +263,52 @@ def test_a_consumer_that_is_not_enabled_is_silent_until_it_is(seen: Seen) -> Non
         ("Consumer", lambda seen: seen.alice.notify("closeProducer", id=10)),
         ("Consumer", lambda seen: seen.bob.notify("leave")),
         ("Transport", lambda seen: seen.bob.disconnect()),
-        ("Transport", lambda seen: seen.world.event(media.RouterClosed(seen.world.room.router.id, "died"))),
+        ("Transport", lambda seen: seen.harness.event(media.RouterClosed(seen.harness.room.router.id, "died"))),
     ],
 )
 @pytest.mark.parametrize("under_way", [False, True])
 def test_of_what_has_closed_nothing_is_told(seen: Seen, kind: str, end: Any, under_way: bool) -> None:
-    seen.world.prompt = not under_way
+    seen.harness.prompt = not under_way
     seen.enable(kind)
     before = len(seen.told(kind))
 
     end(seen)
     if under_way:
-        seen.world.commit()
-        seen.world.answer(media.Stats(STATS))
-        seen.world.commit()
+        seen.harness.commit()
+        seen.harness.answer(media.Stats(STATS))
+        seen.harness.commit()
 
     assert seen.tick(11, 12) == [0, 0]
     assert len(seen.told(kind)) == before
-    assert seen.world.room.reporters == {}
+    assert seen.harness.room.reporters == {}
 
 
 def test_a_late_report_of_a_closed_object_is_not_taken_for_its_successors(seen: Seen) -> None:
-    seen.world.prompt = False
+    seen.harness.prompt = False
     seen.enable("Producer")
     seen.bob.notify("closeProducer", id=20)
     seen.bob.request("createProducer", id=20, kind="audio", transportId=1, rtpParameters=OPUS)
-    seen.world.answer(at=1)
+    seen.harness.answer(at=1)
     seen.enable("Producer")
 
-    seen.world.answer(media.Stats(STATS))
-    seen.world.answer(media.Stats([]))
-    seen.world.commit()
+    seen.harness.answer(media.Stats(STATS))
+    seen.harness.answer(media.Stats([]))
+    seen.harness.commit()
 
     assert seen.told("Producer") == [{"id": 20, "stats": []}]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_report_that_failed_is_asked_for_again_at_the_next_tick(seen: Seen, kind: str) -> None:
-    seen.world.prompt = False
+    seen.harness.prompt = False
     seen.enable(kind)
-    seen.world.fail()
-    seen.world.commit()
+    seen.harness.fail()
+    seen.harness.commit()
     assert seen.told(kind) == []
 
     assert seen.tick(11) == [1]
-    seen.world.answer(media.Stats(STATS))
-    seen.world.commit()
+    seen.harness.answer(media.Stats(STATS))
+    seen.harness.commit()
 
     assert [report["stats"] for report in seen.told(kind)] == [STATS]
 
@@ -320,33 +322,33 @@ def test_a_producer_that_is_updated_goes_on_reporting(seen: Seen, mux_id: str | 
     seen.bob.notify("updateProducer", id=20, rtpParameters={**OPUS, "encodings": [{"ssrc": 7}]})
 
     assert seen.tick(11, 12) == [1, 1]
-    assert seen.requests[-1].object == seen.world.room.peers["bob"].producers[20].engine
+    assert seen.requests[-1].object == seen.harness.room.peers["bob"].producers[20].engine
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_next_worker_goes_on_reporting_from_its_first_tick_on(seen: Seen, kind: str) -> None:
     seen.enable(kind, interval=3000)
 
-    seen.world.crash()
+    seen.harness.crash()
 
-    assert seen.world.executor.wants_time
+    assert seen.harness.executor.wants_time
     assert seen.tick(21, 22, 23, 24) == [1, 0, 0, 1]
     assert len(seen.told(kind)) == 3
     seen.disable(kind)
-    seen.world.crash()
+    seen.harness.crash()
     assert seen.tick(31) == [0]
 
 
 def test_a_worker_that_dies_before_the_first_report_leaves_it_to_the_next(seen: Seen) -> None:
-    seen.world.prompt = False
+    seen.harness.prompt = False
     seen.enable("Transport")
-    seen.world.commit()
+    seen.harness.commit()
 
-    seen.world.crash()
+    seen.harness.crash()
 
     assert seen.tick(11) == [1]
-    seen.world.answer(media.Stats(STATS))
-    seen.world.commit()
+    seen.harness.answer(media.Stats(STATS))
+    seen.harness.commit()
     assert len(seen.told("Transport")) == 1
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.messaging.media_client import AVOIDED_FOR, DEADLINE, SILENCE, MediaClient
 from shared.protocol import media
 
@@ -16,7 +16,7 @@ class FakeWorker:
     def __init__(self) -> None:
         self.sent: list[tuple[str, int]] = []
         self.results: dict[str, list[media.AnyResult]] = {}
-        self.client = MediaClient(lambda node, n, _: self.sent.append((node, n)), Counts())
+        self.client = MediaClient(lambda node, n, _: self.sent.append((node, n)), Counters())
 
     def ask(self, name: str, now: float = 0) -> int:
         self.results[name] = []

@@ -8,7 +8,7 @@ import pytest
 
 from roomworker.core.room import Changes, Outgoing
 from roomworker.core.sessions import Session
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.messaging.outbox import Outbox, Receipt
 from roomworker.storage.retention import Retention
 from shared.broker import BrokerError, BrokerGone, Refused, Unroutable, batcher
@@ -57,7 +57,7 @@ def lost() -> list[int]:
 @pytest.fixture
 def outbox(broker: Held, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> Outbox:
     monkeypatch.setattr(batcher, "RETRY_PAUSE", 0)
-    return Outbox(broker, "worker", lost.extend, Counts(), Retention(30.0, 0.0))  # type: ignore[arg-type]
+    return Outbox(broker, "worker", lost.extend, Counters(), Retention(30.0, 0.0))  # type: ignore[arg-type]
 
 
 def session(n: int, gateway: str = "g") -> Session:

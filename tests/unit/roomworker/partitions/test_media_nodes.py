@@ -15,7 +15,7 @@ from shared.cluster.memory_cluster import MemoryCluster
 from shared.cluster.registry import Membership
 from shared.protocol import bus, media
 from tests.unit.roomworker.fake_worker import FakeWorker, Shelf
-from tests.unit.roomworker.kit import DTLS
+from tests.unit.roomworker.payloads import DTLS
 
 NODE = "node"
 

@@ -13,19 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from roomworker.core.room import Changes
 from shared.protocol import bus, client, media
-from tests.unit.roomworker.kit import (
-    AUDIO_ONLY,
-    CAPABILITIES,
-    DTLS,
-    NO_CODECS,
-    NODE,
-    OPUS,
-    VP8,
-    Client,
-    World,
-    indexes,
-    snapshot,
-)
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import AUDIO_ONLY, CAPABILITIES, DTLS, NO_CODECS, OPUS, VP8
+from tests.unit.roomworker.room_harness import NODE, RoomHarness
+from tests.unit.roomworker.room_snapshots import indexes, snapshot
 
 PEERS = ("alice", "bob", "c|arol", "meta")
 SMALL_IDS = st.integers(0, 2)
@@ -79,8 +70,8 @@ class Engine:
 class Network(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(prompt=False)
-        self.world.observers.append(self.stored)
+        self.harness = RoomHarness(prompt=False)
+        self.harness.observers.append(self.stored)
         self.engine = Engine()
         self.seen = 0
         self.events = 0
@@ -105,35 +96,35 @@ class Network(RuleBasedStateMachine):
     def stored(self, changes: Changes) -> None:
         """A commit is in. What it says is true, whether or not anybody hears it from this worker."""
         for session, n_in, n_out in changes.applied:
-            assert [sent.out for sent in self.world.stream.get(session.id, [])] == list(range(1, n_out + 1))
+            assert [sent.out for sent in self.harness.stream.get(session.id, [])] == list(range(1, n_out + 1))
             assert n_in >= 0
         for _, order in changes.orders:
             if isinstance(order, media.Close):
                 self.engine.close(order.object)
-        memory, reloaded = self.world.room, self.world.reloaded()
+        memory, reloaded = self.harness.room, self.harness.reloaded()
         if not memory.changed:  # nothing came after `take`
             assert snapshot(reloaded) == snapshot(memory)
             assert indexes(reloaded) == indexes(memory)
-        assert set(self.world.fields) == set(snapshot(reloaded)), "a record without its owner"
+        assert set(self.harness.fields) == set(snapshot(reloaded)), "a record without its owner"
 
     def look(self) -> None:
         """Takes notice of what the worker did."""
-        for request in self.world.requests[self.seen :]:
+        for request in self.harness.requests[self.seen :]:
             self.engine.ask(request)
-        self.seen = len(self.world.requests)
-        for _, report in self.world.reports:
+        self.seen = len(self.harness.requests)
+        for _, report in self.harness.reports:
             self.check_report(report)
             self.applied(report)
-        self.world.reports.clear()
-        assert not self.world.defects, self.world.defects
+        self.harness.reports.clear()
+        assert not self.harness.defects, self.harness.defects
 
     def check_report(self, report: bus.Applied) -> None:
         """Only what is stored is reported (DELIVERY I8)."""
-        session = next((s for s in self.world.reloaded().sessions.values() if s.id == report.session), None)
+        session = next((s for s in self.harness.reloaded().sessions.values() if s.id == report.session), None)
         if session is not None:
             assert report.n <= session.n_in
             assert report.out <= session.n_out
-        elif report.session not in self.world.gone:
+        elif report.session not in self.harness.gone:
             assert report.n == -1
 
     # --- what clients do --------------------------------------------------------------------------------------
@@ -154,7 +145,7 @@ class Network(RuleBasedStateMachine):
         """A new connection; `order`: accepted so much earlier than the last one."""
         if (before := self.clients.get(peer)) is not None:
             self.replaced.append(before)
-        it = self.world.client(peer)
+        it = self.harness.client(peer)
         it.accepted = max(1, it.accepted + order)
         self.clients[peer] = it
         self.everybody.append(it)
@@ -214,7 +205,7 @@ class Network(RuleBasedStateMachine):
 
     @rule(peer=st.sampled_from(PEERS), transport=SMALL_IDS)
     def enables_all(self, peer: str, transport: int) -> None:
-        for id_ in self.world.room.sources:
+        for id_ in self.harness.room.sources:
             self.requests(peer, "enableConsumer", id=id_, transportId=transport)
 
     @rule(peer=st.sampled_from(PEERS), id_=CONSUMERS, do=st.sampled_from(["pause", "resume"]))
@@ -237,7 +228,7 @@ class Network(RuleBasedStateMachine):
             it.ids += 1
             it.n += 1
             self.send(
-                it, bus.RejectedInput(self.world.name, it.session, it.connection, it.n, it.ids, 429, "too many")
+                it, bus.RejectedInput(self.harness.name, it.session, it.connection, it.n, it.ids, 429, "too many")
             )
 
     @rule(peer=st.sampled_from(PEERS))
@@ -260,7 +251,7 @@ class Network(RuleBasedStateMachine):
 
     def _deliver(self, at: int) -> None:
         sender, item = self.wire.pop(at)
-        self.world.receive(item, sender.gateway)
+        self.harness.receive(item, sender.gateway)
         self.look()
 
     @precondition(lambda self: self.wire)
@@ -276,68 +267,68 @@ class Network(RuleBasedStateMachine):
 
     # --- what media nodes do ----------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.world.asked)
+    @precondition(lambda self: self.harness.asked)
     @rule(at=st.integers(0, 5), fails=st.integers(0, 4))
     def node_answers(self, at: int, fails: int) -> None:
-        at %= len(self.world.asked)
-        if fails == 0 or self.world.asked[at].request.router.id in self.engine.dead:
-            self.world.fail(at=at)
+        at %= len(self.harness.asked)
+        if fails == 0 or self.harness.asked[at].request.router.id in self.engine.dead:
+            self.harness.fail(at=at)
         else:
-            self.world.answer(at=at)
+            self.harness.answer(at=at)
         self.look()
 
-    @precondition(lambda self: self.world.room.consumers_by_engine)
+    @precondition(lambda self: self.harness.room.consumers_by_engine)
     @rule(at=st.integers(0, 5), profile=st.sampled_from(["low", "high", "none"]), again=st.booleans())
     def node_reports_profile(self, at: int, profile: Any, again: bool) -> None:
-        engines = list(self.world.room.consumers_by_engine)
+        engines = list(self.harness.room.consumers_by_engine)
         self.events += not again
-        self.world.event(media.ProfileChanged(engines[at % len(engines)], profile), n=self.events)
+        self.harness.event(media.ProfileChanged(engines[at % len(engines)], profile), n=self.events)
         self.look()
 
-    @precondition(lambda self: self.world.room.meta.placement)
+    @precondition(lambda self: self.harness.room.meta.placement)
     @rule()
     def engine_dies(self) -> None:
         self.events += 1
         self.engine.die()
-        self.world.event(media.RouterClosed(self.world.room.router.id, "died"), n=self.events)
+        self.harness.event(media.RouterClosed(self.harness.room.router.id, "died"), n=self.events)
         self.look()
 
     @rule(there=st.booleans())
     def nodes_come_and_go(self, there: bool) -> None:
-        self.world.node = NODE if there else None
+        self.harness.node = NODE if there else None
 
     # --- what workers do --------------------------------------------------------------------------------------
 
     @rule()
     def begins_commit(self) -> None:
-        self.world.take()
+        self.harness.take()
 
-    @precondition(lambda self: self.world.pending)
+    @precondition(lambda self: self.harness.pending)
     @rule()
     def commits(self) -> None:
-        self.world.store()
+        self.harness.store()
         self._finish()
 
     def _finish(self) -> None:
-        pending = self.world.pending
+        pending = self.harness.pending
         assert pending is not None
-        self.world.finish()
+        self.harness.finish()
         for session, n_in, n_out in pending[0].applied:
             self.applied(bus.Applied(session.connection, session.id, n_in, n_out))
         self.look()
 
-    @precondition(lambda self: self.world.pending)
+    @precondition(lambda self: self.harness.pending)
     @rule()
     def dies_after_commit(self) -> None:
-        self.world.store()
+        self.harness.store()
         self.dies()
 
     @rule()
     def dies(self) -> None:
         self.look()
-        known = known_engines(self.world)
-        self.world.crash()
-        self.world.act(lambda executor: executor.announce())
+        known = known_engines(self.harness)
+        self.harness.crash()
+        self.harness.act(lambda executor: executor.announce())
         self.engine.forget(known)
         self.look()
 
@@ -345,7 +336,7 @@ class Network(RuleBasedStateMachine):
 
     @invariant()
     def nothing_hangs_in_the_air(self) -> None:
-        room = self.world.room
+        room = self.harness.room
         for peer in room.peers.values():
             assert room.session_of[peer.name] is peer.session
             assert room.sessions[peer.session.id] is peer.session
@@ -363,38 +354,38 @@ class Network(RuleBasedStateMachine):
 
     def run_dry(self) -> None:
         """All that is under way arrives, is answered and committed."""
-        while self.wire or self.world.asked or self.world.pending or self.world.executor.changed:
+        while self.wire or self.harness.asked or self.harness.pending or self.harness.executor.changed:
             if self.wire:
                 self._deliver(0)
-            elif self.world.asked:
+            elif self.harness.asked:
                 self.node_answers(0, 1)
             else:
-                if self.world.pending is None:
-                    self.world.take()
+                if self.harness.pending is None:
+                    self.harness.take()
                 self.commits()
 
     def teardown(self) -> None:
         """Everything gets through in the end: then all is answered, and nothing is left."""
         for it in (*self.replaced, *self.clients.values()):
             self.send(it, it.disconnect_item())
-        self.world.node = NODE
+        self.harness.node = NODE
         for _ in range(50):
             if not any(self.kept.values()):
                 break
             self.wire = [(it, item) for it in self.everybody for item in self.kept[it.session]]
             self.run_dry()
         assert not any(self.kept.values()), "something never got through"
-        for job in self.world.executor.take_finished():
-            self.world.done(job)
-        assert not self.world.jobs
+        for job in self.harness.executor.take_finished():
+            self.harness.done(job)
+        assert not self.harness.jobs
         self.check_outputs()
-        assert self.world.room.empty
-        assert set(self.world.fields) <= {"meta"}
+        assert self.harness.room.empty
+        assert set(self.harness.fields) <= {"meta"}
         assert not self.engine.living_on, "forgotten on the media node"
 
     def check_outputs(self) -> None:
         for it in self.everybody:
-            sent = self.world.stream.get(it.session, [])
+            sent = self.harness.stream.get(it.session, [])
             assert [one.out for one in sent] == list(range(1, len(sent) + 1))
             answers = Counter(frame["id"] for frame in it.frames if frame.get("response"))
             assert set(answers.values()) <= {1}, "answered twice"
@@ -410,9 +401,9 @@ def number(item: bus.SessionItem) -> int:
     return 0 if isinstance(item, bus.Connect) else item.n
 
 
-def known_engines(world: World) -> set[str]:
+def known_engines(harness: RoomHarness) -> set[str]:
     """Engine ids of all that is stored."""
-    room = world.reloaded()
+    room = harness.reloaded()
     known = {room.router.id} if room.meta.placement else set()
     for peer in room.peers.values():
         known |= {transport.engine for transport in peer.transports.values()}

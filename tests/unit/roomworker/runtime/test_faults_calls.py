@@ -10,7 +10,9 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from roomworker.core.room import Changes
 from shared.protocol import actions, bus, client
-from tests.unit.roomworker.kit import CAPABILITIES, GATEWAY, NODE, OPUS, VP8, Json
+from tests.unit.roomworker.harness_client import GATEWAY
+from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, VP8, Json
+from tests.unit.roomworker.room_harness import NODE
 from tests.unit.roomworker.runtime.test_faults import APP_DATA, PEERS, Network
 
 AGAIN = {"encodings": [{"ssrc": 7}]}
@@ -47,7 +49,7 @@ class CalledNetwork(Network):
 
     def stored(self, changes: Changes) -> None:
         super().stored(changes)
-        memory, reloaded = self.world.room, self.world.reloaded()
+        memory, reloaded = self.harness.room, self.harness.reloaded()
         if not memory.changed:
             assert reloaded.limits == memory.limits
             assert reloaded.rtp_capabilities == memory.rtp_capabilities
@@ -56,26 +58,26 @@ class CalledNetwork(Network):
 
     def look(self) -> None:
         super().look()
-        for gateway, answer in self.world.answers:
+        for gateway, answer in self.harness.answers:
             assert gateway == GATEWAY
             call = self.calls[answer.n - 1]
             if answer.code == 200 and not isinstance(actions.decode(call.action), actions.READ_ACTIONS):
-                assert self.world.answered[call.key].body == answer.body, "answered before it was committed"
+                assert self.harness.answered[call.key].body == answer.body, "answered before it was committed"
                 before = self.answers.get(answer.n, answer)
                 assert before == answer or before.code != 200, "answered otherwise than before"
             assert answer.code != 500
             self.answers[answer.n] = answer
-        self.world.answers.clear()
+        self.harness.answers.clear()
 
     # --- what the application's server does -------------------------------------------------------------------
 
     def calls_for(self, do: Json) -> None:
         n = len(self.calls) + 1
-        call = bus.Call(self.world.name, f"key{n}", GATEWAY, n, json.dumps(do).encode())
+        call = bus.Call(self.harness.name, f"key{n}", GATEWAY, n, json.dumps(do).encode())
         self.calls.append(call)
         self.calls_on_wire.append(call)
 
-    @precondition(lambda self: self.world.room.sources)
+    @precondition(lambda self: self.harness.room.sources)
     @rule(do=OBJECTS, at=st.integers(0, 7), more=APP_DATA)
     def calls_about_object(self, do: Json, at: int, more: Json) -> None:
         peer, id_ = self.one_of(do["do"], at)
@@ -83,12 +85,12 @@ class CalledNetwork(Network):
 
     def one_of(self, method: str, at: int) -> tuple[str, int]:
         """A transport, producer or consumer that is there: its peer and id."""
-        peers = self.world.room.peers.values()
+        peers = self.harness.room.peers.values()
         there = [(peer.name, id_) for peer in peers for id_ in peer.transports]
         if "Producer" in method:
             there = [(peer.name, id_) for peer in peers for id_ in peer.producers]
         elif "Transport" not in method and "Bitrate" not in method:
-            there = [(peer.name, id_) for peer in peers for id_ in self.world.room.sources]
+            there = [(peer.name, id_) for peer in peers for id_ in self.harness.room.sources]
         return there[at % len(there)]
 
     @rule(
@@ -114,7 +116,7 @@ class CalledNetwork(Network):
         self.said += 1
         self.calls_for({"do": "sendMessage", "data": self.said, **to})
 
-    @precondition(lambda self: not self.world.room.sources)
+    @precondition(lambda self: not self.harness.room.sources)
     @rule()
     def a_call_again(self) -> None:
         self.a_call()
@@ -135,20 +137,20 @@ class CalledNetwork(Network):
     def joins_as_spy(self, peer: str) -> None:
         self.requests(peer, "join", peerName=peer, rtpCapabilities=CAPABILITIES, spy=True)
 
-    @precondition(lambda self: self.world.room.sources)
+    @precondition(lambda self: self.harness.room.sources)
     @rule(at=st.integers(0, 7), parameters=PARAMETERS)
     def updates_producer(self, at: int, parameters: tuple[Json, Json]) -> None:
         peer, id_ = self.one_of("updateProducer", at)
-        is_video = self.world.room.peers[peer].producers[id_].kind == "video"
+        is_video = self.harness.room.peers[peer].producers[id_].kind == "video"
         self.notifies(peer, "updateProducer", id=id_, rtpParameters=parameters[is_video])
 
-    @precondition(lambda self: self.world.room.sources)
+    @precondition(lambda self: self.harness.room.sources)
     @rule(at=st.integers(0, 7), what=st.sampled_from(["Transport", "Producer", "Consumer"]), enable=st.booleans())
     def wants_stats(self, at: int, what: str, enable: bool) -> None:
         peer, id_ = self.one_of(what, at)
         self.notifies(peer, f"{'enable' if enable else 'disable'}{what}Stats", id=id_)
 
-    @precondition(lambda self: self.world.room.sources)
+    @precondition(lambda self: self.harness.room.sources)
     @rule(at=st.integers(0, 7))
     def restarts_one(self, at: int) -> None:
         peer, id_ = self.one_of("Transport", at)
@@ -159,7 +161,7 @@ class CalledNetwork(Network):
     @precondition(lambda self: self.calls_on_wire)
     @rule(at=st.integers(0, 5))
     def delivers_call(self, at: int) -> None:
-        self.world.receive(self.calls_on_wire.pop(at % len(self.calls_on_wire)))
+        self.harness.receive(self.calls_on_wire.pop(at % len(self.calls_on_wire)))
         self.look()
 
     @precondition(lambda self: self.calls_on_wire)
@@ -172,24 +174,24 @@ class CalledNetwork(Network):
     def repeats_call(self, at: int) -> None:
         self.calls_on_wire.append(self.calls[-1 - at % len(self.calls)])
 
-    @precondition(lambda self: self.world.pending is None and not self.world.executor.changed)
+    @precondition(lambda self: self.harness.pending is None and not self.harness.executor.changed)
     @rule()
     def settles(self) -> None:
         """What needs no commit is answered."""
-        self.world.commit()
+        self.harness.commit()
         self.look()
 
     @rule(seconds=st.integers(1, 3))
     def ticks(self, seconds: int) -> None:
         self.now += seconds
-        self.world.tick(self.now)
+        self.harness.tick(self.now)
         self.look()
 
     # --- what must be -----------------------------------------------------------------------------------------
 
     @invariant()
     def the_media_node_has_what_the_room_has(self) -> None:
-        for peer in self.world.room.peers.values():
+        for peer in self.harness.room.peers.values():
             objects: list[Any] = [*peer.transports.values(), *peer.producers.values(), *peer.consumers.values()]
             assert not self.engine.closed & {it.engine for it in objects}
             assert not (peer.data.spy and peer.producers)
@@ -202,7 +204,7 @@ class CalledNetwork(Network):
 
     def teardown(self) -> None:
         """In the end every call is answered."""
-        self.world.node = NODE
+        self.harness.node = NODE
         self.calls_on_wire = [call for call in self.calls if call.n not in self.answers]
         self.run_dry()
         self.calls_for({"do": "closeRoom"})

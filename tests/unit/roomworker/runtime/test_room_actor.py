@@ -11,7 +11,9 @@ from roomworker.runtime.session_queue import Job
 from roomworker.storage.store import Stored
 from shared.protocol import bus, client
 from tests.unit.roomworker.fake_worker import FakeWorker, Shelf
-from tests.unit.roomworker.kit import CAPABILITIES, Client, World
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import CAPABILITIES
+from tests.unit.roomworker.room_harness import RoomHarness
 
 
 class Line:
@@ -20,7 +22,7 @@ class Line:
     def __init__(self, worker: FakeWorker, actor: RoomActor, peer: str = "alice", n: int = 1) -> None:
         self.worker = worker
         self.actor = actor
-        self.client = Client(World("room"), peer, f"gateway.{n}", n)
+        self.client = Client(RoomHarness("room"), peer, f"gateway.{n}", n)
         self.done: list[bus.SessionItem] = []
 
     def put(self, item: bus.SessionItem, actor: RoomActor | None = None) -> bus.SessionItem:

@@ -1,50 +1,26 @@
-"""A room without Redis, broker and media node: bus items in, decoded frames out, faults at will.
+"""A room without Redis, broker and media node: bus items in, decoded frames out, faults when the test wants them.
 
-`World` stands for everything around a `Executor`: it stores what is committed, keeps the committed messages as the
-stream does, answers media requests when and how the test says, and can crash and load the room again.
+`RoomHarness` stands for everything around an `Executor`: it stores what is committed, keeps the committed messages as
+the stream does, answers media requests when and how the test says, and can crash and load the room again.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from roomworker.core.limits import Limits
 from roomworker.core.room import Answered, Changes, Reply, Room
-from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES
 from roomworker.core.sessions import Gone
-from roomworker.counters import Counts
+from roomworker.counters import Counters
 from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.session_queue import Defect, Identity, Job, RoomItem
 from roomworker.storage.loader import load
-from shared.protocol import bus, client, media
+from shared.protocol import bus, media
 from shared.protocol.rtp import DtlsParameters, Fingerprint, IceCandidate, IceParameters
-
-Json = dict[str, Any]
-
-CAPABILITIES: Json = msgspec.to_builtins(DEFAULT_ROOM_CAPABILITIES)
-AUDIO_ONLY: Json = {
-    "codecs": [codec for codec in CAPABILITIES["codecs"] if codec["kind"] == "audio"],
-    "headerExtensions": [],
-}
-NO_CODECS: Json = {"codecs": [], "headerExtensions": []}
-DTLS: Json = {"fingerprints": [{"algorithm": "sha-256", "value": "AA:BB"}], "role": "client"}
-
-OPUS: Json = {
-    "codecs": [{"name": "opus", "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": 2}],
-    "encodings": [{"ssrc": 1111}],
-    "rtcp": {"cname": "a-cname"},
-}
-VP8: Json = {
-    "codecs": [{"name": "VP8", "mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000}],
-    "encodings": [{"ssrc": 2001, "profile": "high"}, {"ssrc": 2002, "profile": "low"}],
-    "rtcp": {"cname": "a-cname"},
-}
+from tests.unit.roomworker.harness_client import GATEWAY, Client, Sent
+from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, Json
 
 NODE = "node"
-GATEWAY = "gateway"
 
 
 def result_of(request: media.AnyRequest) -> media.AnyResult:
@@ -77,21 +53,7 @@ class Asked:
     on_result: OnResult
 
 
-@dataclass
-class Sent:
-    """One output of a session, as the stream keeps it."""
-
-    out: int
-    body: bytes
-    close: int
-
-    @property
-    def frame(self) -> Json:
-        frame: Json = json.loads(self.body)
-        return frame
-
-
-class World:
+class RoomHarness:
     """Implements `roomworker.runtime.executor.Shell`.
 
     With `prompt` everything happens at once: media requests succeed, changes are committed. Without, the test says
@@ -112,7 +74,7 @@ class World:
         self.answers: list[tuple[str, bus.CallAnswer]] = []
         self.links: list[tuple[str, bus.Link]] = []
         self.limits = Limits()
-        self.counts = Counts()
+        self.counters = Counters()
         self.n = 0
         self.stream: dict[str, list[Sent]] = {}
         self.pending: tuple[Changes, list[Job]] | None = None
@@ -164,7 +126,7 @@ class World:
         return it
 
     def joined_slowly(self, peer: str) -> "Client":
-        """Joined and committed, in a world that is not prompt."""
+        """Joined and committed, in a harness that is not prompt."""
         it = self.connected(peer)
         it.request("join", peerName=peer, rtpCapabilities=CAPABILITIES)
         self.commit()
@@ -318,174 +280,3 @@ class World:
 
     def reloaded(self) -> Room:
         return load(self.name, 0, "incarnation", self.n, self.fields, self.gone, self.answered, self.limits)
-
-
-@dataclass(eq=False)
-class Client:
-    """A client behind a gateway that numbers and publishes its frames."""
-
-    world: World
-    peer: str
-    session: str
-    connection: int
-    accepted: int = 0
-    gateway: str = GATEWAY
-    n: int = 0
-    ids: int = 0
-    items: list[bus.SessionItem] = field(default_factory=list)
-    token: str = ""
-
-    def __post_init__(self) -> None:
-        self.accepted = self.accepted or self.connection
-
-    # --- frames and items -------------------------------------------------------------------------------------
-
-    def connect_item(self) -> bus.Connect:
-        item = bus.Connect(self.world.name, self.session, self.connection, self.peer, self.accepted, self.token)
-        self.items.append(item)
-        return item
-
-    def input(self, method: str, id_: int | None, data: bytes) -> bus.Input:
-        self.n += 1
-        item = bus.Input(self.world.name, self.session, self.connection, self.n, method, id_, data)
-        self.items.append(item)
-        return item
-
-    def request_item(self, method: str, **data: Any) -> bus.Input:
-        self.ids += 1
-        body = json.dumps({"method": method, **data}).encode()
-        return self.input(client.REQUEST, self.ids, body)
-
-    def notification_item(self, method: str, **data: Any) -> bus.Input:
-        body = json.dumps({"method": method, "notification": True, **data}).encode()
-        return self.input(client.NOTIFICATION, None, body)
-
-    def disconnect_item(self) -> bus.Disconnect:
-        self.n += 1
-        item = bus.Disconnect(self.world.name, self.session, self.connection, self.n)
-        self.items.append(item)
-        return item
-
-    # --- when -------------------------------------------------------------------------------------------------
-
-    def connect(self) -> None:
-        self.world.receive(self.connect_item(), self.gateway)
-
-    def disconnect(self) -> None:
-        self.world.receive(self.disconnect_item(), self.gateway)
-
-    def request(self, method: str, **data: Any) -> int:
-        """Sends a request; its id."""
-        item = self.request_item(method, **data)
-        self.world.receive(item, self.gateway)
-        assert item.id is not None
-        return item.id
-
-    def ask(self, method: str, **data: Any) -> Json:
-        """Sends a request; its answer."""
-        answer = self.answer(self.request(method, **data))
-        assert answer is not None
-        return answer
-
-    def notify(self, method: str, **data: Any) -> None:
-        self.world.receive(self.notification_item(method, **data), self.gateway)
-
-    def notify_asking(self, method: str, **data: Any) -> Json:
-        """Sends a notification as a request, as older clients do; its answer."""
-        self.ids += 1
-        body = json.dumps({"method": method, "notification": True, **data}).encode()
-        item = self.input(client.NOTIFICATION, self.ids, body)
-        self.world.receive(item, self.gateway)
-        answer = self.answer(self.ids)
-        assert answer is not None
-        return answer
-
-    def produce(self, id_: int = 10, kind: str = "audio", **more: Any) -> int:
-        """Sends a stream over transport 1; the id of its consumers."""
-        parameters = OPUS if kind == "audio" else VP8
-        message = {"id": id_, "kind": kind, "transportId": 1, "rtpParameters": parameters, **more}
-        answer = self.ask("createProducer", **message)
-        assert answer["ok"], answer
-        return self.world.room.peers[self.peer].producers[id_].number
-
-    def enable(self, consumer: int, **more: Any) -> Json:
-        return self.ask("enableConsumer", id=consumer, transportId=2, **more)
-
-    # --- then -------------------------------------------------------------------------------------------------
-
-    @property
-    def sent(self) -> list[Sent]:
-        return self.world.stream.get(self.session, [])
-
-    @property
-    def frames(self) -> list[Json]:
-        return [sent.frame for sent in self.sent if not sent.close]
-
-    @property
-    def closed(self) -> int | None:
-        """The close code the socket was closed with."""
-        codes = [sent.close for sent in self.sent if sent.close]
-        return codes[-1] if codes else None
-
-    def answers(self, id_: int) -> list[Json]:
-        return [frame for frame in self.frames if frame.get("response") and frame["id"] == id_]
-
-    def answer(self, id_: int) -> Json | None:
-        answers = self.answers(id_)
-        assert len(answers) <= 1, "answered twice"
-        return answers[0] if answers else None
-
-    @property
-    def notifications(self) -> list[Json]:
-        return [frame["data"] for frame in self.frames if frame.get("notification")]
-
-    @property
-    def methods(self) -> list[str]:
-        return [notification["method"] for notification in self.notifications]
-
-    def told(self, method: str) -> list[Json]:
-        """The notifications of that method, without what all of them have."""
-        return [
-            {key: value for key, value in data.items() if key not in ("method", "target", "notification")}
-            for data in self.notifications
-            if data["method"] == method
-        ]
-
-    def hush(self) -> None:
-        """Forgets what was sent so far."""
-        self.sent.clear()
-
-
-def snapshot(room: Room) -> dict[str, Any]:
-    """Everything a room knows, by the names of its records, and its derived indexes."""
-    encode = msgspec.json.encode
-    records: dict[str, Any] = {"meta": encode(room.meta)}
-    for session in room.sessions.values():
-        records[session.field] = encode(session)
-    for peer in room.peers.values():
-        records[peer.field] = encode(peer.data)
-        for kind, objects in _objects(peer):
-            for id_, record in objects.items():
-                records[f"{kind}|{id_}|{peer.name}"] = encode(record)
-    return records
-
-
-def indexes(room: Room) -> dict[str, Any]:
-    """What is derived from the records, in comparable form."""
-    return {
-        "peers": list(room.peers),
-        "session_of": {name: session.id for name, session in room.session_of.items()},
-        "sessions": sorted(room.sessions),
-        "sources": {number: (peer.name, source.id) for number, (peer, source) in room.sources.items()},
-        "engines": {engine: (peer.name, fed.id) for engine, (peer, fed) in room.consumers_by_engine.items()},
-        "gone": room.gone,
-        "n": room.n,
-    }
-
-
-def _objects(peer: Any) -> Iterable[tuple[str, Mapping[int, Any]]]:
-    return (("transport", peer.transports), ("producer", peer.producers), ("consumer", peer.consumers))
-
-
-def error_of(answer: Json) -> tuple[int, str]:
-    return answer["errorCode"], answer["errorReason"]
