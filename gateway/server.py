@@ -65,7 +65,7 @@ class Gateway:
         except BaseException:
             await self.close()
             raise
-        self._log.info("listening", gateway=self.id, host=self.settings.host, port=self.port)
+        self._log.info("gateway.listening", gateway=self.id, host=self.settings.host, port=self.port)
 
     async def _start(self) -> None:
         site = Site(page_folder(self.settings.page), self.trouble)

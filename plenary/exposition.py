@@ -80,10 +80,17 @@ class Exposition(Collector):
             why = os.strerror(failed.errno) if failed.errno and failed.errno > 0 else failed.strerror
             raise CannotStart(
                 f"cannot serve metrics at {host}:{port}: {why}. Another port is given by "
-                "--metrics-port (PLENARY_METRICS_PORT; 0: no metrics), an address of this machine by --metrics-host"
+                "--metrics-port (PLENARY_METRICS_PORT; 0: a free one), an address of this machine by --metrics-host"
             ) from None
         self.process.start()
-        logger.info("metrics", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
+        logger.info("metrics.listening", host=host, port=self.port)
+
+    @property
+    def port(self) -> int:
+        """The port listened on, also when the settings left it open."""
+        assert self._runner is not None
+        port: int = self._runner.addresses[0][1]
+        return port
 
     async def close(self) -> None:
         self.process.stop()
@@ -115,7 +122,7 @@ async def exposition(settings: Common, *roles: str) -> AsyncIterator[Exposition]
     """For a process with these roles, from before they start until they have ended. Raises `CannotStart`."""
     shown = Exposition(settings.partitions)
     shown.troubles.update({role: lambda: "starting" for role in roles})
-    if settings.metrics_port:
+    if settings.metrics_port is not None:
         await shown.listen(settings.metrics_host, settings.metrics_port)
     try:
         yield shown

@@ -54,7 +54,7 @@ def _panel(field: str) -> str:
 
 def _option(field: str, info: FieldInfo) -> Any:
     choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
-    default = "" if info.default == "" else f" Default: {info.default}."
+    default = "" if info.default in ("", None) else f" Default: {info.default}."
     option = typer.Option(
         name(field),
         help=f"{info.description}{default}",
@@ -62,7 +62,7 @@ def _option(field: str, info: FieldInfo) -> Any:
         metavar="|".join(choices) or None,
         rich_help_panel=_panel(field),
     )
-    typed: Any = info.annotation if info.annotation in (int, float) else str
+    typed: Any = next((kind for kind in (int, float) if info.annotation in (kind, kind | None)), str)
     return Annotated[typed | None, option]
 
 

@@ -8,7 +8,7 @@ import ipaddress
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -42,7 +42,12 @@ def _address_or_none(text: str) -> str:
     return text and _address(text)
 
 
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
+OptionalPort: TypeAlias = Annotated[Port | None, BeforeValidator(_none_if_empty)]
 RedisUrl: TypeAlias = Annotated[str, _url("redis", "rediss", "unix", example="redis://HOST:6379/0")]
 AmqpUrl: TypeAlias = Annotated[str, _url("amqp", "amqps", example="amqp://USER:PASSWORD@HOST:5672/")]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
@@ -60,7 +65,9 @@ class Common(BaseSettings):
     partitions: int = Field(32, ge=1, le=1024, description="Partitions of rooms; fixed once a cluster runs.")
     queue_type: Literal["classic", "quorum"] = Field("classic", description="Kind of the partition queues.")
     name: str = Field("", description="This process's name in logs and status; by default role, host and pid.")
-    metrics_port: Port = Field(0, description="Port of metrics and health checks; 0: none.")
+    metrics_port: OptionalPort = Field(
+        None, description="Port of metrics and health checks; by default none, 0 picks a free one."
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of metrics and health checks: an internal one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json.")

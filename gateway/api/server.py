@@ -63,7 +63,7 @@ class Api:
         await self.watch.look(time.monotonic())
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.api_host, self._settings.api_port).start()
-        self._log.info("server API", host=self._settings.api_host, port=self.port)
+        self._log.info("api.listening", host=self._settings.api_host, port=self.port)
 
     @property
     def port(self) -> int:

@@ -7,7 +7,6 @@ import aiohttp
 import pytest
 from prometheus_client import Metric
 
-from devtools.servers import free_port
 from plenary.exposition import Exposition, exposition
 from plenary.process import CannotStart
 from shared.broker import Broker
@@ -36,14 +35,14 @@ class Role:
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
+async def shown() -> AsyncIterator[Exposition]:
+    async with exposition(Common(metrics_port=0), "worker") as shown:
+        yield shown
 
 
 @pytest.fixture
-async def shown(port: int) -> AsyncIterator[Exposition]:
-    async with exposition(Common(metrics_port=port), "worker") as shown:
-        yield shown
+def port(shown: Exposition) -> int:
+    return shown.port
 
 
 @pytest.fixture
