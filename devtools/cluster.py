@@ -10,15 +10,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import redis
 
-from devtools.servers import free_port
-
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""Seconds for a process to start or to end, however busy the machine is."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,16 +26,18 @@ class Role:
     """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API, `metrics_url` of
     any role's metrics, where the cluster has them.
 
-    `program` is another module that takes the same arguments.
+    The process chooses its ports (each is given as 0) and logs them, see `listening`. `program` is another module
+    that takes the same arguments.
     """
 
-    def __init__(self, name: str, arguments: list[str], logs: Path, url: str = "", program: str = "plenary") -> None:
+    def __init__(self, name: str, arguments: list[str], logs: Path, program: str = "plenary") -> None:
         self.name = name
-        self.url = url
+        self.url = ""
         self.api_url = ""
         self.metrics_url = ""
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
+            self._log_before = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", program, *arguments], cwd=ROOT, stdout=log, stderr=log, env=_environment()
             )
@@ -51,6 +53,21 @@ class Role:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-4000:]
+
+    def listening(self, what: Literal["gateway", "api", "metrics"]) -> str:
+        """The http address of this part, once the process has logged that it listens there; "" before."""
+        for line in self.log.read_bytes()[self._log_before :].splitlines():
+            if b".listening" in line:
+                with suppress(json.JSONDecodeError):  # a line of which there is only a part yet
+                    entry = json.loads(line)
+                    if entry["event"] == f"{what}.listening":
+                        return f"http://127.0.0.1:{entry['port']}"
+        return ""
+
+    def until_listening(self, what: Literal["gateway", "api", "metrics"]) -> str:
+        """Waits for the address. Raises AssertionError with the last log lines if there will be none."""
+        wait_until(lambda: bool(self.listening(what)), self)
+        return self.listening(what)
 
     def kill(self) -> None:
         self.process.kill()
@@ -129,32 +146,31 @@ class Cluster:
             print(self.said())
             self.stop()
 
-    def gateway(self, name: str, port: int = 0) -> Role:
-        address = ["--host", "127.0.0.1", "--port", str(port or free_port())]
-        api = ["--api-key", self._api_key, "--api-port", str(free_port())] if self._api_key else []
-        role = self._start("gateway", name, [*address, *api, *self._gateway_options])
-        role.api_url = f"http://127.0.0.1:{api[-1]}" if api else ""
+    def gateway(self, name: str) -> Role:
+        api = ["--api-key", self._api_key, "--api-port", "0"] if self._api_key else []
+        options = ["--host", "127.0.0.1", "--port", "0", *api, *self._gateway_options]
+        role = self._start("gateway", name, options)
+        role.url = role.until_listening("gateway")
+        role.api_url = role.until_listening("api") if api else ""
+        wait_until(lambda: ready(role.url), role)
         return role
 
     def roomworker(self, name: str) -> Role:
-        return self._start("roomworker", name, [*self._worker_options])
+        role = self._start("roomworker", name, [*self._worker_options], self._worker_program)
+        wait_until(lambda: self.registered("plenary:workers", name), role)
+        return role
 
     def medianode(self, name: str, engine: str = "mediasoup") -> Role:
         address = ["--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
-        return self._start("medianode", name, ["--engine", engine, "--engines", "1", *address])
+        role = self._start("medianode", name, ["--engine", engine, "--engines", "1", *address])
+        wait_until(lambda: self.registered("plenary:nodes", name), role)
+        return role
 
-    def _start(self, kind: str, name: str, options: list[str]) -> Role:
-        url = f"http://127.0.0.1:{options[options.index('--port') + 1]}" if kind == "gateway" else ""
-        program = self._worker_program if kind == "roomworker" else "plenary"
-        metrics = ["--metrics-port", str(free_port())] if self._metrics else []
-        role = Role(name, [kind, "--name", name, *self._servers, *options, *metrics], self._logs, url, program)
-        role.metrics_url = f"http://127.0.0.1:{metrics[-1]}" if metrics else ""
+    def _start(self, kind: str, name: str, options: list[str], program: str = "plenary") -> Role:
+        metrics = ["--metrics-port", "0"] if self._metrics else []
+        role = Role(name, [kind, "--name", name, *self._servers, *options, *metrics], self._logs, program)
         self.roles[name] = role
-        if url:
-            wait_until(lambda: ready(url), role)
-        else:
-            registry = {"roomworker": "plenary:workers", "medianode": "plenary:nodes"}[kind]
-            wait_until(lambda: self.registered(registry, name), role)
+        role.metrics_url = role.until_listening("metrics") if metrics else ""
         return role
 
     def registered(self, registry: str, name: str) -> bool:
@@ -223,10 +239,10 @@ def wait_until(condition: Callable[[], bool], role: Role) -> None:
 @contextmanager
 def all_in_one(logs: Path, *options: str) -> Iterator[Role]:
     """`plenary run` on memory."""
-    port = free_port()
-    address = ["--host", "127.0.0.1", "--port", str(port), "--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
-    role = Role("run", ["run", *address, "--engines", "1", *options], logs, f"http://127.0.0.1:{port}")
+    address = ["--host", "127.0.0.1", "--port", "0", "--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
+    role = Role("run", ["run", *address, "--engines", "1", *options], logs)
     try:
+        role.url = role.until_listening("gateway")
         wait_until(lambda: ready(role.url), role)
         yield role
     finally:

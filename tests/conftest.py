@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from devtools import servers
+from devtools import probes, servers
+from devtools.starting import Unavailable
 
 
 def _running(make: Callable[[], servers.Server]) -> Iterator[servers.Server]:
     try:
         server = make()
-    except servers.Unavailable as why:
+    except Unavailable as why:
         pytest.skip(str(why))
     try:
         server.start()
@@ -34,14 +35,14 @@ def rabbitmq_server() -> Iterator[servers.Server]:
 @pytest.fixture
 def redis_url(redis_server: servers.Server) -> str:
     """An empty Redis database."""
-    servers.empty_redis(redis_server.url)
+    probes.empty_redis(redis_server.url)
     return redis_server.url
 
 
 @pytest.fixture
 def amqp_url(rabbitmq_server: servers.Server) -> str:
     """A RabbitMQ without partition queues of an earlier test, whatever their type was."""
-    servers.empty_rabbitmq(rabbitmq_server.url)
+    probes.empty_rabbitmq(rabbitmq_server.url)
     return rabbitmq_server.url
 
 
@@ -56,10 +57,10 @@ def _killable(server: servers.Server, answers: Callable[[str], bool]) -> Iterato
 @pytest.fixture
 def killable_redis(redis_server: servers.Server, redis_url: str) -> Iterator[servers.Server]:
     """A clean Redis that the test may kill, pause and restart; it runs again afterwards."""
-    yield from _killable(redis_server, servers.redis_answers)
+    yield from _killable(redis_server, probes.redis_answers)
 
 
 @pytest.fixture
 def killable_rabbitmq(rabbitmq_server: servers.Server, amqp_url: str) -> Iterator[servers.Server]:
     """A clean RabbitMQ that the test may kill, pause and restart; it runs again afterwards."""
-    yield from _killable(rabbitmq_server, servers.rabbitmq_answers)
+    yield from _killable(rabbitmq_server, probes.rabbitmq_answers)

@@ -19,7 +19,7 @@ import redis
 from benchmarks.compare.clients import LoadClient, ProtooClient, SocketIoClient
 from benchmarks.compare.processes import listening
 from devtools.cluster import Cluster
-from devtools.servers import REDIS_OPTIONS, STOP_WITHIN, RabbitmqProcess, RedisProcess
+from devtools.server_processes import REDIS_OPTIONS, STOP_WITHIN, RabbitmqProcess, RedisProcess
 from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES
 
 NODE_FOLDER: Final = Path(__file__).parent / "node"

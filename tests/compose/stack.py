@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import urllib.error
@@ -17,7 +18,8 @@ from typing import Any, Final, Literal, TypeAlias
 import redis
 
 from devtools.cluster import ROOT
-from devtools.servers import docker_has, free_port
+from devtools.containers import docker_has
+from devtools.starting import failure, on_free_ports, random_port
 from tests.fault.world import API_KEY
 
 Service: TypeAlias = Literal["haproxy", "gateway", "roomworker", "medianode", "rabbitmq", "redis"]
@@ -74,23 +76,13 @@ class Ended:
 
 
 class Stack:
+    """Its ports, and what depends on them, are known once `scale` has been called for the first time."""
+
     def __init__(self, folder: Path) -> None:
-        self.port, self.api_port, self.redis_port = free_port(), free_port(), free_port()
-        self.project = f"plenary-test-{self.port}"
-        media = free_port()
-        self._environment = _environment() | {
-            "COMPOSE_PROJECT_NAME": self.project,
-            "PLENARY_HTTP_PORT": str(self.port),
-            "PLENARY_HTTPS_PORT": str(free_port()),
-            "PLENARY_API_PORT": str(self.api_port),
-            "PLENARY_API_KEY": API_KEY,
-            "PLENARY_MEDIA_PORT": str(media),
-            "PLENARY_MEDIA_PORTS": f"{media}-{media + ENGINES - 1}",
-            "TEST_REDIS_PORT": str(self.redis_port),
-        }
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.redis = redis.Redis(port=self.redis_port, socket_timeout=5)
+        self._started = False
         self._endings = folder / "ended"
+
+    def _watch_endings(self) -> None:
         # As they happen: the engine remembers few events, and every look at somebody's health is one.
         with self._endings.open("wb") as endings:
             about = ["--filter", "event=die", "--filter", f"label=com.docker.compose.project={self.project}"]
@@ -123,9 +115,45 @@ class Stack:
     def scale(self, *, gateways: int, workers: int) -> None:
         """Starts what is not there yet and stops what is too many; returns when the latter has ended."""
         numbers = ["--scale", f"gateway={gateways}", "--scale", f"roomworker={workers}"]
+        if self._started:
+            self._up(*numbers)
+        else:
+            on_free_ports(lambda: self._start(*numbers))
+            self._started = True
+
+    def _start(self, *numbers: str) -> None:
+        self.project = f"plenary-test-{secrets.token_hex(4)}"
+        self._choose_ports()
+        self._watch_endings()
+        try:
+            self._up(*numbers)
+        except AssertionError as failed:
+            self._remove()
+            raise failure(str(failed)) from failed
+
+    def _up(self, *numbers: str) -> None:
         self.compose("up", "--detach", "--no-build", *numbers)
 
+    def _choose_ports(self) -> None:
+        self.port, self.api_port, redis_port, media = (random_port() for _ in range(4))
+        self._environment = _environment() | {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "PLENARY_HTTP_PORT": str(self.port),
+            "PLENARY_HTTPS_PORT": str(random_port()),
+            "PLENARY_API_PORT": str(self.api_port),
+            "PLENARY_API_KEY": API_KEY,
+            "PLENARY_MEDIA_PORT": str(media),
+            "PLENARY_MEDIA_PORTS": f"{media}-{media + ENGINES - 1}",
+            "TEST_REDIS_PORT": str(redis_port),
+        }
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.redis = redis.Redis(port=redis_port, socket_timeout=5)
+
     def down(self) -> None:
+        if self._started:
+            self._remove()
+
+    def _remove(self) -> None:
         self.redis.close()
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
         self._watch.terminate()

@@ -11,8 +11,8 @@ import orjson
 import redis
 from yarl import URL
 
-from devtools.cluster import PATIENCE, Role, ready, wait_until
-from devtools.servers import Server, free_port
+from devtools.cluster import PATIENCE, Role, address, ready, wait_until
+from devtools.servers import Server
 from tests.support.proxy import Proxy
 
 Kind: TypeAlias = Literal["gateway", "roomworker", "medianode"]
@@ -51,14 +51,12 @@ class Process:
         """A gateway's, as clients know it."""
         self._world = world
         self._lives = 0
-        self._port = 0
 
     async def start(self) -> None:
         for link in self.links.values():
             await link.start()
         if self.kind == "gateway":
-            self._port = free_port()
-            self.front = Proxy("127.0.0.1", self._port)
+            self.front = Proxy("127.0.0.1", 0)
             await self.front.start()
             self.url = f"ws://127.0.0.1:{self.front.port}"
         await self.revive()
@@ -67,11 +65,12 @@ class Process:
         """Another process in this place; returns when it serves."""
         self._lives += 1
         arguments = self._arguments(f"{self.name}_{self._lives}")
-        url = f"http://127.0.0.1:{self._port}" if self.kind == "gateway" else ""
-        self.role = Role(arguments[2], arguments, self._world.logs, url)
-        if self.kind == "gateway":
-            self.role.api_url = f"http://127.0.0.1:{arguments[arguments.index('--api-port') + 1]}"
+        self.role = Role(arguments[2], arguments, self._world.logs)
         self._world.roles.append(self.role)
+        if self.front is not None:
+            self.role.url = await asyncio.to_thread(self.role.until_listening, "gateway")
+            self.role.api_url = await asyncio.to_thread(self.role.until_listening, "api")
+            self.front.lead_to(*address(self.role))
         await asyncio.to_thread(wait_until, self._serves, self.role)
 
     def _arguments(self, life: str) -> list[str]:
@@ -82,8 +81,8 @@ class Process:
         common += ["--partitions", str(shape.partitions), "--queue-type", shape.queue_type]
         common += ["--grace-seconds", str(shape.grace)]
         if self.kind == "gateway":
-            api = ["--api-key", API_KEY, "--api-port", str(free_port())]
-            return [*common, "--host", "127.0.0.1", "--port", str(self._port), "--message-rate", "0", *api]
+            api = ["--api-key", API_KEY, "--api-port", "0"]
+            return [*common, "--host", "127.0.0.1", "--port", "0", "--message-rate", "0", *api]
         if self.kind == "medianode":
             addresses = ["--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
             return [*common, "--engine", "null", "--engines", "1", *addresses]
@@ -188,8 +187,8 @@ class World:
 
 
 def _proxy(url: str) -> Proxy:
-    address = URL(url)
-    return Proxy(str(address.host), address.port or 0)
+    target = URL(url)
+    return Proxy(str(target.host), target.port or 0)
 
 
 def _through(url: str, proxy: Proxy) -> str:

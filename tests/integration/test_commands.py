@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools import servers
 from devtools.cluster import PATIENCE, ROOT, Cluster
+from devtools.probes import amqp_connection
 
 pytestmark = pytest.mark.servers
 
@@ -47,7 +47,7 @@ def test_what_waits_and_what_was_set_aside_is_shown(cluster: Cluster, redis_url:
     cluster.roomworker("worker1").kill()
     letter = {"partition": 3, "reason": "its worker died 2 times", "item": '["input","salon","gw.1",1,7,"m",1,""]'}
     cluster.redis.xadd("plenary:dead", letter)
-    connection = servers.amqp_connection(amqp_url)
+    connection = amqp_connection(amqp_url)
     try:
         channel = connection.channel()
         channel.confirm_delivery()

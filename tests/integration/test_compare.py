@@ -10,7 +10,7 @@ from benchmarks.compare.floor import Floor
 from benchmarks.compare.load import Fleet, pace, saturate
 from benchmarks.compare.processes import cpu_seconds
 from benchmarks.compare.systems import NodeProcess, Plenary, Servers, SocketIo, System, Unavailable
-from devtools import servers as support
+from devtools.starting import Unavailable as NotInstalled
 
 pytestmark = pytest.mark.servers
 
@@ -26,7 +26,7 @@ def servers() -> Iterator[Servers]:
     try:
         with Servers() as started:
             yield started
-    except (support.Unavailable, FileNotFoundError) as why:
+    except (NotInstalled, FileNotFoundError) as why:
         pytest.skip(str(why))
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from devtools.cluster import ROOT, Cluster
-from devtools.servers import Server, empty_rabbitmq, empty_redis
+from devtools.probes import empty_rabbitmq, empty_redis
+from devtools.servers import Server
 from loadtest.client.session import Session
 from loadtest.generator import generator
 from loadtest.generator.generator import Generator

@@ -9,7 +9,7 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from redis.asyncio import Redis
 
-from devtools import servers
+from devtools.probes import amqp_connection
 from roomworker import worker as worker_module
 from roomworker.worker import RoomWorker
 from shared.cluster import registry
@@ -301,7 +301,7 @@ async def test_queues_are_empty_when_all_is_done(bench: Bench, request: pytest.F
     await worker.close()
 
     def counts() -> list[int]:
-        connection = servers.amqp_connection(request.getfixturevalue("amqp_url"))
+        connection = amqp_connection(request.getfixturevalue("amqp_url"))
         try:
             channel = connection.channel()
             declared = [channel.queue_declare(f"rooms.{p}", passive=True).method for p in range(PARTITIONS)]

@@ -1,0 +1,236 @@
+"""Redis and RabbitMQ as private processes, each with a folder, ports and a name of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from devtools.probes import rabbitmq_answers, redis_answers
+from devtools.starting import PortTaken, StartFailed, Unavailable, on_free_ports, random_port, wait_until
+
+STOP_WITHIN: Final = 20.0
+REDIS_OPTIONS: Final = (
+    *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction"),
+)
+RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")
+_LAST_OUTPUT: Final = 3000
+"""Characters of a failed server's output that are told."""
+
+
+class ServerProcess:
+    """A private server. Its port and `url` are known once it has started."""
+
+    killable = True
+
+    def __init__(self, name: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"plenary-{name}-"))
+        self.port = 0
+        self.url = ""
+        self._name = name
+        self._output = self.folder / "output"
+        self._output_before = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _choose_ports(self) -> None:
+        """Sets `port`, `url` and what else depends on them."""
+        raise NotImplementedError
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        on_free_ports(self._start_anew)
+
+    def _start_anew(self) -> None:
+        self._choose_ports()
+        self._launch()
+
+    def _launch(self) -> None:
+        """Raises `PortTaken` or `StartFailed` after having ended what was started."""
+        self._output_before = self._output.stat().st_size if self._output.exists() else 0
+        try:
+            process = self._process = self._spawn(self._command())
+            wait_until(
+                lambda: listens(process, self.port) and self._answers(),
+                self._last_output,
+                lambda: process.poll() is not None,
+            )
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        self._end(self._process, signal.SIGTERM)
+        self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        self._end(self._process, signal.SIGKILL)
+        self._process = None
+
+    def restart(self) -> None:
+        """Starts it again on the same port, which its users know."""
+        self.kill()
+        self._launch()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def ctl(self, *args: str) -> str:
+        raise Unavailable(f"{self._name} has no rabbitmqctl")
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, f"{self._name} does not run"
+        os.kill(self._process.pid, number)
+
+    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with self._output.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                env=self._environment(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _last_output(self) -> str:
+        """What the server has said since it was last launched."""
+        said = self._output.read_bytes()[self._output_before :]
+        return f"{self._name} said:\n{said.decode(errors='replace')[-_LAST_OUTPUT:]}"
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(number)
+        try:
+            process.wait(STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_WITHIN)
+
+
+def listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it is this process that has the port: another one's server would answer as well."""
+    try:
+        sockets = psutil.Process(process.pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(it.status == psutil.CONN_LISTEN and getattr(it.laddr, "port", 0) == port for it in sockets)
+
+
+class RedisProcess(ServerProcess):
+    def __init__(self) -> None:
+        super().__init__("redis")
+
+    def _choose_ports(self) -> None:
+        self.port = random_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        where = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder))
+        return ["redis-server", *where, *REDIS_OPTIONS]
+
+    def _answers(self) -> bool:
+        return redis_answers(self.url)
+
+
+class RabbitmqProcess(ServerProcess):
+    """A broker apart from any system-wide one: its own node name, ports, cookie and epmd."""
+
+    def __init__(self) -> None:
+        super().__init__("rabbitmq")
+        self._epmd_port = 0
+        self._dist_port = 0
+        self._epmd: subprocess.Popen[bytes] | None = None
+
+    def _choose_ports(self) -> None:
+        self.port, self._dist_port, self._epmd_port = random_port(), random_port(), random_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def _command(self) -> list[str]:
+        # The wrappers in /usr/sbin insist on user rabbitmq when run as root; the scripts beneath do not.
+        return [str(RABBITMQ_BIN / "rabbitmq-server")]
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            **os.environ,
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "RABBITMQ_NODENAME": f"plenary-{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            # Makes the script become the server instead of a parent of it, so that a signal reaches it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def _start_anew(self) -> None:
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text("disk_free_limit.absolute = 1MB\n")
+        self._choose_ports()
+        try:
+            self._start_epmd()
+            self._launch()
+        except BaseException:
+            self._stop_epmd()
+            raise
+
+    def _start_epmd(self) -> None:
+        command = ["epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port)]
+        epmd = self._epmd = self._spawn(command)
+        try:
+            wait_until(lambda: listens(epmd, self._epmd_port), self._last_output, lambda: epmd.poll() is not None)
+        except StartFailed as failed:  # epmd ends without a word if it cannot have its port
+            raise PortTaken(f"epmd at port {self._epmd_port}: {failed}") from None
+
+    def _stop_epmd(self) -> None:
+        self._end(self._epmd, signal.SIGTERM)
+        self._epmd = None
+
+    def stop(self) -> None:
+        self._end(self._process, signal.SIGTERM)
+        self._process = None
+        self._stop_epmd()
+        super().stop()
+
+    def ctl(self, *args: str) -> str:
+        done = subprocess.run(
+            [str(RABBITMQ_BIN / "rabbitmqctl"), "--quiet", *args],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=STOP_WITHIN,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr or done.stdout)
+        return done.stdout
+
+    def _answers(self) -> bool:
+        return rabbitmq_answers(self.url)
