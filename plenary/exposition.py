@@ -13,10 +13,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from plenary.process import CannotStart
+from plenary.process_metrics import ProcessMetrics, RedisLink
 from shared.broker import Broker
 from shared.settings import Common
 from shared.telemetry import log
-from shared.telemetry.metrics import Described, Metrics, ProcessMetrics, RedisLink, Trouble, gauge
+from shared.telemetry.metrics import Described, Metrics, Trouble, gauge
 
 SHUTDOWN_SECONDS: Final = 1.0
 

@@ -12,12 +12,12 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from plenary.process_metrics import RedisLink
 from plenary.redislink import open_redis
 from shared.broker import Broker
 from shared.broker.amqp import AmqpBroker, Mismatch
 from shared.settings import Common
 from shared.telemetry import log
-from shared.telemetry.metrics import RedisLink
 
 RETRY_EVERY = 2.0
 GC_THRESHOLDS = (5_000, 20, 100)

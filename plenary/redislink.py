@@ -7,7 +7,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.telemetry.metrics import RedisLink
+from plenary.process_metrics import RedisLink
 
 REDIS_TIMEOUT = 5.0
 

@@ -9,10 +9,11 @@ from prometheus_client import Metric
 
 from plenary.exposition import Exposition, exposition
 from plenary.process import CannotStart
+from plenary.process_metrics import RedisLink
 from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.settings import Common
-from shared.telemetry.metrics import Described, RedisLink, gauge
+from shared.telemetry.metrics import Described, gauge
 
 ANSWER = gauge("answer", "…")
 
