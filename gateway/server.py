@@ -70,7 +70,7 @@ class Gateway:
     async def _start(self) -> None:
         site = Site(page_folder(self.settings.page), self.trouble)
         context = tls(self.settings)
-        self._notify = await self._broker.subscribe_own(
+        self._notify = await self._broker.subscribe_exclusive(
             "notify",
             f"{self.id}.#",
             self._delivery.receive,

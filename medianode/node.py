@@ -1,7 +1,7 @@
 """The media node's shell: commands in, results and events out, a heartbeat beside.
 
 Commands arrive in batches and are carried out as they are listed, without a task each: the engines answer by
-callback. What a room worker should know leaves through a `Pipe` per address.
+callback. What a room worker should know leaves through a `Batcher` per address.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from medianode.object_registry import Counts as Load
 from medianode.object_registry import Objects
 from medianode.toolchain.install import ensure_engine
 from shared.broker import Broker, Subscription
-from shared.broker.batcher import Pipe
+from shared.broker.batcher import Batcher
 from shared.cluster.agreement import Epoch, process_id
 from shared.cluster.port import Cluster, Info
 from shared.cluster.registry import NODE_BEAT_EVERY, Membership
@@ -35,7 +35,7 @@ from shared.settings import NodeSettings
 from shared.telemetry import log
 
 # A room worker has given up on a command after this long (seconds).
-RESULT_PATIENCE = 5.0
+RESULT_TIMEOUT = 5.0
 FAREWELL = 2.0
 PIPE_LIMIT = 50_000
 RESULT_SIZE = 1024
@@ -85,8 +85,8 @@ class MediaNode:
         self._membership = Membership(cluster, "nodes", self.id, {})
         self._epoch = Epoch(cluster)
         self._pool = Pool(make, self.slots, on_event=self._event, up=self._objects.engine_up, down=self._engine_down)
-        self._results: dict[str, Pipe[Answer]] = {}
-        self._events: dict[int, Pipe[bytes]] = {}
+        self._results: dict[str, Batcher[Answer]] = {}
+        self._events: dict[int, Batcher[bytes]] = {}
         self._event_number = 0
         self._seen: set[media.EngineId] = set()
         """The routers that were here when Redis was last found not to be emptied."""
@@ -164,7 +164,7 @@ class MediaNode:
             deaths = await self._pool.start()
             async with asyncio.TaskGroup() as self._group:
                 keepers = [self._group.create_task(self._pool.keep(slot, death)) for slot, death in enumerate(deaths)]
-                self._subscription = await self._broker.subscribe_own(
+                self._subscription = await self._broker.subscribe_exclusive(
                     "media",
                     self.id,
                     self._received,
@@ -191,15 +191,15 @@ class MediaNode:
         for router in self._objects.routers():
             self._publish_event(router, media.RouterClosed(router.id, "the media node shuts down"))
         await self._pool.close()
-        pipes: list[Pipe[Any]] = [*self._results.values(), *self._events.values()]
+        batchers: list[Batcher[Any]] = [*self._results.values(), *self._events.values()]
         try:
             async with asyncio.timeout(FAREWELL):
-                for pipe in pipes:
-                    await pipe.emptied()
+                for batcher in batchers:
+                    await batcher.drained()
         except TimeoutError:
             self._log.warning("broker not reached to say goodbye")
-            for pipe in pipes:
-                pipe.close()
+            for batcher in batchers:
+                batcher.close()
 
     # --- commands ---------------------------------------------------------------------------------------------
 
@@ -224,25 +224,25 @@ class MediaNode:
             self.counts.answered(kind, result, perf_counter() - began)
             if self._group is None:
                 return  # closed: what was pending has failed, and nobody listens
-            pipe = self._results.get(reply_to)
-            if pipe is None:
+            batcher = self._results.get(reply_to)
+            if batcher is None:
                 self._forget_idle()
-                pipe = self._results[reply_to] = Pipe(
+                batcher = self._results[reply_to] = Batcher(
                     reply_to,
                     partial(self._send_results, reply_to),
                     size=lambda _: RESULT_SIZE,
-                    done=_nothing,
-                    lost=_nothing,
-                    patience=RESULT_PATIENCE,
+                    on_confirmed=_nothing,
+                    on_undeliverable=_nothing,
+                    give_up_after=RESULT_TIMEOUT,
                     limit=PIPE_LIMIT,
                 )
-            pipe.put(Answer(n, result))
+            batcher.put(Answer(n, result))
 
         return done
 
     def _forget_idle(self) -> None:
-        """Room workers come and go; who has nothing to get needs no pipe."""
-        self._results = {address: pipe for address, pipe in self._results.items() if not pipe.idle}
+        """Room workers come and go; an idle batcher is removed."""
+        self._results = {address: batcher for address, batcher in self._results.items() if not batcher.idle}
 
     def _send_results(self, reply_to: str, answers: list[Answer]) -> "asyncio.Future[None]":
         self.counts.answers_out.observe(len(answers))
@@ -270,20 +270,20 @@ class MediaNode:
             n=self._event_number,
             event=media.encode_event(event),
         )
-        self._pipe_to(router.partition).put(bus.encode_item(item))
+        self._batcher_of(router.partition).put(bus.encode_item(item))
 
-    def _pipe_to(self, partition: int) -> Pipe[bytes]:
-        pipe = self._events.get(partition)
-        if pipe is None:
-            pipe = self._events[partition] = Pipe(
+    def _batcher_of(self, partition: int) -> Batcher[bytes]:
+        batcher = self._events.get(partition)
+        if batcher is None:
+            batcher = self._events[partition] = Batcher(
                 f"partition {partition}",
                 partial(self._send_events, partition),
                 size=len,
-                done=_nothing,
-                lost=_nothing,
+                on_confirmed=_nothing,
+                on_undeliverable=_nothing,
                 limit=PIPE_LIMIT,
             )
-        return pipe
+        return batcher
 
     def _send_events(self, partition: int, items: list[bytes]) -> "asyncio.Future[None]":
         return self._broker.publish("rooms", str(partition), bus.encode_batch(self.id, items))
@@ -301,9 +301,9 @@ class MediaNode:
             held = bus.HeldRouter(it.room, it.incarnation, it.epoch, it.id)
             routers.setdefault(it.partition, []).append(held)
         for partition, held_there in routers.items():
-            pipe = self._pipe_to(partition)
-            if lost or pipe.idle:  # else the last one is still on its way
-                pipe.put(bus.encode_item(bus.NodeReport(self.id, held_there, lost)))
+            batcher = self._batcher_of(partition)
+            if lost or batcher.idle:  # else the last one is still on its way
+                batcher.put(bus.encode_item(bus.NodeReport(self.id, held_there, lost)))
 
     # --- heartbeat --------------------------------------------------------------------------------------------
 

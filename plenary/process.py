@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from plenary.process_metrics import RedisLink
 from plenary.redislink import open_redis
 from shared.broker import Broker
-from shared.broker.amqp import AmqpBroker, Mismatch
+from shared.broker.amqp import AmqpBroker, TopologyMismatch
 from shared.settings import Common
 from shared.telemetry import log
 
@@ -75,7 +75,7 @@ async def _connect(broker: AmqpBroker, stop: asyncio.Event) -> None:
         return
     try:
         await connecting
-    except Mismatch as reason:
+    except TopologyMismatch as reason:
         raise CannotStart(str(reason)) from None
 
 

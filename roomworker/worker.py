@@ -102,7 +102,7 @@ class RoomWorker:
 
     async def start(self) -> None:
         await agree_on_partitions(self._cluster, self._settings.partitions)
-        self._results = await self._broker.subscribe_own(
+        self._results = await self._broker.subscribe_exclusive(
             "media", self.id, self._results_came, on_lost=_nothing, on_restored=_nothing
         )
         self._spawn(self.committer.load_loop())

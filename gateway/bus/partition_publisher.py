@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from gateway.counters import Counters
-from shared.broker import Broker, BrokerError, BrokerGone
+from shared.broker import Broker, BrokerError, BrokerUnavailable
 from shared.protocol.bus import encode_batch, partition_of
 from shared.telemetry import log
 
@@ -121,7 +121,7 @@ class InputPublisher:
         while True:
             try:
                 await self._broker.publish("rooms", str(publisher.partition), body)
-            except BrokerGone:
+            except BrokerUnavailable:
                 await self._reconnected()
                 publisher.lost()
                 return

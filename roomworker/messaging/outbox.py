@@ -1,4 +1,4 @@
-"""Committed messages on their way to gateways, requests and orders on their way to media nodes: a pipe each."""
+"""Committed messages on their way to gateways, requests and orders on their way to media nodes: a batcher each."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from roomworker.core.room import Changes, Reply
 from roomworker.counters import Counters
 from roomworker.storage.retention import Retention
 from shared.broker import Broker
-from shared.broker.batcher import Pipe
+from shared.broker.batcher import Batcher
 from shared.protocol import bus, media
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ REQUEST_SIZE = 1024
 
 
 class Outbox:
-    """All pipes of one worker. `requests_lost` is told the numbers of requests that found no node, `retention` which
+    """All batchers of a worker. `requests_lost` is told the numbers of requests that found no node, `retention` which
     gateways get what is sent to them."""
 
     def __init__(
@@ -67,8 +67,8 @@ class Outbox:
         self._broker = broker
         self._worker = worker
         self._requests_lost = requests_lost
-        self._gateways: dict[str, Pipe[ForGateway]] = {}
-        self._nodes: dict[str, Pipe[ForNode]] = {}
+        self._gateways: dict[str, Batcher[ForGateway]] = {}
+        self._nodes: dict[str, Batcher[ForNode]] = {}
         self.published = 0
 
     def push(self, changes: Changes, done: Callable[[], None]) -> None:
@@ -111,13 +111,13 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Messages, reports, requests and orders that are not confirmed yet."""
-        to_gateways = sum(pipe.waiting for pipe in self._gateways.values())
-        return to_gateways + sum(pipe.waiting for pipe in self._nodes.values())
+        to_gateways = sum(batcher.waiting for batcher in self._gateways.values())
+        return to_gateways + sum(batcher.waiting for batcher in self._nodes.values())
 
     def forget_idle(self) -> None:
-        """Gateways and nodes come and go; who has nothing to get needs no pipe."""
-        self._gateways = {name: pipe for name, pipe in self._gateways.items() if not pipe.idle}
-        self._nodes = {name: pipe for name, pipe in self._nodes.items() if not pipe.idle}
+        """Gateways and nodes come and go; an idle batcher is removed."""
+        self._gateways = {name: batcher for name, batcher in self._gateways.items() if not batcher.idle}
+        self._nodes = {name: batcher for name, batcher in self._nodes.items() if not batcher.idle}
 
     def close(self) -> None:
         for gateway in self._gateways.values():
@@ -125,9 +125,9 @@ class Outbox:
         for node in self._nodes.values():
             node.close()
 
-    def _gateway(self, gateway: str) -> Pipe[ForGateway]:
-        pipe = self._gateways.get(gateway)
-        if pipe is None:
+    def _gateway(self, gateway: str) -> Batcher[ForGateway]:
+        batcher = self._gateways.get(gateway)
+        if batcher is None:
 
             def send(parcels: list[ForGateway]) -> "asyncio.Future[None]":
                 messages = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Message)]
@@ -149,12 +149,14 @@ class Outbox:
                 self._retention.unreached(gateway, time.monotonic())
                 _confirm(parcels)
 
-            pipe = self._gateways[gateway] = Pipe(gateway, send, size=_size, done=done, lost=lost)
-        return pipe
+            batcher = self._gateways[gateway] = Batcher(
+                gateway, send, size=_size, on_confirmed=done, on_undeliverable=lost
+            )
+        return batcher
 
-    def _node(self, node: str) -> Pipe[ForNode]:
-        pipe = self._nodes.get(node)
-        if pipe is None:
+    def _node(self, node: str) -> Batcher[ForNode]:
+        batcher = self._nodes.get(node)
+        if batcher is None:
 
             def send(parcels: list[ForNode]) -> "asyncio.Future[None]":
                 self._counters.items_to_nodes.observe(len(parcels))
@@ -166,8 +168,10 @@ class Outbox:
                 _confirm(parcels)
                 self._requests_lost([parcel.item.n for parcel in parcels if parcel.item.n])
 
-            pipe = self._nodes[node] = Pipe(node, send, size=_size, done=_confirm, lost=lost)
-        return pipe
+            batcher = self._nodes[node] = Batcher(
+                node, send, size=_size, on_confirmed=_confirm, on_undeliverable=lost
+            )
+        return batcher
 
 
 def _size(parcel: Parcel[T]) -> int:

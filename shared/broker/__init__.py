@@ -1,14 +1,14 @@
-"""The broker port: all that Plenary asks of RabbitMQ, small enough that memory can stand in for it.
+"""The broker port is everything that Plenary needs of a message broker.
 
-Two adapters, `amqp` (RabbitMQ) and `memory` (the all-in-one process), pass one conformance suite.
+Two adapters implement it, `amqp` (RabbitMQ) and `memory` (for a single process), and pass one conformance suite.
 
 Topology
     `rooms`   direct exchange; one durable queue `rooms.<p>` per partition with a single active consumer
     `notify`  topic exchange; one exclusive queue per gateway connection, bound once with `<gateway>.#`
     `media`   direct exchange; one exclusive queue per media node (its id) and per room worker (its id)
 
-All messages are transient: what must survive is in Redis, and whoever published a message publishes it
-again until it is reported applied (docs/explanation/delivery.md).
+All messages are transient: what must survive is in Redis, and a publisher publishes a message again until it is
+reported applied (docs/explanation/delivery.md).
 """
 
 import asyncio
@@ -22,70 +22,70 @@ Exchange: TypeAlias = Literal["rooms", "notify", "media"]
 
 
 class BrokerError(Exception):
-    """A publish that is not known to have been taken."""
+    """The base of all failures of the port: it is not known that the broker took a message."""
 
 
-class BrokerGone(BrokerError):
-    """The connection is down or went down before the confirm: the message may or may not have arrived."""
+class BrokerUnavailable(BrokerError):
+    """The connection is down or was lost before the confirm: the message may or may not have arrived."""
 
 
 class Unroutable(BrokerError):
-    """A mandatory message found no queue: nobody will ever get it."""
+    """A mandatory message found no queue, so that it was not delivered."""
 
 
-class Refused(BrokerError):
-    """The broker nacked the message (full, or in trouble). Publish it again, in order."""
+class PublishRejected(BrokerError):
+    """The broker rejected the message (a queue is full or unavailable); the publisher repeats it in order."""
 
 
 class Delivery(Protocol):
-    """One message taken from a partition's queue."""
+    """A message of a partition's queue."""
 
     body: bytes
     redelivered: bool
 
     def ack(self) -> None:
-        """Tells the broker that this message is done with. Without effect once its channel is closed."""
+        """Acknowledges the message. Has no effect once its channel is closed."""
         ...
 
 
 class Subscription(Protocol):
     async def close(self) -> None:
-        """Gives the queue up by closing its channel (never `basic.cancel`): what is not acked goes to the next."""
+        """Closes the channel (never `basic.cancel`, rule B1): the next consumer gets what is not acknowledged."""
         ...
 
 
 Receive: TypeAlias = Callable[[Delivery], None]
-ReceiveOwn: TypeAlias = Callable[[bytes], None]
+ReceiveExclusive: TypeAlias = Callable[[bytes], None]
 Notice: TypeAlias = Callable[[], None]
 
 
 @dataclass(slots=True)
 class BrokerStats:
-    """What one link to the broker has done since it was made, and has to do."""
+    """Counters of one broker object since it was made."""
 
     connections: int = 0
-    """Connections opened."""
+    """The number of connections opened."""
     lost: int = 0
-    """Connections lost."""
+    """The number of connections lost."""
     published: int = 0
     unconfirmed: int = 0
     unsent_bytes: int = 0
     confirm: Histogram = field(default_factory=seconds)
-    """Seconds from a publish to its confirm, of one message at a time."""
+    """Seconds from a publish to its confirm; one message at a time is measured."""
 
 
 class Broker(Protocol):
-    """One process's link to the broker.
+    """One process's access to the broker.
 
-    `connect` returns when the link is up (it keeps trying, with growing pauses, and says so in the log).
-    Later losses are healed in the background: queues and subscriptions come back by themselves.
+    `connect` returns when the connections are open; it retries with growing pauses and logs why. Lost connections
+    are opened again in the background, with their queues and subscriptions.
     Callbacks run on the event loop, must not block, and must not raise.
     """
 
     async def connect(self) -> None: ...
 
     async def close(self) -> None:
-        """Gives everything up. Pending publishes fail with `BrokerGone`."""
+        """Closes all subscriptions and connections. Pending publishes fail with `BrokerUnavailable`."""
         ...
 
     @property
@@ -102,30 +102,31 @@ class Broker(Protocol):
         mandatory: bool = False,
         ttl: float | None = None,
     ) -> asyncio.Future[None]:
-        """Never blocks. The message takes its place in the order at the call; the future is done when the broker
-        has confirmed it. `ttl` in seconds.
+        """Publishes without blocking, in the order of the calls. The future is done when the broker has confirmed
+        the message. `ttl` is in seconds.
 
-        The future fails with `Unroutable` (only if `mandatory`), `Refused` or `BrokerGone`; asyncio never complains
-        about a failure that nobody looked at.
+        The future fails with `Unroutable` (only if `mandatory`), `PublishRejected` or `BrokerUnavailable`. A failure
+        that is never retrieved is not reported by asyncio.
         """
         ...
 
     async def subscribe_partition(
         self, partition: int, receive: Receive, *, prefetch: int, on_lost: Notice
     ) -> Subscription:
-        """Waits in line for a partition's queue; deliveries come while this is its active consumer.
+        """Registers a consumer of a partition's queue; deliveries come while it is the single active consumer.
 
-        Returns once the broker has registered it; while the link is down, that waits for its return.
-        `on_lost` is called whenever the channel was lost: whatever it delivered and is not acked belongs to
-        the next active consumer (which may be this one again, on a new channel, without further calls).
+        Returns once the broker has registered it, which waits for the connection if that is down.
+        `on_lost` is called whenever the channel was lost: what it delivered without being acknowledged goes to the
+        next active consumer (which may be this one again, on a new channel, without a further call).
         """
         ...
 
-    async def subscribe_own(
-        self, exchange: Exchange, binding: str, receive: ReceiveOwn, *, on_lost: Notice, on_restored: Notice
+    async def subscribe_exclusive(
+        self, exchange: Exchange, binding: str, receive: ReceiveExclusive, *, on_lost: Notice, on_restored: Notice
     ) -> Subscription:
-        """An exclusive queue of one's own, bound with `binding`, gone with its connection. Deliveries need no
-        ack. After a loss a *new* queue is made and bound (`on_restored`); what the old one held is lost.
+        """Consumes an exclusive queue bound with `binding`, which is deleted with its connection. Deliveries need no
+        acknowledgement. After a loss a *new* queue is declared and bound, and `on_restored` is called; the messages
+        of the old one are lost.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""Messages for one destination, published in batches.
+"""Batches the messages for one destination and publishes each batch until it is confirmed.
 
-A batch is what gathered while the one before was unconfirmed: no timer, no task, and no waiting when there is
-little to do. Items leave in the order they came.
+A batch holds what gathered while the previous one was unconfirmed: there is no timer and no task, and a message
+does not wait when there is little to do. Items leave in the order of the calls.
 """
 
 import asyncio
@@ -9,24 +9,26 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from shared.broker import BrokerError, BrokerGone, Unroutable
+from shared.broker import BrokerError, BrokerUnavailable, Unroutable
 from shared.telemetry import log
 
 BATCH_ITEMS: Final = 512
 BATCH_BYTES: Final = 256 * 1024
 RETRY_PAUSE: Final = 0.1
+"""Seconds before an unconfirmed batch is published again."""
 
-logger = log.get("pipe")
+_log = log.get("batcher")
 
 T = TypeVar("T")
 
 
-class Pipe(Generic[T]):
-    """`send` publishes a batch: its future is that of `Broker.publish`.
+class Batcher(Generic[T]):
+    """Publishes items of one destination in batches.
 
-    A batch is sent again until it is confirmed, for at most `patience` seconds; `done` is then told of it, and
-    `lost` of one that nobody can get or whose time is up. `size` is an item's bytes, about. With more than `limit`
-    items waiting the oldest are lost.
+    `send` publishes a batch and returns the future of `Broker.publish`. A batch is sent again until it is
+    confirmed, for at most `give_up_after` seconds. `on_confirmed` gets each confirmed batch; `on_undeliverable` gets
+    a batch that found no queue or that was not confirmed in time. `size` returns the approximate bytes of an item.
+    While more than `limit` items wait, the oldest is given to `on_undeliverable` for each new one.
     """
 
     def __init__(
@@ -35,58 +37,60 @@ class Pipe(Generic[T]):
         send: Callable[[list[T]], "asyncio.Future[None]"],
         *,
         size: Callable[[T], int],
-        done: Callable[[list[T]], None],
-        lost: Callable[[list[T]], None],
-        patience: float = float("inf"),
+        on_confirmed: Callable[[list[T]], None],
+        on_undeliverable: Callable[[list[T]], None],
+        give_up_after: float = float("inf"),
         limit: int = 1_000_000,
     ) -> None:
         self._name = name
         self._send = send
         self._size = size
-        self._done = done
-        self._lost = lost
-        self._patience = patience
+        self._on_confirmed = on_confirmed
+        self._on_undeliverable = on_undeliverable
+        self._give_up_after = give_up_after
         self._limit = limit
         self._waiting: deque[T] = deque()
         self._batch: list[T] = []
-        self._give_up = 0.0
+        self._deadline = 0.0
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
-        self._emptied = asyncio.Event()
-        self._emptied.set()
+        self._drained = asyncio.Event()
+        self._drained.set()
 
     @property
     def idle(self) -> bool:
-        return self._emptied.is_set()
+        """True while no item waits for a confirm."""
+        return self._drained.is_set()
 
     @property
     def waiting(self) -> int:
-        """Items that are not confirmed yet."""
+        """The number of items that are not confirmed yet."""
         return len(self._waiting) + len(self._batch)
 
-    async def emptied(self) -> None:
-        """Returns when nothing waits for its confirm."""
-        await self._emptied.wait()
+    async def drained(self) -> None:
+        """Returns when no item waits for a confirm."""
+        await self._drained.wait()
 
     def put(self, item: T) -> None:
+        """Adds an item. Has no effect after `close`."""
         if self._closed:
             return
         if len(self._waiting) >= self._limit:
-            logger.error("too much is waiting, the oldest is lost", to=self._name, limit=self._limit)
-            self._lost([self._waiting.popleft()])
+            _log.error("batcher.overflowed", to=self._name, limit=self._limit)
+            self._on_undeliverable([self._waiting.popleft()])
         self._waiting.append(item)
-        if self._emptied.is_set():
-            self._emptied.clear()
-            # not at once: what else this turn of the loop brings goes along
+        if self._drained.is_set():
+            self._drained.clear()
+            # The next turn of the loop publishes, so that whatever this turn still brings goes along.
             asyncio.get_running_loop().call_soon(self._next)
 
     def close(self) -> None:
-        """Gives up what is waiting, without a word."""
+        """Discards the waiting items without calling `on_undeliverable`."""
         self._closed = True
         self._waiting.clear()
         if self._retry is not None:
             self._retry.cancel()
-        self._emptied.set()
+        self._drained.set()
 
     def _next(self) -> None:
         if self._closed:
@@ -98,29 +102,29 @@ class Pipe(Generic[T]):
             size += self._size(batch[-1])
         self._batch = batch
         if batch:
-            self._give_up = asyncio.get_running_loop().time() + self._patience
+            self._deadline = asyncio.get_running_loop().time() + self._give_up_after
             self._publish()
         else:
-            self._emptied.set()
+            self._drained.set()
 
     def _publish(self) -> None:
         self._retry = None
-        self._send(self._batch).add_done_callback(self._answered)
+        self._send(self._batch).add_done_callback(self._on_outcome)
 
-    def _answered(self, sent: "asyncio.Future[None]") -> None:
+    def _on_outcome(self, sent: "asyncio.Future[None]") -> None:
         if self._closed:
             return
-        failure = BrokerGone("cancelled") if sent.cancelled() else sent.exception()
+        failure = BrokerUnavailable("cancelled") if sent.cancelled() else sent.exception()
         if isinstance(failure, BrokerError) and not isinstance(failure, Unroutable):
             loop = asyncio.get_running_loop()
-            if loop.time() < self._give_up:
+            if loop.time() < self._deadline:
                 self._retry = loop.call_later(RETRY_PAUSE, self._publish)
                 return
         try:
             if failure is None:
-                self._done(self._batch)
+                self._on_confirmed(self._batch)
             else:
-                logger.info("not delivered", to=self._name, items=len(self._batch), why=repr(failure))
-                self._lost(self._batch)
-        finally:  # whatever they do, what follows must go on
+                _log.info("batch.undeliverable", to=self._name, items=len(self._batch), error=repr(failure))
+                self._on_undeliverable(self._batch)
+        finally:  # The next batch must leave even if a callback raises.
             self._next()

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.broker import (
-    BrokerGone,
     BrokerStats,
+    BrokerUnavailable,
     Exchange,
     Notice,
+    PublishRejected,
     Receive,
-    ReceiveOwn,
-    Refused,
+    ReceiveExclusive,
     Subscription,
     Unroutable,
 )
@@ -152,7 +152,7 @@ class _Delivery:
 
 
 class _OwnChannel(_Channel):
-    def __init__(self, queue: _Queue, receive: ReceiveOwn) -> None:
+    def __init__(self, queue: _Queue, receive: ReceiveExclusive) -> None:
         super().__init__(queue)
         self._to = receive
 
@@ -196,13 +196,13 @@ class MemoryHub:
         del self._bindings[exchange][queue]
 
     def put(self, exchange: Exchange, key: str, body: bytes, ttl: float | None) -> bool:
-        """False if no queue is bound with the key. Raises `Refused`."""
+        """False if no queue is bound with the key. Raises `PublishRejected`."""
         if exchange == "rooms":
             queues = [self._partitions[int(key)]] if key.isdecimal() and int(key) < len(self._partitions) else []
         else:
             queues = [queue for queue, binding in self._bindings[exchange].items() if _matches(binding, key)]
         if any(queue.full for queue in queues):
-            raise Refused(f"a queue for {exchange} {key} is full")
+            raise PublishRejected(f"a queue for {exchange} {key} is full")
         expires = None if ttl is None else asyncio.get_running_loop().time() + ttl
         for queue in queues:
             queue.put(_Message(body, expires))
@@ -267,7 +267,7 @@ class _OwnSubscribed(_Subscribed):
         broker: "MemoryBroker",
         hub: MemoryHub,
         where: tuple[Exchange, str],
-        receive: ReceiveOwn,
+        receive: ReceiveExclusive,
         notices: tuple[Notice, Notice],
     ) -> None:
         super().__init__(broker, *notices)
@@ -322,13 +322,13 @@ class MemoryBroker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         if not self._up.is_set():
-            _settle(future, BrokerGone("not connected"))
+            _settle(future, BrokerUnavailable("not connected"))
             return future
         failure: Exception | None = None
         try:
             if not self._hub.put(exchange, key, body, ttl) and mandatory:
                 failure = Unroutable(f"no queue for {exchange} {key}")
-        except Refused as refused:
+        except PublishRejected as refused:
             failure = refused
         self._stats.published += 1
         if not self._unconfirmed:
@@ -346,8 +346,8 @@ class MemoryBroker:
         queue = self._hub.partition(partition)
         return await self._subscribe(_PartitionSubscribed(self, queue, receive, prefetch, on_lost))
 
-    async def subscribe_own(
-        self, exchange: Exchange, binding: str, receive: ReceiveOwn, *, on_lost: Notice, on_restored: Notice
+    async def subscribe_exclusive(
+        self, exchange: Exchange, binding: str, receive: ReceiveExclusive, *, on_lost: Notice, on_restored: Notice
     ) -> Subscription:
         notices = (on_lost, on_restored)
         return await self._subscribe(_OwnSubscribed(self, self._hub, (exchange, binding), receive, notices))
@@ -368,7 +368,7 @@ class MemoryBroker:
             subscribed.lose()
         while self._unconfirmed:
             future, _ = self._unconfirmed.popleft()
-            _settle(future, BrokerGone("the connection was lost before the confirm"))
+            _settle(future, BrokerUnavailable("the connection was lost before the confirm"))
 
     def restore(self) -> None:
         if not self._wanted or self._up.is_set():

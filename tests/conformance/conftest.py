@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.brokers import AmqpWorld, MemoryWorld, World
+from tests.support.brokers import AmqpHarness, BrokerHarness, MemoryHarness
 
 
 @pytest.fixture(
@@ -14,11 +14,11 @@ from tests.support.brokers import AmqpWorld, MemoryWorld, World
         pytest.param("quorum", marks=pytest.mark.servers),
     ]
 )
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    world: World
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[BrokerHarness]:
+    harness: BrokerHarness
     if request.param == "memory":
-        world = MemoryWorld()
+        harness = MemoryHarness()
     else:
-        world = AmqpWorld(request.getfixturevalue("amqp_url"), request.param)
-    yield world
-    await world.end()
+        harness = AmqpHarness(request.getfixturevalue("amqp_url"), request.param)
+    yield harness
+    await harness.close()

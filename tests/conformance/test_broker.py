@@ -4,13 +4,22 @@ import asyncio
 
 import pytest
 
-from shared.broker import Delivery, Refused, Unroutable
+from shared.broker import Delivery, PublishRejected, Unroutable
 from shared.broker.memory import MemoryBroker, MemoryHub
-from tests.support.brokers import Inbox, World, consume, nothing_more, numbered, own, publish_all, within
+from tests.support.brokers import (
+    BrokerHarness,
+    Inbox,
+    consume,
+    consume_exclusive,
+    nothing_more,
+    numbered,
+    publish_all,
+    within,
+)
 
 
-async def test_messages_arrive_in_the_order_of_the_calls_without_awaiting_between(world: World) -> None:
-    publisher, consumer = await world.broker(), await world.broker()
+async def test_messages_arrive_in_the_order_of_the_publish_calls(harness: BrokerHarness) -> None:
+    publisher, consumer = await harness.broker(), await harness.broker()
     inbox = Inbox()
     await consume(consumer, inbox)
 
@@ -21,8 +30,8 @@ async def test_messages_arrive_in_the_order_of_the_calls_without_awaiting_betwee
 
 
 @pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 1_000_000])
-async def test_bodies_of_any_size_arrive_whole(world: World, size: int) -> None:
-    broker = await world.broker()
+async def test_bodies_of_any_size_arrive_whole(harness: BrokerHarness, size: int) -> None:
+    broker = await harness.broker()
     inbox = Inbox()
     await consume(broker, inbox)
     body = bytes(range(256)) * (size // 256 + 1)
@@ -33,8 +42,8 @@ async def test_bodies_of_any_size_arrive_whole(world: World, size: int) -> None:
     assert inbox.bodies == [body[:size], b"next"]
 
 
-async def test_a_message_is_never_delivered_or_confirmed_inside_the_call(world: World) -> None:
-    broker = await world.broker()
+async def test_a_message_is_never_delivered_or_confirmed_inside_the_call(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     inbox = Inbox()
     await consume(broker, inbox)
 
@@ -46,8 +55,8 @@ async def test_a_message_is_never_delivered_or_confirmed_inside_the_call(world: 
     await inbox.has(1)
 
 
-async def test_partitions_are_apart(world: World) -> None:
-    broker = await world.broker()
+async def test_partitions_do_not_share_messages(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     zero, one = Inbox(), Inbox()
     await consume(broker, zero, partition=0)
     await consume(broker, one, partition=1)
@@ -60,8 +69,8 @@ async def test_partitions_are_apart(world: World) -> None:
     assert (zero.bodies, one.bodies) == ([b"to 0"], [b"to 1"])
 
 
-async def test_only_the_first_subscriber_is_active(world: World) -> None:
-    broker, first, second = await world.broker(), await world.broker(), await world.broker()
+async def test_only_the_first_subscriber_is_active(harness: BrokerHarness) -> None:
+    broker, first, second = await harness.broker(), await harness.broker(), await harness.broker()
     active, waiting = Inbox(), Inbox()
     await consume(first, active)
     await consume(second, waiting)
@@ -73,8 +82,10 @@ async def test_only_the_first_subscriber_is_active(world: World) -> None:
     assert not waiting.bodies
 
 
-async def test_closing_the_active_subscription_hands_over_in_order_with_unacked_redelivered(world: World) -> None:
-    broker, first, second = await world.broker(), await world.broker(), await world.broker()
+async def test_closed_subscription_hands_over_in_order_and_redelivers(
+    harness: BrokerHarness,
+) -> None:
+    broker, first, second = await harness.broker(), await harness.broker(), await harness.broker()
     leaving, taking = Inbox(ack=False), Inbox()
     subscription = await consume(first, leaving, prefetch=5)
     await consume(second, taking)
@@ -92,8 +103,8 @@ async def test_closing_the_active_subscription_hands_over_in_order_with_unacked_
     assert not any(delivery.redelivered for delivery in leaving.deliveries)
 
 
-async def test_one_that_gave_up_and_subscribed_again_waits_its_turn(world: World) -> None:
-    broker, first, second = await world.broker(), await world.broker(), await world.broker()
+async def test_resubscribed_consumer_waits_behind_the_others(harness: BrokerHarness) -> None:
+    broker, first, second = await harness.broker(), await harness.broker(), await harness.broker()
     before, after, other = Inbox(), Inbox(), Inbox()
     subscription = await consume(first, before)
     second_subscription = await consume(second, other)
@@ -109,8 +120,8 @@ async def test_one_that_gave_up_and_subscribed_again_waits_its_turn(world: World
     assert (before.bodies, other.bodies, after.bodies) == ([], [b"one"], [b"two"])
 
 
-async def test_prefetch_bounds_what_is_unacked(world: World) -> None:
-    broker = await world.broker()
+async def test_prefetch_bounds_what_is_unacked(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     inbox = Inbox(ack=False)
     await consume(broker, inbox, prefetch=3)
     await publish_all(broker, numbered(10))
@@ -125,8 +136,8 @@ async def test_prefetch_bounds_what_is_unacked(world: World) -> None:
     assert inbox.bodies == numbered(4)
 
 
-async def test_acks_out_of_order_and_twice_count_once_each(world: World) -> None:
-    broker, next_broker = await world.broker(), await world.broker()
+async def test_acks_out_of_order_and_twice_count_once_each(harness: BrokerHarness) -> None:
+    broker, next_broker = await harness.broker(), await harness.broker()
     inbox, rest = Inbox(ack=False), Inbox()
     subscription = await consume(broker, inbox, prefetch=8)
     await publish_all(broker, numbered(8))
@@ -145,8 +156,8 @@ async def test_acks_out_of_order_and_twice_count_once_each(world: World) -> None
     assert inbox.lost == 0
 
 
-async def test_an_ack_after_its_channel_closed_is_harmless(world: World) -> None:
-    broker = await world.broker()
+async def test_an_ack_after_its_channel_closed_is_harmless(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     before, after = Inbox(ack=False), Inbox(ack=False)
     subscription = await consume(broker, before)
     await publish_all(broker, numbered(3))
@@ -164,8 +175,8 @@ async def test_an_ack_after_its_channel_closed_is_harmless(world: World) -> None
     assert after.lost == 0
 
 
-async def test_nothing_is_received_after_close(world: World) -> None:
-    broker = await world.broker()
+async def test_nothing_is_received_after_close(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     closed, after = Inbox(), Inbox()
     subscription = await consume(broker, closed)
     await within(subscription.close())
@@ -179,11 +190,11 @@ async def test_nothing_is_received_after_close(world: World) -> None:
     assert closed.lost == 0
 
 
-async def test_an_own_queue_gets_what_its_binding_matches(world: World) -> None:
-    broker = await world.broker()
+async def test_exclusive_queue_gets_what_its_binding_matches(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     mine, others = Inbox(), Inbox()
-    await own(broker, mine, binding="gw1.#")
-    await own(broker, others, binding="gw10.#")
+    await consume_exclusive(broker, mine, binding="gw1.#")
+    await consume_exclusive(broker, others, binding="gw10.#")
 
     for key in ("gw1.a", "gw10.a", "gw1.a.b", "gw1"):
         await within(broker.publish("notify", key, key.encode(), mandatory=True))
@@ -193,10 +204,10 @@ async def test_an_own_queue_gets_what_its_binding_matches(world: World) -> None:
     assert (mine.bodies, others.bodies) == ([b"gw1.a", b"gw1.a.b", b"gw1"], [b"gw10.a"])
 
 
-async def test_media_keys_match_exactly(world: World) -> None:
-    broker = await world.broker()
+async def test_media_keys_match_exactly(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     node = Inbox()
-    await own(broker, node, "media", "node-1")
+    await consume_exclusive(broker, node, "media", "node-1")
 
     await within(broker.publish("media", "node-1", b"x", mandatory=True))
 
@@ -205,10 +216,12 @@ async def test_media_keys_match_exactly(world: World) -> None:
         await within(broker.publish("media", "node-1.x", b"x", mandatory=True))
 
 
-async def test_a_mandatory_message_without_a_queue_is_unroutable_and_its_neighbours_are_not(world: World) -> None:
-    broker = await world.broker()
+async def test_only_the_mandatory_message_without_a_queue_is_unroutable(
+    harness: BrokerHarness,
+) -> None:
+    broker = await harness.broker()
     inbox = Inbox()
-    await own(broker, inbox)
+    await consume_exclusive(broker, inbox)
 
     outcomes = await within(
         asyncio.gather(
@@ -225,9 +238,9 @@ async def test_a_mandatory_message_without_a_queue_is_unroutable_and_its_neighbo
     assert inbox.bodies == [b"1", b"4"]
 
 
-async def test_an_own_queue_goes_with_its_broker(world: World) -> None:
-    broker, leaving = await world.broker(), await world.broker()
-    await own(leaving, Inbox())
+async def test_exclusive_queue_is_deleted_with_its_broker(harness: BrokerHarness) -> None:
+    broker, leaving = await harness.broker(), await harness.broker()
+    await consume_exclusive(leaving, Inbox())
     await within(broker.publish("notify", "gw1.a", b"", mandatory=True))
 
     await within(leaving.close())
@@ -236,9 +249,9 @@ async def test_an_own_queue_goes_with_its_broker(world: World) -> None:
         await within(broker.publish("notify", "gw1.a", b"", mandatory=True))
 
 
-async def test_an_own_queue_goes_with_its_subscription(world: World) -> None:
-    broker = await world.broker()
-    subscription = await own(broker, Inbox())
+async def test_exclusive_queue_is_deleted_with_its_subscription(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
+    subscription = await consume_exclusive(broker, Inbox())
 
     await within(subscription.close())
 
@@ -246,8 +259,8 @@ async def test_an_own_queue_goes_with_its_subscription(world: World) -> None:
         await within(broker.publish("notify", "gw1.a", b"", mandatory=True))
 
 
-async def test_an_expired_message_is_not_delivered(world: World) -> None:
-    broker = await world.broker()
+async def test_an_expired_message_is_not_delivered(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     inbox = Inbox(ack=False)
     await consume(broker, inbox, prefetch=1)
     await publish_all(broker, [b"holds the window"])
@@ -261,8 +274,8 @@ async def test_an_expired_message_is_not_delivered(world: World) -> None:
     assert inbox.bodies == [b"holds the window", b"long"]
 
 
-async def test_acks_given_before_close_count(world: World) -> None:
-    broker, leaving = await world.broker(), await world.broker()
+async def test_acks_given_before_close_count(harness: BrokerHarness) -> None:
+    broker, leaving = await harness.broker(), await harness.broker()
     inbox, rest = Inbox(ack=False), Inbox()
     await consume(leaving, inbox)
     await publish_all(broker, numbered(3))
@@ -277,8 +290,8 @@ async def test_acks_given_before_close_count(world: World) -> None:
     assert rest.bodies == [b"2"]
 
 
-async def test_a_receiver_that_fails_does_not_stop_the_rest(world: World) -> None:
-    broker = await world.broker()
+async def test_exception_in_a_receiver_does_not_stop_deliveries(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     inbox = Inbox()
 
     def receive(delivery: Delivery) -> None:
@@ -293,11 +306,11 @@ async def test_a_receiver_that_fails_does_not_stop_the_rest(world: World) -> Non
     assert inbox.lost == 0
 
 
-async def test_a_full_memory_queue_refuses() -> None:
+async def test_full_memory_queue_rejects_publishes() -> None:
     broker = MemoryBroker(MemoryHub(1, queue_limit=2))
     await broker.connect()
 
     outcomes = await asyncio.gather(*(broker.publish("rooms", "0", b"") for _ in range(3)), return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), Refused]
+    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), PublishRejected]
     await broker.close()

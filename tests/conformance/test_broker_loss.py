@@ -4,38 +4,38 @@ import asyncio
 
 import pytest
 
-from shared.broker import BrokerGone
+from shared.broker import BrokerUnavailable
 from tests.support.brokers import (
+    BrokerHarness,
     Inbox,
-    World,
     consume,
+    consume_exclusive,
     nothing_more,
     numbered,
-    own,
     publish_all,
     publish_until_taken,
     within,
 )
 
 
-async def test_a_lost_connection_fails_what_is_unconfirmed_and_what_follows(world: World) -> None:
-    broker = await world.broker()
+async def test_lost_connection_fails_unconfirmed_and_later_publishes(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     inbox = Inbox()
-    await own(broker, inbox)
+    await consume_exclusive(broker, inbox)
     unconfirmed = broker.publish("rooms", "0", b"x")
 
-    await world.cut(broker)
+    await harness.cut(broker)
 
-    with pytest.raises(BrokerGone):
+    with pytest.raises(BrokerUnavailable):
         await within(unconfirmed)
     await inbox.until(lambda it: it.lost == 1)
     assert not broker.connected
-    with pytest.raises(BrokerGone):
+    with pytest.raises(BrokerUnavailable):
         await within(broker.publish("rooms", "0", b"x"))
 
 
-async def test_a_lost_partition_channel_delivers_again_after_the_return(world: World) -> None:
-    publisher, broker = await world.broker(), await world.broker()
+async def test_unacked_messages_are_redelivered_after_a_reconnect(harness: BrokerHarness) -> None:
+    publisher, broker = await harness.broker(), await harness.broker()
     inbox = Inbox(ack=False)
     await consume(broker, inbox)
     await publish_all(publisher, numbered(3))
@@ -43,12 +43,12 @@ async def test_a_lost_partition_channel_delivers_again_after_the_return(world: W
     inbox.deliveries[0].ack()
     await nothing_more(broker, inbox)
 
-    await world.cut(broker)
+    await harness.cut(broker)
     await inbox.until(lambda it: it.lost == 1)
     for delivery in inbox.deliveries:
         delivery.ack()
     await publish_all(publisher, [b"3"])
-    await world.heal(broker)
+    await harness.heal(broker)
 
     await inbox.has(6)
     assert inbox.bodies[3:] == [b"1", b"2", b"3"]
@@ -61,30 +61,30 @@ async def test_a_lost_partition_channel_delivers_again_after_the_return(world: W
     assert inbox.lost == 1
 
 
-async def test_after_a_loss_the_next_in_line_takes_over(world: World) -> None:
-    publisher, first, second = await world.broker(), await world.broker(), await world.broker()
+async def test_next_consumer_takes_over_after_a_lost_connection(harness: BrokerHarness) -> None:
+    publisher, first, second = await harness.broker(), await harness.broker(), await harness.broker()
     lost, taking = Inbox(ack=False), Inbox()
     await consume(first, lost)
     await consume(second, taking)
     await publish_all(publisher, numbered(3))
     await lost.has(3)
 
-    await world.cut(first)
+    await harness.cut(first)
 
     await taking.has(3)
     assert taking.bodies == numbered(3)
     assert all(delivery.redelivered for delivery in taking.deliveries)
 
 
-async def test_an_own_queue_is_made_anew_after_the_return(world: World) -> None:
-    publisher, broker = await world.broker(), await world.broker()
+async def test_exclusive_queue_is_declared_again_after_a_reconnect(harness: BrokerHarness) -> None:
+    publisher, broker = await harness.broker(), await harness.broker()
     inbox = Inbox()
-    await own(broker, inbox)
+    await consume_exclusive(broker, inbox)
 
-    await world.cut(broker)
+    await harness.cut(broker)
     await inbox.until(lambda it: it.lost == 1)
     assert inbox.restored == 0
-    await world.heal(broker)
+    await harness.heal(broker)
     await inbox.until(lambda it: it.restored == 1)
     await within(publisher.publish("notify", "gw1.a", b"again", mandatory=True))
 
@@ -93,58 +93,58 @@ async def test_an_own_queue_is_made_anew_after_the_return(world: World) -> None:
     assert inbox.lost == 1
 
 
-async def test_a_broker_that_is_back_publishes_again(world: World) -> None:
-    broker = await world.broker()
+async def test_reconnected_broker_publishes_again(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     inbox = Inbox()
     await consume(broker, inbox)
 
     for number in range(3):
-        await world.cut(broker)
+        await harness.cut(broker)
         await inbox.until(lambda it, losses=number + 1: it.lost == losses)
-        await world.heal(broker)
+        await harness.heal(broker)
         body = b"%d" % number
         await publish_until_taken(broker, body)
         await inbox.until(lambda it, body=body: body in it.bodies)
 
 
-async def test_subscribing_while_the_link_is_down_waits_for_it(world: World) -> None:
-    broker, publisher = await world.broker(), await world.broker()
+async def test_subscribing_waits_while_the_connection_is_down(harness: BrokerHarness) -> None:
+    broker, publisher = await harness.broker(), await harness.broker()
     inbox, witness = Inbox(), Inbox()
-    await own(broker, witness)
-    await world.cut(broker)
+    await consume_exclusive(broker, witness)
+    await harness.cut(broker)
     await witness.until(lambda it: it.lost == 1)
 
     subscribing = asyncio.ensure_future(consume(broker, inbox))
     await publish_all(publisher, [b"x"])
     assert not subscribing.done()
-    await world.heal(broker)
+    await harness.heal(broker)
 
     await within(subscribing)
     await inbox.has(1)
 
 
-async def test_close_leaves_no_task_and_no_publish_pending(world: World) -> None:
+async def test_close_leaves_no_task_and_no_pending_publish(harness: BrokerHarness) -> None:
     before = asyncio.all_tasks()
-    broker = await world.broker()
+    broker = await harness.broker()
     await consume(broker, Inbox())
-    await own(broker, Inbox())
+    await consume_exclusive(broker, Inbox())
     pending = broker.publish("rooms", "0", b"x" * 100_000)
 
     await within(broker.close())
 
     assert pending.done()
-    with pytest.raises(BrokerGone):
+    with pytest.raises(BrokerUnavailable):
         await within(broker.publish("rooms", "0", b"x"))
     assert not broker.connected
     assert not [task for task in asyncio.all_tasks() - before if task.get_name() != "proxy"]
 
 
-async def test_close_while_the_link_is_down_leaves_no_task(world: World) -> None:
+async def test_close_while_disconnected_leaves_no_task(harness: BrokerHarness) -> None:
     before = asyncio.all_tasks()
-    broker = await world.broker()
+    broker = await harness.broker()
     inbox = Inbox()
     await consume(broker, inbox)
-    await world.cut(broker)
+    await harness.cut(broker)
     await inbox.until(lambda it: it.lost == 1)
 
     await within(broker.close())
@@ -152,18 +152,18 @@ async def test_close_while_the_link_is_down_leaves_no_task(world: World) -> None
     assert not [task for task in asyncio.all_tasks() - before if task.get_name() != "proxy"]
 
 
-async def test_what_a_link_does_and_loses_is_counted(world: World) -> None:
-    broker = await world.broker()
+async def test_connections_losses_and_publishes_are_counted(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
     inbox = Inbox()
-    await own(broker, inbox)
+    await consume_exclusive(broker, inbox)
     opened = broker.stats().connections
     assert opened >= 1
     await publish_all(broker, numbered(5))
     assert (broker.stats().published, broker.stats().unconfirmed, broker.stats().lost) == (5, 0, 0)
 
-    await world.cut(broker)
+    await harness.cut(broker)
     await inbox.until(lambda it: it.lost == 1)
-    await world.heal(broker)
+    await harness.heal(broker)
     await inbox.until(lambda it: it.restored == 1)
     await publish_until_taken(broker, b"x")
 

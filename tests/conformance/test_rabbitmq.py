@@ -6,14 +6,14 @@ import pytest
 from yarl import URL
 
 from devtools.servers import Server
-from shared.broker.amqp import AmqpBroker, Mismatch
+from shared.broker.amqp import AmqpBroker, TopologyMismatch
 from tests.support.brokers import (
     PARTITIONS,
     WITHIN,
-    AmqpWorld,
+    AmqpHarness,
     Inbox,
     consume,
-    own,
+    consume_exclusive,
     publish_until_taken,
     within,
 )
@@ -21,17 +21,17 @@ from tests.support.proxy import Proxy
 
 
 @pytest.mark.servers
-async def test_one_queue_a_partition_and_one_binding_an_own_queue(amqp_url: str, rabbitmq_server: Server) -> None:
-    world = AmqpWorld(amqp_url, "classic")
-    broker = await world.broker()
-    await own(broker, Inbox(), binding="gw1.#")
-    await own(broker, Inbox(), "media", "node-1")
+async def test_topology_has_one_queue_per_partition(amqp_url: str, rabbitmq_server: Server) -> None:
+    harness = AmqpHarness(amqp_url, "classic")
+    broker = await harness.broker()
+    await consume_exclusive(broker, Inbox(), binding="gw1.#")
+    await consume_exclusive(broker, Inbox(), "media", "node-1")
 
     rows = ctl_rows(rabbitmq_server, "list_bindings", "source_name", "routing_key", "destination_name")
     bindings = [row for row in rows if len(row) == 3 and row[0]]
     queues = ctl_rows(rabbitmq_server, "list_queues", "name", "durable", "exclusive")
     exchanges = ctl_rows(rabbitmq_server, "list_exchanges", "name", "type", "durable")
-    await world.end()
+    await harness.close()
 
     rooms = sorted(row[1:] for row in bindings if row[0] == "rooms")
     assert rooms == [[str(number), f"rooms.{number}"] for number in range(PARTITIONS)]
@@ -50,22 +50,22 @@ def ctl_rows(server: Server, *args: str) -> list[list[str]]:
 
 
 @pytest.mark.servers
-async def test_another_queue_type_than_the_clusters_is_a_clear_error(amqp_url: str) -> None:
-    classic, quorum = AmqpWorld(amqp_url, "classic"), AmqpWorld(amqp_url, "quorum")
+async def test_mismatched_queue_type_raises_a_clear_error(amqp_url: str) -> None:
+    classic, quorum = AmqpHarness(amqp_url, "classic"), AmqpHarness(amqp_url, "quorum")
     await classic.broker()
 
-    with pytest.raises(Mismatch, match=r"queue_type=quorum.*x-queue-type"):
+    with pytest.raises(TopologyMismatch, match=r"queue_type=quorum.*x-queue-type"):
         await quorum.broker()
 
-    await quorum.end()
-    await classic.end()
+    await quorum.close()
+    await classic.close()
 
 
 @pytest.mark.servers
-async def test_messages_wait_for_consumers_through_a_broken_channel(amqp_url: str, rabbitmq_server: Server) -> None:
+async def test_deleted_queue_is_declared_and_consumed_again(amqp_url: str, rabbitmq_server: Server) -> None:
     """RabbitMQ cancels a consumer when its queue goes: the queue is declared and consumed again."""
-    world = AmqpWorld(amqp_url, "classic")
-    broker = await world.broker()
+    harness = AmqpHarness(amqp_url, "classic")
+    broker = await harness.broker()
     inbox = Inbox()
     await consume(broker, inbox)
 
@@ -77,11 +77,11 @@ async def test_messages_wait_for_consumers_through_a_broken_channel(amqp_url: st
         while not inbox.bodies:
             await broker.publish("rooms", "0", b"x")
 
-    await world.end()
+    await harness.close()
 
 
 @pytest.mark.servers
-async def test_connect_waits_for_a_rabbitmq_that_is_not_there_yet(amqp_url: str) -> None:
+async def test_connect_waits_for_an_absent_rabbitmq(amqp_url: str) -> None:
     url = URL(amqp_url)
     proxy = Proxy(str(url.host), url.port or 5672)
     await proxy.start()
@@ -100,12 +100,12 @@ async def test_connect_waits_for_a_rabbitmq_that_is_not_there_yet(amqp_url: str)
 
 
 @pytest.mark.servers
-async def test_a_killed_rabbitmq_comes_back_with_every_subscription(killable_rabbitmq: Server) -> None:
+async def test_subscriptions_return_after_a_killed_rabbitmq(killable_rabbitmq: Server) -> None:
     broker = AmqpBroker(killable_rabbitmq.url, partitions=PARTITIONS, queue_type="classic", name="test")
     await within(broker.connect())
     inbox, notified = Inbox(), Inbox()
     await consume(broker, inbox)
-    await own(broker, notified)
+    await consume_exclusive(broker, notified)
     unconfirmed = broker.publish("rooms", "0", b"first")
     await inbox.has(1)
     await within(asyncio.gather(unconfirmed, return_exceptions=True))
@@ -120,7 +120,7 @@ async def test_a_killed_rabbitmq_comes_back_with_every_subscription(killable_rab
 
 
 @pytest.mark.servers
-async def test_when_rabbitmq_takes_no_publishes_acks_still_count(amqp_url: str, rabbitmq_server: Server) -> None:
+async def test_acks_arrive_while_publishers_are_blocked(amqp_url: str, rabbitmq_server: Server) -> None:
     """A memory alarm stops it reading whoever publishes: what is finished must go another way (DELIVERY B3)."""
     broker = AmqpBroker(amqp_url, partitions=PARTITIONS, queue_type="classic", name="test")
     await within(broker.connect())

@@ -319,7 +319,9 @@ async def test_a_node_serves_over_a_broker() -> None:
     results: asyncio.Queue[bytes] = asyncio.Queue()
     inputs: asyncio.Queue[bytes] = asyncio.Queue()
     await node.start()
-    await worker.subscribe_own("media", "worker", results.put_nowait, on_lost=lambda: None, on_restored=lambda: None)
+    await worker.subscribe_exclusive(
+        "media", "worker", results.put_nowait, on_lost=lambda: None, on_restored=lambda: None
+    )
     await worker.subscribe_partition(
         0, lambda delivery: inputs.put_nowait(delivery.body), prefetch=10, on_lost=lambda: None
     )

@@ -16,7 +16,7 @@ from shared.cluster import registry
 from shared.protocol import bus
 from shared.protocol.bus import partition_of
 from tests.support.bench import Bench, Line
-from tests.support.brokers import PARTITIONS, WITHIN, AmqpWorld, MemoryWorld
+from tests.support.brokers import PARTITIONS, WITHIN, AmqpHarness, MemoryHarness
 from tests.support.garbage import cycles_of
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS
 
@@ -29,10 +29,10 @@ async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(registry, "DEAD_AFTER", 1.0)
     if request.param == "memory":
         server = FakeServer()
-        made = Bench(MemoryWorld(), lambda: FakeRedis(server=server))
+        made = Bench(MemoryHarness(), lambda: FakeRedis(server=server))
     else:
         amqp, redis = request.getfixturevalue("amqp_url"), request.getfixturevalue("redis_url")
-        made = Bench(AmqpWorld(amqp, "classic"), lambda: Redis.from_url(redis, protocol=2))
+        made = Bench(AmqpHarness(amqp, "classic"), lambda: Redis.from_url(redis, protocol=2))
     yield made
     await made.end()
 
@@ -247,7 +247,9 @@ async def test_a_worker_that_leaves_hands_everything_over_and_does_not_come_back
     await join(alice)
     await bench.redis.hset("plenary:nodes", "silent", b'{"beat":1,"load":0}')
     silence = await bench.brokers.broker()
-    await silence.subscribe_own("media", "silent", lambda _: None, on_lost=lambda: None, on_restored=lambda: None)
+    await silence.subscribe_exclusive(
+        "media", "silent", lambda _: None, on_lost=lambda: None, on_restored=lambda: None
+    )
     await has_node(one)
     slow = alice.send("createTransport", id=1, direction="send")
     await until(lambda: one._media.waiting)
@@ -287,7 +289,7 @@ async def test_partitions_are_shared_fairly_and_rebalanced_without_loss(bench: B
 
 
 async def test_queues_are_empty_when_all_is_done(bench: Bench, request: pytest.FixtureRequest) -> None:
-    if not isinstance(bench.brokers, AmqpWorld):
+    if not isinstance(bench.brokers, AmqpHarness):
         pytest.skip("memory has nothing to look into")
     worker = await bench.worker()
     gateway = await bench.gateway()
@@ -314,7 +316,7 @@ async def test_queues_are_empty_when_all_is_done(bench: Bench, request: pytest.F
 
 async def test_rooms_that_end_leave_no_cycles(bench: Bench) -> None:
     """Processes look for cycles rarely (`plenary/process.py`): what rooms leave behind would stay for minutes."""
-    if not isinstance(bench.brokers, MemoryWorld):
+    if not isinstance(bench.brokers, MemoryHarness):
         pytest.skip("links to servers make cycles of their own")
     await bench.node()
     worker = await bench.worker()

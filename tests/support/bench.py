@@ -16,7 +16,7 @@ from shared.cluster.registry import Membership
 from shared.protocol import bus, client
 from shared.protocol.bus import partition_of
 from shared.settings import NodeSettings, WorkerSettings
-from tests.support.brokers import PARTITIONS, WITHIN, World
+from tests.support.brokers import PARTITIONS, WITHIN, BrokerHarness
 
 REPEAT_AFTER = 0.25
 """Seconds without news after which a gateway sends again what is not reported applied."""
@@ -163,7 +163,7 @@ class FakeGateway:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        await self.broker.subscribe_own(
+        await self.broker.subscribe_exclusive(
             "notify", f"{self.id}.#", self.receive, on_lost=lambda: None, on_restored=self.repeat
         )
         await self._membership.beat()
@@ -224,7 +224,7 @@ class FakeGateway:
 class Bench:
     """Starts roles, each with a link of its own."""
 
-    def __init__(self, brokers: World, make_redis: Callable[[], Redis]) -> None:
+    def __init__(self, brokers: BrokerHarness, make_redis: Callable[[], Redis]) -> None:
         self.brokers = brokers
         self.redis = make_redis()
         self._make_redis = make_redis
@@ -272,6 +272,6 @@ class Bench:
             await gateway.die()
         for role in (*self.workers, *self.nodes):
             await asyncio.wait_for(role.close(), WITHIN)
-        await self.brokers.end()
+        await self.brokers.close()
         for redis in self._redises:
             await redis.aclose()

@@ -1,4 +1,4 @@
-"""Brokers under test, on memory and on RabbitMQ, and inboxes for what they deliver."""
+"""Brokers under test, in memory and on RabbitMQ, and inboxes for what they deliver."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -7,18 +7,18 @@ from typing import Any, Literal
 
 from yarl import URL
 
-from shared.broker import Broker, BrokerGone, Delivery, Refused, Subscription
+from shared.broker import Broker, BrokerUnavailable, Delivery, PublishRejected, Subscription
 from shared.broker.amqp import AmqpBroker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from tests.support.proxy import Proxy
 
 PARTITIONS = 4
 WITHIN = 20.0
-"""Deadline of every wait: generous, since only a failing test reaches it."""
+"""The deadline of every wait in seconds: generous, since only a failing test reaches it."""
 
 
-class World(ABC):
-    """Brokers on one system, and what can happen to them."""
+class BrokerHarness(ABC):
+    """Makes brokers on one system, breaks their connections and restores them."""
 
     def __init__(self) -> None:
         self.brokers: list[Broker] = []
@@ -34,17 +34,17 @@ class World(ABC):
 
     @abstractmethod
     async def cut(self, broker: Broker) -> None:
-        """The broker's connections break; it cannot come back before `heal`."""
+        """Breaks the broker's connections; it cannot reconnect before `heal`."""
 
     @abstractmethod
     async def heal(self, broker: Broker) -> None: ...
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         for broker in self.brokers:
             await asyncio.wait_for(broker.close(), WITHIN)
 
 
-class MemoryWorld(World):
+class MemoryHarness(BrokerHarness):
     def __init__(self) -> None:
         super().__init__()
         self.hub = MemoryHub(PARTITIONS)
@@ -59,8 +59,8 @@ class MemoryWorld(World):
         self.hub.restore(broker)
 
 
-class AmqpWorld(World):
-    """Every broker has a proxy of its own before RabbitMQ."""
+class AmqpHarness(BrokerHarness):
+    """Each broker reaches RabbitMQ through a proxy of its own."""
 
     def __init__(self, url: str, queue_type: Literal["classic", "quorum"]) -> None:
         super().__init__()
@@ -87,14 +87,14 @@ class AmqpWorld(World):
     async def heal(self, broker: Broker) -> None:
         await self._proxies[broker].start()
 
-    async def end(self) -> None:
-        await super().end()
+    async def close(self) -> None:
+        await super().close()
         for proxy in self._proxies.values():
             await proxy.stop()
 
 
 class Inbox:
-    """What a subscription received; waits for conditions on it."""
+    """Records what a subscription received, and waits for conditions on it."""
 
     def __init__(self, *, ack: bool = True) -> None:
         self.deliveries: list[Delivery] = []
@@ -136,11 +136,13 @@ async def consume(broker: Broker, inbox: Inbox, *, partition: int = 0, prefetch:
     return await within(broker.subscribe_partition(partition, inbox.take, prefetch=prefetch, on_lost=inbox.on_lost))
 
 
-async def own(
+async def consume_exclusive(
     broker: Broker, inbox: Inbox, exchange: Literal["notify", "media"] = "notify", binding: str = "gw1.#"
 ) -> Subscription:
     return await within(
-        broker.subscribe_own(exchange, binding, inbox.take_body, on_lost=inbox.on_lost, on_restored=inbox.on_restored)
+        broker.subscribe_exclusive(
+            exchange, binding, inbox.take_body, on_lost=inbox.on_lost, on_restored=inbox.on_restored
+        )
     )
 
 
@@ -153,7 +155,7 @@ async def publish_all(broker: Broker, bodies: list[bytes], *, key: str = "0") ->
 
 
 async def nothing_more(broker: Broker, inbox: Inbox, partition: int = 3) -> None:
-    """Whatever RabbitMQ had for the inbox before this call has arrived: another message made the way after it."""
+    """Returns when what RabbitMQ had for the inbox before this call has arrived: a later message made the way."""
     after = Inbox()
     subscription = await consume(broker, after, partition=partition)
     await within(broker.publish("rooms", str(partition), b"after"))
@@ -166,10 +168,10 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 
 async def publish_until_taken(broker: Broker, body: bytes) -> None:
-    """As every publisher does: keeps the message and repeats it."""
+    """Publishes a message again until it is confirmed, as every publisher does."""
     async with asyncio.timeout(WITHIN):
         while True:
             try:
                 return await broker.publish("rooms", "0", body)
-            except (BrokerGone, Refused):
+            except (BrokerUnavailable, PublishRejected):
                 await asyncio.get_running_loop().run_in_executor(None, lambda: None)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from shared.broker import Broker, BrokerGone, Delivery, Exchange, Refused
+from shared.broker import Broker, BrokerUnavailable, Delivery, Exchange, PublishRejected
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus
 
@@ -42,7 +42,7 @@ class FaultyBroker(MemoryBroker):
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.nack_next:
             self.nack_next -= 1
-            answer.set_exception(Refused("nack"))
+            answer.set_exception(PublishRejected("nack"))
             return answer
         self.published.append((key, body))
         if self.forgetful:
@@ -137,7 +137,7 @@ class EchoWorker:
         task.add_done_callback(self.tasks.discard)
 
     async def _send(self, gateway: str, body: bytes) -> None:
-        with contextlib.suppress(BrokerGone):
+        with contextlib.suppress(BrokerUnavailable):
             await self.broker.publish("notify", f"{gateway}.0", body)
         async with self.changed:
             self.changed.notify_all()

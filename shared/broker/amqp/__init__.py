@@ -6,18 +6,18 @@ and in beneath both, `topology` declares what is shared.
 
 import asyncio
 
-from shared.broker import BrokerStats, Exchange, Notice, Receive, ReceiveOwn, Subscription
+from shared.broker import BrokerStats, Exchange, Notice, Receive, ReceiveExclusive, Subscription
 from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, Link, Report
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.subscriptions import Consuming, OwnSubscription, PartitionSubscription
-from shared.broker.amqp.topology import Mismatch, QueueType, Topology
+from shared.broker.amqp.topology import QueueType, Topology, TopologyMismatch
 from shared.broker.amqp.wire import Outlet
 
-__all__ = ["AmqpBroker", "Mismatch"]
+__all__ = ["AmqpBroker", "TopologyMismatch"]
 
 
 class AmqpBroker:
-    """See `shared.broker.Broker`. `connect` also raises `Mismatch`.
+    """See `shared.broker.Broker`. `connect` also raises `TopologyMismatch`.
 
     Publishing and consuming have a connection each: on a memory alarm RabbitMQ stops reading from publishers,
     and acks must not wait behind them.
@@ -72,8 +72,8 @@ class AmqpBroker:
         await kept.start()
         return kept
 
-    async def subscribe_own(
-        self, exchange: Exchange, binding: str, receive: ReceiveOwn, *, on_lost: Notice, on_restored: Notice
+    async def subscribe_exclusive(
+        self, exchange: Exchange, binding: str, receive: ReceiveExclusive, *, on_lost: Notice, on_restored: Notice
     ) -> Subscription:
         kept = OwnSubscription(self._consuming, exchange, binding, receive, on_lost=on_lost, on_restored=on_restored)
         await kept.start()

@@ -11,9 +11,9 @@ from aiormq import Connection
 from aiormq.abc import AbstractBase, AbstractChannel
 from yarl import URL
 
-from shared.broker import BrokerGone, BrokerStats
+from shared.broker import BrokerStats, BrokerUnavailable
 from shared.broker.amqp.intake import IncomingFactory, Intake
-from shared.broker.amqp.topology import Mismatch
+from shared.broker.amqp.topology import TopologyMismatch
 from shared.broker.amqp.wire import Outlet
 from shared.telemetry import log
 
@@ -82,7 +82,7 @@ class Report:
 async def uncancelled(awaitable: Awaitable[T]) -> T:
     """Awaits a call of aiormq so that only a real cancellation looks like one, and always does.
 
-    aiormq ends the pending calls of a dying connection with `CancelledError` (here: `BrokerGone`), and the
+    aiormq ends the pending calls of a dying connection with `CancelledError` (here: `BrokerUnavailable`), and the
     `wait_for` of Python 3.11 in it forgets a cancellation that comes together with the answer.
     """
     task = asyncio.current_task()
@@ -93,7 +93,7 @@ async def uncancelled(awaitable: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         if task.cancelling() > before:
             raise
-        raise BrokerGone("the connection closed") from None
+        raise BrokerUnavailable("the connection closed") from None
     if task.cancelling() > before:
         raise asyncio.CancelledError
     return result
@@ -145,7 +145,7 @@ class Link:
         return self._up.is_set()
 
     async def start(self) -> None:
-        """Returns when the link is up. Raises `Mismatch`, nothing else: it keeps trying."""
+        """Returns when the link is up. Raises `TopologyMismatch`, nothing else: it keeps trying."""
         self._first = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._keep())
         await self._first
@@ -159,7 +159,7 @@ class Link:
     def drop(self, why: str) -> None:
         """Gives the present connection up for a new one."""
         if self._ended is not None and not self._ended.done():
-            self._ended.set_result(BrokerGone(why))
+            self._ended.set_result(BrokerUnavailable(why))
 
     async def close(self) -> None:
         if self._task is not None:
@@ -173,7 +173,7 @@ class Link:
         while True:
             try:
                 connection, outlet = await self._open()
-            except Mismatch as mismatch:
+            except TopologyMismatch as mismatch:
                 _log.error("RabbitMQ does not fit this process", error=str(mismatch))
                 self._started(mismatch)
                 await pause.wait()

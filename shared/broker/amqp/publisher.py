@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from time import perf_counter
 
-from shared.broker import BrokerGone, BrokerStats, Exchange, Refused, Unroutable
+from shared.broker import BrokerStats, BrokerUnavailable, Exchange, PublishRejected, Unroutable
 from shared.broker.amqp import wire
 from shared.broker.amqp.intake import Intake
 from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, uncancelled
@@ -58,7 +58,7 @@ class Publisher:
         self._timed = 0
         unconfirmed, self._unconfirmed = self._unconfirmed, deque()
         for future in unconfirmed:
-            _settle(future, BrokerGone("the connection was lost before the confirm"))
+            _settle(future, BrokerUnavailable("the connection was lost before the confirm"))
 
     def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool, ttl: float | None
@@ -66,10 +66,10 @@ class Publisher:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         outlet = self._outlet
         if outlet is None:
-            _settle(future, BrokerGone("not connected"))
+            _settle(future, BrokerUnavailable("not connected"))
             return future
         if len(self._unconfirmed) >= UNCONFIRMED_LIMIT or outlet.unsent > UNSENT_LIMIT:
-            _settle(future, Refused("RabbitMQ does not keep up: too much is unconfirmed"))
+            _settle(future, PublishRejected("RabbitMQ does not keep up: too much is unconfirmed"))
             return future
         tag = self._oldest + len(self._unconfirmed)
         frames = wire.publish(
@@ -98,7 +98,7 @@ class Publisher:
         last = tag - self._oldest
         unconfirmed = self._unconfirmed
         for index in range(0 if multiple else max(last, 0), min(last + 1, len(unconfirmed))):
-            _settle(unconfirmed[index], Refused("RabbitMQ refused it") if refused else None)
+            _settle(unconfirmed[index], PublishRejected("RabbitMQ refused it") if refused else None)
         while unconfirmed and unconfirmed[0].done():
             unconfirmed.popleft()
             self._oldest += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from shared.broker import Exchange, Notice, Receive, ReceiveOwn, partition_queue
+from shared.broker import Exchange, Notice, Receive, ReceiveExclusive, partition_queue
 from shared.broker.amqp import wire
 from shared.broker.amqp.intake import Intake
 from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, Link, Pause, close_quietly, uncancelled
@@ -211,7 +211,7 @@ class OwnSubscription(Kept):
         consuming: Consuming,
         exchange: Exchange,
         binding: str,
-        receive: ReceiveOwn,
+        receive: ReceiveExclusive,
         *,
         on_lost: Notice,
         on_restored: Notice,

@@ -18,7 +18,7 @@ _NEVER_DROPPED = 1_000_000
 """Quorum queues drop a message after this many deliveries, silently; unset it is 20 on RabbitMQ 4."""
 
 
-class Mismatch(BrokerError):
+class TopologyMismatch(BrokerError):
     """RabbitMQ has these queues with other settings: this process does not belong to that cluster."""
 
 
@@ -28,7 +28,7 @@ class Topology:
         self._frames = self._declarations(partitions, queue_type)
 
     async def declare(self, connection: AbstractConnection, timeout: float) -> None:  # noqa: ASYNC109
-        """All in one write and one round trip. Raises `Mismatch`."""
+        """All in one write and one round trip. Raises `TopologyMismatch`."""
         channel = await connection.channel(publisher_confirms=False, timeout=timeout)
         frame = ChannelFrame.marshall(channel.number, self._frames)
         await asyncio.wait_for(connection.write_queue.put(frame), timeout)
@@ -36,7 +36,7 @@ class Topology:
             # Answered after all before it; one that was refused has closed the channel instead.
             await channel.exchange_declare("rooms", passive=True, timeout=timeout)
         except ChannelPreconditionFailed as refused:
-            raise Mismatch(
+            raise TopologyMismatch(
                 f"RabbitMQ's partition queues are not the ones configured here (queue_type={self._queue_type}): "
                 f"{refused}. Start this process with the running cluster's queue_type and partitions, or stop "
                 "the cluster and delete the queues rooms.*"

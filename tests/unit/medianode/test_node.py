@@ -40,7 +40,7 @@ class HeldBroker:
         confirmed.set_result(None)
         return confirmed
 
-    async def subscribe_own(
+    async def subscribe_exclusive(
         self,
         exchange: Exchange,
         binding: str,

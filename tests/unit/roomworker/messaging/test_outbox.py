@@ -11,7 +11,7 @@ from roomworker.core.sessions import Session
 from roomworker.counters import Counters
 from roomworker.messaging.outbox import Outbox, Receipt
 from roomworker.storage.retention import Retention
-from shared.broker import BrokerError, BrokerGone, Refused, Unroutable, batcher
+from shared.broker import BrokerError, BrokerUnavailable, PublishRejected, Unroutable, batcher
 from shared.protocol import bus, media
 
 ROUTER = media.RouterRef("router", 0, "room", "incarnation", 1)
@@ -113,7 +113,7 @@ async def test_a_commit_without_anything_to_send_is_done_at_once(outbox: Outbox)
     assert done.is_set()
 
 
-@pytest.mark.parametrize("failure", [BrokerGone("down"), Refused("full")])
+@pytest.mark.parametrize("failure", [BrokerUnavailable("down"), PublishRejected("full")])
 async def test_a_publish_that_failed_is_repeated_before_anything_later(
     broker: Held, outbox: Outbox, failure: BrokerError
 ) -> None:
@@ -178,7 +178,7 @@ async def test_closing_ends_what_cannot_be_published(broker: Held, outbox: Outbo
     await broker.called.wait()
 
     outbox.close()
-    broker.calls[0][3].set_exception(BrokerGone("closed"))
+    broker.calls[0][3].set_exception(BrokerUnavailable("closed"))
     await asyncio.sleep(0)
 
     assert len(broker.calls) == 1, "not tried again"

@@ -1,22 +1,22 @@
-"""Batching, order and patience of what is published to one destination."""
+"""Batching, order and deadlines of the messages for one destination."""
 
 import asyncio
 
 import pytest
 
-from shared.broker import BrokerGone, Refused, Unroutable, batcher
-from shared.broker.batcher import Pipe
+from shared.broker import BrokerUnavailable, PublishRejected, Unroutable, batcher
+from shared.broker.batcher import Batcher
 
 
 class Publisher:
-    """Takes batches, and confirms each when the test says so."""
+    """Takes batches, and confirms each when the test asks for it."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.sent: list[asyncio.Future[None]] = []
         self.arrived = asyncio.Condition()
-        self.done: list[int] = []
-        self.lost: list[int] = []
+        self.confirmed: list[int] = []
+        self.undeliverable: list[int] = []
 
     def __call__(self, batch: list[int]) -> "asyncio.Future[None]":
         self.batches.append(list(batch))
@@ -44,89 +44,89 @@ def publisher() -> Publisher:
     return Publisher()
 
 
-def pipe_to(publisher: Publisher, *, patience: float = 60, limit: int = 100) -> Pipe[int]:
-    return Pipe(
+def make_batcher(publisher: Publisher, *, give_up_after: float = 60, limit: int = 100) -> Batcher[int]:
+    return Batcher(
         "somewhere",
         publisher,
         size=lambda _: 1,
-        done=publisher.done.extend,
-        lost=publisher.lost.extend,
-        patience=patience,
+        on_confirmed=publisher.confirmed.extend,
+        on_undeliverable=publisher.undeliverable.extend,
+        give_up_after=give_up_after,
         limit=limit,
     )
 
 
-async def test_a_batch_is_what_gathered_while_the_last_was_unconfirmed(publisher: Publisher) -> None:
-    box = pipe_to(publisher)
+async def test_items_gather_while_a_batch_is_unconfirmed(publisher: Publisher) -> None:
+    items = make_batcher(publisher)
     for item in (1, 2):
-        box.put(item)
+        items.put(item)
     async with publisher.arrived:
         await publisher.arrived.wait_for(lambda: publisher.sent)
     for item in (3, 4, 5):
-        box.put(item)
+        items.put(item)
     await publisher.answer()
     await publisher.answer()
-    await box.emptied()
+    await items.drained()
     assert publisher.batches == [[1, 2], [3, 4, 5]]
-    assert publisher.done == [1, 2, 3, 4, 5]
+    assert publisher.confirmed == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("failure", [BrokerGone(), Refused()])
-async def test_an_unconfirmed_batch_is_sent_again_before_what_follows(
+@pytest.mark.parametrize("failure", [BrokerUnavailable(), PublishRejected()])
+async def test_unconfirmed_batch_is_repeated_before_the_next(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     monkeypatch.setattr(batcher, "RETRY_PAUSE", 0)
-    box = pipe_to(publisher)
-    box.put(1)
+    items = make_batcher(publisher)
+    items.put(1)
     await publisher.answer(failure)
-    box.put(2)
+    items.put(2)
     await publisher.answer()
     await publisher.answer()
-    await box.emptied()
+    await items.drained()
     assert publisher.batches == [[1], [1], [2]]
-    assert publisher.done == [1, 2]
+    assert publisher.confirmed == [1, 2]
 
 
-async def test_what_nobody_can_get_is_lost(publisher: Publisher) -> None:
-    box = pipe_to(publisher)
-    box.put(1)
+async def test_unroutable_batch_is_undeliverable(publisher: Publisher) -> None:
+    items = make_batcher(publisher)
+    items.put(1)
     await publisher.answer(Unroutable())
-    await box.emptied()
-    assert (publisher.done, publisher.lost) == ([], [1])
+    await items.drained()
+    assert (publisher.confirmed, publisher.undeliverable) == ([], [1])
 
 
-async def test_patience_ends(publisher: Publisher) -> None:
-    box = pipe_to(publisher, patience=-1)
-    box.put(1)
-    await publisher.answer(BrokerGone())
-    await box.emptied()
-    assert (publisher.done, publisher.lost) == ([], [1])
+async def test_batch_is_undeliverable_after_its_deadline(publisher: Publisher) -> None:
+    items = make_batcher(publisher, give_up_after=-1)
+    items.put(1)
+    await publisher.answer(BrokerUnavailable())
+    await items.drained()
+    assert (publisher.confirmed, publisher.undeliverable) == ([], [1])
 
 
-async def test_a_full_pipe_loses_the_oldest(publisher: Publisher) -> None:
-    box = pipe_to(publisher, limit=2)
+async def test_full_itemsdiscards_the_oldest_item(publisher: Publisher) -> None:
+    items = make_batcher(publisher, limit=2)
     for item in (1, 2, 3):
-        box.put(item)
+        items.put(item)
     await publisher.answer()
-    await box.emptied()
-    assert (publisher.done, publisher.lost) == ([2, 3], [1])
+    await items.drained()
+    assert (publisher.confirmed, publisher.undeliverable) == ([2, 3], [1])
 
 
-async def test_a_batch_has_a_size(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batch_size_is_bounded_in_bytes(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher, "BATCH_BYTES", 2)
-    box = pipe_to(publisher)
+    items = make_batcher(publisher)
     for item in (1, 2, 3):
-        box.put(item)
+        items.put(item)
     await publisher.answer()
     await publisher.answer()
-    await box.emptied()
+    await items.drained()
     assert publisher.batches == [[1, 2], [3]]
 
 
-async def test_closing_gives_up(publisher: Publisher) -> None:
-    box = pipe_to(publisher)
-    box.put(1)
-    box.close()
-    await box.emptied()
+async def test_close_discards_waiting_items(publisher: Publisher) -> None:
+    items = make_batcher(publisher)
+    items.put(1)
+    items.close()
+    await items.drained()
     await publisher.answer() if publisher.sent else None
-    assert (publisher.done, publisher.lost) == ([], [])
+    assert (publisher.confirmed, publisher.undeliverable) == ([], [])
