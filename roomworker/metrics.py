@@ -4,20 +4,17 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
-from roomworker.core.dispatch import method_of
+from roomworker.core.room import Room
 from roomworker.counters import OK
+from roomworker.worker import RoomWorker
 from shared.aio.iteration import iterate_yielding
-from shared.protocol.media import wire_name
+from shared.protocol import client, media
 from shared.telemetry.metrics import counter, described_in, gauge, histogram
-
-if TYPE_CHECKING:
-    from roomworker.core.room import Room
-    from roomworker.worker import RoomWorker
 
 ROOMS = gauge("roomworker_rooms", "Rooms in this worker's memory.")
 SESSIONS = gauge(
@@ -91,7 +88,7 @@ class Census:
     transports: int = 0
     producers: int = 0
 
-    def count(self, room: "Room | None") -> None:
+    def count(self, room: Room | None) -> None:
         """`room`: as far as it is loaded."""
         self.rooms += 1
         if room is None:
@@ -107,7 +104,7 @@ class Census:
 class WorkerMetrics:
     described = described_in(globals())
 
-    def __init__(self, worker: "RoomWorker") -> None:
+    def __init__(self, worker: RoomWorker) -> None:
         self._worker = worker
         self._dead_letters = 0
         self._census = Census()
@@ -135,7 +132,7 @@ class WorkerMetrics:
         yield STEP_DOWNS.of(counters.step_downs_total)
         handled = {(kind, OK): count for kind, count in counters.handled.items()} | counters.rejected
         yield REQUESTS.by(
-            {(method_of(kind) if kind else "other", code): count for (kind, code), count in handled.items()}
+            {(client.method_of(kind) if kind else "other", code): count for (kind, code), count in handled.items()}
         )
         yield DEFECTS.of(counters.defects_total)
         yield UNREADABLE.of(sum(partition.bad_items for partition in partitions))
@@ -151,7 +148,7 @@ class WorkerMetrics:
         yield ROOMS_COMMITTED.spread(counters.rooms_committed)
         yield COMMITS.by({status.lower(): count for status, count in counters.commits.items()})
         yield MEDIA_REQUESTS.by(
-            {(wire_name(kind), code): count for (kind, code), count in counters.media_requests.items()}
+            {(media.wire_name(kind), code): count for (kind, code), count in counters.media_requests.items()}
         )
         yield REPLAYS.of(counters.replays_total)
         yield REPLAYED.of(counters.replayed_messages_total)

@@ -11,9 +11,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from roomworker.core.journal import Changes, Reply
 from roomworker.core.limits import Limits
-from roomworker.core.room import Changes, Reply
-from roomworker.core.sessions import Gone
+from roomworker.core.model import ClosedSession
 from roomworker.counters import Counters
 from roomworker.messaging.media_client import MediaClient
 from roomworker.messaging.outbox import Outbox
@@ -416,7 +416,7 @@ class RoomWorker:
         elif not executor.released(gateway, item):
             self._spawn(self._replay(gateway, item, where, known=item.session in executor.room.sessions))
 
-    async def _replay(self, gateway: str, item: bus.Replay, where: Gone, *, known: bool) -> None:
+    async def _replay(self, gateway: str, item: bus.Replay, where: ClosedSession, *, known: bool) -> None:
         """Sends what is kept, then where the session stands: the gateway asks until it has heard that."""
         found = await self.store.replay(item.room, item.session, item.after)
         self.counters.replays_total += 1

@@ -16,7 +16,7 @@ from gateway.protocol.frame_validation import DEPTH_LIMIT, nesting_depth
 from gateway.protocol.handshake import NAME_BYTES, valid_name
 from shared.errors import BadPayload, TooLarge
 from shared.protocol import actions
-from shared.protocol.client import explain
+from shared.protocol.decoding import explain
 from shared.protocol.rtp import Wire
 
 APP_DATA_BYTES: Final = 16 * 1024

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from shared.protocol.client import explain
+from shared.protocol.decoding import explain
 from shared.protocol.protoo import Frame
 
 DEPTH_LIMIT = 64

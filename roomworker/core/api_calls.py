@@ -1,41 +1,79 @@
-"""What the application's server asks for through the server API, done to the room (`shared.protocol.actions`)."""
+"""Calls of the server API: what the application's server asks of the room (`shared.protocol.actions`)."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, assert_never
 
 from msgspec import UNSET
 
-from roomworker.core import consumers, messages, peers, producers, sessions, transports
-from roomworker.core.peers import Peer
-from roomworker.core.room import Created, Room
+from roomworker.core import consumers, messages, producers, teardown, transports
+from roomworker.core.model import Created, Peer
+from roomworker.core.room import Room
 from roomworker.core.rtp import ortc
 from roomworker.core.rtp.codecs import own_capabilities
-from shared.errors import LEFT, ROOM_CLOSED, Conflict, NotFound, PlenaryError
+from shared.errors import LEFT, Conflict, NotFound, PlenaryError
 from shared.protocol import actions, bus, client
 
 OK: Final = 200
 
 
-def call(room: Room, item: bus.Call) -> None:
-    """Carries a call out, or refuses it; answers it either way. One that was answered is only answered again."""
-    before = room.answered.get(item.key)
-    if before is not None:
-        room.answer(item, before.code, before.body, keep=False)
+def handle(room: Room, call: bus.Call) -> None:
+    """Carries a call out, or rejects it, and answers it either way. One that was answered is answered the same."""
+    stored = room.answered_calls.get(call.key)
+    if stored is not None:
+        room.answer_call(call, stored.code, stored.body, keep=False)
         return
     try:
-        action = actions.decode(item.action)
+        action = actions.decode(call.action)
         if not room.exists and not isinstance(action, actions.CreateRoom):
             raise NotFound(f"room: no room {room.name!r}")
-        answer = HANDLERS[type(action)](room, action)
-    except PlenaryError as refused:
-        refuse(room, item, refused)
+        answer = _perform(room, action)
+    except PlenaryError as rejection:
+        reject(room, call, rejection)
         return
-    room.answer(item, OK, actions.encode(answer), keep=not isinstance(action, actions.READ_ACTIONS))
+    room.answer_call(call, OK, actions.encode(answer), keep=not isinstance(action, actions.READ_ACTIONS))
 
 
-def refuse(room: Room, item: bus.Call, why: PlenaryError) -> None:
-    """Not remembered: the same call may succeed another time."""
-    room.answer(item, why.code, why.reason.encode(), keep=False)
+def reject(room: Room, call: bus.Call, why: PlenaryError) -> None:
+    """Answers with an error, which is not stored: the same call may succeed another time."""
+    room.answer_call(call, why.code, why.reason.encode(), keep=False)
+
+
+def _perform(room: Room, action: actions.AnyAction) -> actions.AnyAnswer:
+    """Raises `PlenaryError`; the room is then unchanged."""
+    match action:
+        case actions.InspectRoom():
+            return inspect_room(room)
+        case actions.InspectPeer():
+            return inspect_peer(room, action)
+        case actions.CreateRoom():
+            return create_room(room, action)
+        case actions.CloseRoom():
+            teardown.close_room_by_server(room, action.app_data)
+        case actions.ClosePeer():
+            close_peer(room, action)
+        case actions.CloseTransport():
+            close_transport(room, action)
+        case actions.SetMaxBitrate():
+            set_max_bitrate(room, action)
+        case actions.PauseProducer() | actions.ResumeProducer():
+            paused = isinstance(action, actions.PauseProducer)
+            peer = _peer(room, action.peer)
+            producers.set_locally_paused(room, peer, action.id, paused=paused, app_data=action.app_data)
+        case actions.CloseProducer():
+            close_producer(room, action)
+        case actions.PauseConsumer() | actions.ResumeConsumer():
+            paused = isinstance(action, actions.PauseConsumer)
+            peer = _peer(room, action.peer)
+            consumers.set_locally_paused(room, peer, action.id, paused=paused, app_data=action.app_data)
+        case actions.SetConsumerProfile():
+            peer = _peer(room, action.peer)
+            consumers.set_preferred_profile_by_server(room, peer, action.id, action.profile)
+        case actions.RequestKeyFrame():
+            consumers.request_key_frame(room, _peer(room, action.peer), action.id)
+        case actions.SendMessage():
+            messages.send(room, action.data, _peer(room, action.peer) if action.peer is not None else None)
+        case _:
+            assert_never(action)
+    return actions.Done()
 
 
 def _peer(room: Room, name: str) -> Peer:
@@ -48,7 +86,7 @@ def _peer(room: Room, name: str) -> Peer:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
-def inspect_room(room: Room, _: actions.InspectRoom) -> actions.RoomView:
+def inspect_room(room: Room) -> actions.RoomView:
     created, placement = room.meta.created, room.meta.placement
     return actions.RoomView(
         name=room.name,
@@ -83,40 +121,43 @@ def inspect_peer(room: Room, action: actions.InspectPeer) -> actions.PeerView:
         gateway=peer.session.gateway,
         spy=peer.data.spy,
         transports=[
-            actions.TransportView(t.id, t.direction, t.connected, t.app_data) for t in peer.transports.values()
+            actions.TransportView(transport.id, transport.direction, transport.connected, transport.app_data)
+            for transport in peer.transports.values()
         ],
         producers=[
             actions.ProducerView(
-                id=p.id,
-                consumer_id=p.number,
-                kind=p.kind,
-                transport_id=p.transport,
-                locally_paused=p.locally_paused,
-                remotely_paused=p.remotely_paused,
-                profiles=ortc.profiles(p.rtp_parameters),
-                app_data=p.app_data,
+                id=producer.id,
+                consumer_id=producer.number,
+                kind=producer.kind,
+                transport_id=producer.transport,
+                locally_paused=producer.locally_paused,
+                remotely_paused=producer.remotely_paused,
+                profiles=ortc.profiles(producer.rtp_parameters),
+                app_data=producer.app_data,
             )
-            for p in peer.producers.values()
+            for producer in peer.producers.values()
         ],
         consumers=[
-            _consumer(room, peer, number) for number, (sender, _) in room.sources.items() if sender is not peer
+            _consumer(room, peer, number)
+            for number, (sender, _) in room.producers_by_number.items()
+            if sender is not peer
         ],
         app_data=peer.data.app_data,
     )
 
 
 def _consumer(room: Room, peer: Peer, number: int) -> actions.ConsumerView:
-    found, sender, source = consumers.find(room, peer, number)
+    consumer, sender, producer = consumers.find(room, peer, number)
     return actions.ConsumerView(
         id=number,
-        kind=source.kind,
+        kind=producer.kind,
         source_peer=sender.name,
-        transport_id=found.transport,
-        locally_paused=found.locally_paused,
-        remotely_paused=found.remotely_paused,
-        source_paused=source.paused,
-        preferred_profile=found.preferred_profile,
-        effective_profile=found.effective_profile,
+        transport_id=consumer.transport,
+        locally_paused=consumer.locally_paused,
+        remotely_paused=consumer.remotely_paused,
+        source_paused=producer.paused,
+        preferred_profile=consumer.preferred_profile,
+        effective_profile=consumer.effective_profile,
     )
 
 
@@ -142,27 +183,11 @@ def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
     )
     room.configure()
     room.save_meta()
-    return inspect_room(room, actions.InspectRoom())
+    return inspect_room(room)
 
 
-def close_room(room: Room, action: actions.CloseRoom) -> actions.Done:
-    room.notify(room.peers.values(), client.Closed(app_data=action.app_data))
-    for peer in list(room.peers.values()):
-        peers.discard(room, peer)  # everybody leaves: nobody needs to hear it of everybody
-    for session in list(room.sessions.values()):
-        sessions.end(room, session, ROOM_CLOSED)
-    _uncreate(room)
-    return actions.Done()
-
-
-def _uncreate(room: Room) -> None:
-    room.meta.created = None
-    room.configure()  # whoever comes before the room has left memory finds it as it will be read
-    room.save_meta()
-
-
-def idle(room: Room, now: int) -> None:
-    """Lets a created room go when it has been without anybody for its `idle_seconds`. `now` in ms."""
+def expire_idle_room(room: Room, now: int) -> None:
+    """Gives up a created room that has been without sessions for its `idle_seconds`. `now` in ms."""
     created = room.meta.created
     if created is None or room.sessions:
         return
@@ -170,92 +195,35 @@ def idle(room: Room, now: int) -> None:
         created.idle_since = now
         room.save_meta()
     elif now - created.idle_since >= created.idle_seconds * 1000:
-        _uncreate(room)
+        teardown.forget_creation(room)
 
 
 # --- its objects ----------------------------------------------------------------------------------------------
 
 
-def close_peer(room: Room, action: actions.ClosePeer) -> actions.Done:
+def close_peer(room: Room, action: actions.ClosePeer) -> None:
+    """Closes the peer's session and socket; the peer itself is told `closed`, if it has joined."""
     session = room.session_of.get(action.peer)
     if session is None:
         raise NotFound(f"peer: no peer {action.peer!r}")
     peer = room.peers.get(action.peer)
     if peer is not None:
         room.notify([peer], client.Closed(app_data=action.app_data))
-    sessions.end(room, session, LEFT, action.app_data)
-    return actions.Done()
+    teardown.close_session_by_server(room, session, LEFT, action.app_data)
 
 
-def close_transport(room: Room, action: actions.CloseTransport) -> actions.Done:
+def close_transport(room: Room, action: actions.CloseTransport) -> None:
     peer = _peer(room, action.peer)
-    transports.shut(room, peer, transports.find(peer, action.id), action.app_data)
-    return actions.Done()
+    teardown.close_transport_by_server(room, peer, transports.find(peer, action.id), action.app_data)
 
 
-def set_max_bitrate(room: Room, action: actions.SetMaxBitrate) -> actions.Done:
+def close_producer(room: Room, action: actions.CloseProducer) -> None:
     peer = _peer(room, action.peer)
-    found = transports.find(peer, action.id)
-    if found.direction != "send":
+    teardown.close_producer_by_server(room, peer, producers.find(peer, action.id), action.app_data)
+
+
+def set_max_bitrate(room: Room, action: actions.SetMaxBitrate) -> None:
+    transport = transports.find(_peer(room, action.peer), action.id)
+    if transport.direction != "send":
         raise Conflict(f"id: transport {action.id} is for receiving")
-    transports.limit_bitrate(room, found, action.bitrate)
-    return actions.Done()
-
-
-def pause_producer(room: Room, action: actions.PauseProducer) -> actions.Done:
-    producers.set_locally_paused(room, _peer(room, action.peer), action.id, paused=True, app_data=action.app_data)
-    return actions.Done()
-
-
-def resume_producer(room: Room, action: actions.ResumeProducer) -> actions.Done:
-    producers.set_locally_paused(room, _peer(room, action.peer), action.id, paused=False, app_data=action.app_data)
-    return actions.Done()
-
-
-def close_producer(room: Room, action: actions.CloseProducer) -> actions.Done:
-    producers.shut(room, _peer(room, action.peer), action.id, action.app_data)
-    return actions.Done()
-
-
-def pause_consumer(room: Room, action: actions.PauseConsumer) -> actions.Done:
-    consumers.set_locally_paused(room, _peer(room, action.peer), action.id, paused=True, app_data=action.app_data)
-    return actions.Done()
-
-
-def resume_consumer(room: Room, action: actions.ResumeConsumer) -> actions.Done:
-    consumers.set_locally_paused(room, _peer(room, action.peer), action.id, paused=False, app_data=action.app_data)
-    return actions.Done()
-
-
-def set_consumer_profile(room: Room, action: actions.SetConsumerProfile) -> actions.Done:
-    consumers.prefer_profile(room, _peer(room, action.peer), action.id, action.profile)
-    return actions.Done()
-
-
-def request_key_frame(room: Room, action: actions.RequestKeyFrame) -> actions.Done:
-    consumers.request_key_frame(room, _peer(room, action.peer), action.id)
-    return actions.Done()
-
-
-def send_message(room: Room, action: actions.SendMessage) -> actions.Done:
-    messages.send(room, action.data, _peer(room, action.peer) if action.peer is not None else None)
-    return actions.Done()
-
-
-HANDLERS: Final[dict[type[actions.Action], Callable[..., Any]]] = {
-    actions.InspectRoom: inspect_room,
-    actions.InspectPeer: inspect_peer,
-    actions.CreateRoom: create_room,
-    actions.CloseRoom: close_room,
-    actions.ClosePeer: close_peer,
-    actions.CloseTransport: close_transport,
-    actions.SetMaxBitrate: set_max_bitrate,
-    actions.PauseProducer: pause_producer,
-    actions.ResumeProducer: resume_producer,
-    actions.CloseProducer: close_producer,
-    actions.PauseConsumer: pause_consumer,
-    actions.ResumeConsumer: resume_consumer,
-    actions.SetConsumerProfile: set_consumer_profile,
-    actions.RequestKeyFrame: request_key_frame,
-    actions.SendMessage: send_message,
-}
+    transports.limit_bitrate(room, transport, action.bitrate)

@@ -1,64 +1,22 @@
-"""Which handler a client message goes to: the one table of methods."""
+"""Dispatch of clients' messages: reads them and hands each to its handler."""
 
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 
 from roomworker.core import consumers, messages, peers, producers, stats, transports
-from roomworker.core import room as rooms
 from roomworker.core.media_steps import Steps
+from roomworker.core.model import Peer, Session
 from roomworker.core.room import Room
-from roomworker.core.sessions import Session
 from shared.errors import BadPayload, Conflict
 from shared.protocol import bus, client
 
 Handled: TypeAlias = client.AnyAnswer | Steps[client.AnyAnswer]
-Message: TypeAlias = client.FromClient | client.Message
-
-
-class _Named(msgspec.Struct):
-    method: str = ""
-
-
-_named = msgspec.json.Decoder(_Named).decode
-
-
-def method_of(kind: type[Message]) -> str:
-    """As the protocol calls it."""
-    return kind.__name__[0].lower() + kind.__name__[1:]
-
-
-PEER_HANDLERS: Final[dict[type[client.FromClient], Callable[..., Any]]] = {
-    client.Leave: peers.leave,
-    client.CreateTransport: transports.create,
-    client.UpdateTransport: transports.update,
-    client.EnableTransportStats: stats.enable_transport,
-    client.DisableTransportStats: stats.disable_transport,
-    client.RestartTransport: transports.restart,
-    client.CloseTransport: transports.close,
-    client.CreateProducer: producers.create,
-    client.UpdateProducer: producers.update,
-    client.PauseProducer: producers.pause,
-    client.ResumeProducer: producers.resume,
-    client.CloseProducer: producers.close,
-    client.EnableProducerStats: stats.enable_producer,
-    client.DisableProducerStats: stats.disable_producer,
-    client.EnableConsumer: consumers.enable,
-    client.PauseConsumer: consumers.pause,
-    client.ResumeConsumer: consumers.resume,
-    client.SetConsumerPreferredProfile: consumers.set_preferred_profile,
-    client.EnableConsumerStats: stats.enable_consumer,
-    client.DisableConsumerStats: stats.disable_consumer,
-}
-
-
-_KINDS: Final[tuple[type[Message], ...]] = (client.QueryRoom, client.Join, *PEER_HANDLERS)
-_BY_NAME: Final = {method_of(kind): kind for kind in _KINDS}
+Message: TypeAlias = client.Message | client.QueryRoom | client.Join | client.PeerMessage
 
 
 def read(item: bus.Input) -> Message:
-    """What the client says. Raises `BadPayload`."""
+    """Decodes what a client sent. Raises `BadPayload`."""
     match item.method:
         case client.REQUEST:
             if item.id is None:
@@ -72,29 +30,81 @@ def read(item: bus.Input) -> Message:
             raise BadPayload(f"method: unknown method {item.method!r}")
 
 
-def meant(item: bus.Input) -> type[Message] | None:
-    """What kind of message one that cannot be read was to be, if that can be told."""
+class _Method(msgspec.Struct):
+    method: str = ""
+
+
+_decode_method = msgspec.json.Decoder(_Method).decode
+
+
+def intended_kind(item: bus.Input) -> type[client.FromClient | client.Message] | None:
+    """The kind of a message that could not be read, if its method tells that."""
     if item.method == client.MESSAGE:
         return client.Message
     try:
-        return _BY_NAME.get(_named(item.data).method)
+        return client.KIND_BY_METHOD.get(_decode_method(item.data).method)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def handle(room: Room, session: Session, message: Message) -> Handled:
-    """Starts handling one client message. Raises `PlenaryError`; the state is then unchanged."""
-    if isinstance(message, client.Message):
-        return messages.relay(room, session, message)
-    if isinstance(message, client.QueryRoom):
-        return rooms.query(room, message)
-    if isinstance(message, client.Join):
-        return peers.join(room, session, message)
-    joined = room.peers.get(session.peer)
-    if joined is None:
-        raise Conflict("peer: join first")
-    handler = PEER_HANDLERS.get(type(message))
-    if handler is None:
-        raise BadPayload(f"method: unknown method {method_of(type(message))!r}")
-    handled: Handled = handler(room, joined, message)
-    return handled
+    """Starts handling one message. Raises `PlenaryError`; the room is then unchanged."""
+    match message:
+        case client.Message():
+            return messages.relay(room, session, message)
+        case client.QueryRoom():
+            return client.RoomInfo(rtp_capabilities=room.rtp_capabilities)
+        case client.Join():
+            return peers.join(room, session, message)
+        case _:
+            peer = room.peers.get(session.peer)
+            if peer is None:
+                raise Conflict("peer: join first")
+            return _handle_of_peer(room, peer, message)
+
+
+def _handle_of_peer(room: Room, peer: Peer, message: client.PeerMessage) -> Handled:
+    """Starts handling a message that only a joined peer may send."""
+    match message:
+        case client.CreateTransport():
+            return transports.create(room, peer, message)
+        case client.UpdateTransport():
+            return transports.update(room, peer, message)
+        case client.CreateProducer():
+            return producers.create(room, peer, message)
+        case client.EnableConsumer():
+            return consumers.enable(room, peer, message)
+        case client.PauseProducer():
+            return producers.pause(room, peer, message)
+        case client.ResumeProducer():
+            return producers.resume(room, peer, message)
+        case client.UpdateProducer():
+            return producers.update(room, peer, message)
+        case client.CloseProducer():
+            return producers.close(room, peer, message)
+        case client.PauseConsumer():
+            return consumers.pause(room, peer, message)
+        case client.ResumeConsumer():
+            return consumers.resume(room, peer, message)
+        case client.SetConsumerPreferredProfile():
+            return consumers.set_preferred_profile(room, peer, message)
+        case client.RestartTransport():
+            return transports.restart(room, peer, message)
+        case client.CloseTransport():
+            return transports.close(room, peer, message)
+        case client.Leave():
+            return peers.leave(room, peer, message)
+        case client.EnableTransportStats():
+            return stats.enable_transport(room, peer, message)
+        case client.DisableTransportStats():
+            return stats.disable_transport(room, peer, message)
+        case client.EnableProducerStats():
+            return stats.enable_producer(room, peer, message)
+        case client.DisableProducerStats():
+            return stats.disable_producer(room, peer, message)
+        case client.EnableConsumerStats():
+            return stats.enable_consumer(room, peer, message)
+        case client.DisableConsumerStats():
+            return stats.disable_consumer(room, peer, message)
+        case _:
+            assert_never(message)

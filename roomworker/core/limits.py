@@ -1,4 +1,4 @@
-"""What a room may hold: the cluster's settings, unless the room was created with its own."""
+"""Limits: what a room may hold, by the cluster's settings or as the room was created."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,8 +20,8 @@ class Limits:
     message_bytes: int = 64 * 1024
     max_incoming_bitrate: int = 0
 
-    def with_own(self, own: actions.RoomLimits) -> "Limits":
-        """These, where the room has none of its own."""
+    def overridden_by(self, own: actions.RoomLimits) -> "Limits":
+        """These limits, with the room's own ones in their place."""
         chosen = {
             name: value
             for name in ("peers", "transports_per_peer", "producers_per_peer", "max_incoming_bitrate")

@@ -1,20 +1,15 @@
-"""Messages between peers: whatever applications tell each other beside the protocol, in order with it."""
-
-from typing import TYPE_CHECKING
+"""Messages between peers: what applications tell each other beside the protocol, in order with it."""
 
 from msgspec import Raw
 
-from roomworker.core.peers import Peer
+from roomworker.core.model import Peer, Session
+from roomworker.core.room import Room
 from shared.errors import Conflict, NotFound, TooLarge
 from shared.protocol import client, protoo
 
-if TYPE_CHECKING:
-    from roomworker.core.room import Room
-    from roomworker.core.sessions import Session
 
-
-def relay(room: "Room", session: "Session", message: client.Message) -> client.Nothing:
-    """From one peer to another, or to all others."""
+def relay(room: Room, session: Session, message: client.Message) -> client.Nothing:
+    """Sends a peer's message to one other peer, or to all others."""
     sender = room.peers.get(session.peer)
     if sender is None:
         raise Conflict("peer: join first")
@@ -27,9 +22,9 @@ def relay(room: "Room", session: "Session", message: client.Message) -> client.N
     return client.Nothing()
 
 
-def send(room: "Room", data: Raw, to: Peer | None, sender: Peer | None = None) -> None:
-    """To one or to all others. `sender` None: the application's server."""
+def send(room: Room, data: Raw, to: Peer | None, sender: Peer | None = None) -> None:
+    """Sends `data` to one peer, or to all but the sender. `sender` None: the application's server."""
     if len(data) > room.limits.message_bytes:
         raise TooLarge(f"data: larger than {room.limits.message_bytes} bytes")
     receivers = [peer for peer in room.peers.values() if peer is not sender] if to is None else [to]
-    room.tell(receivers, lambda: protoo.message_frame(data, sender.name if sender else None))
+    room.send_to_peers(receivers, lambda: protoo.message_frame(data, sender.name if sender else None))

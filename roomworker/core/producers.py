@@ -1,74 +1,41 @@
-"""A producer: media that a peer sends (§createProducer … §closeProducer)."""
+"""Producers: media that a peer sends (§createProducer … §closeProducer)."""
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 from msgspec import UNSET, structs
 
-from roomworker.core import consumers, transports
+from roomworker.core import consumers, teardown, transports
 from roomworker.core.limits import check_count
 from roomworker.core.media_steps import Steps
-from roomworker.core.record import Record
+from roomworker.core.model import Peer, Producer, Transport
+from roomworker.core.room import Room
 from roomworker.core.rtp import ortc
 from shared.errors import BadPayload, Conflict, Forbidden, NotFound, PlenaryError
 from shared.protocol import client, media
-from shared.protocol.rtp import Kind, PayloadTypeMapping, RtpParameters
-
-if TYPE_CHECKING:
-    from roomworker.core.peers import Peer
-    from roomworker.core.room import Room
+from shared.protocol.rtp import Kind, RtpParameters
 
 
-class Producer(Record):
-    """Stored as `producer|<id>|<peer>`.
-
-    `number` is its number in the room; its consumers have it as their id, for every receiver, so that receivers
-    can share one message (DELIVERY O4). Paused remotely is by its own client, locally by the server.
-    """
-
-    id: int
-    number: int
-    engine: str
-    transport: int
-    kind: Kind
-    rtp_parameters: RtpParameters
-    payload_types: list[PayloadTypeMapping]
-    mapped_ssrcs: list[int]
-    remotely_paused: bool = False
-    locally_paused: bool = False
-    updates: int = 0
-    stats_interval: int = 0
-    app_data: client.AppData = UNSET
-
-    @property
-    def paused(self) -> bool:
-        return self.remotely_paused or self.locally_paused
-
-
-def field(peer: "Peer", producer_id: int) -> str:
-    return f"producer|{producer_id}|{peer.name}"
-
-
-def find(peer: "Peer", producer_id: int) -> Producer:
+def find(peer: Peer, producer_id: int) -> Producer:
     producer = peer.producers.get(producer_id)
     if producer is None:
         raise NotFound(f"id: no producer {producer_id}")
     return producer
 
 
-def create(room: "Room", peer: "Peer", message: client.CreateProducer) -> Steps[client.Nothing]:
+def create(room: Room, peer: Peer, message: client.CreateProducer) -> Steps[client.Nothing]:
+    """Makes a producer on the peer's sending transport; the others get a consumer of it (§createProducer)."""
     if message.id in peer.producers:
         raise Conflict(f"id: producer {message.id} exists")
     if peer.data.spy:
         raise Forbidden("peer: a spy cannot send")
     check_count(len(peer.producers), room.limits.producers_per_peer, "producers of a peer")
     room.limits.check_app_data(message.app_data)
-    carrier = transports.find(peer, message.transport_id, "transportId")
-    if carrier.direction != "send":
-        raise Conflict(f"transportId: transport {carrier.id} is for receiving")
+    transport = transports.find(peer, message.transport_id, "transportId")
+    if transport.direction != "send":
+        raise Conflict(f"transportId: transport {transport.id} is for receiving")
     producer = yield from _produce(
-        room, peer, carrier, message.id, message.kind, message.rtp_parameters, message.paused
+        room, peer, transport, message.id, message.kind, message.rtp_parameters, message.paused
     )
     producer.app_data = client.copy_app_data(message.app_data)
     _add(room, peer, producer)
@@ -76,25 +43,25 @@ def create(room: "Room", peer: "Peer", message: client.CreateProducer) -> Steps[
 
 
 def _produce(
-    room: "Room",
-    peer: "Peer",
-    carrier: "transports.Transport",
+    room: Room,
+    peer: Peer,
+    transport: Transport,
     producer_id: int,
     kind: Kind,
     rtp_parameters: RtpParameters,
     paused: bool,
     updates: int = 0,
 ) -> Steps[Producer]:
-    """A producer that the engine has and the room does not have yet."""
+    """Makes a producer on the media node; the room does not have it yet."""
     payload_types = ortc.producer_mapping(rtp_parameters, kind, room.rtp_capabilities)
     sent = ortc.sort_encodings(rtp_parameters)
     engine = room.engine_id(peer, "producer", producer_id, updates)
     # from the engine id, not from a counter: a successor that redoes this message must find the same producer
     mapped = ortc.ssrcs(crc32(engine.encode()) % ortc.SSRC_BLOCKS, len(sent.encodings)).mapped
-    with room.releasing(peer, "producer", engine) as here:
+    with room.releasing(peer, "producer", engine) as guard:
         yield media.Produce(
             router=room.router,
-            transport=carrier.engine,
+            transport=transport.engine,
             producer=engine,
             kind=kind,
             rtp_parameters=sent,
@@ -103,14 +70,14 @@ def _produce(
             paused=paused,
             updatable=is_updatable(sent),
         )
-        here.check()
-        if peer.transports.get(carrier.id) is not carrier:
-            raise NotFound(f"transportId: transport {carrier.id} was closed")
+        guard.check()
+        if peer.transports.get(transport.id) is not transport:
+            raise NotFound(f"transportId: transport {transport.id} was closed")
     return Producer(
         id=producer_id,
         number=room.take_number(),
         engine=engine,
-        transport=carrier.id,
+        transport=transport.id,
         kind=kind,
         rtp_parameters=sent,
         payload_types=payload_types,
@@ -121,25 +88,26 @@ def _produce(
 
 
 def is_updatable(sent: RtpParameters) -> bool:
-    """Clients without replaceTrack, who alone send `updateProducer`, are known by sending no muxId."""
+    """Whether an `updateProducer` may follow: only clients without replaceTrack send it, and they send no muxId."""
     return not sent.mux_id and not ortc.is_simulcast(sent)
 
 
-def _add(room: "Room", peer: "Peer", producer: Producer) -> None:
+def _add(room: Room, peer: Peer, producer: Producer) -> None:
     peer.producers[producer.id] = producer
-    room.sources[producer.number] = (peer, producer)
-    room.save(field(peer, producer.id), producer)
+    room.producers_by_number[producer.number] = (peer, producer)
+    room.save(peer.field_of(producer), producer)
     _announce(room, peer, producer)
 
 
-def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[client.Nothing]:
-    """The client sends the same with other SSRCs.
+def update(room: Room, peer: Peer, message: client.UpdateProducer) -> Steps[client.Nothing]:
+    """Takes note that the client sends the same media with other SSRCs (§updateProducer).
 
-    Its consumers go on. Where the engine cannot do that (`is_updatable`) the others get new consumers for it.
+    The producer's consumers go on. Where the engine cannot do that (`is_updatable`), the other peers get new
+    consumers instead.
     """
     producer = find(peer, message.id)
-    carrier = transports.find(peer, producer.transport, "id")
-    # a muxId is still the predecessor's while the engine has both; SSRCs do without
+    transport = transports.find(peer, producer.transport, "id")
+    # the engine would find the predecessor by its muxId while it has both; SSRCs suffice
     rtp_parameters = structs.replace(message.rtp_parameters, mux_id=UNSET)
     if is_updatable(producer.rtp_parameters) and is_updatable(rtp_parameters):
         yield from _update_in_place(room, peer, producer, rtp_parameters)
@@ -147,7 +115,7 @@ def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[
     successor = yield from _produce(
         room,
         peer,
-        carrier,
+        transport,
         producer.id,
         producer.kind,
         rtp_parameters,
@@ -159,22 +127,21 @@ def update(room: "Room", peer: "Peer", message: client.UpdateProducer) -> Steps[
         raise NotFound(f"id: producer {producer.id} was closed")
     successor.app_data, successor.locally_paused = producer.app_data, producer.locally_paused
     successor.stats_interval = producer.stats_interval
-    end(room, peer, producer)
-    room.release(peer, "producer", producer.engine)
+    teardown.close_producer(room, peer, producer)
     if successor.locally_paused and not successor.remotely_paused:
         room.order(media.Pause(object=successor.engine, v=room.next_n, kind="producer"))
     _add(room, peer, successor)
     return client.Nothing()
 
 
-def _update_in_place(room: "Room", peer: "Peer", producer: Producer, rtp_parameters: RtpParameters) -> Steps[None]:
+def _update_in_place(room: Room, peer: Peer, producer: Producer, rtp_parameters: RtpParameters) -> Steps[None]:
     payload_types = ortc.producer_mapping(rtp_parameters, producer.kind, room.rtp_capabilities)
     if payload_types != producer.payload_types:
         raise BadPayload("rtpParameters.codecs: an update changes SSRCs only")
     if len(rtp_parameters.encodings) != len(producer.rtp_parameters.encodings):
         raise BadPayload(f"rtpParameters.encodings: expected {len(producer.rtp_parameters.encodings)}")
     sent = structs.replace(producer.rtp_parameters, encodings=ortc.sort_encodings(rtp_parameters).encodings)
-    here = room.here(peer)
+    guard = room.guard(peer)
     try:
         yield media.UpdateProducer(
             router=room.router,
@@ -185,20 +152,20 @@ def _update_in_place(room: "Room", peer: "Peer", producer: Producer, rtp_paramet
         )
     except PlenaryError:
         if peer.producers.get(producer.id) is producer:
-            # the node may have done it: it must not take the next update for this one
+            # the node may have applied it: the next update must not have the same generation
             producer.updates += 1
-            room.save(field(peer, producer.id), producer)
+            room.save(peer.field_of(producer), producer)
         raise
-    here.check()
+    guard.check()
     if peer.producers.get(producer.id) is not producer:
         raise NotFound(f"id: producer {producer.id} was closed")
     producer.updates += 1
     producer.rtp_parameters = sent
-    room.save(field(peer, producer.id), producer)
+    room.save(peer.field_of(producer), producer)
 
 
-def _announce(room: "Room", peer: "Peer", producer: Producer) -> None:
-    """newConsumer for everybody else; receivers with equal capabilities share the message."""
+def _announce(room: Room, peer: Peer, producer: Producer) -> None:
+    """Sends every other peer `newConsumer`; receivers with equal capabilities share the message."""
     groups: dict[str, list[Peer]] = defaultdict(list)
     for other in room.peers.values():
         if other is not peer:
@@ -207,20 +174,18 @@ def _announce(room: "Room", peer: "Peer", producer: Producer) -> None:
         room.notify(receivers, consumers.announcement(room, peer, producer, receivers[0]))
 
 
-def pause(room: "Room", peer: "Peer", message: client.PauseProducer) -> client.Nothing:
+def pause(room: Room, peer: Peer, message: client.PauseProducer) -> client.Nothing:
     _set_paused(room, peer, find(peer, message.id), remotely=True)
     return client.Nothing()
 
 
-def resume(room: "Room", peer: "Peer", message: client.ResumeProducer) -> client.Nothing:
+def resume(room: Room, peer: Peer, message: client.ResumeProducer) -> client.Nothing:
     _set_paused(room, peer, find(peer, message.id), remotely=False)
     return client.Nothing()
 
 
-def set_locally_paused(
-    room: "Room", peer: "Peer", producer_id: int, *, paused: bool, app_data: client.AppData
-) -> None:
-    """By the server: the sender is told (§producerPaused), and the receivers as far as it concerns them."""
+def set_locally_paused(room: Room, peer: Peer, producer_id: int, *, paused: bool, app_data: client.AppData) -> None:
+    """Pauses or resumes by the server: the sender is told (§producerPaused), and the receivers concerned."""
     producer = find(peer, producer_id)
     if producer.locally_paused != paused:
         notification = client.ProducerPaused if paused else client.ProducerResumed
@@ -229,51 +194,23 @@ def set_locally_paused(
 
 
 def _set_paused(
-    room: "Room", peer: "Peer", producer: Producer, *, remotely: bool | None = None, locally: bool | None = None
+    room: Room, peer: Peer, producer: Producer, *, remotely: bool | None = None, locally: bool | None = None
 ) -> None:
     before = (producer.remotely_paused, producer.locally_paused)
     was_paused = producer.paused
     producer.remotely_paused = producer.remotely_paused if remotely is None else remotely
     producer.locally_paused = producer.locally_paused if locally is None else locally
     if (producer.remotely_paused, producer.locally_paused) != before:
-        room.save(field(peer, producer.id), producer)
+        room.save(peer.field_of(producer), producer)
     if producer.paused != was_paused:
         order = media.Pause if producer.paused else media.Resume
         room.order(order(object=producer.engine, v=room.next_n, kind="producer"))
-        consumers.source_changed(room, peer, producer)
+        consumers.producer_pause_changed(room, peer, producer)
 
 
-def close(room: "Room", peer: "Peer", message: client.CloseProducer) -> client.Nothing:
-    """An unknown producer is not an error: the client may close one that the server just closed."""
+def close(room: Room, peer: Peer, message: client.CloseProducer) -> client.Nothing:
+    """Closes the producer. An unknown one is no error: the server may just have closed it (§closeProducer)."""
     producer = peer.producers.get(message.id)
     if producer is not None:
-        end(room, peer, producer)
-        room.release(peer, "producer", producer.engine)
+        teardown.close_producer(room, peer, producer)
     return client.Nothing()
-
-
-def shut(room: "Room", peer: "Peer", producer_id: int, app_data: client.AppData) -> None:
-    """By the server: the sender is told (§producerClosed)."""
-    producer = find(peer, producer_id)
-    room.notify([peer], client.ProducerClosed(id=producer.id, app_data=app_data))
-    end(room, peer, producer)
-    room.release(peer, "producer", producer.engine)
-
-
-def end(room: "Room", peer: "Peer", producer: Producer) -> None:
-    """It is closed; every other peer loses a consumer (consumerClosed)."""
-    receivers = [other for other in room.peers.values() if other is not peer]
-    discard(room, peer, producer)
-    room.notify(receivers, client.ConsumerClosed(id=producer.number, peer_name=peer.name))
-
-
-def discard(room: "Room", peer: "Peer", producer: Producer) -> None:
-    """Takes it and its consumers out of the room; the engine closes them with the transport, or is told to."""
-    del peer.producers[producer.id]
-    del room.sources[producer.number]
-    room.forget_derived(producer)
-    for other in room.peers.values():
-        fed = other.consumers.get(producer.number)
-        if fed is not None:
-            consumers.drop(room, other, fed)
-    room.forget(field(peer, producer.id))

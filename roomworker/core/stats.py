@@ -1,182 +1,183 @@
-"""Periodic stats (§enableTransportStats … §consumerStats): which objects report, when, and what is told.
+"""Periodic stats (§enableTransportStats … §consumerStats): which objects report, when, and what their peer is sent.
 
-Whether an object reports is stored with it (`stats_interval`, ms); when it is next due is not: after a takeover
-all are due at the first tick. The clock is the partition's ticks, so a report may come up to a second late.
+Whether an object reports is stored with it (`stats_interval`, ms). When its next report is due is not stored: after
+a takeover all are due at the first tick. The clock is the partition's ticks, so a report may come up to a second
+late.
 """
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Final
 
 from roomworker.core import consumers, producers, transports
-from roomworker.core.consumers import Consumer
-from roomworker.core.producers import Producer
-from roomworker.core.transports import Transport
+from roomworker.core.model import Consumer, MediaObject, Peer, Producer, Reporter, ReporterKind, Transport
+from roomworker.core.room import Room
 from shared.errors import PlenaryError
 from shared.protocol import client, media
-
-if TYPE_CHECKING:
-    from roomworker.core.peers import Peer
-    from roomworker.core.room import Room
 
 LEAST_INTERVAL: Final = 1000
 
 JUST_ENABLED: Final = -1
-"""Due its interval after the first report, which came at some time since the last tick."""
-
-Kind: TypeAlias = Literal["transport", "producer", "consumer"]
-Reporter: TypeAlias = tuple[Kind, str, int]
-"""(kind, peer's name, id)"""
-
-Object: TypeAlias = Transport | Producer | Consumer
+"""Due one interval after the first report, which was asked for at some time since the last tick."""
 
 
-def enable_transport(room: "Room", peer: "Peer", message: client.EnableTransportStats) -> client.Nothing:
-    found = transports.find(peer, message.id)
-    if _enable(room, ("transport", peer.name, found.id), found, message.interval):
-        room.save(transports.field(peer, found.id), found)
+def enable_transport(room: Room, peer: Peer, message: client.EnableTransportStats) -> client.Nothing:
+    transport = transports.find(peer, message.id)
+    if _enable(room, peer, transport, message.interval):
+        room.save(peer.field_of(transport), transport)
     return client.Nothing()
 
 
-def enable_producer(room: "Room", peer: "Peer", message: client.EnableProducerStats) -> client.Nothing:
-    found = producers.find(peer, message.id)
-    if _enable(room, ("producer", peer.name, found.id), found, message.interval):
-        room.save(producers.field(peer, found.id), found)
+def enable_producer(room: Room, peer: Peer, message: client.EnableProducerStats) -> client.Nothing:
+    producer = producers.find(peer, message.id)
+    if _enable(room, peer, producer, message.interval):
+        room.save(peer.field_of(producer), producer)
     return client.Nothing()
 
 
-def enable_consumer(room: "Room", peer: "Peer", message: client.EnableConsumerStats) -> client.Nothing:
-    found, _, _ = consumers.find(room, peer, message.id)
-    if _enable(room, ("consumer", peer.name, found.id), found, message.interval):
-        consumers.keep(room, peer, found)
+def enable_consumer(room: Room, peer: Peer, message: client.EnableConsumerStats) -> client.Nothing:
+    consumer, _, _ = consumers.find(room, peer, message.id)
+    if _enable(room, peer, consumer, message.interval):
+        consumers.save(room, peer, consumer)
     return client.Nothing()
 
 
-def _enable(room: "Room", reporter: Reporter, found: Object, interval: float) -> bool:
-    """Already enabled stays as it is, its interval too (as in the published objects)."""
-    if found.stats_interval:
+def _enable(room: Room, peer: Peer, reporting: MediaObject, interval: float) -> bool:
+    """Whether anything changed: an object that reports keeps its interval (as the published objects do)."""
+    if reporting.stats_interval:
         return False
-    found.stats_interval = max(LEAST_INTERVAL, int(interval))
-    room.reporters[reporter] = JUST_ENABLED
-    room.stats_wanted.append(reporter)
+    reporting.stats_interval = max(LEAST_INTERVAL, int(interval))
+    reporter = _reporter(peer, reporting)
+    room.stats_due[reporter] = JUST_ENABLED
+    room.first_stats_wanted.append(reporter)
     return True
 
 
-def disable_transport(room: "Room", peer: "Peer", message: client.DisableTransportStats) -> client.Nothing:
-    found = transports.find(peer, message.id)
-    if _disable(room, ("transport", peer.name, found.id), found):
-        room.save(transports.field(peer, found.id), found)
+def disable_transport(room: Room, peer: Peer, message: client.DisableTransportStats) -> client.Nothing:
+    transport = transports.find(peer, message.id)
+    if _disable(room, peer, transport):
+        room.save(peer.field_of(transport), transport)
     return client.Nothing()
 
 
-def disable_producer(room: "Room", peer: "Peer", message: client.DisableProducerStats) -> client.Nothing:
-    found = producers.find(peer, message.id)
-    if _disable(room, ("producer", peer.name, found.id), found):
-        room.save(producers.field(peer, found.id), found)
+def disable_producer(room: Room, peer: Peer, message: client.DisableProducerStats) -> client.Nothing:
+    producer = producers.find(peer, message.id)
+    if _disable(room, peer, producer):
+        room.save(peer.field_of(producer), producer)
     return client.Nothing()
 
 
-def disable_consumer(room: "Room", peer: "Peer", message: client.DisableConsumerStats) -> client.Nothing:
-    found, _, _ = consumers.find(room, peer, message.id)
-    if _disable(room, ("consumer", peer.name, found.id), found):
-        consumers.keep(room, peer, found)
+def disable_consumer(room: Room, peer: Peer, message: client.DisableConsumerStats) -> client.Nothing:
+    consumer, _, _ = consumers.find(room, peer, message.id)
+    if _disable(room, peer, consumer):
+        consumers.save(room, peer, consumer)
     return client.Nothing()
 
 
-def _disable(room: "Room", reporter: Reporter, found: Object) -> bool:
-    room.reporters.pop(reporter, None)
-    enabled = bool(found.stats_interval)
-    found.stats_interval = 0
+def _disable(room: Room, peer: Peer, reporting: MediaObject) -> bool:
+    """Whether anything changed."""
+    room.stats_due.pop(_reporter(peer, reporting), None)
+    enabled = bool(reporting.stats_interval)
+    reporting.stats_interval = 0
     return enabled
 
 
-def load(room: "Room") -> None:
-    """Finds who reports in a room just read."""
+def _reporter(peer: Peer, reporting: MediaObject) -> Reporter:
+    return reporting.record_kind, peer.name, reporting.id
+
+
+def load(room: Room) -> None:
+    """Finds the reporting objects of a room that was just loaded."""
     for peer in room.peers.values():
-        of_kind: tuple[tuple[Kind, dict[int, Transport] | dict[int, Producer] | dict[int, Consumer]], ...] = (
-            ("transport", peer.transports),
-            ("producer", peer.producers),
-            ("consumer", peer.consumers),
-        )
-        for kind, objects in of_kind:
-            for id_, found in objects.items():
-                if found.stats_interval:
-                    room.reporters[kind, peer.name, id_] = 0
+        owned: tuple[Mapping[int, MediaObject], ...] = (peer.transports, peer.producers, peer.consumers)
+        for objects in owned:
+            for reporting in objects.values():
+                if reporting.stats_interval:
+                    room.stats_due[_reporter(peer, reporting)] = 0
 
 
-def due(room: "Room", now: int) -> list[Reporter]:
-    """Who is to report now; each is due again after its interval. `now` is the partition's time, ms."""
+def take_due(room: Room, now: int) -> list[Reporter]:
+    """The reporters that are due at `now` (ms, the partition's time); each is due again after its interval."""
     ready: list[Reporter] = []
-    for reporter, at in list(room.reporters.items()):
-        _, found = _find(room, reporter)
-        if found is None or not found.stats_interval:
-            del room.reporters[reporter]
+    for reporter, due_at in list(room.stats_due.items()):
+        _, reporting = _find(room, reporter)
+        if reporting is None or not reporting.stats_interval:
+            del room.stats_due[reporter]
             continue
         # half a second early rather than one late: ticks come a second apart, but not exactly
-        following = now + found.stats_interval - LEAST_INTERVAL // 2
-        if at == JUST_ENABLED:
-            at = following - LEAST_INTERVAL
-        if at <= now:
-            at = following
+        following = now + reporting.stats_interval - LEAST_INTERVAL // 2
+        if due_at == JUST_ENABLED:
+            due_at = following - LEAST_INTERVAL
+        if due_at <= now:
+            due_at = following
             ready.append(reporter)
-        room.reporters[reporter] = at
+        room.stats_due[reporter] = due_at
     return ready
 
 
-def request(room: "Room", reporter: Reporter) -> media.GetStats | None:
-    """What to ask the media node; None while there is nothing to tell: paused, not enabled, no media."""
-    peer, found = _find(room, reporter)
-    if peer is None or found is None or not found.engine or not found.stats_interval or _is_silent(room, found):
+def request(room: Room, reporter: Reporter) -> media.GetStats | None:
+    """The request to the media node; None while there is nothing to report: paused, not enabled, no media."""
+    peer, reporting = _find(room, reporter)
+    if peer is None or reporting is None or not _reports(room, reporting) or not reporting.engine:
         return None
     try:
         router = room.router
     except PlenaryError:
         return None
     return media.GetStats(
-        router=router, kind=reporter[0], object=found.engine, id=reporter[2], transport_id=_transport_id(found)
+        router=router,
+        kind=reporting.record_kind,
+        object=reporting.engine,
+        id=reporting.id,
+        transport_id=_transport_id(reporting),
     )
 
 
-def report(room: "Room", reporter: Reporter, engine: media.EngineId, stats: media.Stats) -> None:
-    """Tells the peer, if it still wants to know of that object of the engine."""
-    peer, found = _find(room, reporter)
-    if peer is None or found is None or not found.stats_interval or _is_silent(room, found):
+def report(room: Room, reporter: Reporter, engine: media.EngineId, stats: media.Stats) -> None:
+    """Sends the stats of the engine's object to its peer, unless the object or the peer's wish has changed."""
+    peer, reporting = _find(room, reporter)
+    if peer is None or reporting is None or not _reports(room, reporting) or reporting.engine != engine:
         return
-    if found.engine != engine:
-        return
-    match found:
+    match reporting:
         case Transport():
-            room.notify([peer], client.TransportStats(id=found.id, stats=stats.stats))
+            room.notify([peer], client.TransportStats(id=reporting.id, stats=stats.stats))
         case Producer():
-            room.notify([peer], client.ProducerStats(id=found.id, stats=stats.stats))
+            room.notify([peer], client.ProducerStats(id=reporting.id, stats=stats.stats))
         case Consumer():
-            sender, _ = room.sources[found.id]
-            room.notify([peer], client.ConsumerStats(id=found.id, peer_name=sender.name, stats=stats.stats))
+            sender, _ = room.producers_by_number[reporting.id]
+            room.notify([peer], client.ConsumerStats(id=reporting.id, peer_name=sender.name, stats=stats.stats))
 
 
-def _find(room: "Room", reporter: Reporter) -> "tuple[Peer | None, Object | None]":
-    kind, name, id_ = reporter
+def _find(room: Room, reporter: Reporter) -> tuple[Peer | None, MediaObject | None]:
+    kind, name, object_id = reporter
     peer = room.peers.get(name)
-    if peer is None:
-        return None, None
+    return peer, _object(peer, kind, object_id) if peer is not None else None
+
+
+def _object(peer: Peer, kind: ReporterKind, object_id: int) -> MediaObject | None:
     match kind:
         case "transport":
-            return peer, peer.transports.get(id_)
+            return peer.transports.get(object_id)
         case "producer":
-            return peer, peer.producers.get(id_)
+            return peer.producers.get(object_id)
         case "consumer":
-            return peer, peer.consumers.get(id_)
+            return peer.consumers.get(object_id)
 
 
-def _is_silent(room: "Room", found: Object) -> bool:
-    match found:
+def _reports(room: Room, reporting: MediaObject) -> bool:
+    """Whether stats are enabled and media can flow."""
+    if not reporting.stats_interval:
+        return False
+    match reporting:
         case Transport():
-            return False
+            return True
         case Producer():
-            return found.paused
+            return not reporting.paused
         case Consumer():
-            return not found.enabled or found.paused or room.sources[found.id][1].paused
+            _, producer = room.producers_by_number[reporting.id]
+            return reporting.enabled and not reporting.paused and not producer.paused
 
 
-def _transport_id(found: Object) -> int:
-    if isinstance(found, Transport):
-        return found.id
-    return found.transport or 0
+def _transport_id(reporting: MediaObject) -> int:
+    if isinstance(reporting, Transport):
+        return reporting.id
+    return reporting.transport or 0

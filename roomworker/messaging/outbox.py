@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from roomworker.core.room import Changes, Reply
+from roomworker.core.journal import Changes, Reply
 from roomworker.counters import Counters
 from roomworker.storage.retention import Retention
 from shared.broker import Broker

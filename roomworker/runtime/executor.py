@@ -9,11 +9,12 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, cast
 
-from roomworker.core import api_calls, dispatch, media_events, resumption, sessions, stats
+from roomworker.core import api_calls, dispatch, media_events, resumption, sessions, stats, teardown
 from roomworker.core.dispatch import Handled
+from roomworker.core.journal import Changes, Reply
 from roomworker.core.media_steps import Place, Placed, Step, StepResult, Steps
-from roomworker.core.room import Changes, Reply, Room
-from roomworker.core.sessions import Gone, Session
+from roomworker.core.model import ClosedSession, Reporter, Session
+from roomworker.core.room import Room
 from roomworker.counters import Counters
 from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, number
 from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
@@ -55,8 +56,10 @@ class Executor:
         self._handled = shell.counters.handled
         self._poisoned = poisoned
         self._queues = {session.id: SessionQueue(session) for session in room.sessions.values()}
-        self._committed = {session.id: Gone(session.n_in, session.n_out) for session in room.sessions.values()}
-        self._closed_sessions = dict(room.gone)
+        self._committed = {
+            session.id: ClosedSession(session.n_in, session.n_out) for session in room.sessions.values()
+        }
+        self._closed_sessions = dict(room.closed_sessions)
         self._finished: list[Job] = []
         self._now = 0
         self._alive = True
@@ -68,22 +71,22 @@ class Executor:
         item = job.item
         if job.identity in self._poisoned and not isinstance(item, bus.Input):
             if isinstance(item, bus.Call):
-                api_calls.refuse(self.room, item, InternalError("this call met a defect of the server"))
+                api_calls.reject(self.room, item, InternalError("this call met a defect of the server"))
             self._finished.append(job)
             return
         match item:
             case bus.MediaEvent():
-                self._guarded(job, partial(media_events.event, self.room, item))
+                self._guarded(job, partial(media_events.apply, self.room, item))
                 self._finished.append(job)
             case bus.Call():
-                self._guarded(job, partial(api_calls.call, self.room, item))
+                self._guarded(job, partial(api_calls.handle, self.room, item))
                 self._finished.append(job)
                 self._drop_queues()
             case bus.Resume():
                 self._guarded(job, partial(resumption.resume, self.room, job.origin, item))
                 self._finished.append(job)
             case bus.ConnectionLost():
-                self._guarded(job, partial(resumption.lost, self.room, job.origin, item, self._now))
+                self._guarded(job, partial(resumption.connection_lost, self.room, job.origin, item, self._now))
                 self._finished.append(job)
                 self._drop_queues()
             case bus.Connect():
@@ -99,7 +102,7 @@ class Executor:
                     self._run(queue)
 
     def _connect(self, job: Job, item: bus.Connect) -> None:
-        if item.session in self.room.sessions or item.session in self.room.gone:
+        if item.session in self.room.sessions or item.session in self.room.closed_sessions:
             self._duplicate(job, item)
             return
         session = sessions.connect(self.room, job.origin, item)
@@ -117,7 +120,7 @@ class Executor:
         if queue is not None and n > queue.received:
             self._report(queue.session, again=True)
             self._shell.done(job)
-        elif queue is None and item.session not in self.room.gone:
+        elif queue is None and item.session not in self.room.closed_sessions:
             self._shell.report(job.origin, bus.Applied(item.connection, item.session, -1, 0))
             self._shell.done(job)
         else:
@@ -144,7 +147,7 @@ class Executor:
                 bus.Applied(session.connection, session.id, committed.n_in, committed.n_out, again),
             )
 
-    def position(self, session_id: str) -> Gone | None:
+    def position(self, session_id: str) -> ClosedSession | None:
         """The last numbers of a session that are committed; None: no such session, or nothing of it is yet."""
         return self._committed.get(session_id) or self._closed_sessions.get(session_id)
 
@@ -158,7 +161,7 @@ class Executor:
             return False
         if (session.gateway, session.connection) == (gateway, item.connection):
             return False
-        self.room.link(gateway, bus.Link(item.connection, item.session, "released"))
+        self.room.reply_link(gateway, bus.Link(item.connection, item.session, "released"))
         return True
 
     def announce(self) -> None:
@@ -173,17 +176,17 @@ class Executor:
         """
         for session in [s for s in self.room.sessions.values() if s.gateway == gateway]:
             if session.token:
-                self.room.link(gateway, bus.Link(session.connection, session.id, "released"))
-                resumption.lose(self.room, session, self._now)
+                self.room.reply_link(gateway, bus.Link(session.connection, session.id, "released"))
+                resumption.detach(self.room, session, self._now)
             else:
-                sessions.end(self.room, session, GONE)
+                teardown.close_session_by_server(self.room, session, GONE)
         self._drop_queues()
 
     @property
     def wants_time(self) -> bool:
         room = self.room
         return (
-            bool(room.reporters)
+            bool(room.stats_due)
             or room.meta.created is not None
             or any(session.lost_at is not None for session in room.sessions.values())
         )
@@ -191,28 +194,29 @@ class Executor:
     def tick(self, now: int, grace: int = resumption.GRACE) -> None:
         """The partition's time, ms since the epoch, and how long (ms) a session may be without a connection."""
         self._now = now
-        api_calls.idle(self.room, now)
-        resumption.end_overdue(self.room, now, grace)
+        api_calls.expire_idle_room(self.room, now)
+        for session in resumption.close_expired(self.room, now, grace):
+            logger.info("session was not resumed", room=self.room.name, peer=session.peer)
         self._drop_queues()
-        for reporter in stats.due(self.room, now):
+        for reporter in stats.take_due(self.room, now):
             self._ask_stats(reporter)
 
     def node_died(self) -> None:
         """The room's media node has died."""
-        media_events.lose(self.room)
+        teardown.lose_media_node(self.room)
 
     def router_reported(self, node: str, held: bus.HeldRouter) -> None:
         """A media node has this router, made for the room (DELIVERY T3)."""
         if not self.room.is_on(node, held):
             logger.info("closing a router that is not the room's", room=self.room.name, node=node, epoch=held.epoch)
-            self.room.disown(node, held)
+            self.room.close_foreign_router(node, held)
 
     # --- handling ---------------------------------------------------------------------------------------------
 
     def _disconnect(self, queue: SessionQueue, job: Job, item: bus.Disconnect) -> None:
         """Nobody waits for the session's answers any more: what is under way is given up."""
         queue.session.n_in = item.n
-        sessions.end(self.room, queue.session)
+        teardown.close_session(self.room, queue.session)
         self._drop_queues()
         self._finished.append(job)
 
@@ -238,12 +242,12 @@ class Executor:
 
     def _start(self, queue: SessionQueue, item: bus.Input) -> Handled | PlenaryError:
         if (item.session, item.n) in self._poisoned:
-            queue.kind = dispatch.meant(item)
+            queue.kind = dispatch.intended_kind(item)
             return InternalError("this message met a defect of the server")
         try:
             message = dispatch.read(item)
         except PlenaryError as refused:
-            queue.kind = dispatch.meant(item)
+            queue.kind = dispatch.intended_kind(item)
             return refused
         queue.kind = type(message)
         try:
@@ -298,7 +302,7 @@ class Executor:
         item = cast("bus.Input | bus.RejectedInput", job.item)
         queue.job = None
         session.n_in = item.n
-        self.room.touch(session)
+        self.room.save_session(session)
         if not isinstance(outcome, PlenaryError):
             self._handled[queue.kind] = self._handled.get(queue.kind, 0) + 1
             if item.id is not None:
@@ -325,11 +329,11 @@ class Executor:
 
     def _tell_stats(self) -> None:
         """Asks the media node for what was just enabled: the first report comes at once."""
-        wanted, self.room.stats_wanted = self.room.stats_wanted, []
+        wanted, self.room.first_stats_wanted = self.room.first_stats_wanted, []
         for reporter in wanted:
             self._ask_stats(reporter)
 
-    def _ask_stats(self, reporter: stats.Reporter) -> None:
+    def _ask_stats(self, reporter: Reporter) -> None:
         request, placement = stats.request(self.room, reporter), self.room.meta.placement
         if request is None or placement is None:
             return
@@ -372,10 +376,10 @@ class Executor:
     def committed(self, changes: Changes) -> None:
         for session, n_in, n_out in changes.applied:
             if session.id in self._queues:
-                self._committed[session.id] = Gone(n_in, n_out)
+                self._committed[session.id] = ClosedSession(n_in, n_out)
             else:
                 self._committed.pop(session.id, None)
-        for session_id, gone in changes.gone.items():
+        for session_id, gone in changes.closed_sessions.items():
             if gone is None:
                 self._closed_sessions.pop(session_id, None)
             else:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from roomworker.core.journal import Changes, Reply
 from roomworker.core.limits import Limits
-from roomworker.core.room import Changes, Placement, Reply, Room
+from roomworker.core.model import Placement
+from roomworker.core.room import Room
 from roomworker.counters import Counters
 from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.session_queue import Defect, Identity, Job
@@ -186,8 +188,8 @@ class RoomActor:
                 incarnation,
                 int(n or 0),
                 stored.fields,
-                stored.gone,
-                stored.answered,
+                stored.closed_sessions,
+                stored.answered_calls,
                 self._host.limits,
             )
         except Exception:  # whatever is wrong with it, it is wrong for this room only
@@ -246,8 +248,8 @@ class RoomActor:
             token=self._host.next_token(),
             fields=changes.fields,
             entry=_entry(changes),
-            gone=changes.gone,
-            answered=changes.answered,
+            closed_sessions=changes.closed_sessions,
+            answered_calls=changes.answered_calls,
             first=not self._version,
             deletion_token="" if self._version else self._deletion_token,
             keep_all=self._host.keeps_all(self),
@@ -268,7 +270,7 @@ class RoomActor:
             token=self._host.next_token(),
             fields={},
             entry=None,
-            gone={},
+            closed_sessions={},
         )
 
     def commit_answered(self, commit: Commit, status: Status) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from roomworker.core.media_steps import Steps
-from roomworker.core.sessions import Session
+from roomworker.core.model import Session
 from shared.protocol import bus, client
 
 Identity: TypeAlias = tuple[str, int]

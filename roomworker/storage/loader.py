@@ -6,13 +6,20 @@ from types import MappingProxyType
 import msgspec
 
 from roomworker.core import stats
-from roomworker.core.consumers import Consumer
 from roomworker.core.limits import DEFAULTS, Limits
-from roomworker.core.peers import Peer, PeerData
-from roomworker.core.producers import Producer
-from roomworker.core.room import META, Answered, Meta, Room
-from roomworker.core.sessions import Gone, Session
-from roomworker.core.transports import Transport
+from roomworker.core.model import (
+    META,
+    ClosedSession,
+    Consumer,
+    Meta,
+    Peer,
+    PeerData,
+    Producer,
+    Session,
+    StoredAnswer,
+    Transport,
+)
+from roomworker.core.room import Room
 
 _meta = msgspec.json.Decoder(Meta).decode
 _session = msgspec.json.Decoder(Session).decode
@@ -28,14 +35,14 @@ def load(
     incarnation: str,
     n: int,
     fields: Mapping[str, bytes],
-    gone: Mapping[str, Gone],
-    answered: Mapping[str, Answered] = MappingProxyType({}),
+    closed_sessions: Mapping[str, ClosedSession],
+    answered_calls: Mapping[str, StoredAnswer] = MappingProxyType({}),
     limits: Limits = DEFAULTS,
 ) -> Room:
     """Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's."""
     room = Room(name, partition, incarnation, n, limits)
-    room.gone.update(gone)
-    room.answered.update(answered)
+    room.closed_sessions.update(closed_sessions)
+    room.answered_calls.update(answered_calls)
     if META in fields:
         room.meta = _meta(fields[META])
         room.configure()
@@ -59,7 +66,7 @@ def _load_media(room: Room, of_kind: Mapping[str, list[tuple[str, bytes]]]) -> N
     for owner, producer in sorted(producers, key=lambda pair: pair[1].number):
         peer = room.peers[owner]
         peer.producers[producer.id] = producer
-        room.sources[producer.number] = (peer, producer)
+        room.producers_by_number[producer.number] = (peer, producer)
     for owner, value in of_kind["consumer"]:
         consumer: Consumer = _consumer(value)
         peer = room.peers[owner]

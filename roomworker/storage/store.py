@@ -20,8 +20,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from roomworker.core.room import Answered
-from roomworker.core.sessions import Gone
+from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.storage.stream_entry import Entry, SentMessage, decode_entry, encode_entry
 from shared.cluster.redis_keys import (
     DEAD_LETTERS_KEY,
@@ -68,8 +67,8 @@ class Commit:
     token: str
     fields: Mapping[str, bytes | None]
     entry: Entry | None
-    gone: Mapping[str, Gone | None]
-    answered: Mapping[str, Answered | None] = field(default_factory=dict)
+    closed_sessions: Mapping[str, ClosedSession | None]
+    answered_calls: Mapping[str, StoredAnswer | None] = field(default_factory=dict)
     first: bool = False
     deletion_token: str = ""
     keep_all: bool = False
@@ -84,8 +83,8 @@ class Stored:
 
     version: str
     fields: dict[str, bytes]
-    gone: dict[str, Gone]
-    answered: dict[str, Answered] = field(default_factory=dict)
+    closed_sessions: dict[str, ClosedSession]
+    answered_calls: dict[str, StoredAnswer] = field(default_factory=dict)
     deletion_token: str = ""
 
 
@@ -235,12 +234,12 @@ def _commands(commit: Commit, keep_out_ms: int) -> tuple[list[tuple[Any, ...]], 
             sets += (name, value)
     closed: list[Any] = []
     forgotten: list[Any] = []
-    for session, gone in commit.gone.items():
+    for session, gone in commit.closed_sessions.items():
         if gone is None:
             forgotten.append(session)
         else:
             closed += (session, f"{gone.n_in}:{gone.n_out}")
-    for call, answer in commit.answered.items():
+    for call, answer in commit.answered_calls.items():
         if answer is None:
             forgotten.append(_CALL + call)
         else:
@@ -258,14 +257,14 @@ def _stored(fields: Any, gone: Any) -> Stored:
     named.pop("token", None)
     closed = {name.decode(): value for name, value in _pairs(gone)}
     deletion_token = closed.pop("|deleted", b"").decode()
-    last: dict[str, Gone] = {}
-    answered: dict[str, Answered] = {}
+    last: dict[str, ClosedSession] = {}
+    answered: dict[str, StoredAnswer] = {}
     for name, value in closed.items():
         first, _, rest = value.partition(b":")
         if name.startswith(_CALL):
-            answered[name.removeprefix(_CALL)] = Answered(int(first), rest)
+            answered[name.removeprefix(_CALL)] = StoredAnswer(int(first), rest)
         else:
-            last[name] = Gone(int(first), int(rest))
+            last[name] = ClosedSession(int(first), int(rest))
     return Stored(version, named, last, answered, "" if version else deletion_token)
 
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Raw
 
-from shared.errors import BadPayload
-from shared.protocol.client import AppData, Name, ObjectId, explain
+from shared.protocol.client import AppData, Name, ObjectId
+from shared.protocol.decoding import decode_json
 from shared.protocol.rtp import Kind, Profile, Wire
 
 Bitrate = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
@@ -251,16 +251,13 @@ class Done(Wire, frozen=True):
     """The answer to what has nothing to tell."""
 
 
+AnyAnswer: TypeAlias = RoomView | PeerView | Done
+
 encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(AnyAction)
 
 
 def decode(action: bytes) -> AnyAction:
-    """Raises `BadPayload` naming the field."""
-    try:
-        decoded: AnyAction = _decoder.decode(action)
-    except msgspec.ValidationError as invalid:
-        raise BadPayload(explain(invalid)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadPayload(f"action: not valid JSON ({broken})") from None
+    """Raises `BadPayload`, whose reason names the field."""
+    decoded: AnyAction = decode_json(_decoder, action, "action")
     return decoded

@@ -1,18 +1,16 @@
 """Browser ⇄ server: protoo frames, and inside them the messages of the specification.
 
-Decoders take raw JSON and raise `errors.BadPayload` whose reason names the field. Unknown fields are
-ignored; `target` is not looked at (some messages of the specification lack it): the method decides.
-`appData` is any JSON value and is never parsed: absent is `UNSET`.
+Decoders take raw JSON and raise `errors.BadPayload` whose reason names the field. Unknown fields are ignored, and so
+is `target`, which some messages of the specification lack: the method decides. `appData` is any JSON value and is
+never parsed; an absent one is `UNSET`.
 """
 
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from shared.errors import BadPayload
+from shared.protocol.decoding import decode_json
 from shared.protocol.rtp import (
     DtlsParameters,
     EffectiveProfile,
@@ -188,6 +186,8 @@ Notification: TypeAlias = (
     | EnableConsumerStats
     | DisableConsumerStats
 )
+PeerMessage: TypeAlias = CreateTransport | RestartTransport | CreateProducer | EnableConsumer | Notification
+"""A message that only a joined peer may send."""
 
 
 class Message(Wire, frozen=True):
@@ -197,7 +197,12 @@ class Message(Wire, frozen=True):
     to: Name | None = None
 
 
-T = TypeVar("T")
+def method_of(kind: type[FromClient | Message]) -> str:
+    """The protocol's name for a kind of message: `createTransport`, `message`."""
+    return str(kind.__struct_config__.tag or MESSAGE)
+
+
+KIND_BY_METHOD: Final[dict[str, type[FromClient]]] = {method_of(kind): kind for kind in FromClient.__subclasses__()}
 
 _message_decoder = msgspec.json.Decoder(Message)
 _request_decoder = msgspec.json.Decoder(Request)
@@ -205,43 +210,17 @@ _notification_decoder = msgspec.json.Decoder(Notification)
 
 
 def decode_request(data: bytes) -> Request:
-    decoded: Request = _decode(_request_decoder.decode, data)
+    decoded: Request = decode_json(_request_decoder, data)
     return decoded
 
 
 def decode_notification(data: bytes) -> Notification:
-    decoded: Notification = _decode(_notification_decoder.decode, data)
+    decoded: Notification = decode_json(_notification_decoder, data)
     return decoded
 
 
 def decode_message(data: bytes) -> Message:
-    return _decode(_message_decoder.decode, data)
-
-
-def _decode(decode: Callable[[bytes], T], data: bytes) -> T:
-    try:
-        return decode(data)
-    except msgspec.ValidationError as invalid:
-        raise BadPayload(explain(invalid)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadPayload(f"data: not valid JSON ({broken})") from None
-
-
-_VALIDATION = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
-_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
-
-
-def explain(invalid: msgspec.ValidationError) -> str:
-    """`id: expected int, got str` from msgspec's wording."""
-    match = _VALIDATION.match(str(invalid))
-    assert match is not None
-    what, path = match["what"].replace("`", ""), match["path"] or ""
-    what = what.removeprefix("Object ")
-    if missing := _MISSING.search(str(invalid)):
-        return f"{path + '.' if path else ''}{missing['field']}: missing"
-    if path == "method" and what.startswith("Invalid value"):
-        return f"method: unknown method {what.removeprefix('Invalid value ')}"
-    return f"{path or 'data'}: {what[:1].lower()}{what[1:]}"
+    return decode_json(_message_decoder, data)
 
 
 # --- from server to client ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.asyncio import Redis
 
-from roomworker.core.sessions import Gone
+from roomworker.core.model import ClosedSession
 from roomworker.storage.store import Commit, Store
 from roomworker.storage.stream_entry import Entry, SentMessage
 from shared.cluster.redis_keys import closed_sessions_key, index_key, room_key, stream_key
@@ -42,7 +42,7 @@ def commit(
     token: str = "",
     fields: dict[str, bytes | None] | None = None,
     messages: list[SentMessage] | None = None,
-    gone: dict[str, Gone | None] | None = None,
+    closed_sessions: dict[str, ClosedSession | None] | None = None,
     deletion_token: str = "",
 ) -> Commit:
     """The n-th commit of an incarnation, over the one before."""
@@ -56,14 +56,16 @@ def commit(
         token=token or f"worker:{incarnation}:{n}",
         fields=fields or {},
         entry=None if messages is None else Entry(messages, []),
-        gone=gone or {},
+        closed_sessions=closed_sessions or {},
         first=not expected,
         deletion_token=deletion_token,
     )
 
 
 def deletion(expected: str, *, room: str = "room", token: str = "deletion") -> Commit:
-    return Commit(room=room, partition=5, expected=expected, version="", token=token, fields={}, entry=None, gone={})
+    return Commit(
+        room=room, partition=5, expected=expected, version="", token=token, fields={}, entry=None, closed_sessions={}
+    )
 
 
 async def everything(redis: Redis) -> dict[bytes, object]:
@@ -87,21 +89,21 @@ async def everything(redis: Redis) -> dict[bytes, object]:
 
 
 async def test_what_is_committed_is_loaded(store: Store) -> None:
-    gone = {"gateway.9": Gone(7, 3)}
+    gone = {"gateway.9": ClosedSession(7, 3)}
 
-    assert await store.commit([commit(1, fields={"meta": b"{}", "peer|bob": b"1"}, gone=gone)]) == ["OK"]
+    assert await store.commit([commit(1, fields={"meta": b"{}", "peer|bob": b"1"}, closed_sessions=gone)]) == ["OK"]
     assert await store.commit([commit(2, fields={"peer|bob": None, "peer|eve": b"2"})]) == ["OK"]
 
     (stored,) = await store.load(["room"])
     assert stored.version == "one:2"
     assert stored.fields == {"meta": b"{}", "peer|eve": b"2"}
-    assert stored.gone == gone
+    assert stored.closed_sessions == gone
 
 
 async def test_a_room_that_was_never_there_loads_empty(store: Store) -> None:
     (stored,) = await store.load(["room"])
 
-    assert (stored.version, stored.fields, stored.gone) == ("", {}, {})
+    assert (stored.version, stored.fields, stored.closed_sessions) == ("", {}, {})
 
 
 async def test_a_commit_over_another_version_is_stale_and_writes_nothing(store: Store, redis: Redis) -> None:
@@ -113,7 +115,7 @@ async def test_a_commit_over_another_version_is_stale_and_writes_nothing(store: 
         token="mine",
         fields={"meta": b"mine", "peer|bob": b"1"},
         messages=[SentMessage(b"{}", [("s", 1)])],
-        gone={"s": Gone(1, 1), "t": None},
+        closed_sessions={"s": ClosedSession(1, 1), "t": None},
     )
     assert await store.commit([mine]) == ["STALE"]
 
@@ -139,16 +141,16 @@ async def test_rooms_of_one_trip_succeed_and_fail_each_for_itself(store: Store) 
 
 async def test_fields_beyond_what_lua_takes_at_once(store: Store) -> None:
     many: dict[str, bytes | None] = {f"consumer|{i}|bob": b"%d" % i for i in range(3000)}
-    closed: dict[str, Gone | None] = {f"gateway.{i}": Gone(i, i) for i in range(1200)}
-    await store.commit([commit(1, fields=many, gone=closed)])
+    closed: dict[str, ClosedSession | None] = {f"gateway.{i}": ClosedSession(i, i) for i in range(1200)}
+    await store.commit([commit(1, fields=many, closed_sessions=closed)])
 
     (stored,) = await store.load(["room"])
     assert stored.fields == many
-    assert stored.gone == closed
+    assert stored.closed_sessions == closed
 
-    await store.commit([commit(2, fields=dict.fromkeys(many), gone=dict.fromkeys(closed))])
+    await store.commit([commit(2, fields=dict.fromkeys(many), closed_sessions=dict.fromkeys(closed))])
     (stored,) = await store.load(["room"])
-    assert (stored.fields, stored.gone) == ({}, {})
+    assert (stored.fields, stored.closed_sessions) == ({}, {})
 
 
 async def test_redis_that_forgot_the_script_is_given_it_again(store: Store, redis: Redis) -> None:
@@ -162,20 +164,20 @@ async def test_redis_that_forgot_the_script_is_given_it_again(store: Store, redi
 
 
 async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store, redis: Redis) -> None:
-    gone = {"gateway.1": Gone(4, 2)}
+    gone = {"gateway.1": ClosedSession(4, 2)}
     await store.commit([commit(1, messages=[SentMessage(b"{}", [("s", 1)])])])
-    await store.commit([commit(2, gone=gone)])
+    await store.commit([commit(2, closed_sessions=gone)])
     assert await store.indexed(5) == ["room"]
 
     assert await store.commit([deletion("one:2")]) == ["OK"]
 
     assert await redis.keys("*") == [closed_sessions_key("room").encode()]
     (stored,) = await store.load(["room"])
-    assert (stored.version, stored.fields, stored.gone) == ("", {}, gone)
+    assert (stored.version, stored.fields, stored.closed_sessions) == ("", {}, gone)
 
 
 async def test_gone_sessions_are_forgotten_in_the_end(store: Store, redis: Redis) -> None:
-    await store.commit([commit(1, gone={"gateway.1": Gone(4, 2)}), deletion("one:1")])
+    await store.commit([commit(1, closed_sessions={"gateway.1": ClosedSession(4, 2)}), deletion("one:1")])
 
     assert 0 < await redis.ttl(closed_sessions_key("room")) <= 600
 
@@ -210,7 +212,7 @@ async def test_a_room_made_anew_is_safe_from_the_worker_that_knew_the_old_one(st
 async def test_a_room_that_came_and_went_unseen_is_not_taken_for_one_that_never_was(store: Store) -> None:
     """Given a worker that read "no such room" and was paused, while another did all that there was to do."""
     (seen,) = await store.load(["room"])
-    await store.commit([commit(1), commit(2, gone={"gateway.1": Gone(2, 0)}), deletion("one:2")])
+    await store.commit([commit(1), commit(2, closed_sessions={"gateway.1": ClosedSession(2, 0)}), deletion("one:2")])
 
     late = commit(
         1, incarnation="zombie", fields={"session|bob": b"gone long ago"}, deletion_token=seen.deletion_token

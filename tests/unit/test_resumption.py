@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roomworker.core.room import Changes
+from roomworker.core.journal import Changes
 from roomworker.runtime.executor import Executor
 from shared.protocol import bus
 from tests.support.resumption import STEPS, Down, Steps, World, play

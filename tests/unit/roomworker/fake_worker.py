@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from roomworker.core.journal import Changes, Reply
 from roomworker.core.limits import Limits
-from roomworker.core.room import Changes, Reply
-from roomworker.core.sessions import Gone
+from roomworker.core.model import ClosedSession
 from roomworker.counters import Counters
 from roomworker.partitions.partition import Partition
 from roomworker.runtime.executor import OnResult
@@ -28,15 +28,27 @@ class Shelf:
 
     def load(self, room: str) -> Stored:
         held = self.rooms.get(room, Stored("", {}, {}))
-        return Stored(held.version, dict(held.fields), dict(held.gone), dict(held.answered), held.deletion_token)
+        return Stored(
+            held.version,
+            dict(held.fields),
+            dict(held.closed_sessions),
+            dict(held.answered_calls),
+            held.deletion_token,
+        )
 
     def commit(self, commit: Commit) -> Status:
         held = self.load(commit.room)
         if (held.version, held.deletion_token) != (commit.expected, commit.deletion_token):
             return "APPLIED" if self.tokens.get(commit.room) == commit.token else "STALE"
         self.tokens[commit.room] = commit.token
-        gone = {**held.gone, **{name: last for name, last in commit.gone.items() if last is not None}}
-        known = {**held.answered, **{key: answer for key, answer in commit.answered.items() if answer is not None}}
+        gone = {
+            **held.closed_sessions,
+            **{name: last for name, last in commit.closed_sessions.items() if last is not None},
+        }
+        known = {
+            **held.answered_calls,
+            **{key: answer for key, answer in commit.answered_calls.items() if answer is not None},
+        }
         if not commit.version:
             self.rooms[commit.room] = Stored("", {}, gone, known, commit.token)
             return "OK"
@@ -185,5 +197,5 @@ class FakeWorker:
             self.commit()
             self.publish_all()
 
-    def gone(self, room: str) -> dict[str, Gone]:
-        return self.shelf.load(room).gone
+    def closed_sessions(self, room: str) -> dict[str, ClosedSession]:
+        return self.shelf.load(room).closed_sessions

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from roomworker.core.journal import Changes, Reply
 from roomworker.core.limits import Limits
-from roomworker.core.room import Answered, Changes, Reply, Room
-from roomworker.core.sessions import Gone
+from roomworker.core.model import ClosedSession, StoredAnswer
+from roomworker.core.room import Room
 from roomworker.counters import Counters
 from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.session_queue import Defect, Identity, Job, RoomItem
@@ -69,8 +70,8 @@ class RoomHarness:
         self.reports: list[tuple[str, bus.Applied]] = []
         self.orders: list[media.AnyOrder] = []
         self.fields: dict[str, bytes] = {}
-        self.gone: dict[str, Gone] = {}
-        self.answered: dict[str, Answered] = {}
+        self.closed_sessions: dict[str, ClosedSession] = {}
+        self.answered_calls: dict[str, StoredAnswer] = {}
         self.answers: list[tuple[str, bus.CallAnswer]] = []
         self.links: list[tuple[str, bus.Link]] = []
         self.limits = Limits()
@@ -197,16 +198,16 @@ class RoomHarness:
                 self.fields.pop(name, None)
             else:
                 self.fields[name] = record
-        for session, gone in changes.gone.items():
+        for session, gone in changes.closed_sessions.items():
             if gone is None:
-                self.gone.pop(session, None)
+                self.closed_sessions.pop(session, None)
             else:
-                self.gone[session] = gone
-        for key, answer in changes.answered.items():
+                self.closed_sessions[session] = gone
+        for key, answer in changes.answered_calls.items():
             if answer is None:
-                self.answered.pop(key, None)
+                self.answered_calls.pop(key, None)
             else:
-                self.answered[key] = answer
+                self.answered_calls[key] = answer
         for message in changes.messages:
             for receiver, out in message.to:
                 self.stream.setdefault(receiver.id, []).append(Sent(out, message.body, message.close))
@@ -267,7 +268,9 @@ class RoomHarness:
         self._reload()
 
     def _load(self) -> Executor:
-        room = load(self.name, 0, "incarnation", self.n, self.fields, self.gone, self.answered, self.limits)
+        room = load(
+            self.name, 0, "incarnation", self.n, self.fields, self.closed_sessions, self.answered_calls, self.limits
+        )
         return Executor(room, self, self.poisoned)
 
     def _reload(self) -> None:
@@ -279,4 +282,6 @@ class RoomHarness:
     # --- then -------------------------------------------------------------------------------------------------
 
     def reloaded(self) -> Room:
-        return load(self.name, 0, "incarnation", self.n, self.fields, self.gone, self.answered, self.limits)
+        return load(
+            self.name, 0, "incarnation", self.n, self.fields, self.closed_sessions, self.answered_calls, self.limits
+        )

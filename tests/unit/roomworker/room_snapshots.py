@@ -28,9 +28,9 @@ def indexes(room: Room) -> dict[str, Any]:
         "peers": list(room.peers),
         "session_of": {name: session.id for name, session in room.session_of.items()},
         "sessions": sorted(room.sessions),
-        "sources": {number: (peer.name, source.id) for number, (peer, source) in room.sources.items()},
+        "sources": {number: (peer.name, source.id) for number, (peer, source) in room.producers_by_number.items()},
         "engines": {engine: (peer.name, fed.id) for engine, (peer, fed) in room.consumers_by_engine.items()},
-        "gone": room.gone,
+        "closed_sessions": room.closed_sessions,
         "n": room.n,
     }
 

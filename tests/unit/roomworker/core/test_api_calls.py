@@ -7,7 +7,6 @@ import pytest
 from roomworker.core import api_calls
 from roomworker.core.room import Room
 from shared.protocol import media
-from shared.protocol.actions import InspectRoom
 from tests.unit.roomworker.backend import OK, Backend, Call
 from tests.unit.roomworker.payloads import Json
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -494,7 +493,7 @@ def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypa
 
     call = Call()
     numbers = call.harness.room.meta.numbers
-    monkeypatch.setitem(api_calls.HANDLERS, InspectRoom, broken)
+    monkeypatch.setattr(api_calls, "inspect_room", broken)
 
     assert call.backend.call("inspectRoom")[0] == 500
     assert call.harness.room.meta.numbers == numbers

@@ -200,7 +200,7 @@ def test_nothing_is_left_of_a_closed_room_but_its_sessions_numbers() -> None:
 
     assert call.harness.room.empty
     assert set(call.harness.fields) <= {"meta"}
-    assert len(call.harness.gone) == 4
+    assert len(call.harness.closed_sessions) == 4
     assert snapshot(call.harness.reloaded()) == snapshot(call.harness.room)
     assert indexes(call.harness.reloaded()) == indexes(call.harness.room)
     assert call.backend.call("closeRoom", key="close") == (OK, {})

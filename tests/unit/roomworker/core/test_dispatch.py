@@ -1,13 +1,12 @@
 """Any JSON at any method: an error that names a field, and a room that is as before."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roomworker.core.dispatch import PEER_HANDLERS
 from shared.protocol import client
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, OPUS, VP8, error_of
@@ -193,6 +192,9 @@ def test_a_notification_sent_as_protoo_request_is_answered() -> None:
     assert harness.room.peers["alice"].producers[10].paused
 
 
-def test_every_handler_is_for_a_message_of_the_contract() -> None:
-    contract = {*client.Request.__args__, *client.Notification.__args__}
-    assert set(PEER_HANDLERS) <= contract
+def test_every_message_of_the_protocol_is_tried_here() -> None:
+    assert {*REQUESTS, *NOTIFICATIONS} == set(client.KIND_BY_METHOD)
+
+
+def test_every_kind_of_message_is_a_request_or_a_notification() -> None:
+    assert {*get_args(client.Request), *get_args(client.Notification)} == set(client.KIND_BY_METHOD.values())

@@ -125,7 +125,7 @@ def test_without_a_limit_the_engine_is_told_of_none() -> None:
 def test_a_rooms_own_limits_go_before_the_clusters_where_it_has_any() -> None:
     cluster = Limits(peers=5, max_incoming_bitrate=100)
 
-    assert cluster.with_own(RoomLimits()) == cluster
-    own = cluster.with_own(RoomLimits(peers=7, max_incoming_bitrate=0))
+    assert cluster.overridden_by(RoomLimits()) == cluster
+    own = cluster.overridden_by(RoomLimits(peers=7, max_incoming_bitrate=0))
     assert (own.peers, own.max_incoming_bitrate) == (7, 0)
     assert own.producers_per_peer == DEFAULTS.producers_per_peer

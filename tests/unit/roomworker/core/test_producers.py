@@ -127,7 +127,7 @@ def test_closing_tells_everybody_else_enabled_or_not() -> None:
     assert "producerClosed" not in alice.methods
     assert harness.orders == [media.Close(object=engine, v=harness.n, kind="producer")]
     assert harness.room.peers["bob"].consumers == {}
-    assert harness.room.sources == {}
+    assert harness.room.producers_by_number == {}
 
 
 def test_an_id_may_be_used_again_for_another_producer_with_other_consumers() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from roomworker.core.resumption import GRACE, LOST_BYTES
+from roomworker.core.resumption import GRACE, LOST_BYTES_LIMIT
 from shared.protocol import bus
 from tests.unit.roomworker.harness_client import GATEWAY, Client
 from tests.unit.roomworker.payloads import CAPABILITIES
@@ -168,7 +168,7 @@ def test_a_sleeper_that_is_sent_too_much_is_given_up(harness: RoomHarness) -> No
     alice, bob = resumable(harness, "sleeper"), harness.joined("bob")
     lose(alice)
     data = "x" * 60_000
-    for _ in range(LOST_BYTES // len(data) + 1):
+    for _ in range(LOST_BYTES_LIMIT // len(data) + 1):
         bob.harness.receive(bob.input("message", None, b'{"data":"' + data.encode() + b'"}'), GATEWAY)
     tick(harness, 2)
     assert alice.session not in harness.room.sessions

@@ -63,7 +63,7 @@ def test_a_disconnect_closes_the_peer_and_the_last_one_leaves_an_empty_room() ->
 
     assert harness.room.empty
     assert set(harness.fields) <= {"meta"}
-    assert set(harness.gone) == {alice.session, bob.session}
+    assert set(harness.closed_sessions) == {alice.session, bob.session}
 
 
 def test_a_connect_that_comes_again_after_the_session_has_ended_is_no_new_arrival() -> None:
@@ -85,5 +85,5 @@ def test_gone_sessions_are_remembered_up_to_a_bound() -> None:
         it.disconnect()
     harness.commit()
 
-    assert len(harness.room.gone) == 1000
-    assert harness.gone == harness.room.gone
+    assert len(harness.room.closed_sessions) == 1000
+    assert harness.closed_sessions == harness.room.closed_sessions

@@ -138,7 +138,7 @@ def test_an_interval_beyond_all_time_is_no_defect(seen: Seen) -> None:
     seen.enable("Transport", interval=1e300)
 
     assert seen.tick(11, 12) == [0, 0]
-    assert seen.harness.reloaded().reporters
+    assert seen.harness.reloaded().stats_due
     assert not seen.harness.defects
 
 
@@ -280,7 +280,7 @@ def test_of_what_has_closed_nothing_is_told(seen: Seen, kind: str, end: Any, und
 
     assert seen.tick(11, 12) == [0, 0]
     assert len(seen.told(kind)) == before
-    assert seen.harness.room.reporters == {}
+    assert seen.harness.room.stats_due == {}
 
 
 def test_a_late_report_of_a_closed_object_is_not_taken_for_its_successors(seen: Seen) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from roomworker.core.room import Changes, Outgoing
-from roomworker.core.sessions import Session
+from roomworker.core.journal import Changes, Outgoing
+from roomworker.core.model import Session
 from roomworker.counters import Counters
 from roomworker.messaging.outbox import Outbox, Receipt
 from roomworker.storage.retention import Retention

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from roomworker.core import dispatch
+from roomworker.core import transports
 from roomworker.core.room import Room
 from roomworker.runtime.executor import Executor
-from shared.protocol import bus, client, media
+from shared.protocol import bus, media
 from tests.unit.roomworker.harness_client import GATEWAY, Client
 from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, OPUS, error_of
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -206,7 +206,7 @@ def test_when_a_gateway_dies_its_sessions_end_and_no_others() -> None:
 
     assert bob.told("peerClosed") == [{"name": "alice"}]
     assert list(harness.room.session_of) == ["bob"]
-    assert lost.session in harness.gone
+    assert lost.session in harness.closed_sessions
 
 
 # --- crashes ------------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_a_message_that_meets_a_defect_is_answered_500_and_changes_nothing(
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.joined("bob")
     numbers = harness.room.meta.numbers
-    monkeypatch.setitem(dispatch.PEER_HANDLERS, client.RestartTransport, handler)
+    monkeypatch.setattr(transports, "restart", handler)
 
     answer = alice.ask("restartTransport", id=1)
     bob_asks = bob.ask("queryRoom")

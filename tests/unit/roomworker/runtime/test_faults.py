@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from roomworker.core.room import Changes
+from roomworker.core.journal import Changes
 from shared.protocol import bus, client, media
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import AUDIO_ONLY, CAPABILITIES, DTLS, NO_CODECS, OPUS, VP8
@@ -124,7 +124,7 @@ class Network(RuleBasedStateMachine):
         if session is not None:
             assert report.n <= session.n_in
             assert report.out <= session.n_out
-        elif report.session not in self.harness.gone:
+        elif report.session not in self.harness.closed_sessions:
             assert report.n == -1
 
     # --- what clients do --------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Network(RuleBasedStateMachine):
 
     @rule(peer=st.sampled_from(PEERS), transport=SMALL_IDS)
     def enables_all(self, peer: str, transport: int) -> None:
-        for id_ in self.harness.room.sources:
+        for id_ in self.harness.room.producers_by_number:
             self.requests(peer, "enableConsumer", id=id_, transportId=transport)
 
     @rule(peer=st.sampled_from(PEERS), id_=CONSUMERS, do=st.sampled_from(["pause", "resume"]))
@@ -342,12 +342,12 @@ class Network(RuleBasedStateMachine):
             assert room.sessions[peer.session.id] is peer.session
             for source in peer.producers.values():
                 assert peer.transports[source.transport].direction == "send"
-                assert room.sources[source.number] == (peer, source)
+                assert room.producers_by_number[source.number] == (peer, source)
             for fed in peer.consumers.values():
-                assert room.sources[fed.id][0] is not peer
+                assert room.producers_by_number[fed.id][0] is not peer
                 assert fed.transport is None or fed.transport in peer.transports
                 assert fed.enabled == (room.consumers_by_engine.get(fed.engine) == (peer, fed))
-        assert len(room.sources) == sum(len(peer.producers) for peer in room.peers.values())
+        assert len(room.producers_by_number) == sum(len(peer.producers) for peer in room.peers.values())
         assert len(room.consumers_by_engine) == sum(
             f.enabled for p in room.peers.values() for f in p.consumers.values()
         )

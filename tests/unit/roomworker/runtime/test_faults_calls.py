@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from roomworker.core.room import Changes
+from roomworker.core.journal import Changes
 from shared.protocol import actions, bus, client
 from tests.unit.roomworker.harness_client import GATEWAY
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, VP8, Json
@@ -53,8 +53,8 @@ class CalledNetwork(Network):
         if not memory.changed:
             assert reloaded.limits == memory.limits
             assert reloaded.rtp_capabilities == memory.rtp_capabilities
-            assert reloaded.answered == memory.answered
-            assert set(reloaded.reporters) <= set(memory.reporters)
+            assert reloaded.answered_calls == memory.answered_calls
+            assert set(reloaded.stats_due) <= set(memory.stats_due)
 
     def look(self) -> None:
         super().look()
@@ -62,7 +62,7 @@ class CalledNetwork(Network):
             assert gateway == GATEWAY
             call = self.calls[answer.n - 1]
             if answer.code == 200 and not isinstance(actions.decode(call.action), actions.READ_ACTIONS):
-                assert self.harness.answered[call.key].body == answer.body, "answered before it was committed"
+                assert self.harness.answered_calls[call.key].body == answer.body, "answered before it was committed"
                 before = self.answers.get(answer.n, answer)
                 assert before == answer or before.code != 200, "answered otherwise than before"
             assert answer.code != 500
@@ -77,7 +77,7 @@ class CalledNetwork(Network):
         self.calls.append(call)
         self.calls_on_wire.append(call)
 
-    @precondition(lambda self: self.harness.room.sources)
+    @precondition(lambda self: self.harness.room.producers_by_number)
     @rule(do=OBJECTS, at=st.integers(0, 7), more=APP_DATA)
     def calls_about_object(self, do: Json, at: int, more: Json) -> None:
         peer, id_ = self.one_of(do["do"], at)
@@ -90,7 +90,7 @@ class CalledNetwork(Network):
         if "Producer" in method:
             there = [(peer.name, id_) for peer in peers for id_ in peer.producers]
         elif "Transport" not in method and "Bitrate" not in method:
-            there = [(peer.name, id_) for peer in peers for id_ in self.harness.room.sources]
+            there = [(peer.name, id_) for peer in peers for id_ in self.harness.room.producers_by_number]
         return there[at % len(there)]
 
     @rule(
@@ -116,7 +116,7 @@ class CalledNetwork(Network):
         self.said += 1
         self.calls_for({"do": "sendMessage", "data": self.said, **to})
 
-    @precondition(lambda self: not self.harness.room.sources)
+    @precondition(lambda self: not self.harness.room.producers_by_number)
     @rule()
     def a_call_again(self) -> None:
         self.a_call()
@@ -137,20 +137,20 @@ class CalledNetwork(Network):
     def joins_as_spy(self, peer: str) -> None:
         self.requests(peer, "join", peerName=peer, rtpCapabilities=CAPABILITIES, spy=True)
 
-    @precondition(lambda self: self.harness.room.sources)
+    @precondition(lambda self: self.harness.room.producers_by_number)
     @rule(at=st.integers(0, 7), parameters=PARAMETERS)
     def updates_producer(self, at: int, parameters: tuple[Json, Json]) -> None:
         peer, id_ = self.one_of("updateProducer", at)
         is_video = self.harness.room.peers[peer].producers[id_].kind == "video"
         self.notifies(peer, "updateProducer", id=id_, rtpParameters=parameters[is_video])
 
-    @precondition(lambda self: self.harness.room.sources)
+    @precondition(lambda self: self.harness.room.producers_by_number)
     @rule(at=st.integers(0, 7), what=st.sampled_from(["Transport", "Producer", "Consumer"]), enable=st.booleans())
     def wants_stats(self, at: int, what: str, enable: bool) -> None:
         peer, id_ = self.one_of(what, at)
         self.notifies(peer, f"{'enable' if enable else 'disable'}{what}Stats", id=id_)
 
-    @precondition(lambda self: self.harness.room.sources)
+    @precondition(lambda self: self.harness.room.producers_by_number)
     @rule(at=st.integers(0, 7))
     def restarts_one(self, at: int) -> None:
         peer, id_ = self.one_of("Transport", at)

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from roomworker.core import dispatch
+from roomworker.core import transports
 from roomworker.runtime.executor import Executor
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.runtime.session_queue import Job
 from roomworker.storage.store import Stored
-from shared.protocol import bus, client
+from shared.protocol import bus
 from tests.unit.roomworker.fake_worker import FakeWorker, Shelf
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import CAPABILITIES
@@ -178,7 +178,7 @@ def test_an_empty_room_is_deleted_and_its_slot_forgotten(worker: FakeWorker, act
     worker.work()
 
     assert worker.shelf.rooms["room"].version == ""
-    assert worker.gone("room") == {"gateway.1": (1, 0)}
+    assert worker.closed_sessions("room") == {"gateway.1": (1, 0)}
     assert worker.forgotten == [actor]
     assert len(alice.done) == 2
 
@@ -249,7 +249,7 @@ def broken(room: Any, peer: Any, message: Any) -> None:
 def test_a_defect_during_a_commit_waits_for_it_and_loses_nothing(
     worker: FakeWorker, actor: RoomActor, alice: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(dispatch.PEER_HANDLERS, client.RestartTransport, broken)
+    monkeypatch.setattr(transports, "restart", broken)
     alice.connect()
     alice.join()
     worker.load()

@@ -36,7 +36,7 @@ def test_the_order_of_the_fields_does_not_matter() -> None:
     harness, _, _ = full("bob")
     backwards = dict(reversed(harness.fields.items()))
 
-    room = load(harness.name, 0, "incarnation", harness.n, backwards, harness.gone)
+    room = load(harness.name, 0, "incarnation", harness.n, backwards, harness.closed_sessions)
 
     assert indexes(room) == indexes(harness.room)
 
@@ -67,6 +67,13 @@ def test_engine_ids_are_never_used_again_after_loading() -> None:
 def test_fields_of_a_later_version_are_left_alone() -> None:
     harness, _, _ = full("bob")
 
-    room = load(harness.name, 0, "incarnation", harness.n, {**harness.fields, "whiteboard|1|bob": b"?"}, harness.gone)
+    room = load(
+        harness.name,
+        0,
+        "incarnation",
+        harness.n,
+        {**harness.fields, "whiteboard|1|bob": b"?"},
+        harness.closed_sessions,
+    )
 
     assert indexes(room) == indexes(harness.room)

@@ -1,0 +1,204 @@
+"""The journal of a room: everything that its next commit has to carry.
+
+Handlers change the room's records in place and tell the journal: `save`, `delete` and `save_session` for fields to
+store, `send`, `notify` and `send_to_peers` for messages, `order` for the media node. `take` hands all of it over.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgspec
+
+from roomworker.core.model import META, ClosedSession, Meta, Peer, Record, Session, StoredAnswer
+from shared.protocol import bus, client, media, protoo
+
+CLOSED_SESSIONS_LIMIT: Final = 1000
+ANSWERED_CALLS_LIMIT: Final = 1000
+
+Reply: TypeAlias = bus.CallAnswer | bus.Link
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A committed message for the sessions in `to`, each with its output number.
+
+    `body` is a frame; with `close`, a close code, it is the reason for closing the sockets.
+    """
+
+    body: bytes
+    to: list[tuple[Session, int]]
+    close: int = 0
+
+
+@dataclass(slots=True)
+class Changes:
+    """What commit number `n` carries.
+
+    `fields` has the stored record's JSON by field name (None: delete it), `closed_sessions` the sessions that were
+    closed (None: forget it), `answered_calls` calls of the server API by key (None: forget it). `messages` and
+    `orders` (with the media node's id) are sent once they are committed, and `replies` to gateways (by id) with them.
+    `applied` has the sessions whose inputs or outputs moved, with the numbers that this commit makes true.
+    """
+
+    n: int
+    fields: dict[str, bytes | None] = field(default_factory=dict)
+    messages: list[Outgoing] = field(default_factory=list)
+    orders: list[tuple[str, media.AnyOrder]] = field(default_factory=list)
+    closed_sessions: dict[str, ClosedSession | None] = field(default_factory=dict)
+    applied: list[tuple[Session, int, int]] = field(default_factory=list)
+    answered_calls: dict[str, StoredAnswer | None] = field(default_factory=dict)
+    replies: list[tuple[str, Reply]] = field(default_factory=list)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Journal:
+    """The part of a `Room` that records changes. `n` is the number of the last commit taken."""
+
+    def __init__(self, name: str, n: int) -> None:
+        self.n = n
+        self.meta = Meta(name=name)
+        self.sessions: dict[str, Session] = {}
+        """Open sessions by id."""
+        self.closed_sessions: dict[str, ClosedSession] = {}
+        self.answered_calls: dict[str, StoredAnswer] = {}
+        # changes since the last commit
+        self._fields: dict[str, Record | None] = {}
+        self._messages: list[Outgoing] = []
+        self._orders: list[tuple[str, media.AnyOrder]] = []
+        self._newly_closed: dict[str, ClosedSession | None] = {}
+        self._moved: dict[str, Session] = {}
+        self._newly_answered: dict[str, StoredAnswer | None] = {}
+        self._replies: list[tuple[str, Reply]] = []
+        self._resumed: dict[str, Session] = {}
+
+    # --- records ----------------------------------------------------------------------------------------------
+
+    def save(self, name: str, record: Record) -> None:
+        """Stores the record in the field `name`, as it is when the commit is taken."""
+        self._fields[name] = record
+
+    def delete(self, name: str) -> None:
+        self._fields[name] = None
+
+    def save_meta(self) -> None:
+        self.save(META, self.meta)
+
+    def save_session(self, session: Session) -> None:
+        """Stores the session, if it is open, and has its gateway told its numbers once they are committed."""
+        self._moved[session.id] = session
+        if self.sessions.get(session.id) is session:
+            self._fields[session.field] = session
+
+    def record_closed_session(self, session: Session) -> None:
+        """Records the session's last numbers, so that its late inputs are known as duplicates (DELIVERY I5)."""
+        closed = ClosedSession(session.n_in, session.n_out)
+        self.closed_sessions[session.id] = self._newly_closed[session.id] = closed
+        self._moved[session.id] = session
+        if len(self.closed_sessions) > CLOSED_SESSIONS_LIMIT:
+            oldest = next(iter(self.closed_sessions))
+            del self.closed_sessions[oldest]
+            self._newly_closed[oldest] = None
+
+    # --- messages ---------------------------------------------------------------------------------------------
+
+    def send(self, session: Session, body: bytes, close: int = 0) -> None:
+        """Sends one session a frame, or with `close`, a close code, the reason for closing its socket."""
+        self._messages.append(Outgoing(body, [(session, self._next_output(session, len(body)))], close))
+
+    def notify(self, to: Iterable[Peer], notification: client.ToClient) -> None:
+        """Sends one notification to several peers, encoded once (DELIVERY O4)."""
+        self.send_to_peers(to, lambda: protoo.notification_frame(notification))
+
+    def send_to_peers(self, to: Iterable[Peer], frame: Callable[[], bytes]) -> None:
+        """Sends one frame to several peers; `frame` is called only if there are any."""
+        receivers = [peer.session for peer in to]
+        if receivers:
+            body = frame()
+            size, next_output = len(body), self._next_output
+            self._messages.append(Outgoing(body, [(session, next_output(session, size)) for session in receivers]))
+
+    def _next_output(self, session: Session, size: int) -> int:
+        """The number of the session's next output, of `size` bytes."""
+        session.n_out += 1
+        if session.lost_at is not None:
+            session.lost_bytes += size
+        if session.id not in self._moved:
+            self.save_session(session)
+        return session.n_out
+
+    # --- orders and replies -----------------------------------------------------------------------------------
+
+    def order(self, order: media.AnyOrder) -> None:
+        """Sends an order to the room's media node once this is committed; `order.v` is `next_n`."""
+        if self.meta.placement is not None:
+            self.order_node(self.meta.placement.node, order)
+
+    def order_node(self, node: str, order: media.AnyOrder) -> None:
+        """Sends an order to any media node once this is committed."""
+        self._orders.append((node, order))
+
+    def answer_call(self, call: bus.Call, code: int, body: bytes, *, keep: bool) -> None:
+        """Answers a call of the server API once its effect is committed; with `keep` the answer is stored."""
+        self._replies.append((call.reply_to, bus.CallAnswer(call.n, code, body)))
+        if keep:
+            self.answered_calls[call.key] = self._newly_answered[call.key] = StoredAnswer(code, body)
+            if len(self.answered_calls) > ANSWERED_CALLS_LIMIT:
+                oldest = next(iter(self.answered_calls))
+                del self.answered_calls[oldest]
+                self._newly_answered[oldest] = None
+
+    def reply_link(self, gateway: str, link: bus.Link) -> None:
+        """Tells a gateway what became of a connection to a resumable session."""
+        self._replies.append((gateway, link))
+
+    def reply_resumed(self, session: Session) -> None:
+        """Tells the session's gateway that its connection is accepted, with the numbers that are then committed."""
+        self._resumed[session.id] = session
+
+    # --- taking -----------------------------------------------------------------------------------------------
+
+    @property
+    def next_n(self) -> int:
+        """The number of the commit that will carry what is being changed now."""
+        return self.n + 1
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(
+            self._fields
+            or self._messages
+            or self._orders
+            or self._newly_closed
+            or self._moved
+            or self._newly_answered
+        )
+
+    def take(self) -> Changes:
+        """Everything since the last `take`, for one commit; the journal starts anew."""
+        self.n += 1
+        changes = Changes(
+            self.n,
+            {name: None if record is None else _encode(record) for name, record in self._fields.items()},
+            self._messages,
+            self._orders,
+            self._newly_closed,
+            [(session, session.n_in, session.n_out) for session in self._moved.values()],
+            self._newly_answered,
+            self.take_replies(),
+        )
+        self._fields, self._messages, self._orders = {}, [], []
+        self._newly_closed, self._moved, self._newly_answered = {}, {}, {}
+        return changes
+
+    def take_replies(self) -> list[tuple[str, Reply]]:
+        """Replies to gateways, by their ids; they are due even if there is nothing to commit."""
+        for session in self._resumed.values():
+            if session.gateway:  # else the connection was lost again meanwhile
+                link = bus.Link(session.connection, session.id, "resumed", session.n_in, session.n_out)
+                self._replies.append((session.gateway, link))
+        replies, self._replies, self._resumed = self._replies, [], {}
+        return replies

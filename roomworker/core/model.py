@@ -1,0 +1,245 @@
+"""The records of a room's objects: what Redis keeps, one JSON record per object, a field each of the hash `room:{R}`.
+
+    meta   session|<peer>   peer|<peer>   transport|<id>|<peer>   producer|<id>|<peer>   consumer|<id>|<peer>
+
+The peer's name stands last, so that it may contain anything. Records hold facts; what follows from them is computed
+again on loading. Behaviour is in the modules of the same names in the plural.
+"""
+
+from typing import ClassVar, Final, Literal, NamedTuple, TypeAlias
+
+from msgspec import UNSET, Struct
+
+from roomworker.core.rtp import ortc
+from shared.protocol import actions, client
+from shared.protocol.rtp import (
+    EffectiveProfile,
+    Kind,
+    PayloadTypeMapping,
+    Profile,
+    RtpCapabilities,
+    RtpParameters,
+    Wire,
+)
+
+META: Final = "meta"
+FIRST_INPUT: Final = 0
+"""The number of a session's `bus.Connect`."""
+
+ReporterKind: TypeAlias = Literal["transport", "producer", "consumer"]
+Reporter: TypeAlias = tuple[ReporterKind, str, int]
+"""What reports stats: (kind, peer's name, id)."""
+
+
+class Record(Struct, rename="camel", eq=False):
+    """Base of the room's objects: mutable, and stored as they are."""
+
+
+# --- the room -------------------------------------------------------------------------------------------------
+
+
+class Placement(Wire, frozen=True):
+    """The media node that a room is on.
+
+    `epoch` counts the room's placements: results and events of another epoch are not for this placement.
+    """
+
+    node: str
+    epoch: int
+
+
+class Created(Record):
+    """What the server API created the room with.
+
+    A created room stays, without any session, for `idle_seconds` from `idle_since` (ms, room time) on.
+    """
+
+    codecs: list[actions.RoomCodec] | None = None
+    limits: actions.RoomLimits = actions.RoomLimits()
+    idle_seconds: int = 0
+    idle_since: int | None = None
+    app_data: client.AppData = UNSET
+
+
+class Meta(Record):
+    """Stored as `meta`. `numbers` is the last number given to a peer or producer, `epochs` the last placement's.
+
+    `events` is the number of the last event taken from the placement's node (DELIVERY I6).
+    """
+
+    name: str
+    numbers: int = 0
+    epochs: int = 0
+    placement: Placement | None = None
+    events: int = 0
+    created: Created | None = None
+
+
+class StoredAnswer(NamedTuple):
+    """The answer to a call of the server API: a call that comes again with the same key is answered with it."""
+
+    code: int
+    body: bytes
+
+
+# --- sessions -------------------------------------------------------------------------------------------------
+
+
+class Session(Record):
+    """Stored as `session|<peer>`. `n_in` is the last input applied, `n_out` the last output that exists.
+
+    `gateway` is empty while the session has no connection; `lost_at` is since when (ms, room time; 0: the next tick
+    tells), `lost_bytes` the size of its outputs since. `token` is the hash of its resume token, `attempt` the number
+    of its last resumption. `joins` counts how often its peer has joined: it tells apart the media objects of one
+    join and the next.
+    """
+
+    id: str
+    peer: str
+    gateway: str
+    connection: int
+    accepted: int
+    token: str = ""
+    n_in: int = FIRST_INPUT
+    n_out: int = 0
+    joins: int = 0
+    attempt: int = 0
+    lost_at: int | None = None
+    lost_bytes: int = 0
+
+    @property
+    def field(self) -> str:
+        return f"session|{self.peer}"
+
+
+class ClosedSession(NamedTuple):
+    """The last numbers of a closed session (DELIVERY I5)."""
+
+    n_in: int
+    n_out: int
+
+
+# --- media objects --------------------------------------------------------------------------------------------
+
+
+class Transport(Record):
+    """Stored as `transport|<id>|<peer>`. `engine` is its engine id; `connected` once DTLS parameters are known.
+
+    `restarts` counts its ICE restarts, `stats_interval` (ms) is 0 unless it reports stats.
+    """
+
+    record_kind: ClassVar[ReporterKind] = "transport"
+
+    id: int
+    engine: str
+    direction: Literal["send", "recv"]
+    connected: bool = False
+    restarts: int = 0
+    stats_interval: int = 0
+    app_data: client.AppData = UNSET
+
+
+class Producer(Record):
+    """Stored as `producer|<id>|<peer>`. `transport` is the id of its peer's transport.
+
+    `number` is the producer's number in the room. Its consumers have that number as their id, for every receiver, so
+    that receivers can share one message (DELIVERY O4). A producer is paused remotely by its own client, locally by
+    the server.
+    """
+
+    record_kind: ClassVar[ReporterKind] = "producer"
+
+    id: int
+    number: int
+    engine: str
+    transport: int
+    kind: Kind
+    rtp_parameters: RtpParameters
+    payload_types: list[PayloadTypeMapping]
+    mapped_ssrcs: list[int]
+    remotely_paused: bool = False
+    locally_paused: bool = False
+    updates: int = 0
+    stats_interval: int = 0
+    app_data: client.AppData = UNSET
+
+    @property
+    def paused(self) -> bool:
+        return self.remotely_paused or self.locally_paused
+
+
+class Consumer(Record):
+    """Stored as `consumer|<id>|<peer>`. A consumer is enabled while it has a `transport` (its peer's transport id).
+
+    A consumer is paused remotely by its own client, locally by the server. The producer's pause is the producer's.
+    """
+
+    record_kind: ClassVar[ReporterKind] = "consumer"
+
+    id: int
+    transport: int | None = None
+    engine: str = ""
+    remotely_paused: bool = False
+    locally_paused: bool = False
+    preferred_profile: Profile = "default"
+    effective_profile: EffectiveProfile | None = None
+    stats_interval: int = 0
+
+    @property
+    def enabled(self) -> bool:
+        return self.transport is not None
+
+    @property
+    def paused(self) -> bool:
+        return self.remotely_paused or self.locally_paused
+
+
+MediaObject: TypeAlias = Transport | Producer | Consumer
+
+
+# --- peers ----------------------------------------------------------------------------------------------------
+
+
+class PeerData(Record):
+    """Stored as `peer|<name>`. A `spy` sees the others and is seen by nobody.
+
+    `number` orders peers by arrival. `generation` counts how many of the peer's media objects were closed, so that
+    an engine id is never used twice.
+    """
+
+    name: str
+    number: int
+    rtp_capabilities: RtpCapabilities
+    generation: int = 0
+    spy: bool = False
+    app_data: client.AppData = UNSET
+
+
+class Peer:
+    """A joined peer: its record, its session and its media objects by id."""
+
+    __slots__ = ("_capability_key", "consumers", "data", "name", "producers", "session", "transports")
+
+    def __init__(self, data: PeerData, session: Session) -> None:
+        self.data = data
+        self.name = data.name
+        self.session = session
+        self.transports: dict[int, Transport] = {}
+        self.producers: dict[int, Producer] = {}
+        self.consumers: dict[int, Consumer] = {}
+        self._capability_key: str | None = None
+
+    @property
+    def field(self) -> str:
+        return f"peer|{self.name}"
+
+    def field_of(self, owned: MediaObject) -> str:
+        """The field that one of the peer's media objects is stored in."""
+        return f"{owned.record_kind}|{owned.id}|{self.name}"
+
+    @property
+    def capability_key(self) -> str:
+        """Equal for peers that receive equal consumer parameters."""
+        if self._capability_key is None:
+            self._capability_key = ortc.capability_key(self.data.rtp_capabilities)
+        return self._capability_key
