@@ -7,6 +7,7 @@ callback. What a room worker should know leaves through a `Batcher` per address.
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -286,7 +287,7 @@ class MediaNode:
         return batcher
 
     def _send_events(self, partition: int, items: list[bytes]) -> "asyncio.Future[None]":
-        return self._broker.publish("rooms", str(partition), bus.encode_batch(self.id, items))
+        return self._broker.publish("rooms", str(partition), bus.encode_batch(self.id, items, time.time()))
 
     # --- reports ----------------------------------------------------------------------------------------------
 

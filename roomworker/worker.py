@@ -309,7 +309,9 @@ class RoomWorker:
         self._tick += 1
         item = bus.encode_item(bus.Tick(self._tick, time.time_ns() // 1_000_000))
         self._unconfirmed_ticks.add(partition)
-        told = self._broker.publish("rooms", str(partition), bus.encode_batch(self.id, [item]), ttl=TICK_TTL)
+        told = self._broker.publish(
+            "rooms", str(partition), bus.encode_batch(self.id, [item], time.time()), ttl=TICK_TTL
+        )
         told.add_done_callback(partial(self._tick_confirmed, partition))
 
     def _tick_confirmed(self, partition: int, told: "asyncio.Future[None]") -> None:

@@ -5,6 +5,7 @@ one busy client delays nobody (DELIVERY B6). There is no timer: at low load a ba
 """
 
 import asyncio
+import time
 from collections import deque
 from typing import Final, Protocol
 
@@ -113,7 +114,7 @@ class InputPublisher:
             while items := publisher.take():
                 self._counters.batches_out_total += 1
                 self._counters.items_out.observe(len(items))
-                await self._publish(publisher, encode_batch(self._gateway, items))
+                await self._publish(publisher, encode_batch(self._gateway, items, time.time()))
 
     async def _publish(self, publisher: PartitionPublisher, body: bytes) -> None:
         """Until the broker has it, or lost its connection: then all that was in flight comes again, in order."""

@@ -7,15 +7,15 @@ and so that a gateway encodes an item once and can publish it again.
 Towards the gateway: exchange `notify`, routing key `<gateway>.<connection>` of the first recipient; one
 `ToGateway` names all recipients inside.
 
-Numbers. A session's inputs are counted from 0 (its `Connect`) without gaps, its `Disconnect` included; a
-session's outputs from 1. Who sends keeps what it sent until the other end reports it applied or written, and
-sends again from there (go-back-N), so that loss, repetition and reordering in between are harmless.
+Numbers. A session's inputs are counted from 0 (its `Connect`) without gaps, its `Disconnect` included; a session's
+outputs from 1. A sender keeps what it sent until the other end reports it applied or written, and sends again from
+there (go-back-N), so that loss, repetition and reordering in between are harmless.
 
-A resumable session (its `Connect` has a token) outlives its connections: its inputs have the client's own
-numbers (`cseq`), so its end is no input: it is `ConnectionLost`, and may be taken up again by `Resume` for the grace.
+A resumable session (its `Connect` has a token) outlives its connections. Its inputs have the client's own numbers
+(`cseq`), so the end of a connection is no input but a `ConnectionLost`, and `Resume` continues the session within
+the grace.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from struct import Struct as Packing
 from typing import Literal, TypeAlias
@@ -28,7 +28,7 @@ _TIME = Packing("!d")
 
 
 def partition_of(room: str, partitions: int) -> int:
-    """The partition that a room lives in, for ever."""
+    """The partition that a room belongs to; `partitions` is how many there are."""
     return crc32(room.encode()) % partitions
 
 
@@ -36,7 +36,7 @@ def partition_of(room: str, partitions: int) -> int:
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    pass
+    """Base of everything that gateways and media nodes send to room workers."""
 
 
 class Connect(Item, frozen=True, tag="connect"):
@@ -55,7 +55,7 @@ class Connect(Item, frozen=True, tag="connect"):
 
 
 class Input(Item, frozen=True, tag="input"):
-    """One protoo request (`id` is its number) or notification (`id` is None) of a client, as it came.
+    """One protoo request (`id` is its number) or notification (`id` is None) of a client, unchanged.
 
     `data` is the raw JSON of the frame's `data`: valid JSON in valid UTF-8, at most 64 levels deep.
     """
@@ -70,7 +70,7 @@ class Input(Item, frozen=True, tag="input"):
 
 
 class RejectedInput(Item, frozen=True, tag="refused"):
-    """A numbered frame that the gateway did not let through: answered with the error, in its turn (I2)."""
+    """A numbered frame that the gateway rejected: the room worker answers it with the error, in its turn (I2)."""
 
     room: str
     session: str
@@ -82,7 +82,7 @@ class RejectedInput(Item, frozen=True, tag="refused"):
 
 
 class Disconnect(Item, frozen=True, tag="disconnect"):
-    """The last input: the socket of `connection` has closed."""
+    """The last input of a session: the socket of `connection` has closed."""
 
     room: str
     session: str
@@ -91,7 +91,7 @@ class Disconnect(Item, frozen=True, tag="disconnect"):
 
 
 class Resume(Item, frozen=True, tag="resume"):
-    """Asks that a resumable session goes on over a new connection. Not numbered; repeated until a `Link` answers.
+    """Asks to continue a resumable session over a new connection. Not numbered; repeated until a `Link` answers.
 
     `token` is the hash of the resume token. Of two attempts the one with the higher number stays (I7). The client
     has every output up to `ack`.
@@ -106,8 +106,9 @@ class Resume(Item, frozen=True, tag="resume"):
 
 
 class ConnectionLost(Item, frozen=True, tag="lost"):
-    """A resumable session's socket has closed. Not numbered (its inputs have the client's own numbers), repeated
-    until a `Link` answers. `final`: the client closed it and will not come back; else it has the grace to resume.
+    """The socket of a resumable session has closed. Not numbered; repeated until a `Link` answers.
+
+    `final`: the client closed it for good; else the session may be resumed within the grace.
     """
 
     room: str
@@ -117,7 +118,7 @@ class ConnectionLost(Item, frozen=True, tag="lost"):
 
 
 class Replay(Item, frozen=True, tag="replay"):
-    """Asks for the session's outputs after number `after` once more (O2). Not numbered."""
+    """Asks for the session's outputs after number `after` again (O2). Not numbered."""
 
     room: str
     session: str
@@ -128,8 +129,8 @@ class Replay(Item, frozen=True, tag="replay"):
 class Call(Item, frozen=True, tag="call"):
     """A call of the server API: `action` is an `actions.AnyAction` as JSON.
 
-    `key` (random, or the caller's Idempotency-Key) is its identity: however often it arrives it is done once, and
-    answered the same. The answer goes to gateway `reply_to` as a `CallAnswer` with number `n`.
+    `key` (random, or the caller's Idempotency-Key) identifies the call: however often it arrives, it is carried out
+    once and answered the same. The answer goes to gateway `reply_to` as a `CallAnswer` with number `n`.
     """
 
     room: str
@@ -158,7 +159,7 @@ class Tick(Item, frozen=True, tag="tick"):
 
 
 class HeldRouter(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A router that a media node has, with the room and placement it was made for; `router` is its engine id."""
+    """A router on a media node, with the room and placement that it was made for; `router` is its engine id."""
 
     room: str
     incarnation: str
@@ -169,7 +170,7 @@ class HeldRouter(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class NodeReport(Item, frozen=True, tag="report"):
     """All routers of this partition's rooms that `node` has (DELIVERY T3).
 
-    `lost`: its command queue was lost since the last report, and the orders that were in it.
+    `lost`: its command queue was lost since the last report, with the orders that were in it.
     """
 
     node: str
@@ -192,15 +193,15 @@ AnyItem: TypeAlias = (
 )
 SessionItem: TypeAlias = Connect | Input | RejectedInput | Disconnect
 TransientItem: TypeAlias = Replay | Tick | NodeReport
-"""What changes no room by itself: it is not done again if its effect is not committed."""
+"""An item that changes no room by itself: it is not redone if a commit fails."""
 
 encode_item = msgspec.msgpack.Encoder().encode
 decode_item = msgspec.msgpack.Decoder(AnyItem).decode
 
 
-def encode_batch(origin: str, items: Iterable[bytes]) -> bytes:
-    """A body from `encode_item`ed items; `origin` is the gateway's, node's or worker's id."""
-    parts = [_TIME.pack(time.time())]
+def encode_batch(origin: str, items: Iterable[bytes], now: float) -> bytes:
+    """A body from encoded items. `origin` is the gateway's, node's or worker's id, `now` seconds since the epoch."""
+    parts = [_TIME.pack(now)]
     pack = _LENGTH.pack
     name = origin.encode()
     parts.append(pack(len(name)))
@@ -224,7 +225,7 @@ def split_batch(body: bytes) -> tuple[str, Iterator[bytes]]:
 
 
 def published_at(body: bytes) -> float:
-    """When a batch was published, seconds since the epoch by its origin's clock; 0.0 of a body that is none."""
+    """When a batch was published, seconds since the epoch by its origin's clock; 0.0 if the body is no batch."""
     return float(_TIME.unpack_from(body)[0]) if len(body) >= _TIME.size else 0.0
 
 
@@ -245,7 +246,7 @@ def _parts(body: bytes) -> Iterator[bytes]:
 
 
 class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`out` is the message's number in that session; 0: not numbered, to be carried out at once."""
+    """One recipient of a message. `out` is its number in that session; 0: not numbered, to be carried out at once."""
 
     connection: int
     session: str
@@ -266,9 +267,9 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The session's inputs up to `n` are committed, and its outputs up to `out` exist.
 
-    A gateway that has not written `out` yet and has nothing more coming asks for a `Replay`. `again`: the worker
-    saw a gap, the gateway sends what it keeps from `n`+1 on again. `n` -1: the worker knows no such session;
-    with its `Connect` no longer kept, the gateway closes the socket (`errors.GONE`).
+    A gateway that has not written `out` yet, and has nothing more coming, asks for a `Replay`. `again`: the worker
+    saw a gap, and the gateway sends again what it keeps from `n`+1 on. `n` -1: the worker knows no such session; a
+    gateway that no longer keeps its `Connect` closes the socket (`errors.GONE`).
     """
 
     connection: int
@@ -281,9 +282,9 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Link(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What became of a connection to a resumable session.
 
-    `resumed`: the session goes on over it; the client's next input is `n`+1, and the outputs after its `ack` up to
-    `out` are to be had by `Replay`. `refused`: there is no such session for it (gone, other token, an older
-    attempt). `released`: the session does not go over it any more: it was lost, or another has taken over.
+    `resumed`: the session continues over it; the client's next input is `n`+1, and a `Replay` gives the outputs
+    after its `ack` up to `out`. `refused`: the session is closed, or the token is another, or the attempt is not the
+    latest. `released`: the session no longer uses the connection, which was lost or superseded by another.
     """
 
     connection: int
@@ -296,7 +297,7 @@ class Link(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class CallAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`code` 200 with the answer's JSON as `body`, or an error's code with its reason as text.
 
-    Sent once the call is committed. A gateway that hears nothing publishes the `Call` again.
+    The answer is sent once the call is committed. A gateway without an answer publishes the `Call` again.
     """
 
     n: int
@@ -305,9 +306,9 @@ class CallAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ToGateway(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`messages` first, then `applied`: whoever carries this out in order never sees a false gap.
+    """A batch for one gateway, to be carried out in the order of its fields: then no gap is seen where there is none.
 
-    `sent` is when it was published, seconds since the epoch by the worker's clock; 0: not told.
+    `sent` is when it was published, seconds since the epoch by the worker's clock; 0: unknown.
     """
 
     messages: list[Message]

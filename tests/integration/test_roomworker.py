@@ -1,6 +1,7 @@
 """Room workers, whole, between a broker, Redis and a media node: in memory and on real servers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -193,7 +194,7 @@ async def test_two_workers_on_one_room_cannot_do_anything_twice(bench: Bench) ->
     handed = []
     for item in items:
         for worker in pair:
-            handed.append(Handed(bus.encode_batch(gateway.id, [bus.encode_item(item)])))
+            handed.append(Handed(bus.encode_batch(gateway.id, [bus.encode_item(item)], time.time())))
             worker.partitions[number].receive(handed[-1])
         await asyncio.sleep(0)
     async with asyncio.timeout(WITHIN):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -181,7 +182,7 @@ class FakeGateway:
 
     def publish(self, room: str, items: list[Any]) -> None:
         """Whether it arrives is seen from the reports."""
-        body = bus.encode_batch(self.id, [bus.encode_item(item) for item in items])
+        body = bus.encode_batch(self.id, [bus.encode_item(item) for item in items], time.time())
         self.broker.publish("rooms", str(partition_of(room, PARTITIONS)), body)
 
     def receive(self, body: bytes) -> None:

@@ -44,7 +44,6 @@ IMPORTS_TESTS: Final = {
     "benchmarks/compare/calls.py",
 }
 NOT_PURE: Final = {
-    ("shared/protocol/bus.py", "time"),
     ("gateway/protocol/handshake.py", "secrets"),
 }
 HIDES_A_CIRCLE: Final = {

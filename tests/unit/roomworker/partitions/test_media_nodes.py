@@ -1,6 +1,7 @@
 """Media nodes: what they say they have, what a room makes of it, and who is dead before its silence proves it."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ class Scene:
         await self._deliver(bus.Input("room", "s", 1, self._n, "mediasoup-request", self._n, body))
 
     async def _deliver(self, item: bus.AnyItem) -> None:
-        self.partition.receive(Delivered(bus.encode_batch("gateway", [bus.encode_item(item)])))
+        self.partition.receive(Delivered(bus.encode_batch("gateway", [bus.encode_item(item)], time.time())))
         for _ in range(5):
             await asyncio.sleep(0)
 

@@ -1,6 +1,7 @@
 """Deliveries: acknowledged when all in them is committed and published, and not by a channel that is lost."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ class Delivered:
     redelivered = False
 
     def __init__(self, *items: bytes, body: bytes | None = None) -> None:
-        self.body = bus.encode_batch("gateway", items) if body is None else body
+        self.body = bus.encode_batch("gateway", items, time.time()) if body is None else body
         self.acks = 0
 
     def ack(self) -> None:
@@ -82,7 +83,7 @@ async def test_items_that_cannot_be_read_fail_alone(worker: FakeWorker, partitio
         bytes(7),
         bytes(8),
         bytes(9),
-        bus.encode_batch("gateway", [])[:-1],
+        bus.encode_batch("gateway", [], time.time())[:-1],
         bytes(8) + b"\xff\xff\xff\xffx",
         bytes(8) + b"\x00\x00\x00\x01\xff",
     ],
@@ -97,7 +98,7 @@ async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Par
 
 
 async def test_what_can_be_read_of_a_truncated_batch_counts(worker: FakeWorker, partition: Partition) -> None:
-    delivery = Delivered(body=bus.encode_batch("gateway", [connect(), query()])[:-3])
+    delivery = Delivered(body=bus.encode_batch("gateway", [connect(), query()], time.time())[:-3])
 
     await receive(partition, delivery)
     worker.work()
@@ -236,7 +237,7 @@ async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(
 async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(worker: FakeWorker) -> None:
     """Each new partition object is a worker that died with the second message of the batch and was replaced."""
     shelf, marks = worker.shelf, worker.store
-    body = bus.encode_batch("gateway", [connect(), query(number=1), query(number=2)])
+    body = bus.encode_batch("gateway", [connect(), query(number=1), query(number=2)], time.time())
 
     def dies_with(item: object) -> bool:
         return isinstance(item, bus.Input) and item.n == 1
