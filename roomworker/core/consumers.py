@@ -10,6 +10,7 @@ from roomworker.core.media_steps import Steps, expect
 from roomworker.core.model import Consumer, Peer, Producer
 from roomworker.core.room import Room
 from roomworker.core.rtp import ortc
+from roomworker.core.rtp.ssrcs import derive_ssrcs
 from shared.errors import Conflict, NotFound
 from shared.protocol import client, media
 from shared.protocol.rtp import EffectiveProfile, Profile, RtpParameters
@@ -222,7 +223,7 @@ def rtp_parameters(room: Room, producer: Producer, receiver: Peer) -> RtpParamet
         consumable = ortc.consumable(
             producer.rtp_parameters, producer.kind, room.rtp_capabilities, producer.payload_types
         )
-        block = ortc.ssrcs(producer.number, 1)
+        block = derive_ssrcs(producer.number, 1)
         known = ortc.consumer_parameters(consumable, receiver.data.rtp_capabilities, block.consumer, block.rtx)
         room.consumer_parameters[key] = known
     return known

@@ -11,6 +11,7 @@ from roomworker.core.media_steps import Steps
 from roomworker.core.model import Peer, Producer, Transport
 from roomworker.core.room import Room
 from roomworker.core.rtp import ortc
+from roomworker.core.rtp.ssrcs import SSRC_BLOCKS, derive_ssrcs
 from shared.errors import BadPayload, Conflict, Forbidden, NotFound, PlenaryError
 from shared.protocol import client, media
 from shared.protocol.rtp import Kind, RtpParameters
@@ -57,7 +58,7 @@ def _produce(
     sent = ortc.sort_encodings(rtp_parameters)
     engine = room.engine_id(peer, "producer", producer_id, updates)
     # from the engine id, not from a counter: a successor that redoes this message must find the same producer
-    mapped = ortc.ssrcs(crc32(engine.encode()) % ortc.SSRC_BLOCKS, len(sent.encodings)).mapped
+    mapped = derive_ssrcs(crc32(engine.encode()) % SSRC_BLOCKS, len(sent.encodings)).mapped
     with room.releasing(peer, "producer", engine) as guard:
         yield media.Produce(
             router=room.router,

@@ -35,7 +35,6 @@ GIVEN_UP: Final = (
 TOO_LONG: Final = {
     "devtools/servers.py",
     "loadtest/generator/virtual_peer.py",
-    "roomworker/core/rtp/ortc.py",
     "roomworker/worker.py",
 }
 LONG_FUNCTIONS: Final = {"loadtest/command.py: loadtest"}

@@ -7,12 +7,11 @@ engine wants them from `sort_encodings`; `consumable` translates them to the roo
 
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES as DEFAULT_ROOM_CAPABILITIES
 from roomworker.core.rtp.codecs import (
     MID,
     REPAIRED_RTP_STREAM_ID,
@@ -26,7 +25,6 @@ from roomworker.core.rtp.codecs import (
     rtx_of,
     same_codec,
 )
-from roomworker.core.rtp.codecs import room_capabilities as room_capabilities
 from shared.errors import BadPayload
 from shared.protocol.rtp import (
     Encoding,
@@ -44,18 +42,12 @@ from shared.protocol.rtp import (
     Rtx,
 )
 
-MAX_ENCODINGS: Final = 16
-SSRC_BLOCKS: Final = 2**26
-
-# From lowest to highest: a profile's place is its spatial layer.
+# Profiles from lowest to highest: the index is the spatial layer.
 _LAYERS: Final[tuple[Profile, ...]] = ("low", "medium", "high")
 _RANK: Final[dict[Profile, int]] = {profile: rank for rank, profile in enumerate(_LAYERS)}
 
-# They name streams within the sender's transport and mean nothing in a receiver's.
+# These extensions name streams within the sender's transport and mean nothing in a receiver's.
 _NOT_FORWARDED: Final = frozenset({MID, RTP_STREAM_ID, REPAIRED_RTP_STREAM_ID})
-
-_SSRC_BASE: Final = 0x1000_0000
-_SSRC_STRIDE: Final = 32
 
 
 # --- joining ------------------------------------------------------------------------------------------------
@@ -260,7 +252,7 @@ def profiles(params: RtpParameters) -> list[Profile]:
 
 
 def sort_encodings(params: RtpParameters) -> RtpParameters:
-    """The same with simulcast encodings from low to high, each with its profile's name.
+    """The parameters with simulcast encodings from low to high, each with its profile's name.
 
     An encoding without a profile, or with `default`, has the one of its position: the first is low, the second
     medium, any later one high. The order of equals stays, and sorting again changes nothing.
@@ -338,9 +330,9 @@ def consumer_parameters(
 ) -> RtpParameters:
     """What a peer that passed `assert_subset` receives of a `consumable`: one stream, sent from `ssrc`.
 
-    rtx goes with its media codec or not at all, and `encodings[0].rtx` with rtx. Without a common codec `codecs` is
-    empty and nothing is raised: the client is told of the consumer, finds it not `supported`, and never enables it.
-    `rtcp.cname` is always there, because the client puts it into its SDP unseen.
+    An rtx codec is included only with its media codec, and `encodings[0].rtx` only with rtx. Without a common codec
+    `codecs` is empty and nothing is raised: the client is told of the consumer, finds it not `supported`, and never
+    enables it. `rtcp.cname` is always there, because the client puts it into its SDP unchecked.
     """
     receivable = _receivable(peer_caps)
     codecs: list[RtpCodec] = []
@@ -393,28 +385,3 @@ def _receivable(caps: RtpCapabilities) -> dict[int, tuple[Kind, frozenset[tuple[
 
 def _receivable_extensions(caps: RtpCapabilities) -> frozenset[tuple[str, int, str]]:
     return frozenset((cap.uri, cap.preferred_id, cap.kind or "") for cap in caps.header_extensions)
-
-
-# --- SSRCs --------------------------------------------------------------------------------------------------
-
-
-class Ssrcs(NamedTuple):
-    """`mapped` has one SSRC per encoding, within the engine; every receiver gets the stream from `consumer`."""
-
-    mapped: list[int]
-    consumer: int
-    rtx: int
-
-
-def ssrcs(number: int, encodings: int) -> Ssrcs:
-    """The SSRCs of the producer with this number in its room, and of all its consumers.
-
-    Derived rather than drawn, so that they need not be stored and a repeated command finds the same: producer n
-    owns the 32 SSRCs from 0x10000000 + 32·n on, of which the first is its consumers', the second their rtx, and
-    those from the third on its encodings'. Raises ValueError unless 0 ≤ number < `SSRC_BLOCKS` and
-    0 ≤ encodings ≤ 16.
-    """
-    if not 0 <= number < SSRC_BLOCKS or not 0 <= encodings <= MAX_ENCODINGS:
-        raise ValueError(f"no SSRCs for producer {number} with {encodings} encodings")
-    first = _SSRC_BASE + number * _SSRC_STRIDE
-    return Ssrcs([first + 2 + i for i in range(encodings)], first, first + 1)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
@@ -31,34 +30,6 @@ def mapped(sent: RtpParameters, kind: Kind) -> dict[int, int]:
 def received(sent: RtpParameters, kind: Kind, caps: RtpCapabilities) -> RtpParameters:
     offered = ortc.consumable(sent, kind, ROOM, ortc.producer_mapping(sent, kind, ROOM))
     return ortc.consumer_parameters(offered, caps, ssrc=71, rtx_ssrc=72)
-
-
-# --- SSRCs --------------------------------------------------------------------------------------------------
-
-NUMBERS = st.integers(0, ortc.SSRC_BLOCKS - 1)
-
-
-@unhurried
-@given(one=NUMBERS, other=NUMBERS)
-def test_ssrc_blocks_do_not_overlap(one: int, other: int) -> None:
-    blocks = [ortc.ssrcs(number, ortc.MAX_ENCODINGS) for number in {one, other}]
-    taken = [ssrc for block in blocks for ssrc in (*block.mapped, block.consumer, block.rtx)]
-    assert len(set(taken)) == len(taken)
-    assert all(0 < ssrc < 2**32 for ssrc in taken)
-
-
-@unhurried
-@given(number=NUMBERS, encodings=st.integers(0, ortc.MAX_ENCODINGS))
-def test_ssrcs_do_not_depend_on_how_many_are_asked_for(number: int, encodings: int) -> None:
-    every = ortc.ssrcs(number, ortc.MAX_ENCODINGS)
-    some = ortc.ssrcs(number, encodings)
-    assert some == (every.mapped[:encodings], every.consumer, every.rtx)
-
-
-@pytest.mark.parametrize(("number", "encodings"), [(-1, 1), (ortc.SSRC_BLOCKS, 1), (0, 17), (0, -1)])
-def test_there_are_no_ssrcs_beyond_the_range(number: int, encodings: int) -> None:
-    with pytest.raises(ValueError, match="no SSRCs"):
-        ortc.ssrcs(number, encodings)
 
 
 # --- properties of accepted parameters ----------------------------------------------------------------------
