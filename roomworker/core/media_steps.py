@@ -1,8 +1,8 @@
-"""How a handler asks the media node: it yields what it wants done and is resumed with the result.
+"""Steps of a handler that needs the media node: it yields each request and is resumed with the result.
 
-A handler is a generator; it may raise `PlenaryError` before or after any yield, and is sent the error as an
-exception where the media node failed. It changes state only after its last yield (DELIVERY C3), except for
-things that are whole by themselves (a placement).
+Such a handler is a generator. It may raise `PlenaryError` before or after any yield; an error of the media node is
+thrown into it at the yield. It changes state only after its last yield (DELIVERY C3), except for changes that are
+complete by themselves (a placement).
 """
 
 from collections.abc import Generator
@@ -15,11 +15,13 @@ from shared.protocol import media
 
 @dataclass(frozen=True)
 class Place:
-    """Asks for a media node for the room. → `Placed`, or `Unavailable` is thrown: there is none."""
+    """Asks for a media node for the room. → `Placed`; `Unavailable` is thrown if there is none."""
 
 
 @dataclass(frozen=True)
 class Placed:
+    """The media node chosen for the room, by its id."""
+
     node: str
 
 
@@ -33,7 +35,7 @@ Steps: TypeAlias = Generator[Step, StepResult, Outcome]
 
 
 def expect(result: StepResult, kind: type[Result]) -> Result:
-    """The result as the kind that belongs to the request. Raises `InternalError` for another."""
+    """The result, which must be of this kind. Raises `InternalError` if it is of another."""
     if not isinstance(result, kind):
         raise InternalError(f"media node: expected {kind.__name__}, got {type(result).__name__}")
     return result

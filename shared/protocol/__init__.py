@@ -6,4 +6,5 @@
 `bus`     gateway ⇄ room worker
 `media`   room worker ⇄ media node
 `rtp`     the RTP dictionaries that travel inside all of them
+`decoding` turns msgspec's exceptions into errors that name the field
 """

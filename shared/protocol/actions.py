@@ -1,10 +1,10 @@
-"""What an application's server asks of a room: the server API's calls, on their way to the room worker.
+"""Calls of the server API, by which an application's server acts on a room, on their way to the room worker.
 
-They travel as `bus.Call` through the room's partition like a client's messages, so they are ordered with them,
-committed with their effect, and done once however often they arrive: a call's key is its identity.
+Calls travel as `bus.Call` through the room's partition like a client's messages, so they are ordered with them,
+committed with their effect, and carried out once however often they arrive: a call's key identifies it.
 
-`appData` and `data` are any JSON value, passed on unparsed. Ids are the client's own (transports, producers) or
-the room's (consumers); `peer` is a peer's name.
+`appData` and `data` are any JSON value, passed on unparsed. Ids are the client's own (transports, producers) or the
+room's (consumers); `peer` is a peer's name.
 """
 
 from typing import Annotated, Any, Literal, TypeAlias
@@ -17,11 +17,11 @@ from shared.protocol.decoding import decode_json
 from shared.protocol.rtp import Kind, Profile, Wire
 
 Bitrate = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
-"""Bits per second; the engine counts in 32 bits."""
+"""Bits per second, in 32 bits as in the engine."""
 
 
 class Action(Wire, frozen=True, tag_field="do", tag=lambda name: name[0].lower() + name[1:]):
-    pass
+    """Base of the calls."""
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class RoomCodec(Wire, frozen=True):
 
 
 class RoomLimits(Wire, frozen=True):
-    """None: the cluster's default (settings)."""
+    """Limits of one room. None: the cluster's default (settings)."""
 
     peers: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     transports_per_peer: Annotated[int, Meta(ge=1, le=1000)] | None = None
@@ -62,7 +62,7 @@ class RoomLimits(Wire, frozen=True):
 class CreateRoom(Action, frozen=True):
     """→ `RoomView`. A room that exists with other codecs or limits is a conflict (409).
 
-    A room made this way stays, empty too, for `idle_seconds` after its last peer.
+    A created room stays for `idle_seconds` after its last session has closed.
     """
 
     codecs: Annotated[list[RoomCodec], Meta(min_length=1, max_length=32)] | None = None
@@ -72,7 +72,7 @@ class CreateRoom(Action, frozen=True):
 
 
 class CloseRoom(Action, frozen=True):
-    """Every peer is told `closed`, every socket closed for good."""
+    """→ closed for every peer; every socket is closed with a code that forbids a reconnect."""
 
     app_data: AppData = UNSET
 
@@ -81,7 +81,7 @@ class CloseRoom(Action, frozen=True):
 
 
 class ClosePeer(Action, frozen=True):
-    """The peer is told `closed` and its socket closed for good; the others are told `peerClosed`."""
+    """→ closed for the peer, whose socket is closed for good, and peerClosed for the others"""
 
     peer: Name
     app_data: AppData = UNSET
@@ -96,7 +96,7 @@ class CloseTransport(Action, frozen=True):
 
 
 class SetMaxBitrate(Action, frozen=True):
-    """What a sending transport may bring at most, bits per second; 0: no limit."""
+    """Limits what a sending transport may bring, bits per second; 0: no limit."""
 
     peer: Name
     id: ObjectId
@@ -204,7 +204,7 @@ class ProducerView(Wire, frozen=True, omit_defaults=False):
 
 
 class ConsumerView(Wire, frozen=True, omit_defaults=False):
-    """`transport_id` is null while it is not enabled."""
+    """`transport_id` is null while the consumer is not enabled."""
 
     id: int
     kind: Kind
@@ -236,7 +236,7 @@ class PeerSummary(Wire, frozen=True, omit_defaults=False):
 
 
 class RoomView(Wire, frozen=True, omit_defaults=False):
-    """`connections` counts sockets, of which those that have joined are `peers`."""
+    """`connections` counts open sessions; those of them that have joined are `peers`."""
 
     name: str
     connections: int
@@ -248,7 +248,7 @@ class RoomView(Wire, frozen=True, omit_defaults=False):
 
 
 class Done(Wire, frozen=True):
-    """The answer to what has nothing to tell."""
+    """The answer to a call that returns nothing."""
 
 
 AnyAnswer: TypeAlias = RoomView | PeerView | Done

@@ -1,4 +1,4 @@
-"""Browser ⇄ server: protoo frames, and inside them the messages of the specification.
+"""Client ⇄ server: the messages of the specification, which travel inside protoo frames.
 
 Decoders take raw JSON and raise `errors.BadPayload` whose reason names the field. Unknown fields are ignored, and so
 is `target`, which some messages of the specification lack: the method decides. `appData` is any JSON value and is
@@ -42,7 +42,7 @@ def copy_app_data(app_data: AppData) -> AppData:
 
 
 class FromClient(Wire, frozen=True, tag_field="method", tag=lambda name: name[0].lower() + name[1:]):
-    pass
+    """Base of the mediasoup requests and notifications that clients send."""
 
 
 class QueryRoom(FromClient, frozen=True):
@@ -227,7 +227,7 @@ def decode_message(data: bytes) -> Message:
 
 
 class ToClient(Wire, frozen=True, kw_only=True, tag_field="method", tag=lambda name: name[0].lower() + name[1:]):
-    """A notification; `target` and `notification` are the specification's."""
+    """Base of the notifications to clients; `protoo.notification_frame` adds `target` and `notification`."""
 
 
 class ConsumerInfo(Wire, frozen=True, omit_defaults=False):

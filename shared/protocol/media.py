@@ -1,14 +1,13 @@
 """Room worker ⇄ media node: commands, their results, and the engine's events.
 
-Everything here speaks protocol v2's terms (kind, profile, muxId); only the engine adapter in `medianode`
-knows the engine's. Ids are engine ids: UUID strings that the room core derives, so that a repeated command
-finds the same object.
+The terms are protocol v2's (kind, profile, muxId); only the engine adapter in `medianode` knows the engine's. Ids are
+engine ids: UUID strings that the room core derives, so that a repeated command finds the same object.
 
 *Requests* (`Request`) precede a commit and have a result; asked twice, a node answers from its memory until the
 object is closed. *Orders* (`Order`) follow a commit and have none; each carries the room's commit number `v`, and a
-node ignores an order older than the last one for the same property of the object, so that a room worker that wakes
-up late cannot undo its successor's work, and orders may be sent again. A close is final: a request or order for a
-closed object has no effect (a request answers an error).
+node ignores an order older than the last one for the same property of the object, so that a room worker that resumes
+late cannot undo its successor's work, and orders may be sent again. A close is final: a request or order for a closed
+object has no effect (a request is answered with an error).
 """
 
 from typing import Annotated, Any, Literal, TypeAlias
@@ -33,10 +32,10 @@ ObjectKind: TypeAlias = Literal["router", "transport", "producer", "consumer"]
 
 
 class RouterRef(Wire, frozen=True):
-    """The router a room has on its node: created by the first request that names it.
+    """The router of a room on its media node, created by the first request that names it.
 
-    `partition`, `room`, `incarnation` and `epoch` are where its events go and how the room knows that they
-    are meant for its present placement.
+    `partition` and `room` say where its events go; by `incarnation` and `epoch` the room recognises events of its
+    present placement.
     """
 
     id: EngineId
@@ -54,7 +53,7 @@ class Request(Wire, frozen=True, tag_field="do", tag=lambda name: name[0].lower(
 
 
 class CreateTransport(Request, frozen=True):
-    """→ `TransportCreated`. With the remote's `dtls_parameters` it is connected as well (§createTransport)."""
+    """→ `TransportCreated` (§createTransport). With the client's `dtls_parameters` it is connected as well."""
 
     transport: EngineId
     udp: bool = True
@@ -96,11 +95,11 @@ class Produce(Request, frozen=True):
 
 
 class UpdateProducer(Request, frozen=True):
-    """→ `Produced` (§updateProducer). Its client sends with other SSRCs from now on.
+    """→ `Produced` (§updateProducer). The client sends with other SSRCs from now on.
 
     The producer (made `updatable`) and its consumers stay: receivers see the same SSRCs go on. `rtp_parameters`
-    and `payload_types` are as in `Produce`, with as many encodings. `generation` counts up; one that was seen
-    already, or an older one, is answered without effect.
+    and `payload_types` are as in `Produce`, with as many encodings. `generation` counts up; a request with the last
+    generation or an older one is answered without effect.
     """
 
     producer: EngineId
@@ -167,7 +166,7 @@ class Produced(Result, frozen=True):
 
 
 class Consumed(Result, frozen=True):
-    """`effective_profile` is what is sent at first, before any `ProfileChanged`."""
+    """`effective_profile` is the layer that is sent at first, before any `ProfileChanged`."""
 
     effective_profile: EffectiveProfile
 
@@ -177,7 +176,7 @@ class Stats(Result, frozen=True):
 
 
 class Failed(Result, frozen=True):
-    """`code` is one of `shared.errors`; `reason` is for people."""
+    """The request failed. `code` is one of `shared.errors`; `reason` is for people."""
 
     code: int
     reason: str
@@ -190,14 +189,14 @@ AnyResult: TypeAlias = TransportCreated | TransportConnected | IceRestarted | Pr
 
 
 class Order(Wire, frozen=True, tag_field="do", tag=lambda name: name[0].lower() + name[1:]):
-    """`object` is the engine id it is for, `v` the room's commit number that decided it."""
+    """Base of the orders. `object` is an engine id, `v` the number of the commit that carries the order."""
 
     object: EngineId
     v: int
 
 
 class Close(Order, frozen=True):
-    """Closes the object and all that lives on it (a transport's producers and consumers, a producer's consumers).
+    """Closes the object and everything on it (a transport's producers and consumers, a producer's consumers).
 
     A node remembers the ids it closed, so that a late request cannot bring one back.
     """
@@ -243,7 +242,7 @@ class Command(Struct, frozen=True, array_like=True):
 
 
 class Commands(Struct, frozen=True):
-    """To a node: exchange `media`, routing key its id. Carried out in the order listed.
+    """Commands to a node, carried out in the order listed: exchange `media`, routing key the node's id.
 
     `reply_to` is the routing key of the commanding worker's private queue, on the same exchange.
     """
@@ -258,7 +257,7 @@ class Answer(Struct, frozen=True, array_like=True):
 
 
 class Results(Struct, frozen=True):
-    """To a room worker: exchange `media`, routing key the command's `reply_to`."""
+    """Results to a room worker: exchange `media`, routing key the commands' `reply_to`."""
 
     node: str
     answers: list[Answer]
@@ -268,7 +267,7 @@ class Results(Struct, frozen=True):
 
 
 class Event(Wire, frozen=True, tag_field="event", tag=lambda name: name[0].lower() + name[1:]):
-    """What the engine reports by itself; travels inside `bus.MediaEvent`. `object` is an engine id."""
+    """Base of what the engine reports by itself, inside `bus.MediaEvent`. `object` is an engine id."""
 
     object: EngineId
 
@@ -294,7 +293,7 @@ class Score(Event, frozen=True):
 
 
 class RouterClosed(Event, frozen=True):
-    """The engine that carried this router has died or was closed: nothing of it exists any more."""
+    """The engine of this router has died or was closed: the router and everything on it no longer exist."""
 
     reason: str
 
@@ -303,7 +302,7 @@ AnyEvent: TypeAlias = ProfileChanged | IceStateChanged | DtlsStateChanged | Scor
 
 
 def wire_name(kind: type[Request | Order]) -> str:
-    """As it is called on the wire: `createTransport`, `pause`."""
+    """The name of a command on the wire: `createTransport`, `pause`."""
     return str(kind.__struct_config__.tag)
 
 

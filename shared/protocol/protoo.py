@@ -1,7 +1,7 @@
 """protoo frames: what a WebSocket carries, a JSON object each, with the messages of `client` inside.
 
-Frames from clients are taken apart without touching their data; frames to clients are made whole here, once for
-all who receive them.
+Frames from clients are decoded without touching their data; frames to clients are encoded here, once for all their
+receivers.
 """
 
 from typing import Annotated, Any, Final
@@ -26,12 +26,13 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class SessionInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """Data of `session`, the only notification that a resumable session's own working needs. Never numbered.
+    """Data of the notification `session`, which is about the resumable session itself and is never numbered.
 
-    The first frame of a new session has `token` and `graceSeconds`. That of a resumed one has `in`, the last of the
-    client's numbers that is kept: it goes on with the next. `resumed` false in answer to a resumption: the session is
-    gone. Later ones have `ack`, the last of the client's numbers that is applied: sent now and then, and at once when
-    the client sends a `session` notification itself, by which it learns that the connection is alive.
+    The first frame of a new session has `token` and `graceSeconds`. The first frame of a resumed session has `in`,
+    the last of the client's numbers that is kept: the client continues with the next. `resumed` false answers a
+    resumption of a session that is closed. Later frames have `ack`, the last of the client's numbers that is applied:
+    sent from time to time, and at once when the client sends a `session` notification itself, by which it learns
+    that the connection is alive.
     """
 
     resumed: bool | UnsetType = UNSET
@@ -66,10 +67,12 @@ _NOTIFICATION_HEAD: Final = b'{"notification":true,"method":"mediasoup-notificat
 
 
 def answer_frame(id_: int, answer: AnyAnswer) -> bytes:
+    """The response to request `id_`."""
     return _encode(_Answer(response=True, id=id_, ok=True, data=answer))
 
 
 def error_frame(id_: int, failure: PlenaryError) -> bytes:
+    """The error response to request `id_`."""
     return _encode(_Error(response=True, id=id_, error_code=failure.code, error_reason=failure.reason))
 
 
@@ -85,17 +88,18 @@ def notification_frame(notification: ToClient) -> bytes:
 
 
 def message_frame(data: Raw, sender: str | None) -> bytes:
-    """The protoo notification `message` {from, data}; without `from` it is the application's server that speaks."""
+    """The protoo notification `message` {from, data}; without `from` the sender is the application's server."""
     head = b'{"notification":true,"method":"message","data":{'
     origin = b"" if sender is None else b'"from":' + _encode(sender) + b","
     return b"".join((head, origin, b'"data":', bytes(data), b"}}"))
 
 
 def session_frame(info: SessionInfo) -> bytes:
+    """The protoo notification `session`."""
     return _encode(_Notification(notification=True, method=SESSION, data=info))
 
 
 def protocol_error_frame(failure: PlenaryError) -> bytes:
-    """For a frame so broken that it has no id to answer to: the protoo notification `error`."""
+    """The protoo notification `error`, for a frame so malformed that it has no id to answer to."""
     data = {"errorCode": failure.code, "errorReason": failure.reason}
     return _encode(_Notification(notification=True, method="error", data=data))

@@ -1,4 +1,4 @@
-"""What a room can carry: its codecs and RTP header extensions, in protocol v2's form (§queryRoom).
+"""Codecs and RTP header extensions that a room can carry, in protocol v2's form (§queryRoom).
 
 The order of the codecs is the order of preference: mediasoup-client 2.x sends the first one per kind that its
 browser has. VP8 leads the video codecs because the engine does simulcast with VP8 and H264 only.
@@ -28,7 +28,7 @@ AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 VIDEO_ORIENTATION: Final = "urn:3gpp:video-orientation"
 
 # The ids are the engine's own constants. mid, transport-wide-cc and toffset are left out on purpose: with any of
-# them Chromium refuses the client's answer when the first producer of a transport is video ("RTP extension ID
+# them Chromium rejects the client's answer when the first producer of a transport is video ("RTP extension ID
 # reassignment not supported").
 HEADER_EXTENSIONS: Final[Sequence[HeaderExtensionCapability]] = (
     HeaderExtensionCapability(uri=ABS_SEND_TIME, preferred_id=4, kind="audio"),
@@ -38,8 +38,8 @@ HEADER_EXTENSIONS: Final[Sequence[HeaderExtensionCapability]] = (
     HeaderExtensionCapability(uri=VIDEO_ORIENTATION, preferred_id=11, kind="video"),
 )
 
-# No transport-cc: it needs the header extension that is left out above, and REMB does its work.
-# A feedback without a parameter must not have the field: the client compares it with what its browser lacks.
+# transport-cc is left out: it needs the header extension that is left out above, and REMB does its work.
+# A feedback without a parameter must not have the field, because the client compares it with its browser's.
 _VIDEO_FEEDBACK: Final = (
     RtcpFeedback(type="nack"),
     RtcpFeedback(type="nack", parameter="pli"),
@@ -117,7 +117,9 @@ DEFAULT_ROOM_CAPABILITIES: Final = room_capabilities()
 
 
 def own_capabilities(codecs: Sequence[RoomCodec]) -> RtpCapabilities:
-    """The capabilities of a room created with its own codecs. Raises `BadPayload` for one that nobody could use."""
+    """The capabilities of a room created with its own codecs. Raises `BadPayload`
+    for a codec that no client could use.
+    """
     for index, codec in enumerate(codecs):
         if (codec.kind, codec.name.lower(), codec.clock_rate) not in _CREATABLE:
             offered = ", ".join(f"{name}/{rate}" for _, name, rate in sorted(_CREATABLE))
@@ -133,7 +135,7 @@ def is_rtx(codec: RtpCodec | RtpCodecCapability) -> bool:
 
 
 def apt(codec: RtpCodec | RtpCodecCapability) -> int | None:
-    """The payload type an rtx codec repairs; None if it does not say or says nonsense."""
+    """The payload type that an rtx codec repairs; None if its `apt` is missing or no integer."""
     return _integer(codec.parameters, "apt")
 
 
@@ -145,8 +147,8 @@ def does_simulcast(codec: RtpCodec) -> bool:
 def same_codec(codec: RtpCodec | RtpCodecCapability, capability: RtpCodecCapability) -> bool:
     """Whether both mean the same codec, whatever their payload types.
 
-    As in mediasoup 2.6.19: names ignore case, channels count for audio only (1 if absent), parameters only in
-    H264's packetization-mode (0 if absent).
+    The rules are those of mediasoup 2.6.19: names ignore case, channels count for audio only (1 if absent), and of
+    the parameters only H264's packetization-mode (0 if absent).
     """
     name = codec.name.lower()
     if name != capability.name.lower() or codec.clock_rate != capability.clock_rate:
