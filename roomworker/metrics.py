@@ -1,4 +1,4 @@
-"""A room worker's metrics: all of them, made from what it counts when somebody asks."""
+"""Metrics of a room worker, made from its counters when Prometheus asks."""
 
 import asyncio
 from collections.abc import Iterable
@@ -18,69 +18,81 @@ from shared.telemetry.metrics import counter, described_in, gauge, histogram
 
 ROOMS = gauge("roomworker_rooms", "Rooms in this worker's memory.")
 SESSIONS = gauge(
-    "roomworker_sessions", "Sessions of these rooms; lost: without a connection, for the grace.", "state"
+    "roomworker_sessions",
+    "Sessions of the rooms in memory; `lost`: without a connection, until they are resumed or the grace ends.",
+    "state",
 )
-PEERS = gauge("roomworker_peers", "Peers that have joined these rooms.")
-TRANSPORTS = gauge("roomworker_transports", "Their transports.")
-PRODUCERS = gauge("roomworker_producers", "Their producers.")
+PEERS = gauge("roomworker_peers", "Peers that have joined the rooms in memory.")
+TRANSPORTS = gauge("roomworker_transports", "Transports of these peers.")
+PRODUCERS = gauge("roomworker_producers", "Producers of these peers.")
 PARTITIONS_ACTIVE = gauge("roomworker_partitions_active", "Partitions that this worker serves.")
-PARTITIONS_SUBSCRIBED = gauge("roomworker_partitions_subscribed", "Partitions that it serves or stands in line for.")
+PARTITIONS_SUBSCRIBED = gauge(
+    "roomworker_partitions_subscribed", "Partitions that this worker serves or is a standby for."
+)
 PARTITION_ACTIVE = gauge("roomworker_partition_active", "1 for each partition that this worker serves.", "partition")
-TAKEOVERS = counter("roomworker_takeovers", "Partitions that this worker began to serve.")
-HAND_OVERS = counter("roomworker_hand_overs", "Partitions that it gave to the worker whose turn it is.")
+TAKEOVERS = counter("roomworker_takeovers", "Partitions that this worker became active for.")
+HAND_OVERS = counter("roomworker_hand_overs", "Partitions that this worker handed over to their primary worker.")
 STEP_DOWNS = counter(
-    "roomworker_step_downs", "Times that it gave all partitions up, because Redis was silent or had been emptied."
+    "roomworker_step_downs",
+    "Times that this worker gave up all partitions, because Redis did not answer or had been emptied.",
 )
 REQUESTS = counter(
     "roomworker_requests",
-    "Clients' requests and notifications handled, by method and outcome (200 or an error's code); redone ones again.",
+    "Clients' requests and notifications, by method and outcome (200 or an error's code); redone ones count again.",
     "method",
     "code",
 )
-DEFECTS = counter("roomworker_defects", "Messages answered 500 because their handler met a defect of ours.")
-UNREADABLE = counter("roomworker_unreadable_items", "Items and batches that could not be decoded; they are dropped.")
-DEAD_LETTERS = gauge("roomworker_dead_letters", "Messages in the stream `plenary:dead`; the same at each worker.")
-DEAD_LETTERED = counter("roomworker_dead_lettered", "Messages that this worker set aside: others had died of them.")
+DEFECTS = counter("roomworker_defects", "Messages answered 500 because of a defect in Plenary.")
+UNREADABLE = counter("roomworker_unreadable_items", "Items and batches that could not be decoded and were discarded.")
+DEAD_LETTERS = gauge(
+    "roomworker_dead_letters", "Messages in the stream `plenary:dead`; every worker reports the same number."
+)
+DEAD_LETTERED = counter(
+    "roomworker_dead_lettered",
+    "Messages that this worker put into `plenary:dead`, because workers had crashed while handling them.",
+)
 QUEUE = histogram(
-    "roomworker_queue_seconds", "From a batch's publish to its delivery here, by the two machines' clocks; ticks too."
+    "roomworker_queue_seconds",
+    "Seconds from a batch's publish to its delivery here, by the two machines' clocks; ticks included.",
 )
 CORE = histogram(
-    "roomworker_core_seconds", "A delivery's way through the core: decoded, and handled up to media requests."
+    "roomworker_core_seconds",
+    "Seconds for one delivery in the room core: decoding, and handling until it ends or waits for a media node.",
 )
-COMMIT = histogram("roomworker_commit_seconds", "A round trip to Redis that commits, repetitions included.")
-LOAD = histogram("roomworker_load_seconds", "A round trip to Redis that loads rooms, repetitions included.")
-MEDIA = histogram("roomworker_media_request_seconds", "From a request to a media node to its result.")
-ITEMS_IN = histogram("roomworker_delivered_items", "Items in a delivery, ticks not counted.")
+COMMIT = histogram("roomworker_commit_seconds", "Seconds of a round trip to Redis that commits, retries included.")
+LOAD = histogram("roomworker_load_seconds", "Seconds of a round trip to Redis that loads rooms, retries included.")
+MEDIA = histogram("roomworker_media_request_seconds", "Seconds from a request to a media node to its result.")
+ITEMS_IN = histogram("roomworker_delivered_items", "Items in one delivery, ticks not counted.")
 ITEMS_OUT = histogram(
-    "roomworker_published_items", "Messages and reports in a batch to a gateway, commands in one to a media node.",
+    "roomworker_published_items", "Messages and reports in one batch to a gateway, commands in one to a media node.",
     "to",
 )  # fmt: skip
 ROOMS_COMMITTED = histogram("roomworker_commit_rooms", "Rooms committed in one round trip.")
 COMMITS = counter(
     "roomworker_commits",
-    "Commits by what Redis said: ok, applied (the answer had been lost), stale (somebody else had changed the room).",
+    "Commits by Redis' answer: `ok`, `applied` (an earlier answer was lost), `stale` (the room had changed).",
     "outcome",
 )
 MEDIA_REQUESTS = counter(
-    "roomworker_media_requests", "Requests to media nodes by kind and outcome (200 or an error's code).",
+    "roomworker_media_requests", "Requests to media nodes, by kind and outcome (200 or an error's code).",
     "kind", "code",
 )  # fmt: skip
-REPLAYS = counter("roomworker_replays", "Gateways' questions for messages that they missed.")
-REPLAYED = counter("roomworker_replayed_messages", "Messages sent once more in answer to them.")
-REDIS_TRIPS = counter("roomworker_redis_round_trips", "Round trips to Redis for rooms.")
-REDIS_FAILURES = counter("roomworker_redis_failures", "Round trips that Redis did not answer; each was repeated.")
+REPLAYS = counter("roomworker_replays", "Gateways' requests for messages that they missed.")
+REPLAYED = counter("roomworker_replayed_messages", "Messages sent again in answer to these requests.")
+REDIS_TRIPS = counter("roomworker_redis_round_trips", "Round trips to Redis that load or commit rooms.")
+REDIS_FAILURES = counter("roomworker_redis_failures", "Round trips to Redis that failed; each was repeated.")
 IN_WORK = gauge("roomworker_deliveries_in_work", "Deliveries received and not acknowledged yet.")
 OUTBOX = gauge("roomworker_outbox_items", "Messages, reports and commands that RabbitMQ has not confirmed yet.")
 MEDIA_WAITING = gauge("roomworker_media_requests_waiting", "Requests that no media node has answered yet.")
 
 
-PATIENCE: Final = 1.0
-"""Seconds that a scrape waits for Redis; without an answer the last known number is told."""
+REDIS_TIMEOUT: Final = 1.0
+"""Seconds that a scrape waits for Redis; without an answer the last known number is exposed."""
 
 
 @dataclass
-class Census:
-    """All rooms in memory, looked at one by one."""
+class RoomTotals:
+    """Totals over all rooms in memory."""
 
     rooms: int = 0
     sessions: dict[str, int] = field(default_factory=lambda: {"connected": 0, "lost": 0})
@@ -88,8 +100,8 @@ class Census:
     transports: int = 0
     producers: int = 0
 
-    def count(self, room: Room | None) -> None:
-        """`room`: as far as it is loaded."""
+    def add(self, room: Room | None) -> None:
+        """Adds one room; None: it is not loaded yet."""
         self.rooms += 1
         if room is None:
             return
@@ -102,21 +114,24 @@ class Census:
 
 
 class WorkerMetrics:
+    """Collects all metrics of one worker."""
+
     described = described_in(globals())
 
     def __init__(self, worker: RoomWorker) -> None:
         self._worker = worker
         self._dead_letters = 0
-        self._census = Census()
+        self._totals = RoomTotals()
 
     async def refresh(self) -> None:
-        census = Census()
+        """Counts the rooms in memory and asks Redis for the dead letters; to be awaited before `collect`."""
+        totals = RoomTotals()
         actors = [actor for partition in self._worker.partitions.values() for actor in partition.actors.values()]
         async for actor in iterate_yielding(actors):
-            census.count(actor.content)
-        self._census = census
+            totals.add(actor.content)
+        self._totals = totals
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(REDIS_TIMEOUT):
                 self._dead_letters = await self._worker.store.dead_letters()
 
     def collect(self) -> Iterable[Metric]:
@@ -159,9 +174,9 @@ class WorkerMetrics:
         yield MEDIA_WAITING.of(worker.media_requests_waiting)
 
     def _rooms(self) -> Iterable[Metric]:
-        census = self._census
-        yield ROOMS.of(census.rooms)
-        yield SESSIONS.by(census.sessions)
-        yield PEERS.of(census.peers)
-        yield TRANSPORTS.of(census.transports)
-        yield PRODUCERS.of(census.producers)
+        totals = self._totals
+        yield ROOMS.of(totals.rooms)
+        yield SESSIONS.by(totals.sessions)
+        yield PEERS.of(totals.peers)
+        yield TRANSPORTS.of(totals.transports)
+        yield PRODUCERS.of(totals.producers)

@@ -22,7 +22,7 @@ class Media(RoomHarness):
         super().__init__()
 
     def answer(self, result: media.AnyResult | None = None, at: int = 0) -> media.AnyRequest:
-        return super().answer(result or self.engine.result(self.asked[at].request), at)
+        return super().answer(result or self.engine.result(self.pending_requests[at].request), at)
 
 
 class Connection:
@@ -44,7 +44,7 @@ class Connection:
 
     def take(self) -> list[Json]:
         frames = [_frame(frame) for frame in self.client.frames]
-        self.closed = self.client.closed is not None
+        self.closed = self.client.close_code is not None
         self.client.clear_sent()
         for frame in frames:
             self._learn(frame)

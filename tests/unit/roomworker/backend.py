@@ -12,7 +12,7 @@ OK = 200
 
 
 class Backend:
-    """Numbers its calls as a gateway does. Without a `key` each call is another."""
+    """Numbers its calls as a gateway does. Without a `key` each call gets a key of its own."""
 
     def __init__(self, harness: RoomHarness) -> None:
         self.harness = harness
@@ -41,7 +41,7 @@ class Backend:
         return self.answer(self.send(self.item(do, key=key, **fields)))
 
     def do(self, do: str, **fields: Any) -> Json:
-        """The answer to a call that is not refused."""
+        """The answer to a call that succeeds."""
         code, body = self.call(do, **fields)
         assert code == OK, body
         assert isinstance(body, dict)
@@ -59,42 +59,3 @@ class Backend:
     def answer(self, n: int) -> tuple[int, Any]:
         (answer,) = self.answers(n)
         return answer
-
-
-class Call:
-    """alice sends 10 over transport 1, bob receives it over transport 2, carol could."""
-
-    def __init__(self, kind: str = "audio", harness: RoomHarness | None = None) -> None:
-        self.harness = harness or RoomHarness()
-        self.alice = self.harness.sending("alice")
-        self.bob = self.harness.receiving("bob")
-        self.carol = self.harness.receiving("carol")
-        self.consumer = self.alice.produce(10, kind)
-        assert self.bob.enable(self.consumer)["ok"]
-        self.backend = Backend(self.harness)
-        self.clear_sent()
-
-    def clear_sent(self) -> None:
-        self.harness.orders.clear()
-        for it in (self.alice, self.bob, self.carol):
-            it.clear_sent()
-
-    @property
-    def source(self) -> str:
-        """alice's producer on the media node."""
-        return self.harness.room.peers["alice"].producers[10].engine
-
-    @property
-    def fed(self) -> str:
-        """bob's consumer on the media node."""
-        return self.harness.room.peers["bob"].consumers[self.consumer].engine
-
-    @property
-    def heard(self) -> dict[str, list[str]]:
-        """The notifications since `clear_sent`, of those who heard any."""
-        everybody = (self.alice, self.bob, self.carol)
-        return {it.peer: it.methods for it in everybody if it.methods}
-
-    @property
-    def ordered(self) -> list[tuple[type, str]]:
-        return [(type(order), order.object) for order in self.harness.orders]

@@ -14,7 +14,7 @@ from roomworker.runtime.executor import OnResult
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.storage.store import Commit, Status, Stored
 from shared.protocol import bus, media
-from tests.unit.roomworker.harness_client import Sent
+from tests.unit.roomworker.harness_client import Output
 from tests.unit.roomworker.room_harness import result_of
 
 
@@ -24,7 +24,7 @@ class Shelf:
 
     rooms: dict[str, Stored] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
-    stream: dict[str, list[Sent]] = field(default_factory=dict)
+    stream: dict[str, list[Output]] = field(default_factory=dict)
 
     def load(self, room: str) -> Stored:
         held = self.rooms.get(room, Stored("", {}, {}))
@@ -57,7 +57,7 @@ class Shelf:
         self.rooms[commit.room] = Stored(commit.version, kept, gone, known)
         for message in commit.entry.messages if commit.entry else ():
             for session, out in message.to:
-                self.stream.setdefault(session, []).append(Sent(out, message.body, message.close))
+                self.stream.setdefault(session, []).append(Output(out, message.body, message.close))
         return "OK"
 
 

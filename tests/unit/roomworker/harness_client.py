@@ -12,7 +12,7 @@ GATEWAY = "gateway"
 
 
 @dataclass
-class Sent:
+class Output:
     """One output of a session, as the stream keeps it."""
 
     out: int
@@ -29,7 +29,7 @@ class Harness(Protocol):
     """What a client needs of the `RoomHarness` that it belongs to."""
 
     name: str
-    stream: dict[str, list[Sent]]
+    stream: dict[str, list[Output]]
 
     @property
     def room(self) -> Room: ...
@@ -92,14 +92,14 @@ class Client:
         self.harness.receive(self.disconnect_item(), self.gateway)
 
     def request(self, method: str, **data: Any) -> int:
-        """Sends a request; its id."""
+        """Sends a request and returns its id."""
         item = self.request_item(method, **data)
         self.harness.receive(item, self.gateway)
         assert item.id is not None
         return item.id
 
     def ask(self, method: str, **data: Any) -> Json:
-        """Sends a request; its answer."""
+        """Sends a request and returns its answer."""
         answer = self.answer(self.request(method, **data))
         assert answer is not None
         return answer
@@ -108,7 +108,7 @@ class Client:
         self.harness.receive(self.notification_item(method, **data), self.gateway)
 
     def notify_asking(self, method: str, **data: Any) -> Json:
-        """Sends a notification as a request, as older clients do; its answer."""
+        """Sends a notification as a request, as older clients do, and returns its answer."""
         self.ids += 1
         body = json.dumps({"method": method, "notification": True, **data}).encode()
         item = self.input(client.NOTIFICATION, self.ids, body)
@@ -118,7 +118,7 @@ class Client:
         return answer
 
     def produce(self, id_: int = 10, kind: str = "audio", **more: Any) -> int:
-        """Sends a stream over transport 1; the id of its consumers."""
+        """Sends a stream over transport 1 and returns the id of its consumers."""
         parameters = OPUS if kind == "audio" else VP8
         message = {"id": id_, "kind": kind, "transportId": 1, "rtpParameters": parameters, **more}
         answer = self.ask("createProducer", **message)
@@ -131,7 +131,7 @@ class Client:
     # --- then -------------------------------------------------------------------------------------------------
 
     @property
-    def sent(self) -> list[Sent]:
+    def sent(self) -> list[Output]:
         return self.harness.stream.get(self.session, [])
 
     @property
@@ -139,8 +139,8 @@ class Client:
         return [sent.frame for sent in self.sent if not sent.close]
 
     @property
-    def closed(self) -> int | None:
-        """The close code the socket was closed with."""
+    def close_code(self) -> int | None:
+        """The close code of the socket; None: it is open."""
         codes = [sent.close for sent in self.sent if sent.close]
         return codes[-1] if codes else None
 
@@ -160,8 +160,8 @@ class Client:
     def methods(self) -> list[str]:
         return [notification["method"] for notification in self.notifications]
 
-    def told(self, method: str) -> list[Json]:
-        """The notifications of that method, without what all of them have."""
+    def notifications_of(self, method: str) -> list[Json]:
+        """The notifications of that method, without the fields that all notifications have."""
         return [
             {key: value for key, value in data.items() if key not in ("method", "target", "notification")}
             for data in self.notifications
@@ -169,5 +169,5 @@ class Client:
         ]
 
     def clear_sent(self) -> None:
-        """Forgets what was sent so far."""
+        """Forgets the outputs so far."""
         self.sent.clear()

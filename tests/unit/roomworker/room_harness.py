@@ -18,14 +18,14 @@ from roomworker.runtime.session_queue import Defect, Identity, Job, RoomItem
 from roomworker.storage.loader import load
 from shared.protocol import bus, media
 from shared.protocol.rtp import DtlsParameters, Fingerprint, IceCandidate, IceParameters
-from tests.unit.roomworker.harness_client import GATEWAY, Client, Sent
+from tests.unit.roomworker.harness_client import GATEWAY, Client, Output
 from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, Json
 
 NODE = "node"
 
 
 def result_of(request: media.AnyRequest) -> media.AnyResult:
-    """What a media node would answer if all went well."""
+    """The result of a media node on which everything works."""
     match request:
         case media.CreateTransport():
             return media.TransportCreated(
@@ -46,8 +46,8 @@ def result_of(request: media.AnyRequest) -> media.AnyResult:
 
 
 @dataclass(eq=False)
-class Asked:
-    """A media request under way."""
+class PendingRequest:
+    """A media request that is not answered yet."""
 
     node: str
     request: media.AnyRequest
@@ -57,15 +57,15 @@ class Asked:
 class RoomHarness:
     """Implements `roomworker.runtime.executor.Shell`.
 
-    With `prompt` everything happens at once: media requests succeed, changes are committed. Without, the test says
-    when. Jobs whose effect is not committed are done again after a crash, as a actor does.
+    With `prompt` everything happens at once: media requests succeed, changes are committed. Without, the test decides
+    when. Jobs whose effect is not committed are done again after a crash, as by a `RoomActor`.
     """
 
     def __init__(self, name: str = "room", *, prompt: bool = True) -> None:
         self.name = name
         self.prompt = prompt
         self.node: str | None = NODE
-        self.asked: list[Asked] = []
+        self.pending_requests: list[PendingRequest] = []
         self.requests: list[media.AnyRequest] = []
         self.reports: list[tuple[str, bus.Applied]] = []
         self.orders: list[media.AnyOrder] = []
@@ -77,7 +77,7 @@ class RoomHarness:
         self.limits = Limits()
         self.counters = Counters()
         self.n = 0
-        self.stream: dict[str, list[Sent]] = {}
+        self.stream: dict[str, list[Output]] = {}
         self.pending: tuple[Changes, list[Job]] | None = None
         self.poisoned: set[Identity] = set()
         self.jobs: dict[Job, None] = {}
@@ -97,7 +97,7 @@ class RoomHarness:
         return self.node
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
-        self.asked.append(Asked(node, request, on_result))
+        self.pending_requests.append(PendingRequest(node, request, on_result))
         self.requests.append(request)
 
     def report(self, gateway: str, applied: bus.Applied) -> None:
@@ -111,47 +111,47 @@ class RoomHarness:
 
     # --- given ------------------------------------------------------------------------------------------------
 
-    def client(self, peer: str, **more: Any) -> "Client":
+    def client(self, peer: str, **more: Any) -> Client:
         """A client with a session that is not connected yet."""
         self._sessions += 1
         return Client(self, peer, f"{GATEWAY}.{self._sessions}", self._sessions, **more)
 
-    def connected(self, peer: str, **more: Any) -> "Client":
-        it = self.client(peer, **more)
-        it.connect()
-        return it
+    def connected(self, peer: str, **more: Any) -> Client:
+        client = self.client(peer, **more)
+        client.connect()
+        return client
 
-    def joined(self, peer: str, capabilities: Json = CAPABILITIES, **more: Any) -> "Client":
-        it = self.connected(peer)
-        assert it.ask("join", peerName=peer, rtpCapabilities=capabilities, **more)["ok"], it.frames[-1]
-        return it
+    def joined(self, peer: str, capabilities: Json = CAPABILITIES, **more: Any) -> Client:
+        client = self.connected(peer)
+        assert client.ask("join", peerName=peer, rtpCapabilities=capabilities, **more)["ok"], client.frames[-1]
+        return client
 
-    def joined_slowly(self, peer: str) -> "Client":
+    def joined_slowly(self, peer: str) -> Client:
         """Joined and committed, in a harness that is not prompt."""
-        it = self.connected(peer)
-        it.request("join", peerName=peer, rtpCapabilities=CAPABILITIES)
+        client = self.connected(peer)
+        client.request("join", peerName=peer, rtpCapabilities=CAPABILITIES)
         self.commit()
-        return it
+        return client
 
-    def sending(self, peer: str, capabilities: Json = CAPABILITIES) -> "Client":
+    def sending(self, peer: str, capabilities: Json = CAPABILITIES) -> Client:
         """Joined, with transport 1 to send."""
-        it = self.joined(peer, capabilities)
-        assert it.ask("createTransport", id=1, direction="send", dtlsParameters=DTLS)["ok"]
-        return it
+        client = self.joined(peer, capabilities)
+        assert client.ask("createTransport", id=1, direction="send", dtlsParameters=DTLS)["ok"]
+        return client
 
-    def receiving(self, peer: str, capabilities: Json = CAPABILITIES) -> "Client":
+    def receiving(self, peer: str, capabilities: Json = CAPABILITIES) -> Client:
         """Joined, with transport 2 to receive."""
-        it = self.joined(peer, capabilities)
-        assert it.ask("createTransport", id=2, direction="recv")["ok"]
-        return it
+        client = self.joined(peer, capabilities)
+        assert client.ask("createTransport", id=2, direction="recv")["ok"]
+        return client
 
     # --- when -------------------------------------------------------------------------------------------------
 
     def receive(self, item: RoomItem, origin: str = GATEWAY) -> Job:
         job = Job(item, origin, lambda: self.done_items.append(item))
         self.jobs[job] = None
-        self._feed(job)
-        self._go_on()
+        self._hand_to_executor(job)
+        self._run_until_idle()
         return job
 
     def event(self, event: media.AnyEvent, *, n: int = 1, node: str = NODE, epoch: int | None = None) -> None:
@@ -160,36 +160,36 @@ class RoomHarness:
         self.receive(bus.MediaEvent(self.name, self.room.incarnation, epoch, node, n, encoded), node)
 
     def answer(self, result: media.AnyResult | None = None, at: int = 0) -> media.AnyRequest:
-        """Answers a request under way, by default the oldest, and that it worked."""
-        asked = self.asked.pop(at)
+        """Answers a pending media request, by default the oldest, and with success."""
+        asked = self.pending_requests.pop(at)
         try:
             asked.on_result(result or result_of(asked.request))
         except Defect as defect:
-            self._failed(defect)
-        self._go_on()
+            self._handle_defect(defect)
+        self._run_until_idle()
         return asked.request
 
     def fail(self, code: int = 503, reason: str = "no", at: int = 0) -> media.AnyRequest:
         return self.answer(media.Failed(code, reason), at)
 
     def act(self, call: Callable[[Executor], None]) -> None:
-        """Something that comes from time or from other processes' death."""
+        """Has the executor do what no item asks for: time passes, or another process dies."""
         call(self.executor)
-        self._go_on()
+        self._run_until_idle()
 
     def tick(self, seconds: float) -> None:
-        """The partition's time."""
+        """Brings the partition's time, in seconds, to the room."""
         self.act(lambda executor: executor.tick(round(seconds * 1000)))
 
     def take(self) -> bool:
-        """Begins a commit."""
+        """Begins a commit, if none is under way; whether it did."""
         if self.pending is not None or not self.executor.changed:
             return False
         self.pending = self.executor.take()
         return True
 
     def store(self) -> None:
-        """The commit under way is in Redis; the worker may still die before it hears so."""
+        """Stores the commit under way; the worker may still die before it learns of that."""
         assert self.pending is not None
         changes, _ = self.pending
         self.n = changes.n
@@ -198,11 +198,11 @@ class RoomHarness:
                 self.fields.pop(name, None)
             else:
                 self.fields[name] = record
-        for session, gone in changes.closed_sessions.items():
-            if gone is None:
+        for session, closed in changes.closed_sessions.items():
+            if closed is None:
                 self.closed_sessions.pop(session, None)
             else:
-                self.closed_sessions[session] = gone
+                self.closed_sessions[session] = closed
         for key, answer in changes.answered_calls.items():
             if answer is None:
                 self.answered_calls.pop(key, None)
@@ -210,12 +210,12 @@ class RoomHarness:
                 self.answered_calls[key] = answer
         for message in changes.messages:
             for receiver, out in message.to:
-                self.stream.setdefault(receiver.id, []).append(Sent(out, message.body, message.close))
+                self.stream.setdefault(receiver.id, []).append(Output(out, message.body, message.close))
         for observer in self.observers:
             observer(changes)
 
     def finish(self) -> None:
-        """The worker hears that its commit is in: orders and messages go out, jobs are done."""
+        """Tells the worker that its commit is stored: orders and messages go out, jobs are done."""
         assert self.pending is not None
         (changes, jobs), self.pending = self.pending, None
         self.executor.committed(changes)
@@ -241,27 +241,27 @@ class RoomHarness:
                 self.answers.append((gateway, reply))
 
     def crash(self) -> None:
-        """Another worker takes over; what was not committed is delivered to it again."""
+        """Crashes the worker: another one loads the room and gets again what was not committed."""
         self.executor.stop()
         self.pending = None
-        self.asked.clear()
+        self.pending_requests.clear()
         self.poisoned.clear()
         self._reload()
 
-    def _go_on(self) -> None:
+    def _run_until_idle(self) -> None:
         if not self.prompt:
             return
-        while self.asked:
+        while self.pending_requests:
             self.answer()
         self.commit()
 
-    def _feed(self, job: Job) -> None:
+    def _hand_to_executor(self, job: Job) -> None:
         try:
             self.executor.receive(job)
         except Defect as defect:
-            self._failed(defect)
+            self._handle_defect(defect)
 
-    def _failed(self, defect: Defect) -> None:
+    def _handle_defect(self, defect: Defect) -> None:
         self.defects.append(defect.__cause__)
         self.poisoned.add(defect.job.identity)
         self.executor.stop()
@@ -277,11 +277,12 @@ class RoomHarness:
         executor = self.executor = self._load()
         for job in list(self.jobs):
             if self.executor is executor:
-                self._feed(job)
+                self._hand_to_executor(job)
 
     # --- then -------------------------------------------------------------------------------------------------
 
     def reloaded(self) -> Room:
+        """The room as another worker would load it."""
         return load(
             self.name, 0, "incarnation", self.n, self.fields, self.closed_sessions, self.answered_calls, self.limits
         )

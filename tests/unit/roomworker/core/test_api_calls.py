@@ -7,7 +7,8 @@ import pytest
 from roomworker.core import api_calls
 from roomworker.core.room import Room
 from shared.protocol import media
-from tests.unit.roomworker.backend import OK, Backend, Call
+from tests.unit.roomworker.backend import OK, Backend
+from tests.unit.roomworker.call_of_three import CallOfThree
 from tests.unit.roomworker.payloads import Json
 from tests.unit.roomworker.room_harness import RoomHarness
 
@@ -19,46 +20,46 @@ ANY_JSON = ["null", "false", "0", '""', '{"a":[1,null,"é"]}', "1e400", "[ 1 ,2]
 
 
 def test_pausing_a_producer_tells_its_sender_and_those_who_have_it_enabled() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do("pauseProducer", peer="alice", id=10, appData="why")
-    assert call.heard == {"alice": ["producerPaused"], "bob": ["consumerPaused"]}
-    assert call.alice.told("producerPaused") == [{"id": 10, "appData": "why"}]
-    assert call.bob.told("consumerPaused") == [{"id": call.consumer, "peerName": "alice"}]
-    assert call.ordered == [(media.Pause, call.source)]
+    assert call.notified == {"alice": ["producerPaused"], "bob": ["consumerPaused"]}
+    assert call.alice.notifications_of("producerPaused") == [{"id": 10, "appData": "why"}]
+    assert call.bob.notifications_of("consumerPaused") == [{"id": call.consumer, "peerName": "alice"}]
+    assert call.ordered == [(media.Pause, call.producer_engine)]
 
     call.clear_sent()
     call.backend.do("resumeProducer", peer="alice", id=10)
-    assert call.alice.told("producerResumed") == [{"id": 10}]
-    assert call.bob.told("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
-    assert call.ordered == [(media.Resume, call.source)]
+    assert call.alice.notifications_of("producerResumed") == [{"id": 10}]
+    assert call.bob.notifications_of("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
+    assert call.ordered == [(media.Resume, call.producer_engine)]
 
 
 def test_pausing_a_producer_that_its_sender_paused_tells_him_alone() -> None:
-    call = Call()
+    call = CallOfThree()
     call.alice.notify("pauseProducer", id=10)
     call.clear_sent()
 
     call.backend.do("pauseProducer", peer="alice", id=10)
     call.alice.notify("resumeProducer", id=10)
 
-    assert call.heard == {"alice": ["producerPaused"]}
+    assert call.notified == {"alice": ["producerPaused"]}
     assert call.ordered == []
     call.backend.do("resumeProducer", peer="alice", id=10)
-    assert call.heard == {"alice": ["producerPaused", "producerResumed"], "bob": ["consumerResumed"]}
-    assert call.ordered == [(media.Resume, call.source)]
+    assert call.notified == {"alice": ["producerPaused", "producerResumed"], "bob": ["consumerResumed"]}
+    assert call.ordered == [(media.Resume, call.producer_engine)]
 
 
 def test_closing_a_producer_tells_its_sender_and_all_others() -> None:
-    call = Call()
-    source = call.source
+    call = CallOfThree()
+    source = call.producer_engine
 
     call.backend.do("closeProducer", peer="alice", id=10, appData={"rule": 7})
 
     closed = {"id": call.consumer, "peerName": "alice"}
-    assert call.alice.told("producerClosed") == [{"id": 10, "appData": {"rule": 7}}]
-    assert call.bob.told("consumerClosed") == call.carol.told("consumerClosed") == [closed]
-    assert call.heard == {"alice": ["producerClosed"], "bob": ["consumerClosed"], "carol": ["consumerClosed"]}
+    assert call.alice.notifications_of("producerClosed") == [{"id": 10, "appData": {"rule": 7}}]
+    assert call.bob.notifications_of("consumerClosed") == call.carol.notifications_of("consumerClosed") == [closed]
+    assert call.notified == {"alice": ["producerClosed"], "bob": ["consumerClosed"], "carol": ["consumerClosed"]}
     assert call.ordered == [(media.Close, source)]
     assert call.backend.call("closeProducer", peer="alice", id=10) == (404, "id: no producer 10")
 
@@ -67,24 +68,24 @@ def test_closing_a_producer_tells_its_sender_and_all_others() -> None:
 
 
 def test_pausing_a_consumer_tells_its_peer_alone() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do("pauseConsumer", peer="bob", id=call.consumer, appData=[1])
-    assert call.heard == {"bob": ["consumerPaused"]}
-    assert call.bob.told("consumerPaused") == [{"id": call.consumer, "peerName": "alice", "appData": [1]}]
-    assert call.ordered == [(media.Pause, call.fed)]
+    assert call.notified == {"bob": ["consumerPaused"]}
+    assert call.bob.notifications_of("consumerPaused") == [{"id": call.consumer, "peerName": "alice", "appData": [1]}]
+    assert call.ordered == [(media.Pause, call.consumer_engine)]
 
     call.clear_sent()
     call.backend.do("resumeConsumer", peer="bob", id=call.consumer)
-    assert call.bob.told("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
-    assert call.ordered == [(media.Resume, call.fed)]
+    assert call.bob.notifications_of("consumerResumed") == [{"id": call.consumer, "peerName": "alice"}]
+    assert call.ordered == [(media.Resume, call.consumer_engine)]
 
 
 def test_a_consumer_that_is_not_enabled_is_paused_untold_and_starts_paused() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do("pauseConsumer", peer="carol", id=call.consumer)
-    assert (call.heard, call.ordered) == ({}, [])
+    assert (call.notified, call.ordered) == ({}, [])
 
     assert call.carol.enable(call.consumer)["data"]["paused"] is True
     consumed = call.harness.requests[-1]
@@ -94,53 +95,53 @@ def test_a_consumer_that_is_not_enabled_is_paused_untold_and_starts_paused() -> 
 
 def test_a_consumer_whose_source_is_paused_is_paused_untold() -> None:
     """As the published Consumer: it makes no difference to the receiver."""
-    call = Call()
+    call = CallOfThree()
     call.alice.notify("pauseProducer", id=10)
     call.clear_sent()
 
     call.backend.do("pauseConsumer", peer="bob", id=call.consumer)
-    assert (call.heard, call.ordered) == ({}, [(media.Pause, call.fed)])
+    assert (call.notified, call.ordered) == ({}, [(media.Pause, call.consumer_engine)])
 
     call.alice.notify("resumeProducer", id=10)
-    assert call.heard == {}, "paused by the server anyway"
+    assert call.notified == {}, "paused by the server anyway"
 
 
 def test_a_consumer_that_its_peer_paused_stays_paused_when_the_server_resumes_it() -> None:
-    call = Call()
+    call = CallOfThree()
     call.bob.notify("pauseConsumer", id=call.consumer)
     call.clear_sent()
 
     call.backend.do("pauseConsumer", peer="bob", id=call.consumer)
     call.backend.do("resumeConsumer", peer="bob", id=call.consumer)
 
-    assert call.heard == {"bob": ["consumerPaused", "consumerResumed"]}
+    assert call.notified == {"bob": ["consumerPaused", "consumerResumed"]}
     assert call.ordered == []
 
 
 def test_setting_a_consumers_profile_tells_its_peer_enabled_or_not() -> None:
-    call = Call("video")
+    call = CallOfThree("video")
 
     for peer in ("bob", "carol"):
         call.backend.do("setConsumerProfile", peer=peer, id=call.consumer, profile="low")
 
     told = [{"id": call.consumer, "peerName": "alice", "profile": "low"}]
-    assert call.bob.told("consumerPreferredProfileSet") == told
-    assert call.carol.told("consumerPreferredProfileSet") == told
-    assert call.ordered == [(media.SetPreferredProfile, call.fed)]
+    assert call.bob.notifications_of("consumerPreferredProfileSet") == told
+    assert call.carol.notifications_of("consumerPreferredProfileSet") == told
+    assert call.ordered == [(media.SetPreferredProfile, call.consumer_engine)]
     assert call.carol.enable(call.consumer)["data"]["preferredProfile"] == "low"
 
 
 def test_a_key_frame_is_requested_for_video_that_flows_only() -> None:
-    call = Call("video")
+    call = CallOfThree("video")
 
     call.backend.do("requestKeyFrame", peer="bob", id=call.consumer)
-    assert call.ordered == [(media.RequestKeyFrame, call.fed)]
+    assert call.ordered == [(media.RequestKeyFrame, call.consumer_engine)]
 
     refused = (409, f"id: consumer {call.consumer} is sending no video")
     assert call.backend.call("requestKeyFrame", peer="carol", id=call.consumer) == refused
     call.bob.notify("pauseConsumer", id=call.consumer)
     assert call.backend.call("requestKeyFrame", peer="bob", id=call.consumer) == refused
-    sound = Call()
+    sound = CallOfThree()
     assert sound.backend.call("requestKeyFrame", peer="bob", id=sound.consumer) == refused
 
 
@@ -148,33 +149,33 @@ def test_a_key_frame_is_requested_for_video_that_flows_only() -> None:
 
 
 def test_closing_a_transport_tells_its_peer_and_closes_what_it_sends() -> None:
-    call = Call()
+    call = CallOfThree()
     engine = call.harness.room.peers["alice"].transports[1].engine
 
     call.backend.do("closeTransport", peer="alice", id=1, appData=None)
 
-    assert call.alice.told("transportClosed") == [{"id": 1, "appData": None}]
-    assert call.heard == {"alice": ["transportClosed"], "bob": ["consumerClosed"], "carol": ["consumerClosed"]}
+    assert call.alice.notifications_of("transportClosed") == [{"id": 1, "appData": None}]
+    assert call.notified == {"alice": ["transportClosed"], "bob": ["consumerClosed"], "carol": ["consumerClosed"]}
     assert call.ordered == [(media.Close, engine)]
 
 
 def test_closing_a_receiving_transport_leaves_its_consumers_to_be_enabled_on_another() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do("closeTransport", peer="bob", id=2)
 
-    assert call.heard == {"bob": ["transportClosed"]}
+    assert call.notified == {"bob": ["transportClosed"]}
     call.bob.ask("createTransport", id=2, direction="recv")
     assert call.bob.enable(call.consumer)["ok"]
 
 
 def test_a_sending_transport_may_be_given_a_greatest_bitrate() -> None:
-    call = Call()
+    call = CallOfThree()
     engine = call.harness.room.peers["alice"].transports[1].engine
 
     call.backend.do("setMaxBitrate", peer="alice", id=1, bitrate=500_000)
 
-    assert call.heard == {}
+    assert call.notified == {}
     (order,) = call.harness.orders
     assert isinstance(order, media.SetMaxIncomingBitrate)
     assert (order.object, order.bitrate) == (engine, 500_000)
@@ -188,35 +189,35 @@ def test_a_sending_transport_may_be_given_a_greatest_bitrate() -> None:
 
 
 def test_closing_a_peer_tells_him_closes_his_socket_for_good_and_tells_the_others() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do("closePeer", peer="alice", appData={"why": "noise"})
 
-    assert call.alice.told("closed") == [{"appData": {"why": "noise"}}]
-    assert (call.alice.closed, call.alice.sent[-1].close) == (4000, 4000)
-    assert call.heard == {"alice": ["closed"], "bob": ["peerClosed"], "carol": ["peerClosed"]}
-    assert call.bob.told("peerClosed") == [{"name": "alice", "appData": {"why": "noise"}}]
+    assert call.alice.notifications_of("closed") == [{"appData": {"why": "noise"}}]
+    assert (call.alice.close_code, call.alice.sent[-1].close) == (4000, 4000)
+    assert call.notified == {"alice": ["closed"], "bob": ["peerClosed"], "carol": ["peerClosed"]}
+    assert call.bob.notifications_of("peerClosed") == [{"name": "alice", "appData": {"why": "noise"}}]
     assert list(call.harness.room.session_of) == ["bob", "carol"]
     assert call.harness.room.peers["bob"].consumers == {}
 
 
 def test_closing_a_peer_that_has_not_joined_closes_his_socket_and_nobody_hears() -> None:
-    call = Call()
+    call = CallOfThree()
     dave = call.harness.connected("dave")
 
     call.backend.do("closePeer", peer="dave")
 
-    assert dave.closed == 4000
+    assert dave.close_code == 4000
     assert dave.notifications == []
-    assert call.heard == {}
+    assert call.notified == {}
     assert call.backend.call("closePeer", peer="dave") == (404, "peer: no peer 'dave'")
 
 
 def test_what_is_under_way_for_a_closed_peer_is_given_up_and_released() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.prompt = False
     call.alice.request("createTransport", id=3, direction="send")
-    (asked,) = call.harness.asked
+    (asked,) = call.harness.pending_requests
 
     call.backend.send(call.backend.item("closePeer", peer="alice"))
     call.harness.answer()
@@ -242,14 +243,14 @@ def test_what_is_under_way_for_a_closed_peer_is_given_up_and_released() -> None:
     ],
 )
 def test_what_changes_nothing_tells_nobody(twice: str, fields: Json) -> None:
-    call = Call("video")
+    call = CallOfThree("video")
     fields = {**fields, "id": fields["id"] or call.consumer}
     call.backend.do(twice, **fields)
     call.clear_sent()
 
     call.backend.do(twice, **fields)
 
-    assert (call.heard, call.ordered) == ({}, [])
+    assert (call.notified, call.ordered) == ({}, [])
 
 
 NAMING_A_PEER: list[tuple[str, Json]] = [
@@ -270,12 +271,12 @@ NAMING_A_PEER: list[tuple[str, Json]] = [
 
 @pytest.mark.parametrize(("do", "fields"), NAMING_A_PEER)
 def test_a_peer_that_is_not_there_is_named(do: str, fields: Json) -> None:
-    assert Call().backend.call(do, peer="zoe", **fields) == (404, "peer: no peer 'zoe'")
+    assert CallOfThree().backend.call(do, peer="zoe", **fields) == (404, "peer: no peer 'zoe'")
 
 
 @pytest.mark.parametrize(("do", "fields"), [(do, fields) for do, fields in NAMING_A_PEER if "id" in fields])
 def test_an_object_that_is_not_there_is_named(do: str, fields: Json) -> None:
-    code, reason = Call().backend.call(do, peer="alice", **{**fields, "id": 77})
+    code, reason = CallOfThree().backend.call(do, peer="alice", **{**fields, "id": 77})
 
     assert code == 404
     assert reason.startswith("id: no ")
@@ -307,13 +308,13 @@ def test_a_room_that_is_not_there_is_named_and_stays_away(do: str, fields: Json)
     ],
 )
 def test_an_action_that_cannot_be_read_is_refused_with_its_field(action: str, field: str) -> None:
-    call = Call()
+    call = CallOfThree()
 
     code, reason = call.backend.raw(action)
 
     assert code == 400
     assert reason.startswith(f"{field}: ")
-    assert call.heard == {}
+    assert call.notified == {}
 
 
 # --- appData ------------------------------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ def test_an_action_that_cannot_be_read_is_refused_with_its_field(action: str, fi
     ],
 )
 def test_app_data_is_passed_on_as_it_was_written(do: str, fields: str, to: str, value: str) -> None:
-    call = Call()
+    call = CallOfThree()
     fields = fields.replace("%d", str(call.consumer))
 
     code, _ = call.backend.raw(f'{{"do":"{do}",{fields}{"," if fields else ""}"appData":{value}}}')
@@ -346,18 +347,18 @@ def test_app_data_is_passed_on_as_it_was_written(do: str, fields: str, to: str, 
 
 @pytest.mark.parametrize("do", ["closePeer", "closeRoom"])
 def test_app_data_that_is_absent_stays_absent(do: str) -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do(do, **({"peer": "alice"} if do == "closePeer" else {}))
 
-    assert call.alice.told("closed") == [{}]
+    assert call.alice.notifications_of("closed") == [{}]
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
 def test_a_room_is_read_as_it_is() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.connected("dave")
     call.harness.joined("eve", spy=True, appData={"role": "recorder"})
 
@@ -377,7 +378,7 @@ def test_a_room_is_read_as_it_is() -> None:
 
 
 def test_a_peer_is_read_as_it_is() -> None:
-    call = Call("video")
+    call = CallOfThree("video")
     call.backend.do("pauseProducer", peer="alice", id=10)
     call.bob.notify("pauseConsumer", id=call.consumer)
     call.backend.do("setConsumerProfile", peer="bob", id=call.consumer, profile="low")
@@ -419,7 +420,7 @@ def test_a_peer_is_read_as_it_is() -> None:
 
 
 def test_reading_is_answered_without_a_commit_and_always_anew() -> None:
-    call = Call()
+    call = CallOfThree()
     before = call.harness.n
 
     first = call.backend.call("inspectRoom", key="same")
@@ -435,7 +436,7 @@ def test_reading_is_answered_without_a_commit_and_always_anew() -> None:
 
 @pytest.mark.parametrize("crash", [False, True])
 def test_the_same_key_is_answered_the_same_and_done_once(crash: bool) -> None:
-    call = Call()
+    call = CallOfThree()
     first = call.backend.call("pauseProducer", key="k", peer="alice", id=10)
     call.backend.do("resumeProducer", peer="alice", id=10)
     call.clear_sent()
@@ -443,21 +444,21 @@ def test_the_same_key_is_answered_the_same_and_done_once(crash: bool) -> None:
         call.harness.crash()
 
     assert call.backend.call("pauseProducer", key="k", peer="alice", id=10) == first == (OK, {})
-    assert (call.heard, call.ordered) == ({}, [])
+    assert (call.notified, call.ordered) == ({}, [])
     assert call.backend.call("closeRoom", key="k") == first, "whatever it asks for"
 
 
 def test_what_was_refused_is_tried_again() -> None:
-    call = Call()
+    call = CallOfThree()
     assert call.backend.call("pauseProducer", key="k", peer="alice", id=11)[0] == 404
     call.alice.produce(11)
 
     assert call.backend.call("pauseProducer", key="k", peer="alice", id=11) == (OK, {})
-    assert call.alice.told("producerPaused") == [{"id": 11}]
+    assert call.alice.notifications_of("producerPaused") == [{"id": 11}]
 
 
 def test_a_call_is_answered_when_its_effect_is_committed() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.prompt = False
 
     n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
@@ -471,7 +472,7 @@ def test_a_call_is_answered_when_its_effect_is_committed() -> None:
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_call_that_the_worker_dies_over_is_done_and_answered_once(stored: bool) -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.prompt = False
     n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
     assert call.harness.take()
@@ -491,7 +492,7 @@ def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypa
         room.take_number()
         raise ZeroDivisionError
 
-    call = Call()
+    call = CallOfThree()
     numbers = call.harness.room.meta.numbers
     monkeypatch.setattr(api_calls, "inspect_room", broken)
 
@@ -502,7 +503,7 @@ def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypa
 
 
 def test_ordering_with_what_clients_send_is_the_order_of_arrival() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.prompt = False
     call.alice.notify("closeProducer", id=10)
 

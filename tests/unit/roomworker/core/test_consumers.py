@@ -20,7 +20,7 @@ def call(harness: RoomHarness, kind: str = "video") -> tuple[Client, Client, int
 def test_enabling_starts_what_was_told() -> None:
     harness = RoomHarness()
     alice, bob, consumer = call(harness)
-    told = bob.told("newConsumer")[0]["rtpParameters"]
+    told = bob.notifications_of("newConsumer")[0]["rtpParameters"]
 
     answer = bob.enable(consumer, preferredProfile="low")
 
@@ -161,7 +161,7 @@ def test_a_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
 
     alice, _ = carol.ask("join", peerName="carol", rtpCapabilities=CAPABILITIES)["data"]["peers"]
 
-    (described,), (told,) = alice["consumers"], bob.told("newConsumer")
+    (described,), (told,) = alice["consumers"], bob.notifications_of("newConsumer")
     assert described["id"] == told["id"] == consumer
     assert described["rtpParameters"] == told["rtpParameters"]
 

@@ -4,7 +4,8 @@ import pytest
 
 from roomworker.core.limits import Limits
 from shared.protocol import media
-from tests.unit.roomworker.backend import OK, Backend, Call
+from tests.unit.roomworker.backend import OK, Backend
+from tests.unit.roomworker.call_of_three import CallOfThree
 from tests.unit.roomworker.payloads import CAPABILITIES, NO_CODECS, Json, error_of
 from tests.unit.roomworker.room_harness import RoomHarness
 from tests.unit.roomworker.room_snapshots import indexes, snapshot
@@ -178,22 +179,22 @@ def test_who_comes_back_to_a_created_room_that_is_gone_finds_one_like_any_other(
 
 
 def test_closing_a_room_tells_every_peer_once_and_closes_every_socket_for_good() -> None:
-    call = Call()
+    call = CallOfThree()
     dave = call.harness.connected("dave")
     router = call.harness.room.router.id
 
     assert call.backend.do("closeRoom", appData="bye") == {}
 
-    assert call.heard == {"alice": ["closed"], "bob": ["closed"], "carol": ["closed"]}
-    assert call.bob.told("closed") == [{"appData": "bye"}]
+    assert call.notified == {"alice": ["closed"], "bob": ["closed"], "carol": ["closed"]}
+    assert call.bob.notifications_of("closed") == [{"appData": "bye"}]
     for it in (call.alice, call.bob, call.carol, dave):
-        assert it.closed == it.sent[-1].close == 4000
+        assert it.close_code == it.sent[-1].close == 4000
     assert dave.notifications == []
     assert (media.Close, router) in call.ordered
 
 
 def test_nothing_is_left_of_a_closed_room_but_its_sessions_numbers() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.connected("dave")
 
     call.backend.do("closeRoom", key="close")
@@ -208,17 +209,17 @@ def test_nothing_is_left_of_a_closed_room_but_its_sessions_numbers() -> None:
 
 
 def test_a_room_may_be_opened_again_at_once() -> None:
-    call = Call()
+    call = CallOfThree()
     call.backend.do("closeRoom")
 
     again = call.harness.sending("alice")
 
-    assert again.closed is None
+    assert again.close_code is None
     assert again.produce(10) > call.consumer
 
 
 def test_what_is_under_way_in_a_closed_room_is_given_up() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.prompt = False
     call.alice.request("createTransport", id=3, direction="send")
     call.carol.request("enableConsumer", id=call.consumer, transportId=2)

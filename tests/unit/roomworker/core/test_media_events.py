@@ -23,7 +23,9 @@ def test_a_new_effective_profile_is_told_to_its_receiver_alone() -> None:
 
     harness.event(media.ProfileChanged(engine, "low"))
 
-    assert bob.told("consumerEffectiveProfileChanged") == [{"id": consumer, "peerName": "alice", "profile": "low"}]
+    assert bob.notifications_of("consumerEffectiveProfileChanged") == [
+        {"id": consumer, "peerName": "alice", "profile": "low"}
+    ]
     assert alice.frames == []
 
 
@@ -34,7 +36,7 @@ def test_the_same_profile_again_is_no_news() -> None:
     harness.event(media.ProfileChanged(engine, "low"), n=1)
     harness.event(media.ProfileChanged(engine, "low"), n=2)
 
-    assert len(bob.told("consumerEffectiveProfileChanged")) == 1
+    assert len(bob.notifications_of("consumerEffectiveProfileChanged")) == 1
 
 
 def test_an_event_that_comes_twice_or_late_counts_once() -> None:
@@ -47,7 +49,7 @@ def test_an_event_that_comes_twice_or_late_counts_once() -> None:
     harness.crash()
     harness.event(media.ProfileChanged(engine, "medium"), n=6)
 
-    assert [told["profile"] for told in bob.told("consumerEffectiveProfileChanged")] == ["low", "high"]
+    assert [told["profile"] for told in bob.notifications_of("consumerEffectiveProfileChanged")] == ["low", "high"]
 
 
 @pytest.mark.parametrize(("node", "epoch"), [("other node", 1), (NODE, 0), (NODE, 2)])
@@ -89,7 +91,7 @@ def test_an_event_that_cannot_be_read_is_set_aside() -> None:
     harness.event(media.ProfileChanged(engine, "low"), n=2)
 
     assert len(harness.defects) == 1
-    assert len(bob.told("consumerEffectiveProfileChanged")) == 1
+    assert len(bob.notifications_of("consumerEffectiveProfileChanged")) == 1
     assert not harness.jobs
 
 
@@ -105,9 +107,9 @@ def test_when_the_engine_or_node_dies_transports_close_and_the_room_is_placed_an
     else:
         harness.act(Executor.node_died)
 
-    assert alice.told("transportClosed") == [{"id": 1}]
-    assert bob.told("transportClosed") == [{"id": 2}]
-    assert bob.told("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
+    assert alice.notifications_of("transportClosed") == [{"id": 1}]
+    assert bob.notifications_of("transportClosed") == [{"id": 2}]
+    assert bob.notifications_of("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
     closed = harness.orders[orders:]
     assert all(isinstance(order, media.Close) for order in closed), "for a node that lives after all"
     assert {order.kind for order in closed if isinstance(order, media.Close)} == {"transport", "router"}

@@ -7,7 +7,7 @@ import pytest
 
 from roomworker.core.limits import Limits
 from shared.protocol import client
-from tests.unit.roomworker.backend import Call
+from tests.unit.roomworker.call_of_three import CallOfThree
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, Json, error_of
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -25,34 +25,34 @@ def say(sender: Client, data: str, to: str = "") -> Json:
     return answer
 
 
-def heard(it: Client) -> list[Json]:
+def messages_to(it: Client) -> list[Json]:
     return [frame["data"] for frame in it.frames if frame.get("method") == "message"]
 
 
 def test_a_message_reaches_all_others_and_its_sender_hears_that_it_was_sent() -> None:
-    call = Call()
+    call = CallOfThree()
 
     assert say(call.alice, '"hello"') == {"response": True, "id": call.alice.ids, "ok": True, "data": {}}
 
-    assert heard(call.bob) == heard(call.carol) == [{"from": "alice", "data": "hello"}]
-    assert heard(call.alice) == []
+    assert messages_to(call.bob) == messages_to(call.carol) == [{"from": "alice", "data": "hello"}]
+    assert messages_to(call.alice) == []
 
 
 def test_a_message_to_one_reaches_him_alone() -> None:
-    call = Call()
+    call = CallOfThree()
 
     assert say(call.alice, "1", to="bob")["ok"]
 
-    assert heard(call.bob) == [{"from": "alice", "data": 1}]
-    assert (heard(call.alice), heard(call.carol)) == ([], [])
+    assert messages_to(call.bob) == [{"from": "alice", "data": 1}]
+    assert (messages_to(call.alice), messages_to(call.carol)) == ([], [])
 
 
 def test_a_message_sent_as_a_notification_is_carried_out_unanswered() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.harness.receive(call.alice.input(client.MESSAGE, None, b'{"data":1}'))
 
-    assert heard(call.bob) == [{"from": "alice", "data": 1}]
+    assert messages_to(call.bob) == [{"from": "alice", "data": 1}]
     assert call.alice.frames == []
 
 
@@ -63,35 +63,35 @@ def test_alone_one_speaks_to_nobody() -> None:
 
 
 def test_a_message_to_whom_nobody_knows_is_refused_and_reaches_nobody() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.connected("dave")
 
     for to in ("zoe", "dave"):
         assert error_of(say(call.alice, "1", to=to)) == (404, f"to: no peer '{to}'")
-    assert (heard(call.bob), heard(call.carol)) == ([], [])
+    assert (messages_to(call.bob), messages_to(call.carol)) == ([], [])
 
 
 def test_before_joining_one_neither_speaks_nor_hears() -> None:
-    call = Call()
+    call = CallOfThree()
     dave = call.harness.connected("dave")
 
     assert error_of(say(dave, "1")) == (409, "peer: join first")
     say(call.alice, "1")
 
-    assert heard(call.bob)
-    assert heard(dave) == []
+    assert messages_to(call.bob)
+    assert messages_to(dave) == []
 
 
 def test_a_spy_hears_and_may_speak_under_his_name() -> None:
-    call = Call()
+    call = CallOfThree()
     spy = call.harness.joined("eve", spy=True)
 
     say(call.alice, '"secret"')
     say(spy, '"boo"')
     say(call.bob, '"you there"', to="eve")
 
-    assert heard(spy) == [{"from": "alice", "data": "secret"}, {"from": "bob", "data": "you there"}]
-    assert heard(call.bob)[-1] == {"from": "eve", "data": "boo"}
+    assert messages_to(spy) == [{"from": "alice", "data": "secret"}, {"from": "bob", "data": "you there"}]
+    assert messages_to(call.bob)[-1] == {"from": "eve", "data": "boo"}
 
 
 def test_a_message_that_is_too_large_is_refused() -> None:
@@ -103,7 +103,7 @@ def test_a_message_that_is_too_large_is_refused() -> None:
     assert say(alice, '"12345678"')["ok"]
     assert error_of(say(alice, '"123456789"')) == (413, "data: larger than 10 bytes")
 
-    assert heard(bob) == [{"from": "alice", "data": "12345678"}]
+    assert messages_to(bob) == [{"from": "alice", "data": "12345678"}]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_message_that_is_too_large_is_refused() -> None:
 )
 def test_what_is_said_is_passed_on_as_it_was_written(value: str) -> None:
     """Never parsed: `data` is valid JSON by the gateway's judgement."""
-    call = Call()
+    call = CallOfThree()
     bodies: list[bytes] = []
     call.harness.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
 
@@ -124,11 +124,11 @@ def test_what_is_said_is_passed_on_as_it_was_written(value: str) -> None:
 
 def test_half_a_character_is_no_text() -> None:
     """Clients may write it as an escape, but nobody could decode it."""
-    call = Call()
+    call = CallOfThree()
 
     assert error_of(say(call.alice, '"\\ud83d"'))[0] == 400
 
-    assert heard(call.bob) == []
+    assert messages_to(call.bob) == []
 
 
 def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
@@ -137,7 +137,7 @@ def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
 
     say(quoting, "1")
 
-    assert heard(bob) == [{"from": '"},"x":{"', "data": 1}]
+    assert messages_to(bob) == [{"from": '"},"x":{"', "data": 1}]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
     ids=["no data", "to a number", "to an empty name", "a list", "too deep"],
 )
 def test_what_is_no_message_is_refused_with_its_field(body: bytes, field: str) -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.harness.receive(call.alice.input(client.MESSAGE, 99, body))
 
@@ -163,7 +163,7 @@ def test_what_is_no_message_is_refused_with_its_field(body: bytes, field: str) -
 
 
 def test_messages_stand_in_order_with_all_else() -> None:
-    call = Call()
+    call = CallOfThree()
     call.harness.prompt = False
 
     call.alice.notify("closeProducer", id=10)
@@ -184,25 +184,25 @@ def test_messages_stand_in_order_with_all_else() -> None:
 
 
 def test_the_server_speaks_to_all_without_a_name() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do("sendMessage", data={"a": "é"})
 
     for it in (call.alice, call.bob, call.carol):
-        assert heard(it) == [{"data": {"a": "é"}}]
+        assert messages_to(it) == [{"data": {"a": "é"}}]
 
 
 def test_the_server_speaks_to_one() -> None:
-    call = Call()
+    call = CallOfThree()
 
     call.backend.do("sendMessage", data=None, peer="bob")
 
-    assert heard(call.bob) == [{"data": None}]
-    assert (heard(call.alice), heard(call.carol)) == ([], [])
+    assert messages_to(call.bob) == [{"data": None}]
+    assert (messages_to(call.alice), messages_to(call.carol)) == ([], [])
 
 
 def test_what_the_server_says_is_passed_on_as_it_was_written_and_only_once() -> None:
-    call = Call()
+    call = CallOfThree()
     bodies: list[bytes] = []
     call.harness.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
 
@@ -216,18 +216,18 @@ def test_what_the_server_says_has_the_same_limit() -> None:
     harness = RoomHarness()
     harness.limits = Limits(message_bytes=3)
     harness.crash()
-    call = Call(harness=harness)
+    call = CallOfThree(harness=harness)
 
     assert call.backend.call("sendMessage", data="xx") == (413, "data: larger than 3 bytes")
     assert call.backend.call("sendMessage") == (400, "data: missing")
 
 
 def test_the_server_speaks_in_a_room_where_nobody_has_joined() -> None:
-    call = Call(harness=RoomHarness())
+    call = CallOfThree(harness=RoomHarness())
     call.backend.do("closeRoom")
     dave = call.harness.connected("dave")
 
     call.backend.do("sendMessage", data=1)
 
-    assert heard(dave) == []
+    assert messages_to(dave) == []
     assert dave.ask("join", peerName="dave", rtpCapabilities=CAPABILITIES)["ok"]

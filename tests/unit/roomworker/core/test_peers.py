@@ -28,7 +28,7 @@ def test_others_hear_of_a_new_peer_and_he_of_them_in_order_of_arrival() -> None:
 
     assert peers == [{"name": "bob", "consumers": [], "appData": {"age": 7}}, {"name": "alice", "consumers": []}]
     for other in (alice, bob):
-        assert other.told("newPeer")[-1] == {"name": "carol", "consumers": [], "appData": [1]}
+        assert other.notifications_of("newPeer")[-1] == {"name": "carol", "consumers": [], "appData": [1]}
     assert carol.notifications == []
 
 

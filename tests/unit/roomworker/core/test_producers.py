@@ -18,7 +18,7 @@ def test_producing_tells_everybody_else_of_a_new_consumer() -> None:
 
     consumer = alice.produce(10, appData={"source": "mic"})
 
-    (told,) = bob.told("newConsumer")
+    (told,) = bob.notifications_of("newConsumer")
     assert told == {
         "id": consumer,
         "kind": "audio",
@@ -29,7 +29,7 @@ def test_producing_tells_everybody_else_of_a_new_consumer() -> None:
         "effectiveProfile": None,
         "appData": {"source": "mic"},
     }
-    assert alice.told("newConsumer") == []
+    assert alice.notifications_of("newConsumer") == []
 
 
 def test_a_producer_paused_from_the_start_makes_paused_consumers() -> None:
@@ -38,7 +38,7 @@ def test_a_producer_paused_from_the_start_makes_paused_consumers() -> None:
 
     alice.produce(10, paused=True)
 
-    assert bob.told("newConsumer")[0]["paused"] is True
+    assert bob.notifications_of("newConsumer")[0]["paused"] is True
     produced = harness.requests[-1]
     assert isinstance(produced, media.Produce)
     assert produced.paused
@@ -95,7 +95,11 @@ def test_pausing_and_resuming_tells_those_who_have_it_enabled_once_each() -> Non
     for method in ("pauseProducer", "pauseProducer", "resumeProducer", "resumeProducer"):
         alice.notify(method, id=10)
 
-    assert bob.told("consumerPaused") == bob.told("consumerResumed") == [{"id": consumer, "peerName": "alice"}]
+    assert (
+        bob.notifications_of("consumerPaused")
+        == bob.notifications_of("consumerResumed")
+        == [{"id": consumer, "peerName": "alice"}]
+    )
     assert {"consumerPaused", "consumerResumed"}.isdisjoint({*carol.methods, *alice.methods})
     assert [type(order) for order in harness.orders] == [media.Pause, media.Resume]
     assert {order.object for order in harness.orders} == {engine}
@@ -123,7 +127,7 @@ def test_closing_tells_everybody_else_enabled_or_not() -> None:
     alice.notify("closeProducer", id=10)
 
     for other in (bob, carol):
-        assert other.told("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
+        assert other.notifications_of("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
     assert "producerClosed" not in alice.methods
     assert harness.orders == [media.Close(object=engine, v=harness.n, kind="producer")]
     assert harness.room.peers["bob"].consumers == {}
@@ -168,7 +172,7 @@ def test_a_producer_whose_transport_closes_meanwhile_is_not_made() -> None:
     assert isinstance(produced, media.Produce)
     assert error_of(alice.answers(id_)[0])[0] == 503
     assert bob.frames == []
-    assert alice.told("transportClosed") == [{"id": 1}]
+    assert alice.notifications_of("transportClosed") == [{"id": 1}]
 
 
 # --- updateProducer -----------------------------------------------------------------------------------------------
@@ -262,8 +266,8 @@ def test_what_cannot_be_updated_in_place_is_another_producer_with_the_same_id(
     assert alice.frames == []
     for other in (bob, carol):
         assert other.methods == ["consumerClosed", "newConsumer"]
-        assert other.told("consumerClosed") == [{"id": old, "peerName": "alice"}]
-        (told,) = other.told("newConsumer")
+        assert other.notifications_of("consumerClosed") == [{"id": old, "peerName": "alice"}]
+        (told,) = other.notifications_of("newConsumer")
         assert (told["id"], told["paused"], told["appData"]) == (updated.number, True, {"source": "mic"})
     assert updated.number != old
     assert produced(harness)[-1].paused
@@ -305,7 +309,7 @@ def test_who_joins_after_an_update_is_told_what_the_next_worker_would_tell() -> 
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     alice.produce(10)
-    assert bob.told("newConsumer")
+    assert bob.notifications_of("newConsumer")
 
     alice.notify("updateProducer", id=10, rtpParameters={**AGAIN, "rtcp": {"cname": "another"}})
     told = []
@@ -343,7 +347,7 @@ def test_what_the_server_pauses_during_an_update_stays_paused() -> None:
 
     updated = harness.room.peers["alice"].producers[10]
     assert updated.locally_paused
-    assert bob.told("newConsumer")[0]["paused"] is True
+    assert bob.notifications_of("newConsumer")[0]["paused"] is True
     assert [order.object for order in harness.orders if isinstance(order, media.Pause)][-1] == updated.engine
 
 

@@ -49,7 +49,7 @@ def test_a_lost_session_is_kept_and_the_others_hear_nothing(harness: RoomHarness
     lose(alice)
     tick(harness, 1 + GRACE - 1)
 
-    assert bob.told("peerClosed") == []
+    assert bob.notifications_of("peerClosed") == []
     assert harness.links[-1] == (GATEWAY, bus.Link(alice.connection, alice.session, "released"))
     assert harness.room.sessions[alice.session].gateway == ""
 
@@ -63,7 +63,7 @@ def test_it_goes_on_over_another_gateway_from_where_it_stood(harness: RoomHarnes
 
     assert (link.state, link.n) == ("resumed", alice.n)
     assert link.out == len(alice.sent)
-    assert alice.told("newPeer") == [{"name": "bob", "consumers": []}]
+    assert alice.notifications_of("newPeer") == [{"name": "bob", "consumers": []}]
     assert alice.ask("queryRoom")["ok"]
     tick(harness, 1 + 10 * GRACE)
     assert alice.session in harness.room.sessions
@@ -74,14 +74,14 @@ def test_after_the_grace_it_is_over(harness: RoomHarness) -> None:
     lose(alice)
     tick(harness, 1 + GRACE)
 
-    assert bob.told("peerClosed") == [{"name": "alice"}]
+    assert bob.notifications_of("peerClosed") == [{"name": "alice"}]
     assert resume(alice).state == "refused"
 
 
 def test_one_that_says_goodbye_is_over_at_once(harness: RoomHarness) -> None:
     alice, bob = resumable(harness, "alice"), harness.joined("bob")
     lose(alice, final=True)
-    assert bob.told("peerClosed") == [{"name": "alice"}]
+    assert bob.notifications_of("peerClosed") == [{"name": "alice"}]
 
 
 def test_a_loss_of_an_unknown_time_counts_from_the_next_tick() -> None:
@@ -142,7 +142,7 @@ def test_it_is_lost_when_its_gateway_dies_and_a_living_one_is_told(harness: Room
     alice, bob = resumable(harness, "alice"), harness.joined("bob")
     harness.act(lambda executor: executor.gateway_died(GATEWAY))
     assert harness.links[-1] == (GATEWAY, bus.Link(alice.connection, alice.session, "released"))
-    assert bob.closed == 4001
+    assert bob.close_code == 4001
     assert resume(alice).state == "resumed"
 
 

@@ -10,9 +10,9 @@ def test_a_second_connection_of_a_peer_replaces_the_first_and_closes_its_peer() 
 
     second = harness.connected("alice")
 
-    assert first.closed == REPLACED.code == 4000
-    assert other.told("peerClosed") == [{"name": "alice"}]
-    assert second.closed is None
+    assert first.close_code == REPLACED.code == 4000
+    assert other.notifications_of("peerClosed") == [{"name": "alice"}]
+    assert second.close_code is None
     assert second.ask("join", peerName="alice", rtpCapabilities={"codecs": []})["ok"]
 
 
@@ -24,8 +24,8 @@ def test_the_connection_accepted_later_stays_whichever_is_heard_of_first() -> No
 
     earlier.connect()
 
-    assert earlier.closed == REPLACED.code
-    assert later.closed is None
+    assert earlier.close_code == REPLACED.code
+    assert later.close_code is None
     assert "alice" in harness.room.peers
 
 
@@ -36,7 +36,7 @@ def test_of_two_accepted_at_the_same_moment_one_stays_in_any_order() -> None:
         both = [harness.client("alice", accepted=1), harness.client("alice", accepted=1)]
         for which in order:
             both[which].connect()
-        stayed.add(tuple(it.closed is None for it in both))
+        stayed.add(tuple(it.close_code is None for it in both))
     assert len(stayed) == 1
     assert sorted(stayed.pop()) == [False, True]
 
@@ -58,7 +58,7 @@ def test_a_disconnect_closes_the_peer_and_the_last_one_leaves_an_empty_room() ->
     alice, bob = harness.joined("alice"), harness.joined("bob")
 
     alice.disconnect()
-    assert bob.told("peerClosed") == [{"name": "alice"}]
+    assert bob.notifications_of("peerClosed") == [{"name": "alice"}]
     bob.disconnect()
 
     assert harness.room.empty

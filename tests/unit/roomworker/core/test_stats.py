@@ -47,8 +47,8 @@ class Seen:
     def requests(self) -> list[media.GetStats]:
         return [request for request in self.harness.requests if isinstance(request, media.GetStats)]
 
-    def told(self, kind: str) -> list[Json]:
-        return self.bob.told(f"{kind.lower()}Stats")
+    def notifications_of(self, kind: str) -> list[Json]:
+        return self.bob.notifications_of(f"{kind.lower()}Stats")
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_the_first_report_comes_at_once_and_to_him_alone_who_asked(seen: Seen, k
     seen.harness.prompt = False
 
     seen.enable(kind, interval=1000)
-    assert len(seen.harness.asked) == 1, "before any tick or commit"
+    assert len(seen.harness.pending_requests) == 1, "before any tick or commit"
     seen.harness.answer(media.Stats(STATS))
     seen.harness.commit()
 
     report = {"id": seen.id(kind), "stats": STATS}
-    assert seen.told(kind) == [{**report, "peerName": "alice"} if kind == "Consumer" else report]
+    assert seen.notifications_of(kind) == [{**report, "peerName": "alice"} if kind == "Consumer" else report]
     assert seen.alice.frames == []
 
 
@@ -99,7 +99,7 @@ def test_the_media_node_is_asked_for_the_object_in_the_clients_terms(seen: Seen,
 def test_the_senders_own_transport_reports_too(seen: Seen) -> None:
     seen.alice.notify("enableTransportStats", id=1)
 
-    assert seen.alice.told("transportStats") == [{"id": 1, "stats": []}]
+    assert seen.alice.notifications_of("transportStats") == [{"id": 1, "stats": []}]
 
 
 # --- when ---------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_a_report_under_way_when_it_is_disabled_is_not_told(seen: Seen, kind: st
     seen.harness.answer(media.Stats(STATS))
     seen.harness.commit()
 
-    assert seen.told(kind) == []
+    assert seen.notifications_of(kind) == []
 
 
 def test_disabling_what_was_not_enabled_is_nothing(seen: Seen) -> None:
@@ -201,7 +201,7 @@ def test_what_is_paused_is_silent_until_it_goes_on(seen: Seen, what: str, silent
     set_paused(seen, what, paused=True)
     for kind in KINDS:
         seen.enable(kind)
-    told = [len(seen.told(kind)) for kind in KINDS]
+    told = [len(seen.notifications_of(kind)) for kind in KINDS]
     assert told == [0 if kind == silent else 1 for kind in KINDS], "the first report, too"
     assert seen.tick(11, 12) == [2, 2]
 
@@ -235,7 +235,7 @@ def test_a_report_of_what_was_paused_meanwhile_is_not_told(seen: Seen) -> None:
     seen.harness.answer(media.Stats(STATS))
     seen.harness.commit()
 
-    assert seen.told("Producer") == []
+    assert seen.notifications_of("Producer") == []
 
 
 def test_a_consumer_that_is_not_enabled_is_silent_until_it_is(seen: Seen) -> None:
@@ -251,7 +251,7 @@ def test_a_consumer_that_is_not_enabled_is_silent_until_it_is(seen: Seen) -> Non
     carol.ask("createTransport", id=2, direction="recv")
     carol.enable(seen.consumer)
     assert seen.tick(14) == [1]
-    assert len(carol.told("consumerStats")) == 2
+    assert len(carol.notifications_of("consumerStats")) == 2
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_consumer_that_is_not_enabled_is_silent_until_it_is(seen: Seen) -> Non
 def test_of_what_has_closed_nothing_is_told(seen: Seen, kind: str, end: Any, under_way: bool) -> None:
     seen.harness.prompt = not under_way
     seen.enable(kind)
-    before = len(seen.told(kind))
+    before = len(seen.notifications_of(kind))
 
     end(seen)
     if under_way:
@@ -279,7 +279,7 @@ def test_of_what_has_closed_nothing_is_told(seen: Seen, kind: str, end: Any, und
         seen.harness.commit()
 
     assert seen.tick(11, 12) == [0, 0]
-    assert len(seen.told(kind)) == before
+    assert len(seen.notifications_of(kind)) == before
     assert seen.harness.room.stats_due == {}
 
 
@@ -295,7 +295,7 @@ def test_a_late_report_of_a_closed_object_is_not_taken_for_its_successors(seen: 
     seen.harness.answer(media.Stats([]))
     seen.harness.commit()
 
-    assert seen.told("Producer") == [{"id": 20, "stats": []}]
+    assert seen.notifications_of("Producer") == [{"id": 20, "stats": []}]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -304,13 +304,13 @@ def test_a_report_that_failed_is_asked_for_again_at_the_next_tick(seen: Seen, ki
     seen.enable(kind)
     seen.harness.fail()
     seen.harness.commit()
-    assert seen.told(kind) == []
+    assert seen.notifications_of(kind) == []
 
     assert seen.tick(11) == [1]
     seen.harness.answer(media.Stats(STATS))
     seen.harness.commit()
 
-    assert [report["stats"] for report in seen.told(kind)] == [STATS]
+    assert [report["stats"] for report in seen.notifications_of(kind)] == [STATS]
 
 
 @pytest.mark.parametrize("mux_id", [None, "1"], ids=["in place", "by another"])
@@ -333,7 +333,7 @@ def test_the_next_worker_goes_on_reporting_from_its_first_tick_on(seen: Seen, ki
 
     assert seen.harness.executor.wants_time
     assert seen.tick(21, 22, 23, 24) == [1, 0, 0, 1]
-    assert len(seen.told(kind)) == 3
+    assert len(seen.notifications_of(kind)) == 3
     seen.disable(kind)
     seen.harness.crash()
     assert seen.tick(31) == [0]
@@ -349,7 +349,7 @@ def test_a_worker_that_dies_before_the_first_report_leaves_it_to_the_next(seen: 
     assert seen.tick(11) == [1]
     seen.harness.answer(media.Stats(STATS))
     seen.harness.commit()
-    assert len(seen.told("Transport")) == 1
+    assert len(seen.notifications_of("Transport")) == 1
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

@@ -145,8 +145,8 @@ def test_a_transport_that_cannot_be_connected_is_closed_and_its_peer_told() -> N
     harness.fail(400, "no such fingerprint")
     harness.commit()
 
-    assert alice.told("transportClosed") == [{"id": 1}]
-    assert bob.told("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
+    assert alice.notifications_of("transportClosed") == [{"id": 1}]
+    assert bob.notifications_of("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
     assert harness.room.peers["alice"].transports == {}
     assert harness.room.peers["alice"].producers == {}
 
@@ -185,7 +185,7 @@ def test_closing_a_transport_closes_its_producers_and_only_disables_its_consumer
 
     bob.notify("closeTransport", id=1)
     assert bob.frames == []
-    assert alice.told("consumerClosed") == [{"id": of_bob, "peerName": "bob"}]
+    assert alice.notifications_of("consumerClosed") == [{"id": of_bob, "peerName": "bob"}]
     assert [type(order) for order in harness.orders] == [media.Close, media.Close], "no close for what closes anyway"
 
 
@@ -222,5 +222,5 @@ def test_a_transport_that_the_server_closes_while_it_restarts_stays_closed() -> 
     harness.commit()
 
     assert error_of(alice.answers(id_)[0]) == (404, "id: transport 1 was closed")
-    assert alice.told("transportClosed") == [{"id": 1}]
+    assert alice.notifications_of("transportClosed") == [{"id": 1}]
     assert harness.reloaded().peers["alice"].transports == {}

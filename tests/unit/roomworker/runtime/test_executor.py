@@ -191,7 +191,7 @@ def test_what_is_under_way_when_the_connection_is_replaced_is_given_up_and_relea
     harness.answer()
 
     assert [order.object for order in harness.orders] == [asked.router.id], "the router, and with it all"
-    assert again.closed is None
+    assert again.close_code is None
     assert not harness.jobs
 
 
@@ -204,7 +204,7 @@ def test_when_a_gateway_dies_its_sessions_end_and_no_others() -> None:
 
     harness.act(lambda executor: executor.gateway_died("lost"))
 
-    assert bob.told("peerClosed") == [{"name": "alice"}]
+    assert bob.notifications_of("peerClosed") == [{"name": "alice"}]
     assert list(harness.room.session_of) == ["bob"]
     assert lost.session in harness.closed_sessions
 
@@ -254,7 +254,7 @@ def test_results_for_a_runner_that_was_stopped_change_nothing() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     alice.request("createTransport", id=1, direction="send")
-    (late,) = harness.asked
+    (late,) = harness.pending_requests
     old = harness.executor
 
     harness.crash()

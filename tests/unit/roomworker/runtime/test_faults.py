@@ -267,11 +267,11 @@ class Network(RuleBasedStateMachine):
 
     # --- what media nodes do ----------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.harness.asked)
+    @precondition(lambda self: self.harness.pending_requests)
     @rule(at=st.integers(0, 5), fails=st.integers(0, 4))
     def node_answers(self, at: int, fails: int) -> None:
-        at %= len(self.harness.asked)
-        if fails == 0 or self.harness.asked[at].request.router.id in self.engine.dead:
+        at %= len(self.harness.pending_requests)
+        if fails == 0 or self.harness.pending_requests[at].request.router.id in self.engine.dead:
             self.harness.fail(at=at)
         else:
             self.harness.answer(at=at)
@@ -354,10 +354,10 @@ class Network(RuleBasedStateMachine):
 
     def run_dry(self) -> None:
         """All that is under way arrives, is answered and committed."""
-        while self.wire or self.harness.asked or self.harness.pending or self.harness.executor.changed:
+        while self.wire or self.harness.pending_requests or self.harness.pending or self.harness.executor.changed:
             if self.wire:
                 self._deliver(0)
-            elif self.harness.asked:
+            elif self.harness.pending_requests:
                 self.node_answers(0, 1)
             else:
                 if self.harness.pending is None:
