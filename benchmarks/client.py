@@ -3,93 +3,81 @@
 import asyncio
 import time
 from typing import Any
-from urllib.parse import quote
 
 import orjson
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from tests.support.peer import FINGERPRINT, audio
+from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
+from loadtest.client.rtp import FINGERPRINT, audio
+from shared.protocol.client import NOTIFICATION
 
-_ANSWER = b'{"response":true,"id":'
+_NOTIFICATION = b'{"notification":true'
+_NEW_CONSUMER = b'"method":"newConsumer"'
+_METHOD_WITHIN = 90
+"""Bytes of a frame within which the method of a notification stands."""
 
 
-class FloodClient(WSListener):
-    def __init__(self) -> None:
-        self.peer = ""
-        self.notifications = 0
-        self._last_id = 0
-        self._waiting: dict[int, tuple[float, asyncio.Future[float]]] = {}
-        self._answers: dict[int, dict[str, Any]] = {}
+class FloodClient:
+    """One peer of a room. `url` is http://…"""
+
+    def __init__(self, url: str, room: str, peer: str) -> None:
+        hooks = Hooks(frame=self._count)
+        self._protoo = ProtooClient(url.replace("http", "ws", 1), room, peer, resumable=False, hooks=hooks)
+        self._peer = peer
         self._consumers: list[int] = []
         self._paused = False
-        self.transport: WSTransport
+        self.notifications = 0
 
     @classmethod
     async def open(cls, url: str, room: str, peer: str) -> "FloodClient":
-        address = f"{url.replace('http', 'ws', 1)}/ws?roomId={quote(room)}&peerName={quote(peer)}"
-        _, client = await ws_connect(cls, address, extra_headers={"Sec-WebSocket-Protocol": "protoo"})
-        assert isinstance(client, FloodClient)
-        client.peer = peer
+        client = cls(url, room, peer)
+        await client._protoo.open()
         return client
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
+    def _count(self, body: bytes) -> bool:
+        """Handles notifications without parsing them; answers are the shared client's."""
+        if not body.startswith(_NOTIFICATION):
+            return False
+        self.notifications += 1
+        if _NEW_CONSUMER in body[:_METHOD_WITHIN]:
+            self._consumers.append(orjson.loads(body)["data"]["id"])
+        return True
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type != WSMsgType.TEXT:
-            return
-        body = frame.get_payload_as_bytes()
-        if not body.startswith(_ANSWER):
-            self.notifications += 1
-            if b'"method":"newConsumer"' in body[:90]:
-                self._consumers.append(orjson.loads(body)["data"]["id"])
-            return
-        id_ = int(body[len(_ANSWER) : body.index(b",", len(_ANSWER))])
-        began, answered = self._waiting.pop(id_)
-        if b'"ok":true' not in body[:64]:
-            answered.set_exception(AssertionError(body.decode()))
-            return
-        if len(body) > 64:
-            self._answers[id_] = orjson.loads(body)["data"]
-        answered.set_result(time.perf_counter() - began)
-
-    def send(self, method: str, data: dict[str, Any]) -> "asyncio.Future[float]":
-        """The future gives the seconds until the answer."""
-        self._last_id += 1
-        answered: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        frame = orjson.dumps({"request": True, "id": self._last_id, "method": method, "data": data})
-        self._waiting[self._last_id] = (time.perf_counter(), answered)
-        self.transport.send(WSMsgType.TEXT, frame)
-        return answered
+    async def _request(self, method: str, **fields: Any) -> Any:
+        return await self._protoo.request({"method": method, **fields})
 
     async def prepare(self) -> None:
         """Joins and sends one microphone."""
-        await self.send("mediasoup-request", {"method": "queryRoom"})
-        capabilities = self._answers.pop(self._last_id)["rtpCapabilities"]
-        join = {"method": "join", "peerName": self.peer, "rtpCapabilities": capabilities}
-        await self.send("mediasoup-request", join)
-        for peer in self._answers.pop(self._last_id, {"peers": []})["peers"]:
+        capabilities = (await self._request("queryRoom"))["rtpCapabilities"]
+        joined = await self._request("join", peerName=self._peer, rtpCapabilities=capabilities)
+        for peer in joined["peers"]:
             self._consumers += [consumer["id"] for consumer in peer["consumers"]]
-        transport = {"id": 1, "direction": "send", "options": {}, "dtlsParameters": FINGERPRINT}
-        await self.send("mediasoup-request", {"method": "createTransport", **transport})
-        producer = {"id": 2, "kind": "audio", "transportId": 1, "rtpParameters": audio(1000)}
-        await self.send("mediasoup-request", {"method": "createProducer", **producer})
-        self._answers.clear()
+        await self._request("createTransport", id=1, direction="send", options={}, dtlsParameters=FINGERPRINT)
+        await self._request("createProducer", id=2, kind="audio", transportId=1, rtpParameters=audio(1000))
 
     async def enable(self) -> None:
         """Receives everybody else in the room."""
-        await self.send("mediasoup-request", {"method": "createTransport", "id": 3, "direction": "recv"})
+        await self._request("createTransport", id=3, direction="recv")
         for consumer in self._consumers:
-            await self.send("mediasoup-request", {"method": "enableConsumer", "id": consumer, "transportId": 3})
-        self._answers.clear()
+            await self._request("enableConsumer", id=consumer, transportId=3)
 
     def ask(self) -> "asyncio.Future[float]":
+        """Pauses or resumes the microphone. The future gives the seconds until the answer."""
         self._paused = not self._paused
+        seconds: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        began = time.perf_counter()
+
+        def answered(_: Any, failure: Refusal | Ended | None) -> None:
+            if failure is None:
+                seconds.set_result(time.perf_counter() - began)
+            else:
+                seconds.set_exception(failure)
+
         method = "pauseProducer" if self._paused else "resumeProducer"
-        return self.send("mediasoup-notification", {"method": method, "id": 2})
+        self._protoo.post({"method": method, "id": 2}, answered, NOTIFICATION)
+        return seconds
 
     async def flood(self, until: float, window: int) -> list[float]:
-        """Keeps `window` requests in flight until then; the latencies."""
+        """Keeps `window` requests in flight until then; returns the latencies."""
         latencies: list[float] = []
 
         async def one_after_another() -> None:
@@ -100,4 +88,4 @@ class FloodClient(WSListener):
         return latencies
 
     def close(self) -> None:
-        self.transport.disconnect()
+        self._protoo.cut()

@@ -1,4 +1,4 @@
-"""`plenary loadtest`: what is typed, what is shown, and the exit code."""
+"""`plenary loadtest`: its options, what it prints, and its exit code."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import typer
@@ -22,6 +22,7 @@ from loadtest.coordinator.processes import watched_processes
 from loadtest.coordinator.run import Crew, Run, Task
 from loadtest.coordinator.watch import Watch
 from loadtest.generator.profiles import PROFILES, described
+from loadtest.model.failures import GENERATOR_KINDS, KINDS, SERVER_KINDS
 from loadtest.report import html_page, slo, summary
 from loadtest.report.progress import Progress
 
@@ -32,57 +33,75 @@ console = Console()
 if not console.is_terminal:
     console = Console(width=100)
 
-_CHECKED: Final = """Virtual peers do what browsers do, and check that each is told everything, once and in order.
+STYLES: Final = {"passed": "green", "failed": "red", "invalid": "yellow"}
+EXIT_CODES: Final = {"passed": 0, "failed": 1, "invalid": 3}
+NOT_STARTED: Final = 2
 
-Rates are kept whatever the server does: each latency counts from the moment the request was meant to be sent. What
-went wrong is counted by kind: {kinds}. Every kind must be 0 for the run to pass, unless an --slo speaks of it.
+_HELP: Final = """\
+Measures a cluster with virtual peers that do what browsers do, and checks what each of them is told.
 
-Exit code: 0 passed, 1 failed, 2 not started."""
+Rates are kept whatever the server does: each latency counts from the moment when a request was due. Failures are
+counted by kind: {server}. Faults of the load generator itself are counted, too: {generator}. Every count must be 0
+for the run to pass, unless an --slo names it.
+
+Exit code: 0 passed, 1 failed, 2 not started, 3 invalid (the load generator itself was at fault)."""
+
+Urls: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(help="A gateway, or a balancer before them; may be repeated: ws://HOST:8080.", show_default=URL),
+]
+Rooms: TypeAlias = Annotated[int, typer.Option(min=1, help="Number of rooms.")]
+Peers: TypeAlias = Annotated[int, typer.Option(min=1, help="Peers in each room.")]
+Ramp: TypeAlias = Annotated[float, typer.Option(min=0, help="Seconds within which all peers come.")]
+Duration: TypeAlias = Annotated[float, typer.Option(min=0, help="Seconds of load after the ramp.")]
+ProfileName: TypeAlias = Annotated[str, typer.Option(help=described(), metavar="|".join(PROFILES))]
+Churn: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0, help="Peers per second that leave and come again.", show_default="by profile"),
+]
+Processes: TypeAlias = Annotated[int, typer.Option(min=1, help="Generator processes. Each room is in one of them.")]
+Seed: TypeAlias = Annotated[
+    str, typer.Option(help="Seed of all random choices, and part of the rooms' names.", show_default="random")
+]
+Slos: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--slo", help="An objective of the run; may be repeated: 'join.p99<500ms', 'requests.rate>=100'."),
+]
+JsonFile: TypeAlias = Annotated[Path | None, typer.Option("--json", help="File for all figures, for machines.")]
+HtmlFile: TypeAlias = Annotated[Path | None, typer.Option("--html", help="File for the report, a page with plots.")]
+Watched: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--watch",
+        help="Pid or part of a command line whose CPU and memory are shown; may be repeated.",
+        show_default="the cluster's, if it is on this machine",
+    ),
+]
+AmqpUrl: TypeAlias = Annotated[
+    str, typer.Option(envvar="PLENARY_AMQP_URL", help="RabbitMQ, to show how many messages wait in its queues.")
+]
+Partitions: TypeAlias = Annotated[int, typer.Option(envvar="PLENARY_PARTITIONS", help="Number of partitions.")]
 
 
 def loadtest(
-    url: Annotated[
-        list[str] | None,
-        typer.Option(help="A gateway or a balancer before them, may be repeated: ws://HOST:8080.", show_default=URL),
-    ] = None,
-    rooms: Annotated[int, typer.Option(min=1, help="Rooms.")] = 20,
-    peers: Annotated[int, typer.Option(min=1, help="Peers in each room.")] = 4,
-    ramp: Annotated[float, typer.Option(min=0, help="Seconds in which they all come.")] = 10,
-    duration: Annotated[float, typer.Option(min=0, help="Seconds of load when all are there.")] = 30,
-    profile: Annotated[str, typer.Option(help=described(), metavar="|".join(PROFILES))] = "calls",
-    churn: Annotated[
-        float | None,
-        typer.Option(min=0, help="Peers per second that leave and come again.", show_default="by profile"),
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Generator processes. Each room is in one of them.")] = 1,
-    seed: Annotated[
-        str, typer.Option(help="The same seed, the same chance; also in the rooms' names.", show_default="random")
-    ] = "",
-    slos: Annotated[
-        list[str] | None,
-        typer.Option("--slo", help="Must hold to pass, may be repeated: 'join.p99<500ms', 'requests.rate>=100'."),
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="A page with plots.")] = None,
-    watched: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--watch",
-            help="Pid or part of a command line whose CPU and memory are shown, may be repeated.",
-            show_default="the cluster's, if it is on this machine",
-        ),
-    ] = None,
-    amqp_url: Annotated[
-        str, typer.Option(envvar="PLENARY_AMQP_URL", help="RabbitMQ, to show how long the partitions' queues are.")
-    ] = "",
-    partitions: Annotated[int, typer.Option(envvar="PLENARY_PARTITIONS", help="How many there are.")] = 32,
+    url: Urls = None,
+    rooms: Rooms = 20,
+    peers: Peers = 4,
+    ramp: Ramp = 10,
+    duration: Duration = 30,
+    profile: ProfileName = "calls",
+    churn: Churn = None,
+    processes: Processes = 1,
+    seed: Seed = "",
+    slos: Slos = None,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
+    watched: Watched = None,
+    amqp_url: AmqpUrl = "",
+    partitions: Partitions = 32,
 ) -> None:
-    demands = _demands(slos or [])
-    if profile not in PROFILES:
-        raise typer.BadParameter(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
-    for file in (json_file, html_file):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise typer.BadParameter(f"{file}: there is no folder {file.absolute().parent}")
+    objectives = _objectives(slos or [])
+    _check(profile, json_file, html_file)
     task = Task(
         urls=_reachable([_address(it) for it in url or [URL]]),
         rooms=rooms,
@@ -95,28 +114,45 @@ def loadtest(
         processes=min(processes, rooms),
         seed=seed or secrets.token_hex(3),
     )
-    looked_at = Watch(watched_processes(task.urls, watched or []), amqp_url, partitions)
-    run = uvloop.run(_run(task, looked_at))
+    watch = Watch(watched_processes(task.urls, watched or []), amqp_url, partitions)
+    run = uvloop.run(_run(task, watch))
+    _report(run, objectives, json_file, html_file)
+
+
+def _check(profile: str, *files: Path | None) -> None:
+    """Raises if the run could not begin, or its report not be written."""
+    if profile not in PROFILES:
+        raise typer.BadParameter(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
+    for file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"{file}: there is no folder {file.absolute().parent}")
+
+
+def _report(run: Run, objectives: Sequence[slo.Slo], json_file: Path | None, html_file: Path | None) -> None:
+    """Prints and writes what the run measured; raises `typer.Exit` unless it passed."""
     result = summary.summary(run)
-    verdicts = [demand.judge(result) for demand in demands]
-    passed = all(verdict.held for verdict in verdicts)
-    _print(result, verdicts, passed=passed)
-    result |= {"slos": summary.verdicts_json(verdicts), "passed": passed}
+    verdicts = [objective.judge(result) for objective in objectives]
+    verdict = slo.outcome(verdicts)
+    _print(result, verdicts, verdict)
+    result |= {"slos": summary.verdicts_json(verdicts), "verdict": verdict, "passed": verdict == "passed"}
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=1) + "\n")
     if html_file is not None:
         html_file.write_text(html_page.page(result))
         console.print(f"report: {html_file}", soft_wrap=True, highlight=False, markup=False)
-    if not passed:
-        raise typer.Exit(1)
+    if code := EXIT_CODES[verdict]:
+        raise typer.Exit(code)
 
 
-loadtest.__doc__ = _CHECKED.format(kinds="; ".join(f"{kind} ({about})" for kind, about in slo.KINDS.items()))
+loadtest.__doc__ = _HELP.format(
+    server="; ".join(f"{kind} ({about})" for kind, about in SERVER_KINDS.items()),
+    generator="; ".join(f"{kind} ({about})" for kind, about in GENERATOR_KINDS.items()),
+)
 
 
-def _demands(texts: Sequence[str]) -> list[slo.Slo]:
+def _objectives(texts: Sequence[str]) -> list[slo.Slo]:
     try:
-        return slo.demands(slo.parse(text) for text in texts)
+        return slo.objectives(slo.parse(text) for text in texts)
     except slo.BadExpression as bad:
         raise typer.BadParameter(f"--slo {bad}") from None
 
@@ -130,12 +166,12 @@ def _address(text: str) -> str:
 
 
 def _reachable(urls: list[str]) -> list[str]:
-    """All of them, if one is ready; else says why and exits with 2."""
+    """Returns all of them if one is ready; else prints why not and exits."""
     reasons = {url: reason for url in urls if (reason := _unready(url))}
     for url, reason in reasons.items():
         typer.echo(f"plenary: {url}: {reason}", err=True)
     if len(reasons) == len(urls):
-        raise typer.Exit(2)
+        raise typer.Exit(NOT_STARTED)
     return urls
 
 
@@ -146,18 +182,18 @@ def _unready(url: str) -> str:
     except urllib.error.HTTPError as refused:
         return f"the gateway is not ready: {refused.read(200).decode(errors='replace').strip()}"
     except (urllib.error.URLError, OSError) as failure:
-        return f"nobody answers ({getattr(failure, 'reason', failure)})"
+        return f"no answer ({getattr(failure, 'reason', failure)})"
 
 
-async def _run(task: Task, looked_at: Watch) -> Run:
+async def _run(task: Task, watch: Watch) -> Run:
     progress = Progress(console)
-    crew = Crew(task, looked_at, progress.show)
+    crew = Crew(task, watch, progress.show)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, crew.stop)
     console.print(
         f"{task.rooms} rooms with {task.peers} peers each, profile {task.profile_name}, seed {task.seed}"
-        + (f"; watching {', '.join(looked_at.names)}" if looked_at.names else ""),
+        + (f"; watching {', '.join(watch.names)}" if watch.names else ""),
         soft_wrap=True,
         highlight=False,
     )
@@ -165,16 +201,16 @@ async def _run(task: Task, looked_at: Watch) -> Run:
         with progress.shown:
             return await crew.work()
     finally:
-        await looked_at.close()
+        await watch.close()
 
 
-# --- the end --------------------------------------------------------------------------------------------------
+# --- the report on the terminal -----------------------------------------------------------------------------------
 
 
-def _print(result: dict[str, Any], verdicts: list[slo.Verdict], *, passed: bool) -> None:
+def _print(result: dict[str, Any], verdicts: list[slo.Verdict], verdict: slo.Outcome) -> None:
     steps = {name: result["steps"][name] for name in slo.STEPS if result["steps"].get(name, {}).get("count")}
     _print_rows("Requests", result["methods"])
-    _print_rows("Until others were told", result["fanout"])
+    _print_rows("Notification latency", result["fanout"])
     _print_rows("Steps", steps)
     peak, load = result["peak"], result["load"]
     console.print(
@@ -183,15 +219,15 @@ def _print(result: dict[str, Any], verdicts: list[slo.Verdict], *, passed: bool)
         highlight=False,
     )
     for kind, count in result["failures"].items():
-        console.print(f"[red]{count} {kind}[/]: {slo.KINDS[kind]}", highlight=False)
+        console.print(f"[red]{count} {kind}[/]: {KINDS[kind]}", highlight=False)
         for example in result["examples"].get(kind, []):
             console.print(f"    {example['at']:6.1f} s  {escape(example['text'])}", highlight=False, soft_wrap=True)
-    given = [it for it in verdicts if not it.held or it.text not in {f"{kind}==0" for kind in slo.KINDS}]
-    for verdict in given:
-        style = "[green]held[/]" if verdict.held else "[red]not held[/]"
-        console.print(f"{style}  {escape(verdict.text)}  ({escape(verdict.actual)})", highlight=False)
+    shown = [it for it in verdicts if not it.held or it.text not in {f"{kind}==0" for kind in KINDS}]
+    for one in shown:
+        style = "[green]met[/]" if one.held else "[red]not met[/]"
+        console.print(f"{style}  {escape(one.text)}  (measured {escape(one.actual)})", highlight=False)
     ended = ", interrupted" if result["interrupted"] else ""
-    console.print(f"[bold green]passed{ended}[/]" if passed else f"[bold red]failed{ended}[/]")
+    console.print(f"[bold {STYLES[verdict]}]{html_page.VERDICTS[verdict]}{ended}[/]")
 
 
 def _print_rows(title: str, rows: dict[str, Any]) -> None:

@@ -3,59 +3,45 @@
 import asyncio
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
 
-from benchmarks.compare.clients import PATIENCE, ProtooClient, Tally, Wrong
+from benchmarks.compare.clients import PATIENCE, PlainClient, Tally, Wrong
 from benchmarks.compare.load import Sample, no_collection, percentile
 from benchmarks.compare.processes import OTHERS, cpu_seconds
 from benchmarks.compare.systems import System
-from tests.support.peer import FINGERPRINT, audio
+from loadtest.client.rtp import FINGERPRINT, audio, video
 
 PEERS: Final = 4
 _ids = itertools.count(1_000_000)
 
 
-def video(ssrc: int) -> dict[str, Any]:
-    """rtpParameters of a camera."""
-    codec = {
-        "name": "VP8",
-        "mimeType": "video/VP8",
-        "kind": "video",
-        "payloadType": 96,
-        "clockRate": 90000,
-        "rtcpFeedback": [{"type": "nack"}, {"type": "nack", "parameter": "pli"}, {"type": "goog-remb"}],
-        "parameters": {},
-    }
-    return {
-        "codecs": [codec],
-        "headerExtensions": [],
-        "encodings": [{"ssrc": ssrc}],
-        "rtcp": {"cname": f"cname-{ssrc}", "reducedSize": True, "mux": True},
-    }
-
-
-class CallPeer(ProtooClient):
+class CallPeer(PlainClient):
     """`wanted` consumers are enabled as they become known; one that is offered twice is a defect."""
 
     _NEW_CONSUMER: Final = b'"method":"newConsumer"'
 
-    def __init__(self, number: int, others: Any, tally: Tally) -> None:
-        super().__init__(number, others, tally)
+    def __init__(self, url: str, room: str, number: int, others: Sequence[int], tally: Tally) -> None:
+        super().__init__(url, room, number, others, tally)
         self.wanted = 2 * len(others)
         self.requests = 0
         self._offered: set[int] = set()
         self._offers: asyncio.Queue[int] = asyncio.Queue()
 
-    async def greet(self, joined: bool) -> None:
-        """It joins in `set_up`."""
+    async def join(self) -> None:
+        capabilities = (await self.request({"method": "queryRoom"}))["rtpCapabilities"]
+        join = {"method": "join", "peerName": self.peer, "rtpCapabilities": capabilities}
+        for peer in (await self.request(join))["peers"]:
+            for consumer in peer["consumers"]:
+                self._offer(consumer["id"])
 
-    def on_text(self, body: bytes) -> None:
+    def on_frame(self, body: bytes) -> bool:
         if self._NEW_CONSUMER in body[:120]:
             self._offer(orjson.loads(body)["data"]["id"])
-        else:
-            super().on_text(body)
+            return True
+        return super().on_frame(body)
 
     def _offer(self, consumer: int) -> None:
         if consumer in self._offered:
@@ -68,12 +54,12 @@ class CallPeer(ProtooClient):
         return await super().request(data)
 
     async def set_up(self) -> None:
-        await self._join()
+        await self.join()
         send, receive = next(_ids), next(_ids)
         transport = {"id": send, "direction": "send", "options": {}, "dtlsParameters": FINGERPRINT}
         await self.request({"method": "createTransport", **transport})
         await self.request({"method": "createTransport", "id": receive, "direction": "recv", "options": {}})
-        self.notify({"method": "updateTransport", "id": receive, "dtlsParameters": FINGERPRINT})
+        self.protoo.notify({"method": "updateTransport", "id": receive, "dtlsParameters": FINGERPRINT})
         async with asyncio.TaskGroup() as tasks:
             for kind, parameters in (("audio", audio), ("video", video)):
                 producer = next(_ids)
@@ -82,13 +68,6 @@ class CallPeer(ProtooClient):
             for _ in range(self.wanted):
                 enable = {"method": "enableConsumer", "id": await self._offers.get(), "transportId": receive}
                 tasks.create_task(self.request(enable))
-
-    async def _join(self) -> None:
-        capabilities = (await self.request({"method": "queryRoom"}))["rtpCapabilities"]
-        join = {"method": "join", "peerName": f"peer{self.number}", "rtpCapabilities": capabilities}
-        for peer in (await self.request(join))["peers"]:
-            for consumer in peer["consumers"]:
-                self._offer(consumer["id"])
 
 
 class Call:
@@ -104,8 +83,7 @@ class Call:
         names = range(PEERS)
         for name in names:
             others = [other for other in names if other != name]
-            peer = await CallPeer.open(self._url, f"call{self._number}", name, others, self._tally)
-            assert isinstance(peer, CallPeer)
+            peer = await CallPeer.open(self._url, f"call{self._number}", name, others, self._tally, joined=False)
             self.peers.append(peer)
         return self
 

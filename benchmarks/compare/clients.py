@@ -5,16 +5,15 @@ twice, or comes where it must not is found by `Tally.verify`.
 """
 
 import asyncio
-import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 from urllib.parse import urlencode
 
-import orjson
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
 from shared.aio.websocket import send_text
 
 TEXT: Final = "Could everybody who is not speaking please mute, there is an echo on the line. " + "." * 9
@@ -43,48 +42,44 @@ class Tally:
         self.wrong: list[str] = []
 
 
-class LoadClient(WSListener, ABC):
-    """One peer. `others` are the numbers of those in the same room."""
+class LoadClient(ABC):
+    """One peer. `url` is http://…, `others` are the numbers of those in the same room."""
 
-    answers_in_order: ClassVar[bool] = True
-
-    def __init__(self, number: int, others: Sequence[int], tally: Tally) -> None:
+    def __init__(self, url: str, room: str, number: int, others: Sequence[int], tally: Tally) -> None:
         self.number = number
+        self.peer = f"peer{number}"
         self.tally = tally
         self.sent = 0
         self.heard = dict.fromkeys(others, 0)
         self.early: set[tuple[int, int]] = set()
         self.waiting: dict[int, float] = {}
-        self.transport: WSTransport
-        self._ready: dict[int, asyncio.Future[Any]] = {}
+        self._address = url.replace("http", "ws", 1)
+        self._room = room
 
     @classmethod
     async def open(
         cls, url: str, room: str, number: int, others: Sequence[int], tally: Tally, *, joined: bool = True
-    ) -> "LoadClient":
-        """`url` is http://…; in the room when this returns, if `joined` is asked for."""
-        client = cls(number, others, tally)
-        await ws_connect(
-            lambda: client,
-            url.replace("http", "ws", 1) + cls.address(room, f"peer{number}"),
-            extra_headers=cls.headers(),
-            read_buffer_init_size=2048,
-            use_aiofastnet=False,
-        )
+    ) -> Self:
+        """Returns a client that is connected and, if `joined` is asked for, in the room."""
+        client = cls(url, room, number, others, tally)
         async with asyncio.timeout(PATIENCE):
-            await client.greet(joined)
+            await client.connect()
+            if joined:
+                await client.join()
         return client
 
-    @staticmethod
     @abstractmethod
-    def address(room: str, peer: str) -> str: ...
+    async def connect(self) -> None: ...
 
-    @staticmethod
-    def headers() -> dict[str, str]:
-        return {}
+    async def join(self) -> None:  # noqa: B027 - some are in the room as soon as they are connected
+        """Enters the room."""
 
     @abstractmethod
-    async def greet(self, joined: bool) -> None: ...
+    def write(self, body: bytes) -> None:
+        """Sends one text frame."""
+
+    @abstractmethod
+    def close(self) -> None: ...
 
     @abstractmethod
     def frame(self, n: int, text: str) -> bytes: ...
@@ -94,24 +89,12 @@ class LoadClient(WSListener, ABC):
         self.sent = n = self.sent + 1
         body = self.frame(n, f"{TEXT}{self.number * _OF_ONE_SENDER + n:012d}")
         self.waiting[n] = time.perf_counter()
-        send_text(self.transport, body)
-
-    def close(self) -> None:
-        self.transport.disconnect()
+        self.write(body)
 
     # --- what comes ---------------------------------------------------------------------------------------------
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.TEXT:
-            self.on_text(frame.get_payload_as_bytes())
-        elif frame.msg_type == WSMsgType.CLOSE:
-            self.tally.wrong.append(f"peer{self.number} was closed: {frame.get_close_code()}")
-
-    @abstractmethod
-    def on_text(self, body: bytes) -> None: ...
+    def on_closed(self, code: object) -> None:
+        self.tally.wrong.append(f"peer{self.number} was closed: {code}")
 
     def on_message(self, body: bytes) -> None:
         tally = self.tally
@@ -141,127 +124,111 @@ class LoadClient(WSListener, ABC):
         if tally.flooding:
             self.ask()
 
-    def on_ready(self, id_: int, result: Any) -> None:
-        """The answer to something that is asked before the load begins."""
-        if (ready := self._ready.pop(id_, None)) is not None and not ready.done():
-            ready.set_result(result)
 
-    def expect(self, id_: int) -> "asyncio.Future[Any]":
-        """What `on_ready` will be given for this id."""
-        self._ready[id_] = asyncio.get_running_loop().create_future()
-        return self._ready[id_]
+class PlainClient(LoadClient):
+    """protoo 4, for Plenary and the Node process alike: the shared client, with a short way for messages."""
 
-
-class ProtooClient(LoadClient):
-    """protoo 4, for Plenary and the Node process alike."""
-
+    resumable: ClassVar[bool] = False
     _RESPONSE: Final = b'{"response":true,"id":'
     _MESSAGE: Final = b'{"notification":true,"method":"message"'
-    _SETUP: Final = 10**9
-    """Ids from here on are not messages'."""
+    _FIRST_ID: Final = 10**9
+    """Ids from here on are the shared client's; those below are messages'."""
 
-    def __init__(self, number: int, others: Sequence[int], tally: Tally) -> None:
-        super().__init__(number, others, tally)
-        self._setup = itertools.count(self._SETUP)
+    def __init__(self, url: str, room: str, number: int, others: Sequence[int], tally: Tally) -> None:
+        super().__init__(url, room, number, others, tally)
+        self.protoo = ProtooClient(
+            *(self._address, room, self.peer),
+            resumable=self.resumable,
+            path="/",
+            hooks=Hooks(frame=self.on_frame),
+            first_id=self._FIRST_ID,
+        )
+        self._closing = False
 
-    @staticmethod
-    def address(room: str, peer: str) -> str:
-        return "/?" + urlencode({"roomId": room, "peerName": peer})
+    async def connect(self) -> None:
+        await self.protoo.open()
+        self.protoo.ended.add_done_callback(lambda ended: self._ended(ended.result()))
 
-    @staticmethod
-    def headers() -> dict[str, str]:
-        return {"Sec-WebSocket-Protocol": "protoo"}
+    def _ended(self, why: Ended) -> None:
+        if not self._closing:
+            self.on_closed(why)
 
-    async def greet(self, joined: bool) -> None:
-        if joined:
-            capabilities = (await self.request({"method": "queryRoom"}))["rtpCapabilities"]
-            join = {"method": "join", "peerName": f"peer{self.number}", "rtpCapabilities": capabilities}
-            await self.request(join)
+    async def join(self) -> None:
+        capabilities = (await self.request({"method": "queryRoom"}))["rtpCapabilities"]
+        await self.request({"method": "join", "peerName": self.peer, "rtpCapabilities": capabilities})
 
     async def request(self, data: dict[str, Any]) -> Any:
-        id_ = next(self._setup)
-        frame = {"request": True, "id": id_, "method": "mediasoup-request", "data": data}
-        expected = self.expect(id_)
-        send_text(self.transport, self.numbered(orjson.dumps(frame)))
-        answer = await expected
-        if not answer.get("ok"):
-            raise Wrong(str(answer))
-        return answer["data"]
+        try:
+            return await self.protoo.request(data)
+        except Refusal as refusal:
+            raise Wrong(str(refusal)) from None
 
-    def notify(self, data: dict[str, Any]) -> None:
-        frame = {"notification": True, "method": "mediasoup-notification", "data": data}
-        send_text(self.transport, self.numbered(orjson.dumps(frame)))
+    def write(self, body: bytes) -> None:
+        self.protoo.send_encoded(body)
 
-    def numbered(self, body: bytes) -> bytes:
-        return body
+    def close(self) -> None:
+        self._closing = True
+        self.protoo.end()
 
     def frame(self, n: int, text: str) -> bytes:
         return b'{"request":true,"id":%d,"method":"message","data":{"data":"%s"}}' % (n, text.encode())
 
-    def on_text(self, body: bytes) -> None:
+    def on_frame(self, body: bytes) -> bool:
+        """Handles messages, and the answers to messages, without parsing more than numbers."""
         if body.startswith(self._MESSAGE):
             self.on_message(body)
-        elif body.startswith(self._RESPONSE):
-            start = len(self._RESPONSE)
-            comma = body.index(b",", start)
-            id_ = int(body[start:comma])
-            if id_ < self._SETUP:
-                self.on_answer(id_, body.startswith(b'"ok":true', comma + 1))
-            else:
-                self.on_ready(id_, orjson.loads(body))
+            return True
+        if not body.startswith(self._RESPONSE):
+            return True  # other notifications
+        start = len(self._RESPONSE)
+        comma = body.index(b",", start)
+        if (id_ := int(body[start:comma])) >= self._FIRST_ID:
+            return False
+        self.on_answer(id_, body.startswith(b'"ok":true', comma + 1))
+        return True
 
 
-class ResumableClient(ProtooClient):
+class ResumableClient(PlainClient):
     """The same with Plenary's resumable sessions: both directions numbered and checked."""
 
-    def __init__(self, number: int, others: Sequence[int], tally: Tally) -> None:
-        super().__init__(number, others, tally)
-        self._cseq = 0
-        self._seq = 0
+    resumable = True
 
-    @staticmethod
-    def address(room: str, peer: str) -> str:
-        return "/?" + urlencode({"roomId": room, "peerName": peer, "resumable": "1"})
-
-    def notify(self, data: dict[str, Any]) -> None:
-        frame = {"notification": True, "method": "mediasoup-notification", "data": data}
-        send_text(self.transport, self.numbered(orjson.dumps(frame)))
-
-    def numbered(self, body: bytes) -> bytes:
-        self._cseq += 1
-        return b'{"cseq":%d,%s' % (self._cseq, body[1:])
-
-    def frame(self, n: int, text: str) -> bytes:
-        return self.numbered(super().frame(n, text))
-
-    def on_text(self, body: bytes) -> None:
-        if not body.startswith(b'{"seq":'):
-            return  # of the connection: `session`
-        comma = body.index(b",")
-        self._seq += 1
-        if int(body[7:comma]) != self._seq:
-            self.tally.wrong.append(f"peer{self.number}: frame {body[7:comma]!r} instead of {self._seq}")
-        super().on_text(b"{" + body[body.index(b",", comma + 1) + 1 :])
+    def _ended(self, why: Ended) -> None:
+        super()._ended(why)
+        if self.protoo.ledger.duplicates or self.protoo.ledger.gaps:
+            self.tally.wrong.append(f"peer{self.number}: the session's numbers had repetitions or gaps")
 
 
-class SocketIoClient(LoadClient):
+class SocketIoClient(LoadClient, WSListener):
     """Engine.IO 4 and Socket.IO 5 in their text frames, over WebSocket from the first byte."""
 
-    answers_in_order = False
     _MESSAGE: Final = b'42["message"'
-    _CONNECTED: Final = -1
+    transport: WSTransport
 
-    def __init__(self, number: int, others: Sequence[int], tally: Tally) -> None:
-        super().__init__(number, others, tally)
-        self._connected = self.expect(self._CONNECTED)
+    def __init__(self, url: str, room: str, number: int, others: Sequence[int], tally: Tally) -> None:
+        super().__init__(url, room, number, others, tally)
+        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @staticmethod
-    def address(room: str, peer: str) -> str:
-        query = {"EIO": "4", "transport": "websocket", "roomId": room, "peerName": peer}
-        return "/socket.io/?" + urlencode(query)
-
-    async def greet(self, joined: bool) -> None:
+    async def connect(self) -> None:
+        query = {"EIO": "4", "transport": "websocket", "roomId": self._room, "peerName": self.peer}
+        address = f"{self._address}/socket.io/?{urlencode(query)}"
+        await ws_connect(lambda: self, address, read_buffer_init_size=2048, use_aiofastnet=False)
         await self._connected
+
+    def write(self, body: bytes) -> None:
+        send_text(self.transport, body)
+
+    def close(self) -> None:
+        self.transport.disconnect()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.TEXT:
+            self.on_text(frame.get_payload_as_bytes())
+        elif frame.msg_type == WSMsgType.CLOSE:
+            self.on_closed(frame.get_close_code())
 
     def frame(self, n: int, text: str) -> bytes:
         return b'42%d["message",{"data":"%s"}]' % (n, text.encode())
@@ -273,10 +240,10 @@ class SocketIoClient(LoadClient):
             bracket = body.index(b"[")
             self.on_answer(int(body[2:bracket]), ok=True)
         elif body == b"2":
-            send_text(self.transport, b"3")
+            self.write(b"3")
         elif body.startswith(b"0"):
-            send_text(self.transport, b"40")
+            self.write(b"40")
         elif body.startswith(b"40"):
-            self.on_ready(self._CONNECTED, None)
+            self._connected.set_result(None)
         else:
             self.tally.wrong.append(f"peer{self.number} got {body[:80]!r}")

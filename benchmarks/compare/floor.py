@@ -1,9 +1,9 @@
 """The floor under a request's latency: two AMQP hops and one Redis write, and nothing else.
 
-    python -m benchmarks.compare.floor AMQP_URL REDIS_URL        (the other end; prints "ready")
+    python -m benchmarks.compare.floor AMQP_URL REDIS_URL        (the responder; prints "ready")
 
-A request is published to one queue; whoever consumes it writes to Redis and publishes to another queue, which the
-requester consumes. Transient messages, no acknowledgements, no confirms, on aiormq without anything above it.
+A request is published to one queue; the responder consumes it, writes to Redis and publishes to another queue, which
+the requester consumes. Transient messages, no acknowledgements, no confirms, on aiormq without anything above it.
 """
 
 import asyncio
@@ -25,6 +25,11 @@ from benchmarks.compare.systems import ROOT, Servers, Unavailable
 REQUESTS: Final = "floor.requests"
 ANSWERS: Final = "floor.answers"
 BODY: Final = TEXT.encode()
+PARALLEL: Final = 32
+"""Requests that the responder has in work at once, and connections to Redis that it opens at most."""
+ANSWERED_WITHIN: Final = 20.0
+"""Seconds for one request in work, after which the responder gives up."""
+LOOK_AGAIN: Final = 0.5
 
 
 async def _channel(amqp_url: str) -> Any:
@@ -36,20 +41,28 @@ async def _channel(amqp_url: str) -> Any:
 
 
 async def serve(amqp_url: str, redis_url: str) -> None:
-    redis = Redis.from_url(redis_url)
+    """Runs the responder. Raises what the first request that it could not answer failed with."""
+    redis = Redis.from_url(redis_url, max_connections=PARALLEL)
     channel = await _channel(amqp_url)
+    places = asyncio.Semaphore(PARALLEL)
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def answer(message: Any) -> None:
-        await redis.hset("floor", "message", message.body)
-        await channel.basic_publish(message.body, routing_key=ANSWERS)
+        try:
+            async with places, asyncio.timeout(ANSWERED_WITHIN):
+                await redis.hset("floor", "message", message.body)
+                await channel.basic_publish(message.body, routing_key=ANSWERS)
+        except Exception as failure:  # noqa: BLE001 - ends the responder
+            if not failed.done():
+                failed.set_exception(failure)
 
     await channel.basic_consume(REQUESTS, answer, no_ack=True)
     print("ready", flush=True)  # noqa: T201
-    await asyncio.Event().wait()
+    await failed
 
 
 class Floor:
-    """A context manager, async: the other end in a process of its own, the requester here."""
+    """An async context manager: the responder in a process of its own, the requester here."""
 
     def __init__(self, servers: Servers, fsync: str) -> None:
         self.name = "floor" if fsync == "always" else f"floor, {fsync}"
@@ -64,7 +77,7 @@ class Floor:
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603, ASYNC220
         assert self._process.stdout is not None
         if await asyncio.to_thread(self._process.stdout.readline) != "ready\n":
-            raise Unavailable("the floor's other end did not start")
+            raise Unavailable("the floor's responder did not start")
         self._channel = await _channel(self._rabbitmq.url)
         self._consumer = (await self._channel.basic_consume(ANSWERS, self._answered, no_ack=True)).consumer_tag
         return self
@@ -96,7 +109,7 @@ class Floor:
     async def pace(self, seconds: float, rate: int, warm: float = WARM_SECONDS) -> Sample:
         """`rate` requests a second; then one after the other, as fast as they are answered."""
         processes = {
-            "other end": psutil.Process(self._process.pid),
+            "responder": psutil.Process(self._process.pid),
             "RabbitMQ": listening(self._rabbitmq.port),
             "Redis": listening(self._redis.port),
         }
@@ -111,7 +124,7 @@ class Floor:
             until = time.perf_counter() + seconds / 2
             while time.perf_counter() < until:
                 await self._ask()
-                await asyncio.wait_for(self._all.wait(), PATIENCE)
+                await self._until_answered()
         return {
             "requests": len(latencies),
             "requests_per_second": round(len(latencies) / seconds, 1),
@@ -130,7 +143,20 @@ class Floor:
             if (wait := began + number / rate - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             await self._ask()
-        await asyncio.wait_for(self._all.wait(), PATIENCE)
+        await self._until_answered()
+
+    async def _until_answered(self) -> None:
+        """Waits until nothing is unanswered. Raises `Wrong` if the responder ends, or answers nothing more."""
+        deadline = time.perf_counter() + PATIENCE
+        while not self._all.is_set():
+            try:
+                await asyncio.wait_for(self._all.wait(), LOOK_AGAIN)
+            except TimeoutError:
+                if (code := self._process.poll()) is not None:
+                    raise Wrong(f"the floor's responder ended with exit code {code}; its error is above") from None
+                if time.perf_counter() > deadline:
+                    unanswered = f"{len(self._waiting)} requests unanswered for {PATIENCE:g} s"
+                    raise Wrong(f"the floor's responder left {unanswered}") from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.compare import calls, memory
-from benchmarks.compare.clients import LoadClient, ProtooClient, ResumableClient
+from benchmarks.compare.clients import LoadClient, PlainClient, ResumableClient
 from benchmarks.compare.floor import Floor
 from benchmarks.compare.load import Fleet, Sample, pace, saturate
 from benchmarks.compare.processes import calm, cpu_seconds
@@ -98,7 +98,7 @@ async def _measure(system: System, plan: Plan, results: Results, round_: int) ->
             async with _filled(system, ResumableClient, plan, SMALL) as fleet:
                 sample = await _saturated(system, fleet, plan, plan.window)
                 results.add(system.name, RESUMABLE, round_, sample)
-        if system.client is ProtooClient:
+        if system.client is PlainClient:
             for workload, at_once in ((CALL_ALONE, 1), (CALLS, plan.calls_at_once)):
                 await calm(plan.patience)
                 sample = await calls.call_after_call(system, plan.seconds, at_once)
@@ -137,6 +137,6 @@ async def _counting(system: System, fleet: Fleet) -> AsyncIterator[Sample]:
 async def _weigh(system: System, plan: Plan, results: Results) -> None:
     with system:
         results.add(system.name, IDLE, 0, await memory.idle(system, plan.idle_connections))
-    if system.client is ProtooClient:
+    if system.client is PlainClient:
         with system:
             results.add(system.name, IN_CALLS, 0, await memory.calls(system, plan.calls))

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 import redis
 
-from benchmarks.compare.clients import LoadClient, ProtooClient, SocketIoClient
+from benchmarks.compare.clients import LoadClient, PlainClient, SocketIoClient
 from benchmarks.compare.processes import listening
 from devtools.cluster import Cluster
 from devtools.server_processes import REDIS_OPTIONS, STOP_WITHIN, RabbitmqProcess, RedisProcess
@@ -94,7 +94,7 @@ class System(ABC):
 class Plenary(System):
     """One gateway, one room worker and a media node with the null engine; shipped defaults but for the rate limit."""
 
-    client = ProtooClient
+    client = PlainClient
     _BEAT: Final = 1.5
     """Seconds after which what a process tells of itself in Redis is newer than now."""
 
@@ -188,7 +188,7 @@ class NodeProcess(_Child):
     """protoo-server and the room objects of mediasoup 2 in one Node process, nothing durable."""
 
     name = "Node"
-    client = ProtooClient
+    client = PlainClient
 
     def __init__(self) -> None:
         if shutil.which("node") is None:

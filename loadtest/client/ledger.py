@@ -1,20 +1,18 @@
-"""What the client of a resumable session keeps: the numbers of both directions. Pure: no socket, no clock.
+"""The client's half of a resumable session: the numbers of both directions, and frames to send again. Pure.
 
-It checks the server while it is at it: `duplicates` and `gaps` of a correct one are 0 (but see `received`).
+The ledger also checks the server: `duplicates` and `gaps` of a correct one are 0 (but see `accept`).
 """
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 KEPT_FRAMES: Final = 1024
 KEPT_BYTES: Final = 4 * 1024 * 1024
 
 
 class Overflow(Exception):
-    """More is sent than may be kept until the server has it."""
+    """More was sent than may be kept until the server acknowledges it."""
 
 
 @dataclass
@@ -22,18 +20,21 @@ class Ledger:
     token: str = ""
     grace_seconds: float = 0
     attempt: int = 0
-    """How often the session's client has tried to resume it."""
+    """Number of the client's last attempt to resume the session."""
     seq: int = 0
-    """The last of the server's numbers that came."""
+    """The last number of the server that was received."""
     duplicates: int = 0
     gaps: int = 0
     _next: int = 1
     _kept: deque[tuple[int, bytes]] = field(default_factory=deque)
     _bytes: int = 0
 
-    def number(self, frame: dict[str, Any]) -> bytes:
-        """The frame as it is to be sent; kept until the server has it. Raises `Overflow`."""
-        encoded = orjson.dumps({**frame, "cseq": self._next})
+    def number(self, frame: bytes) -> bytes:
+        """Returns the JSON object `frame` with its number added; keeps it until the server has it.
+
+        Raises `Overflow` if more would be kept than is allowed; the frame gets no number then.
+        """
+        encoded = b'{"cseq":%d,%b' % (self._next, frame[1:])
         if len(self._kept) >= KEPT_FRAMES or self._bytes + len(encoded) > KEPT_BYTES:
             raise Overflow(f"{len(self._kept)} frames, {self._bytes} bytes are not acknowledged")
         self._kept.append((self._next, encoded))
@@ -41,12 +42,11 @@ class Ledger:
         self._next += 1
         return encoded
 
-    def received(self, frame: dict[str, Any]) -> bool:
-        """Takes the frame's numbers off; whether it is new.
+    def accept(self, seq: int | None, ack: int | None) -> bool:
+        """Records the numbers of a frame of the server, if it has any, and returns whether the frame is new.
 
         After a gap nothing counts until the session is resumed: what follows is neither.
         """
-        seq, ack = frame.pop("seq", None), frame.pop("ack", None)
         if ack is not None:
             self.acknowledged(ack)
         if seq is None:
@@ -61,16 +61,17 @@ class Ledger:
         return False
 
     def acknowledged(self, n: int) -> None:
+        """Drops the kept frames up to `n`."""
         while self._kept and self._kept[0][0] <= n:
             self._bytes -= len(self._kept.popleft()[1])
 
     def resume(self) -> dict[str, str]:
-        """The query of the next attempt."""
+        """Returns the query parameters of the next attempt to resume."""
         self.attempt += 1
         return {"resume": self.token, "ack": str(self.seq), "attempt": str(self.attempt)}
 
     def resumed(self, n: int) -> list[bytes]:
-        """The server has the inputs up to `n`: what is to be sent again, in order."""
+        """Returns the frames to send again, in order: those after `n`, the last that the server has."""
         self.acknowledged(n)
         return [encoded for _, encoded in self._kept]
 

@@ -1,29 +1,33 @@
-"""protoo over WebSocket, on picows; with `resumable` the session goes on over as many connections as it takes."""
+"""protoo over WebSocket; a resumable session goes on over as many connections as it takes.
+
+The load test, the benchmarks, the fault driver and the tests share this client.
+"""
 
 import asyncio
 import itertools
-import random
+import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 import orjson
-from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSCloseCode, WSError
 
+from loadtest.client.connection import GREETING_SECONDS, Connection
+from loadtest.client.connection import Ended as Ended
 from loadtest.client.ledger import Ledger
-from shared.aio.websocket import send_text
+from shared.aio.backoff import Backoff
 from shared.protocol.client import NOTIFICATION, REQUEST, SESSION
 
-GREETING_SECONDS: Final = 15.0
-"""For one attempt, from the first byte to the server's greeting."""
 PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0
-_NEVER_AGAIN: Final = 4000
-_GONE: Final = 4001
-_SENT: Final = 6
-"""Times that a session may be told to come back (4002) without anything new in between."""
-
-Notified: TypeAlias = Callable[[str, Any], None]
+_FINAL_CODES: Final = (4000, 4001)
+"""Close codes after which the session cannot be resumed."""
+_RETRY_CODE: Final = 4002
+_MAX_RETRIES: Final = 6
+"""Closes with `_RETRY_CODE` in a row, without a new frame in between, after which the client gives up."""
+_NUMBERS: Final = re.compile(rb'\{"seq":(\d+),(?:"ack":(\d+),)?')
 
 
 class Refusal(Exception):
@@ -35,13 +39,27 @@ class Refusal(Exception):
         self.reason = reason
 
 
-class Ended(Exception):
-    """The session is over: `code` and `reason` of the last close."""
+Notified: TypeAlias = Callable[[str, Any], None]
+Answered: TypeAlias = Callable[[Any, Refusal | Ended | None], None]
+"""Gets the answer's data and None; or None and the error answer, or the end of the session."""
 
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code} {reason}")
-        self.code = code
-        self.reason = reason
+
+@dataclass(frozen=True)
+class Hooks:
+    """What an owner of a client wants to be called for. Every hook may be left out.
+
+    `notified` gets method and data of each notification (else they are put into `ProtooClient.notifications`);
+    `frame` sees the bytes of each frame first, without session numbers, and returns whether it has handled them;
+    `resumed` gets the seconds for which a broken connection was away; `violation` gets the kind (`duplicated` or
+    `reordered`) and a description of an answer that must not be; `failed` gets what a callback raised. Without
+    `failed` such an exception ends the connection.
+    """
+
+    notified: Notified | None = None
+    frame: Callable[[bytes], bool] | None = None
+    resumed: Callable[[float], None] | None = None
+    violation: Callable[[str, str], None] | None = None
+    failed: Callable[[Exception], None] | None = None
 
 
 @dataclass
@@ -50,46 +68,19 @@ class Counts:
     resumed: int = 0
 
 
-class _Socket(WSListener):
-    """One connection. `greeted` is true when the session is on, false if it ended before."""
+@dataclass(frozen=True)
+class _Open:
+    """A request that is not answered yet."""
 
-    def __init__(self, client: "ProtooClient") -> None:
-        loop = asyncio.get_running_loop()
-        self._client = client
-        self.greeted: asyncio.Future[bool] = loop.create_future()
-        self.ended: asyncio.Future[tuple[int, str]] = loop.create_future()
-        self.transport: WSTransport
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.TEXT:
-            if not (self.ended.done() or self.greeted.cancelled()):
-                self._client._received(self, orjson.loads(frame.get_payload_as_memoryview()))
-        elif frame.msg_type == WSMsgType.CLOSE:
-            self.end(int(frame.get_close_code()), frame.get_close_reason() or "")  # type: ignore[call-overload]
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.end(1006, "")
-
-    def end(self, code: int, reason: str) -> None:
-        """From here on the connection is no concern of the client's."""
-        if self.ended.done():
-            return
-        self.ended.set_result((code, reason))
-        if not self.greeted.done():
-            self.greeted.set_result(False)
-        self._client._lost(self)
+    what: str
+    then: Answered
 
 
 class ProtooClient:
     """One session of one peer. `urls` are gateways (ws://host:port), tried in turn, `url` first.
 
-    What comes is given to `on_notification(method, data)`, or put into `notifications`. A session that is not
-    resumable ends with its connection.
+    A session that is not resumable ends with its connection. `first_id` is the id of the first request: an owner
+    that writes requests itself (`send_encoded`) keeps the ids below to itself.
     """
 
     def __init__(
@@ -100,50 +91,59 @@ class ProtooClient:
         *,
         resumable: bool = True,
         urls: Sequence[str] = (),
-        on_notification: Notified | None = None,
+        path: str = "/ws",
         query: dict[str, str] | None = None,
+        hooks: Hooks | None = None,
+        first_id: int = 1,
     ) -> None:
         self.room = room
         self.peer = peer
+        self.url = url
+        """The gateway of the last connection."""
         self.resumable = resumable
         self.ledger = Ledger()
         self.counts = Counts()
         self.notifications: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._urls = itertools.cycle([url, *(other for other in urls if other != url)])
+        self._path = path
         self._query = {"roomId": room, "peerName": peer, **(query or {})}
-        self._on_notification = on_notification or (
-            lambda method, data: self.notifications.put_nowait((method, data))
-        )
-        self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._socket: _Socket | None = None
-        """Only while it is greeted."""
+        if resumable:
+            self._query["resumable"] = "1"
+        self._hooks = hooks or Hooks()
+        self._notified = self._hooks.notified or self._queue_notification
+        self._frame = self._hooks.frame
+        self._ids = itertools.count(first_id)
+        self._open: dict[int, _Open] = {}
+        self._last_answered = 0
+        self._connection: Connection | None = None
+        """Set only while it is greeted."""
+        self._lost_at = 0.0
         self._fruitless = 0
         self._work: asyncio.Task[None] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> "ProtooClient":
-        """Returns when the session is on. Raises `Ended`, OSError or TimeoutError if the first attempt fails."""
+        """Returns when the session is on. Raises `Ended`, OSError, WSError or TimeoutError if that fails."""
         try:
-            socket = await self._connect(next(self._urls), {})
+            connection = await self._connect(next(self._urls), {})
         except BaseException:
-            self._on_notification = _nobody
+            self._release_hooks()
             raise
-        self._work = asyncio.create_task(self._stay(socket), name=f"{self.room}/{self.peer}")
+        self._work = asyncio.create_task(self._stay(connection), name=f"{self.room}/{self.peer}")
         return self
 
     async def close(self) -> None:
-        """Ends the session; returns when the server knows."""
-        if (socket := self._socket) is not None:
+        """Ends the session; returns when the server has closed the connection."""
+        if (connection := self._connection) is not None:
             self._stop()
-            socket.transport.send_close(WSCloseCode.OK)
-            await socket.transport.wait_disconnected()
+            connection.transport.send_close(WSCloseCode.OK)
+            await connection.transport.wait_disconnected()
         await self.abandon()
 
     async def abandon(self) -> None:
-        """Ends without a word: nobody resumes the session."""
+        """Ends the client without a close frame; the session is not resumed."""
         self._stop()
         if self._work is not None:
             await asyncio.wait([self._work])
@@ -154,75 +154,67 @@ class ProtooClient:
         if self._work is not None:
             self._work.cancel()
 
+    def end(self) -> None:
+        """Sends the end of the session, and does not wait for the server's answer."""
+        if (connection := self._connection) is not None:
+            self._stop()
+            connection.transport.send_close(WSCloseCode.OK)
+            connection.transport.disconnect()
+        self._finish(Ended(1000, "closed here"))
+
     def cut(self) -> None:
         """Drops the connection as a lost network does; a resumable session then goes on over another."""
-        if self._socket is not None:
-            self._socket.transport.disconnect(False)
+        if self._connection is not None:
+            self._connection.drop()
 
     @property
     def connected(self) -> bool:
-        return self._socket is not None
+        return self._connection is not None
 
-    async def _connect(self, url: str, query: dict[str, str]) -> _Socket:
-        resumable = {"resumable": "1"} if self.resumable else {}
-        address = f"{url}/ws?{urlencode({**self._query, **resumable, **query})}"
-        socket = _Socket(self)
+    async def _connect(self, url: str, query: dict[str, str]) -> Connection:
+        connection = Connection(self._received, self._lost)
         async with asyncio.timeout(GREETING_SECONDS):
-            await ws_connect(
-                lambda: socket,
-                address,
-                extra_headers={"Sec-WebSocket-Protocol": "protoo"},
-                max_frame_size=2**24,
-                read_buffer_init_size=2048,
-                use_aiofastnet=False,
-            )
-            if not hasattr(socket, "transport"):  # picows takes what breaks in its handshake for a success
-                raise ConnectionResetError(f"{url}: broke off in the handshake")
+            await connection.open(f"{url}{self._path}?{urlencode({**self._query, **query})}")
             self.counts.connections += 1
+            self.url = url
             if not self.resumable:
-                self._greet(socket)
-            try:
-                on = await socket.greeted
-            finally:
-                if not socket.greeted.done() or socket.greeted.cancelled():
-                    socket.transport.disconnect(False)
-        if not on:
-            raise Ended(*await socket.ended)
-        return socket
+                self._greet(connection)
+            await connection.until_greeted()
+        return connection
 
-    async def _stay(self, socket: _Socket) -> None:
+    async def _stay(self, connection: Connection) -> None:
         while True:
-            await asyncio.wait([socket.ended])  # to be told to stop does not end the connection
-            code, reason = socket.ended.result()
+            await asyncio.wait([connection.ended])  # cancelling this task does not end the connection
+            code, reason = connection.ended.result()
             again = await self._resume() if self._may_resume(code) else None
             if again is None:
                 self._finish(Ended(code, reason))
                 return
-            socket = again
+            connection = again
 
-    def _lost(self, socket: _Socket) -> None:
-        if self._socket is socket:
-            self._socket = None
+    def _lost(self, connection: Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+            self._lost_at = time.monotonic()
 
     def _may_resume(self, code: int) -> bool:
-        self._fruitless = self._fruitless + 1 if code == 4002 else 0
-        return self.resumable and code not in (_NEVER_AGAIN, _GONE) and self._fruitless < _SENT
+        self._fruitless = self._fruitless + 1 if code == _RETRY_CODE else 0
+        return self.resumable and code not in _FINAL_CODES and self._fruitless < _MAX_RETRIES
 
-    async def _resume(self) -> _Socket | None:
-        """A connection over which the session goes on; None if it cannot."""
-        pause = PAUSE_FIRST
+    async def _resume(self) -> Connection | None:
+        """Returns a connection over which the session goes on; None if it cannot."""
+        backoff = Backoff(PAUSE_FIRST, PAUSE_MOST, scatter=True)
         try:
             async with asyncio.timeout(self.ledger.grace_seconds):
                 while True:
                     try:
                         return await self._connect(next(self._urls), self.ledger.resume())
                     except Ended as ended:
-                        if ended.code in (_NEVER_AGAIN, _GONE):
+                        if ended.code in _FINAL_CODES:
                             return None
                     except (OSError, WSError, TimeoutError):
                         pass
-                    await asyncio.sleep(pause * random.uniform(0.5, 1))
-                    pause = min(2 * pause, PAUSE_MOST)
+                    await backoff.wait()
         except TimeoutError:
             return None
 
@@ -230,102 +222,174 @@ class ProtooClient:
         if self.ended.done():
             return
         self.ended.set_result(ended)
-        self._on_notification = _nobody  # it may know this client: no cycle is left for the garbage collector
-        if (last := self._socket) is not None:
+        if (last := self._connection) is not None:
             last.end(ended.code, ended.reason)
-            last.transport.disconnect(False)
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(ended)
-        self._waiting.clear()
+            last.drop()
+        unanswered, self._open = self._open, {}
+        for asked in unanswered.values():
+            asked.then(None, ended)
+        self._release_hooks()
+
+    def _release_hooks(self) -> None:
+        """Hooks may refer to this client's owner: no cycle is left for the garbage collector."""
+        self._hooks = Hooks()
+        self._notified, self._frame = _ignore, None
+
+    def _queue_notification(self, method: str, data: Any) -> None:
+        self.notifications.put_nowait((method, data))
 
     # --- out ----------------------------------------------------------------------------------------------------
 
     async def request(self, data: Any, method: str = REQUEST) -> Any:
-        """The answer's data. Raises `Refusal`, or `Ended` if the session ends first."""
+        """Returns the answer's data. Raises `Refusal`, or `Ended` if the session ends first."""
         return await self.ask(data, method)
 
     def ask(self, data: Any, method: str = REQUEST) -> "asyncio.Future[Any]":
-        """As `request`, sent at once."""
-        id_ = next(self._ids)
+        """Sends a request at once; the future is that of `request`."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[id_] = answer
+
+        def answered(result: Any, failure: Refusal | Ended | None) -> None:
+            if answer.done():
+                return
+            if failure is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(failure)
+
+        self.post(data, answered, method)
+        return answer
+
+    def post(self, data: Any, then: Answered, method: str = REQUEST, what: str = "") -> None:
+        """Sends a request at once; `then` is called in the order of everything else that comes.
+
+        `what` names the request in `unanswered` and in violations. Raises `Ended` or `Overflow`.
+        """
+        id_ = next(self._ids)
+        self._open[id_] = _Open(what or method, then)
         try:
             self.send({"request": True, "id": id_, "method": method, "data": data})
         except BaseException:
-            del self._waiting[id_]
+            del self._open[id_]
             raise
-        return answer
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._open)
+
+    def unanswered(self) -> list[str]:
+        """Names the requests that are not answered yet, oldest first."""
+        return [asked.what for asked in self._open.values()]
 
     def notify(self, data: Any, method: str = NOTIFICATION) -> None:
         self.send({"notification": True, "method": method, "data": data})
 
     def send(self, frame: dict[str, Any]) -> None:
         """Sends a frame, or keeps it for the next connection. Raises `Ended`, or `Overflow`."""
+        self.send_encoded(orjson.dumps(frame))
+
+    def send_encoded(self, body: bytes) -> None:
+        """Sends a frame that is a JSON object already; else as `send`."""
         if self.ended.done():
             raise self.ended.result()
+        connection = self._connection
         if self.resumable:
-            encoded = self.ledger.number(frame)
-        elif self._socket is not None:
-            encoded = orjson.dumps(frame)
-        else:
+            body = self.ledger.number(body)
+        elif connection is None:
             raise Ended(1006, "not connected")
-        if self._socket is not None:
-            self._write(self._socket, encoded)
-
-    def _write(self, socket: _Socket, encoded: bytes) -> None:
-        if not socket.transport.underlying_transport.is_closing():  # else `ended` is about to say so
-            send_text(socket.transport, encoded)
+        if connection is not None:
+            connection.write(body)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
-    def _received(self, socket: _Socket, frame: dict[str, Any]) -> None:
-        if frame.get("method") == SESSION and "seq" not in frame:
-            self._session(socket, frame["data"])
-            return
-        if self._socket is not socket:
-            return  # a frame before the greeting is none of this session's
+    def _received(self, connection: Connection, body: bytes) -> None:
+        if self.resumable:
+            new = self._without_numbers(connection, body)
+            if new is None:
+                return
+            body = new
+        try:
+            if self._frame is None or not self._frame(body):
+                self._dispatch(orjson.loads(body))
+        except Exception as failure:
+            if self._hooks.failed is None:
+                raise
+            self._hooks.failed(failure)
+
+    def _without_numbers(self, connection: Connection, body: bytes) -> bytes | None:
+        """Takes off and records the session's numbers; None if the frame is not new or is the connection's own."""
+        seq: int | None
+        ack: int | None
+        if numbers := _NUMBERS.match(body):
+            seq, ack = int(numbers[1]), int(numbers[2]) if numbers[2] else None
+            body = b"{" + body[numbers.end() :]
+        else:
+            frame = orjson.loads(body)
+            seq, ack = frame.pop("seq", None), frame.pop("ack", None)
+            if seq is None and frame.get("method") == SESSION:
+                self._session(connection, frame["data"])
+                return None
+            body = orjson.dumps(frame)
+        if self._connection is not connection:
+            return None  # no frame of this session comes before the greeting
         before = self.ledger.gaps
-        if not self.ledger.received(frame):
+        if not self.ledger.accept(seq, ack):
             if self.ledger.gaps > before:
-                socket.end(1006, "gap")
-                socket.transport.disconnect(False)
-            return
+                connection.end(1006, "gap")
+                connection.drop()
+            return None
         self._fruitless = 0
+        return body
+
+    def _dispatch(self, frame: dict[str, Any]) -> None:
         if frame.get("response"):
             self._answered(frame)
         elif frame.get("notification"):
-            self._on_notification(frame["method"], frame["data"])
+            self._notified(frame["method"], frame["data"])
 
     def _answered(self, frame: dict[str, Any]) -> None:
-        waiting = self._waiting.pop(frame["id"], None)
-        if waiting is None:
-            self.ledger.duplicates += 1
-        elif not waiting.done():
-            if frame.get("ok"):
-                waiting.set_result(frame["data"])
-            else:
-                waiting.set_exception(Refusal(frame["errorCode"], frame["errorReason"]))
+        id_ = frame["id"]
+        asked = self._open.pop(id_, None)
+        if asked is None:
+            self._violated("duplicated", f"answer to request {id_}, which is not open")
+            return
+        if id_ < self._last_answered:
+            self._violated("reordered", f"{asked.what} {id_} answered after {self._last_answered}")
+        self._last_answered = max(self._last_answered, id_)
+        if frame.get("ok"):
+            asked.then(frame["data"], None)
+        else:
+            asked.then(None, Refusal(frame["errorCode"], frame["errorReason"]))
 
-    def _session(self, socket: _Socket, info: dict[str, Any]) -> None:
+    def _violated(self, kind: str, text: str) -> None:
+        if self._hooks.violation is not None:
+            self._hooks.violation(kind, f"{self.room}/{self.peer}: {text}")
+        elif kind == "duplicated":
+            self.ledger.duplicates += 1
+
+    def _session(self, connection: Connection, info: dict[str, Any]) -> None:
+        """Handles the connection's own frames: greetings and acknowledgements."""
         if "ack" in info:
             self.ledger.acknowledged(info["ack"])
         elif info["resumed"]:
             self.counts.resumed += 1
             again = self.ledger.resumed(info["in"])
-            self._greet(socket)
+            self._greet(connection)
             for encoded in again:
-                self._write(socket, encoded)
+                connection.write(encoded)
         elif "token" in info:
             self.ledger.token = info["token"]
             self.ledger.grace_seconds = info["graceSeconds"]
-            self._greet(socket)
-        # else it is refused, and the close that follows says so
+            self._greet(connection)
+        # else the server refuses, and closes the connection next
 
-    def _greet(self, socket: _Socket) -> None:
-        self._socket = socket
-        socket.greeted.set_result(True)
+    def _greet(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.greeted.set_result(True)
+        if self._lost_at:
+            if self._hooks.resumed is not None:
+                self._hooks.resumed(time.monotonic() - self._lost_at)
+            self._lost_at = 0.0
 
 
-def _nobody(_method: str, _data: Any) -> None:
-    """Listens when the session is over."""
+def _ignore(_method: str, _data: Any) -> None:
+    """Receives notifications after the session is over."""

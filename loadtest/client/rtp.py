@@ -1,4 +1,4 @@
-"""What a browser would say of its media: enough for a real engine to accept it."""
+"""Media parameters of virtual peers: as a browser's, for real engines, and short ones, for the null engine."""
 
 import hashlib
 import random
@@ -58,3 +58,47 @@ def _parameters(
 
 def _ssrc(chance: random.Random) -> int:
     return chance.randrange(1, 2**32)
+
+
+# --- short ones, always the same ------------------------------------------------------------------------------
+
+FINGERPRINT: Final = {"role": "client", "fingerprints": [{"algorithm": "sha-256", "value": "A1:B2:C3"}]}
+"""dtlsParameters that no certificate has."""
+
+
+def audio(ssrc: int) -> dict[str, Any]:
+    """rtpParameters of a microphone."""
+    codec = {
+        "name": "opus",
+        "mimeType": "audio/opus",
+        "kind": "audio",
+        "payloadType": 111,
+        "clockRate": 48000,
+        "channels": 2,
+        "rtcpFeedback": [],
+        "parameters": {"minptime": 10, "useinbandfec": 1},
+    }
+    return _short(codec, ssrc)
+
+
+def video(ssrc: int) -> dict[str, Any]:
+    """rtpParameters of a camera."""
+    codec = {
+        "name": "VP8",
+        "mimeType": "video/VP8",
+        "kind": "video",
+        "payloadType": 96,
+        "clockRate": 90000,
+        "rtcpFeedback": _FEEDBACK,
+        "parameters": {},
+    }
+    return _short(codec, ssrc)
+
+
+def _short(codec: dict[str, Any], ssrc: int) -> dict[str, Any]:
+    return {
+        "codecs": [codec],
+        "headerExtensions": [],
+        "encodings": [{"ssrc": ssrc}],
+        "rtcp": {"cname": f"cname-{ssrc}", "reducedSize": True, "mux": True},
+    }

@@ -19,7 +19,7 @@ from loadtest.model.measurements import Measured
 
 START: Final = 1.5
 """Seconds from here until the first peer comes: generators have started by then."""
-OVER: Final = 4 * PATIENCE
+OVER: Final = 10 * PATIENCE
 """Seconds after the planned end when a generator that is still there is given up."""
 _LINE: Final = 64 * 1024 * 1024
 
@@ -126,7 +126,7 @@ class Crew:
             async with asyncio.timeout(START + self.run.task.ramp + self.run.task.duration + OVER):
                 await asyncio.gather(*(self._generate(number, plan) for number, plan in enumerate(plans)))
         except TimeoutError:
-            self._wrong("a generator did not end")
+            self._fail("a generator did not end")
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -139,7 +139,7 @@ class Crew:
     def stop(self) -> None:
         """The first time in order, the second time at once."""
         if self.run.interrupted and self.pids:
-            self._wrong("told to end at once: what had come by then was not checked to the end")
+            self._fail("told to end at once: what had come by then was not checked to the end")
         self.run.interrupted = True
         for process in self._processes:
             if process.returncode is None and process.stdin is not None and not process.stdin.is_closing():
@@ -164,10 +164,10 @@ class Crew:
                 self._done.add(number)
         code = await process.wait()
         if number not in self._done:
-            self._wrong(f"generator {number + 1} ended with {code}; what it had counted is missing")
+            self._fail(f"generator {number + 1} ended with {code}; what it had counted is missing")
 
-    def _wrong(self, text: str) -> None:
-        self.run.whole.wrong("died", text, time.monotonic() - self.run.began)
+    def _fail(self, text: str) -> None:
+        self.run.whole.fail("died", text, time.monotonic() - self.run.began)
 
     @property
     def pids(self) -> list[int]:

@@ -1,24 +1,29 @@
-"""A session's owner: asks, counts what is answered and how long it took."""
+"""The owner of a session: sends requests, counts what is answered and how long it took."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from loadtest.client.protoo import Ended, Refusal
-from loadtest.client.session import Session
+from loadtest.client.protoo import Ended, ProtooClient, Refusal
 from loadtest.model.recorder import Recorder
 from shared.protocol.client import NOTIFICATION, REQUEST
 
 Then: TypeAlias = Callable[[Any], None]
-Excused: TypeAlias = Callable[[], bool]
+Excused: TypeAlias = Callable[[Refusal], bool]
+"""Whether an error answer may be, in this moment."""
+
+GONE: Final = 404
+"""What is answered about something that another peer has closed meanwhile."""
 
 
 class Asking:
     """`session` is None while there is none."""
 
     def __init__(self, who: str, recorder: Recorder) -> None:
-        self.session: Session | None = None
+        self.session: ProtooClient | None = None
+        self._epoch = 0
+        """Grows when the peer is no longer in its room: an answer to what was asked before changes nothing then."""
         self._who = who
         self._recorder = recorder
         self._calls: set[asyncio.Future[Any]] = set()
@@ -31,25 +36,30 @@ class Asking:
     def in_flight(self) -> int:
         return self.session.in_flight if self.session is not None else 0
 
-    def give_up(self) -> None:
-        """What is not answered by now never will be."""
+    def report_unanswered(self) -> None:
+        """Counts every request that has no answer yet as unanswered."""
         if self.session is not None:
-            for method in self.session.waiting():
-                self._wrong("unanswered", f"{method} has no answer")
+            for method in self.session.unanswered():
+                self._fail("unanswered", f"{method} has no answer")
 
     def _request(self, method: str, due: float, then: Then, excused: Excused | None = None, **fields: Any) -> None:
         self._post(REQUEST, method, due, {"method": method, **fields}, then, excused)
 
-    def _order(self, method: str, due: float, then: Then, excused: Excused | None = None, **fields: Any) -> None:
-        """A notification of the specification, sent as a request, so that it is answered."""
+    def _command(self, method: str, due: float, then: Then, excused: Excused | None = None, **fields: Any) -> None:
+        """Sends a notification of the specification as a request, so that it is answered."""
         self._post(NOTIFICATION, method, due, {"method": method, "notification": True, **fields}, then, excused)
 
     async def _call(
-        self, protoo: str, method: str, then: Then | None = None, due: float | None = None, **fields: Any
+        self,
+        protoo: str,
+        method: str,
+        then: Then | None = None,
+        due: float | None = None,
+        excused: Excused | None = None,
+        **fields: Any,
     ) -> Any:
         """Returns the answer. Raises `Refusal` (counted already) or `Ended`."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls.add(answer)
 
         def answered(data: Any) -> None:
             if then is not None:
@@ -57,18 +67,15 @@ class Asking:
             if not answer.done():
                 answer.set_result(data)
 
-        def refused(refusal: Refusal) -> None:
+        def failed(failure: Refusal | Ended) -> None:
             if not answer.done():
-                answer.set_exception(refusal)
+                answer.set_exception(failure)
 
         data = {"method": method, **fields}
         if protoo == NOTIFICATION:
             data["notification"] = True
-        try:
-            self._post(protoo, method, due or time.monotonic(), data, answered, refused=refused)
-            return await answer
-        finally:
-            self._calls.discard(answer)
+        self._post(protoo, method, due or time.monotonic(), data, answered, excused, failed)
+        return await answer
 
     def _post(
         self,
@@ -78,27 +85,36 @@ class Asking:
         data: dict[str, Any],
         then: Then,
         excused: Excused | None = None,
-        refused: Callable[[Refusal], None] | None = None,
+        failed: Callable[[Refusal | Ended], None] | None = None,
     ) -> None:
-        """`due` is when it was meant to be sent. `excused`: whether a 404 may be, because others were faster."""
+        """Sends a request; `due` is when it was meant to be sent.
 
-        def answered(answer: Any, refusal: Refusal | None) -> None:
+        `then` is called with the answer, unless the peer has left the room or ended the session meanwhile. Raises
+        `Ended` or `Overflow`.
+        """
+        session, epoch = self.session, self._epoch
+        if session is None:
+            raise Ended(1006, "no session")
+
+        def answered(answer: Any, failure: Refusal | Ended | None) -> None:
             current = self._recorder.current
-            if refusal is None:
+            if isinstance(failure, Ended):
+                pass  # counted once, as the end of the session
+            elif epoch != self._epoch or session is not self.session:
+                current.counts["answers after leaving"] += 1
+                failure = failure or Ended(1000, "left before the answer came")
+            elif failure is None:
                 current.answered(method, time.monotonic() - due)
                 then(answer)
-                return
-            if excused is not None and excused() and refusal.code == 404:
+            elif excused is not None and excused(failure):
                 current.counts["excused"] += 1
             else:
                 current.errors[method] += 1
-                self._wrong("errors", f"{method}: {refusal}")
-            if refused is not None:
-                refused(refusal)
+                self._fail("errors", f"{method}: {failure}")
+            if failure is not None and failed is not None:
+                failed(failure)
 
-        if self.session is None:
-            raise Ended(1006, "no session")
-        self.session.post(protoo, method, data, answered)
+        session.post(data, answered, protoo, method)
 
     async def _finished(self, work: "asyncio.Future[None]") -> None:
         """Waits for something that also ends when the session does; raises `Ended` then."""
@@ -113,9 +129,9 @@ class Asking:
             if not waiting.done():
                 waiting.set_exception(why)
 
-    def _wrong(self, kind: str, text: str) -> None:
-        self._recorder.wrong(kind, f"{self._who}: {text}")
+    def _fail(self, kind: str, text: str) -> None:
+        self._recorder.fail(kind, f"{self._who}: {text}")
 
 
 def nothing(_: Any) -> None:
-    """For answers that mean no more than that there is one."""
+    """For answers that only confirm."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,18 +13,21 @@ from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, Refusal
 from loadtest.generator.plan import Plan, Tick
 from loadtest.generator.virtual_peer import Peer
+from loadtest.model.failures import LATE_SECONDS
 from loadtest.model.measurements import Measured
 from loadtest.model.room import Room
 from shared.aio.iteration import iterate_yielding
 
 GRAIN: Final = 0.002
-"""The event loop's timers: who is not later than that is on time."""
+"""Resolution of the event loop's timers, seconds: an action that is not later than that is on time."""
 AT_ONCE: Final = 64
-"""Actions after which what has come is read, however late everything is."""
+"""Actions after which the generator reads what has come, however late everything is."""
 TOGETHER: Final = 25
 """Peers of one process that do the same at the same time when the test is over."""
-PATIENCE: Final = 30.0
-"""Seconds in which everything that was asked is answered when the test is over."""
+PATIENCE: Final = 45.0
+"""Seconds without any answer after which the requests that are still open count as unanswered."""
+CLOCK_SECONDS: Final = 0.1
+"""How often the generator looks whether its event loop stood still."""
 
 
 @dataclass
@@ -56,31 +60,40 @@ class Generator:
         self.current = Measured()
         self.stopping = False
         self._plan = plan
+        self._start = max(plan.began, time.monotonic())
+        """A process that starts slowly does the same a little later, not everything at once."""
         self._tell = tell
         self._chance = random.Random(plan.seed)
-        self._rooms = [Room(name, self.wrong) for name in plan.rooms]
+        self._rooms = [Room(name, self.fail) for name in plan.rooms]
         self._peers = [self._peer(room, f"peer{number}") for number in range(plan.peers) for room in self._rooms]
         self._coming = self._arrivals()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stop_at = plan.began + plan.ramp + plan.duration
+        self._stop_at = self._start + plan.ramp + plan.duration
         self._phase = "ramp"
+        self._answers_before = 0
+        """Answers in all seconds but the current."""
+        self._late_counted_at = 0.0
 
     def _peer(self, room: Room, name: str) -> Peer:
         chance = random.Random(f"{self._plan.seed}/{room.name}/{name}")
         return Peer(room, name, self._plan.urls, self._plan.profile, self, chance)
 
     def _arrivals(self) -> list[tuple[float, Peer]]:
-        """Who comes when, the last first."""
+        """Returns when each peer comes, the last first."""
         order = self._chance.sample(self._peers, len(self._peers))
         step = self._plan.ramp / max(1, len(order))
-        return [(self._plan.began + (number + self._chance.random()) * step, it) for number, it in enumerate(order)][
-            ::-1
-        ]
+        return [(self._start + (number + self._chance.random()) * step, it) for number, it in enumerate(order)][::-1]
 
-    # --- what peers tell --------------------------------------------------------------------------------------
+    # --- what peers report ------------------------------------------------------------------------------------
 
-    def wrong(self, kind: str, text: str) -> None:
-        self.current.wrong(kind, text, time.monotonic() - self._plan.began)
+    def fail(self, kind: str, text: str) -> None:
+        self.current.fail(kind, text, time.monotonic() - self._plan.began)
+
+    def broken(self, error: Exception) -> None:
+        """Counts an exception of the generator's own code, with the place where it was raised."""
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+        self.fail("broken", f"{error!r}{place}")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -90,19 +103,21 @@ class Generator:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
-            self.wrong("died", f"a peer of the generator failed: {failure!r}")
+            assert isinstance(failure, Exception)
+            self.broken(failure)
 
     # --- the test ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        ticking = asyncio.create_task(self._tick())
+        watching = [asyncio.create_task(self._tick()), asyncio.create_task(self._watch_clock())]
         try:
             await self._pace()
             self.stopping = True
             await self._end()
         finally:
-            ticking.cancel()
-            await asyncio.wait([ticking, *self._tasks], timeout=0)
+            for task in watching:
+                task.cancel()
+            await asyncio.wait([*watching, *self._tasks], timeout=0)
             for task in self._tasks:
                 task.cancel()
             gauges = Gauges()
@@ -111,11 +126,11 @@ class Generator:
             self._report(gauges, done=True)
 
     def stop(self) -> None:
-        """The orderly end begins now."""
+        """Begins the orderly end."""
         self._stop_at = min(self._stop_at, time.monotonic())
 
     async def _pace(self) -> None:
-        """Everything is done when it is due, whether or not what came before has been answered."""
+        """Does everything when it is due, whether or not what came before has been answered."""
         profile, count = self._plan.profile, len(self._peers)
         streams = [
             self._stream(profile.messages * count, lambda peer, due: peer.say(due)),
@@ -124,7 +139,7 @@ class Generator:
             self._stream(count / profile.whole if profile.whole else 0.0, lambda peer, _: peer.cut()),
         ]
         while (now := time.monotonic()) < self._stop_at:
-            if now >= self._plan.began + self._plan.ramp:
+            if now >= self._start + self._plan.ramp:
                 self._phase = "load"
             busy = self._arrive(now) + sum(self._act(stream, now) for stream in streams)
             upcoming = [stream.due for stream in streams] + [due for due, _ in self._coming[-1:]] + [self._stop_at]
@@ -132,7 +147,7 @@ class Generator:
             await asyncio.sleep(max(0.0, min(wait, 0.1)))
 
     def _stream(self, rate: float, act: Callable[[Peer, float], None]) -> Stream:
-        """Of somebody who is there; else it does not happen."""
+        """Actions of peers chosen by chance; skipped if the peer is not in its room."""
 
         def anybody(due: float) -> None:
             peer = self._chance.choice(self._peers)
@@ -143,9 +158,13 @@ class Generator:
                 try:
                     act(peer, due)
                 except Overflow as unbounded:
-                    self.wrong("sessions", f"{peer.name}: {unbounded}")
+                    self.fail("sessions", f"{peer.name}: {unbounded}")
+                except Ended:
+                    raise
+                except Exception as error:  # noqa: BLE001 - counted as the generator's own
+                    self.broken(error)
 
-        return Stream(rate, anybody, self._plan.began + self._chance.expovariate(rate) if rate else float("inf"))
+        return Stream(rate, anybody, self._start + self._chance.expovariate(rate) if rate else float("inf"))
 
     def _act(self, stream: Stream, now: float) -> int:
         count = 0
@@ -167,39 +186,56 @@ class Generator:
     def _meant(self, due: float, now: float) -> float:
         meant = due if now - due > GRAIN else now
         self.current.took("late", now - meant)
+        if now - meant > LATE_SECONDS and now - self._late_counted_at > LATE_SECONDS:
+            self._late_counted_at = now
+            self.fail("overloaded", f"an action was {now - meant:.1f} s late")
         return meant
 
-    # --- its end ----------------------------------------------------------------------------------------------
+    async def _watch_clock(self) -> None:
+        """Counts the moments in which this process stood still: every latency has them in it."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(CLOCK_SECONDS)
+            still = time.monotonic() - before - CLOCK_SECONDS
+            if still > LATE_SECONDS:
+                self._late_counted_at = time.monotonic()
+                self.fail("overloaded", f"the event loop stood still for {still:.1f} s")
+
+    # --- the end of the test ----------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        """Everything is answered, everybody is told everything, and then all leave."""
+        """Waits until everything is answered and everybody is told everything, checks that, and lets all leave."""
         self._phase = "settling"
         quiet = await self._quiet()
         if not quiet:
             for peer in self._peers:
-                peer.give_up()
+                peer.report_unanswered()
         there = [peer for peer in self._peers if peer.joined]
-        if quiet and await self._all("a peer's last question", (peer.barrier() for peer in there)):
+        if quiet and await self._all("the last request of a peer", 1, (peer.barrier() for peer in there)):
             for room in self._rooms:
                 room.settle()
             if self._plan.profile.joins:
-                await self._all("a look at a room", (self._compare(room) for room in self._rooms))
+                await self._all("looking at a room", 4, (self._compare(room) for room in self._rooms))
         self._phase = "leaving"
-        now = time.monotonic()
-        await self._all(
-            "a peer's leaving", (peer.go(max(now, time.monotonic()), again=False) for peer in self._peers)
-        )
+        await self._all("the leaving of a peer", 2, (peer.go(again=False) for peer in self._peers))
 
     async def _quiet(self) -> bool:
-        deadline = time.monotonic() + PATIENCE
+        """Whether everything was answered, without a pause of `PATIENCE` between two answers."""
+        answers, deadline = self._answers, time.monotonic() + PATIENCE
         while self._tasks or any(peer.in_flight for peer in self._peers):
+            if self._answers != answers:
+                answers, deadline = self._answers, time.monotonic() + PATIENCE
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(0.05)
         return True
 
-    async def _all(self, what: str, works: Iterable[Coroutine[Any, Any, None]]) -> bool:
-        """A few at a time; whether all succeeded, within `PATIENCE` each."""
+    @property
+    def _answers(self) -> int:
+        return self._answers_before + self.current.answers
+
+    async def _all(self, what: str, requests: int, works: Iterable[Coroutine[Any, Any, None]]) -> bool:
+        """Does `TOGETHER` at a time; whether all succeeded, within `PATIENCE` for each of their `requests`."""
         good = True
         several = asyncio.Semaphore(TOGETHER)
 
@@ -207,10 +243,10 @@ class Generator:
             nonlocal good
             async with several:
                 try:
-                    async with asyncio.timeout(PATIENCE):
+                    async with asyncio.timeout(requests * PATIENCE):
                         await work
                 except TimeoutError:
-                    self.wrong("unanswered", f"{what} did not end")
+                    self.fail("unanswered", f"{what} did not end within {requests * PATIENCE:g} s")
                     good = False
                 except (Ended, Refusal, Overflow, OSError):
                     good = False
@@ -234,6 +270,7 @@ class Generator:
 
     def _report(self, gauges: Gauges, *, done: bool = False) -> None:
         measured, self.current = self.current, Measured()
+        self._answers_before += measured.answers
         self._tell(
             Tick(
                 second=max(0, round(time.monotonic() - self._plan.began) - 1),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Wrong = Callable[[str, str], None]
+Fail = Callable[[str, str], None]
 
 
 @dataclass
@@ -23,9 +23,9 @@ class _Line:
 class DirectMessages:
     """Of one room. Numbers go up by one for each message from one peer to one other, over all their lives."""
 
-    def __init__(self, room: str, wrong: Wrong) -> None:
+    def __init__(self, room: str, fail: Fail) -> None:
         self._room = room
-        self._wrong = wrong
+        self._fail = fail
         self._lines: dict[tuple[str, str], _Line] = {}
         self._deaf: set[str] = set()
 
@@ -47,10 +47,10 @@ class DirectMessages:
         line = self._lines.get((sender, receiver))
         about = f"{self._room}/{receiver}: message {n} of {sender} to it alone"
         if line is None or n > line.said:
-            self._wrong("unlike", f"{about}, which was never sent")
+            self._fail("mismatch", f"{about}, which was never sent")
         elif n <= line.heard:
             kind = "reordered" if n in line.taken else "duplicated"
-            self._wrong(kind, f"{about} came {'after' if kind == 'reordered' else 'again,'} {line.heard}")
+            self._fail(kind, f"{about} came {'after' if kind == 'reordered' else 'again,'} {line.heard}")
             line.taken.discard(n)
         else:
             line.heard = n
@@ -77,5 +77,5 @@ class DirectMessages:
         """Nothing is under way any more: what was taken has come."""
         for (sender, receiver), line in self._lines.items():
             for n in sorted(line.taken) if receiver not in self._deaf else ():
-                self._wrong("lost", f"{self._room}/{receiver}: message {n} of {sender} to it alone never came")
+                self._fail("lost", f"{self._room}/{receiver}: message {n} of {sender} to it alone never came")
             line.taken.clear()

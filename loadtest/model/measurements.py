@@ -27,16 +27,21 @@ class Measured:
     examples: dict[str, list[list[Any]]] = field(default_factory=dict)
     """By kind of failure: seconds since the beginning, and a sentence."""
 
+    @property
+    def answers(self) -> int:
+        """All answers, errors included."""
+        return sum(it.count for it in self.methods.values()) + self.errors.total() + self.counts["excused"]
+
     def answered(self, method: str, seconds: float) -> None:
         _add(self.methods, method, seconds)
 
     def took(self, step: str, seconds: float) -> None:
         _add(self.steps, step, seconds)
 
-    def told(self, notification: str, seconds: float) -> None:
+    def notified(self, notification: str, seconds: float) -> None:
         _add(self.fanout, notification, seconds)
 
-    def wrong(self, kind: str, text: str, at: float) -> None:
+    def fail(self, kind: str, text: str, at: float) -> None:
         self.failures[kind] += 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < EXAMPLES:

@@ -8,7 +8,7 @@ and exactly again when all is quiet.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Wrong = Callable[[str, str], None]
+Fail = Callable[[str, str], None]
 
 
 @dataclass(eq=False)
@@ -35,21 +35,21 @@ class Listener:
     paused: bool
     told: int = 0
 
-    def hear(self, paused: bool, wrong: Wrong) -> None:
+    def hear(self, paused: bool, fail: Fail) -> None:
         """`consumerPaused` or `consumerResumed`."""
         what = "consumerPaused" if paused else "consumerResumed"
         if paused == self.paused:
-            wrong("unlike", f"{self.about}: {what}, and it was so before: one is missing or came twice")
+            fail("mismatch", f"{self.about}: {what}, and it was so before: one is missing or came twice")
         elif not self._fits(self.told + 1, 0, self.turns.asked):
-            wrong("duplicated", f"{self.about}: {what}, more often than was asked for")
+            fail("duplicated", f"{self.about}: {what}, more often than was asked for")
         self.paused = paused
         self.told += 1
 
-    def leave(self, least: int, most: int, wrong: Wrong) -> None:
+    def leave(self, least: int, most: int, fail: Fail) -> None:
         """It listens no longer. By then the producer has had from `least` to `most` turns."""
         if not self._fits(self.told, least, most):
             had = f"{least} to {most} by now, {self.least} to {self.most} when it was enabled"
-            wrong("lost", f"{self.about}: told of {self.told} pauses and resumes; there were {had}")
+            fail("lost", f"{self.about}: told of {self.told} pauses and resumes; there were {had}")
 
     def _fits(self, told: int, least: int, most: int) -> bool:
         """Whether some number of turns before the first it was told explains what came."""
@@ -60,9 +60,9 @@ class Listener:
         )
 
 
-def listen(about: str, turns: Turns, asked_at: int, paused: bool, wrong: Wrong) -> Listener:
+def listen(about: str, turns: Turns, asked_at: int, paused: bool, fail: Fail) -> Listener:
     """A consumer was enabled. `asked_at` is how many turns were answered when that was asked for."""
     listener = Listener(about, turns, asked_at, turns.asked, paused)
     if not listener._fits(0, 0, turns.asked):
-        wrong("unlike", f"{about}: enabled with paused {paused}, which it was not at that time")
+        fail("mismatch", f"{about}: enabled with paused {paused}, which it was not at that time")
     return listener

@@ -7,11 +7,16 @@ from loadtest.model.measurements import Measured
 
 
 class Recorder(Protocol):
-    """Where everything is counted. `current` is replaced every second."""
+    """`current` is what is measured in this second; it is replaced every second. `stopping`: the test is ending."""
 
     current: Measured
     stopping: bool
 
-    def wrong(self, kind: str, text: str) -> None: ...
+    def fail(self, kind: str, text: str) -> None:
+        """Counts a failure of one of the kinds in `failures`."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+    def broken(self, error: Exception) -> None:
+        """Counts an exception of the generator's own code."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a task of a peer."""

@@ -23,11 +23,11 @@ class Life:
 
 
 class Room:
-    def __init__(self, name: str, wrong: Callable[[str, str], None]) -> None:
+    def __init__(self, name: str, fail: Callable[[str, str], None]) -> None:
         self.name = name
-        self.log = RoomLog(name, wrong)
-        self.direct = DirectMessages(name, wrong)
-        self._wrong = wrong
+        self.log = RoomLog(name, fail)
+        self.direct = DirectMessages(name, fail)
+        self._fail = fail
         self._lives: dict[str, dict[int, Life]] = {}
 
     def live(self, peer: str, life: int) -> Life:
@@ -57,7 +57,7 @@ class Room:
         for name in sorted(there.keys() | believed.keys()):
             if there.get(name) != believed.get(name):
                 server, clients = (_words(view.get(name)) for view in (there, believed))
-                self._wrong("unlike", f"{self.name}/{name}: the server has {server}, its clients know {clients}")
+                self._fail("mismatch", f"{self.name}/{name}: the server has {server}, its clients know {clients}")
 
     def _described(self, peer: dict[str, Any]) -> tuple[int, dict[int, bool]]:
         return peer["appData"]["life"], {it["appData"]["n"]: it["paused"] for it in peer["consumers"]}

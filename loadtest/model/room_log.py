@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal["join", "producer", "close", "message", "leave"]
-Wrong: TypeAlias = Callable[[str, str], None]
+Fail: TypeAlias = Callable[[str, str], None]
 """Is told of each failure: its kind and a sentence."""
 
 END: Final = 1 << 40
@@ -130,24 +130,32 @@ class Segment:
 
 
 class RoomLog:
-    def __init__(self, room: str, wrong: Wrong) -> None:
+    def __init__(self, room: str, fail: Fail) -> None:
         self._room = room
-        self._wrong = wrong
+        self._fail = fail
         self._segments: dict[str, dict[int, Segment]] = {}
         """Where each peer's last lives were."""
+        self._joining: set[tuple[str, int]] = set()
+        """Lives whose join is asked for and not answered: they will see who joins after them."""
         self._unplaced: dict[tuple[str, int], Member] = {}
         self._over: set[tuple[str, int]] = set()
         """Lives that ended before they had a place: others may still see them join."""
 
     # --- what members tell ------------------------------------------------------------------------------------
 
+    def joining(self, member: Member) -> None:
+        """Its join is sent."""
+        self._joining.add(member.own)
+
     def joined(self, member: Member, listed: Listed) -> None:
         """Its join was answered with who is there."""
+        self._joining.discard(member.own)
         member.listed = listed
         self._unplaced[member.own] = member
         member.last = {name: (life, max(open_, default=0)) for name, (life, open_) in listed.items()}
         if listed:
             self._place_all()
+            self._orphan_unwitnessed()
         else:
             self._begin(member)
 
@@ -169,11 +177,15 @@ class RoomLog:
 
     def ended(self, member: Member) -> None:
         """Its session ended, whether or not it had joined: what it did not see by now it will not see."""
+        self._joining.discard(member.own)
         if member.segment is None:
             self._over.add(member.own)
         self._remove(member)
+
+    def _orphan_unwitnessed(self) -> None:
+        """Places the members whose join nobody can see any more: those who could are gone."""
         for waiting in list(self._unplaced.values()):
-            if not self._is_witnessed(waiting):
+            if waiting.own in self._unplaced and not self._is_witnessed(waiting):
                 self._orphan(waiting)
 
     # --- the end ----------------------------------------------------------------------------------------------
@@ -181,12 +193,12 @@ class RoomLog:
     def settle(self) -> None:
         """Nothing is under way any more, so everybody must be at the end of the log."""
         for waiting in list(self._unplaced.values()):
-            self._wrong("unlike", f"{self._who(waiting)}: nobody whom it was told of has seen it join")
+            self._fail("mismatch", f"{self._who(waiting)}: nobody whom it was told of has seen it join")
             self._orphan(waiting)
         living = {segment for lives in self._segments.values() for segment in lives.values() if segment.members}
         if len(living) > 1:
             names = sorted(min(member.name for member in segment.members) for segment in living)
-            self._wrong("unlike", f"{self._room}: {', '.join(names)} are in it, but not with each other")
+            self._fail("mismatch", f"{self._room}: {', '.join(names)} are in it, but not with each other")
         for segment in living:
             for member in segment.members:
                 for entry in segment.entries[member.cursor - segment.base :]:
@@ -271,9 +283,9 @@ class RoomLog:
     def _again(self, member: Member, entry: Entry) -> None:
         about = f"{self._who(member)}: {_said(entry.key, entry.kind)}"
         if member.missed.pop(entry.key, None) is not None:
-            self._wrong("reordered", f"{about} came after what followed it")
+            self._fail("reordered", f"{about} came after what followed it")
         else:
-            self._wrong("duplicated", f"{about} came again")
+            self._fail("duplicated", f"{about} came again")
 
     # --- places -----------------------------------------------------------------------------------------------
 
@@ -290,8 +302,8 @@ class RoomLog:
         while found:
             found = False
             for member in list(self._unplaced.values()):
-                segment = self._segment_of(member)
-                if segment is not None and member.own in segment.reserved:
+                segment = next((it for it in self._segments_of(member) if member.own in it.reserved), None)
+                if segment is not None:
                     self._settle_in(member, segment)
                     found = True
 
@@ -300,7 +312,9 @@ class RoomLog:
             return  # while its place was made, it was found
         at, here = segment.reserved.pop(member.own)
         if here != member.listed:
-            self._wrong("unlike", f"{self._who(member)}: was told {_listed(member.listed)}, there is {_listed(here)}")
+            self._fail(
+                "mismatch", f"{self._who(member)}: was told {_listed(member.listed)}, there is {_listed(here)}"
+            )
         member.segment, member.start, member.cursor = segment, at + 1, at + 1
         segment.members.add(member)
         lives = self._segments.setdefault(member.name, {})
@@ -313,19 +327,17 @@ class RoomLog:
         if member.gone:
             self._remove(member)
 
-    def _segment_of(self, member: Member) -> Segment | None:
-        for name, (life, _) in member.listed.items():
-            segment = self._segments.get(name, {}).get(life)
-            if segment is not None:
-                return segment
-        return None
+    def _segments_of(self, member: Member) -> list[Segment]:
+        """Where those were that it was told of; more than one if the sessions of some have ended long ago."""
+        found = (self._segments.get(name, {}).get(life) for name, (life, _) in member.listed.items())
+        return [segment for segment in dict.fromkeys(found) if segment is not None]
 
     def _is_witnessed(self, member: Member) -> bool:
         """Whether somebody is left who sees it join, or has."""
-        segment = self._segment_of(member)
-        if segment is not None and (segment.members or member.own in segment.reserved):
+        if any(segment.members or member.own in segment.reserved for segment in self._segments_of(member)):
             return True
-        return any((name, life) in self._unplaced for name, (life, _) in member.listed.items())
+        others = {(name, life) for name, (life, _) in member.listed.items()}
+        return any(other in self._unplaced or other in self._joining for other in others)
 
     def _orphan(self, member: Member) -> None:
         """All who could have seen it join are gone: it begins a log of its own."""
@@ -343,10 +355,11 @@ class RoomLog:
             member.segment.members.discard(member)
             member.segment.departed.append(member)
             self._give_up(member)
+        self._orphan_unwitnessed()
 
     def _give_up(self, member: Member) -> None:
         for key, kind in member.missed.items():
-            self._wrong("lost", f"{self._who(member)}: {_said(key, kind)} never came")
+            self._fail("lost", f"{self._who(member)}: {_said(key, kind)} never came")
         member.missed.clear()
 
     def _who(self, member: Member) -> str:

@@ -1,27 +1,30 @@
-"""A run as one HTML page that needs nothing else: verdict, plots, tables."""
+"""The report of a run as one HTML page without any other file: verdict, plots, tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from statistics import fmean
 from typing import Any, Final
 
+from loadtest.model.failures import GENERATOR_KINDS, KINDS, SERVER_KINDS
 from loadtest.report import plots
 from loadtest.report.plots import Series
-from loadtest.report.slo import KINDS, seconds
+from loadtest.report.slo import seconds
 from loadtest.report.style import STYLE
 
 STEPS: Final = {
     "connect": "connect: until the session is on",
     "ready": "ready: joined, sending, receiving all",
     "resume": "resume: from a cut until the session goes on",
-    "late": "late: the generator itself",
+    "late": "late: the load generator itself",
     "requests": "all requests",
     "fanout": "all notifications",
 }
 
+VERDICTS: Final = {"passed": "passed", "failed": "failed", "invalid": "invalid: load generator at fault"}
+
 
 def page(result: dict[str, Any]) -> str:
-    """`result` is `loadtest.report.summary` with `slos` and `passed`."""
+    """Returns the page; `result` is `loadtest.report.summary` with `slos` and `verdict`."""
     title = f"Load test: {result['task']['profile']}, {result['task']['rooms']} × {result['task']['peers']} peers"
     body = "".join(
         [_header(result), _tiles(result), _slos(result), _failures(result), _plots(result), _tables(result)]
@@ -38,7 +41,7 @@ def page(result: dict[str, Any]) -> str:
 
 def _header(result: dict[str, Any]) -> str:
     task = result["task"]
-    verdict = "passed" if result["passed"] else "failed"
+    verdict = result["verdict"]
     interrupted = ", interrupted" if result["interrupted"] else ""
     addresses = ", ".join(task["urls"])
     about = (
@@ -48,7 +51,7 @@ def _header(result: dict[str, Any]) -> str:
     )
     return (
         f'<header><div><h1>Load test</h1><p class="about">{about}</p></div>'
-        f'<div class="verdict {verdict}">{verdict}{interrupted}</div></header>'
+        f'<div class="verdict {verdict}">{VERDICTS[verdict]}{interrupted}</div></header>'
     )
 
 
@@ -59,8 +62,8 @@ def _tiles(result: dict[str, Any]) -> str:
         (f"{result['peak']['connected']}", "connections", f"{result['peak']['joined']} peers in rooms"),
         (f"{load['requests']:,.0f}", "requests a second", f"{steps['requests']['count']:,} in all"),
         (f"{load['notifications']:,.0f}", "notifications a second", f"{steps['fanout']['count']:,} in all"),
-        (seconds(steps["requests"]["p99"]), "p99 of requests", f"p50 {seconds(steps['requests']['p50'])}"),
-        (seconds(steps["fanout"]["p99"]), "p99 until others are told", f"p50 {seconds(steps['fanout']['p50'])}"),
+        (seconds(steps["requests"]["p99"]), "p99 request latency", f"p50 {seconds(steps['requests']['p50'])}"),
+        (seconds(steps["fanout"]["p99"]), "p99 notification latency", f"p50 {seconds(steps['fanout']['p50'])}"),
     ]
     if ready and ready["count"]:
         tiles.append((seconds(ready["p99"]), "p99 from join to ready", f"p50 {seconds(ready['p50'])}"))
@@ -69,30 +72,37 @@ def _tiles(result: dict[str, Any]) -> str:
         for value, name, more in tiles
     ]
     bad = "bad" if result["failed"] else "good"
-    failed = f"<b>{result['failed']:,}</b><span>failures</span><small>of {len(KINDS)} kinds</small>"
+    failed = f"<b>{result['failed']:,}</b><span>failures</span><small>of {len(SERVER_KINDS)} kinds</small>"
     cells.append(f'<div class="tile {bad}">{failed}</div>')
+    if own := result["generator_failed"]:
+        cells.append(f'<div class="tile own"><b>{own:,}</b><span>generator faults</span></div>')
     return f'<section class="tiles">{"".join(cells)}</section>'
 
 
 def _slos(result: dict[str, Any]) -> str:
     rows = "".join(
         f'<li class="{"held" if it["held"] else "broken"}"><code>{escape(it["expression"])}</code> '
-        f"<span>found {escape(it['actual'])}</span></li>"
+        f"<span>measured {escape(it['actual'])}</span></li>"
         for it in result["slos"]
     )
-    return f'<section><h2>What had to hold</h2><ul class="slos">{rows}</ul></section>'
+    return f'<section><h2>Objectives</h2><ul class="slos">{rows}</ul></section>'
 
 
 def _failures(result: dict[str, Any]) -> str:
-    if not result["failures"]:
-        return ""
+    server = _kinds(result, SERVER_KINDS, "Failures")
+    return _kinds(result, GENERATOR_KINDS, "Faults of the load generator itself") + server
+
+
+def _kinds(result: dict[str, Any], kinds: Iterable[str], title: str) -> str:
     rows = []
-    for kind, count in result["failures"].items():
+    for kind in kinds:
+        if not (count := result["failures"].get(kind)):
+            continue
         examples = "".join(
             f"<li><time>{it['at']:.1f} s</time> {escape(it['text'])}</li>" for it in result["examples"].get(kind, [])
         )
         rows.append(f"<h3>{count:,} {escape(kind)}: {escape(KINDS[kind])}</h3><ul class='examples'>{examples}</ul>")
-    return f"<section><h2>Failures</h2>{''.join(rows)}</section>"
+    return f"<section><h2>{title}</h2>{''.join(rows)}</section>" if rows else ""
 
 
 # --- plots ----------------------------------------------------------------------------------------------------
@@ -125,18 +135,20 @@ def _plots(result: dict[str, Any]) -> str:
     both = [("requests", "s0", requests), ("notifications", "s1", notifications)]
     figures = [
         _figure(
-            "Requests: from when they were meant to be sent to the answer", latency, over(seconds, latency, log=True)
+            "Request latency, from when it was due",
+            latency,
+            over(seconds, latency, log=True),
         ),
-        _figure("Notifications: until others are told", fanout, over(seconds, fanout, log=True)),
+        _figure("Notification latency", fanout, over(seconds, fanout, log=True)),
         _figure("Per second", rates, over(_number, rates)),
         _figure("Peers", (it := told(gauges, max)), over(_number, it)),
         _figure(
-            "How long how many took", [Series(n, [], s) for n, s, _ in both], plots.distribution(both, seconds, marks)
+            "Latency distribution", [Series(n, [], s) for n, s, _ in both], plots.distribution(both, seconds, marks)
         ),
     ]
     if samples:
         machine = plots.thinned([(it["at"], it["machine"]) for it in samples], fmean)
-        cpu = [*_processes(samples, "cpu"), Series("all that runs on this machine", machine, "all")]
+        cpu = [*_processes(samples, "cpu"), Series("everything on this machine", machine, "all")]
         memory = _processes(samples, "memory", 2**-20)
         figures += [
             _figure("CPU, in cores", cpu, over(lambda value: f"{value:.2g}", cpu), "peak", lambda v: f"{v:.2f}"),
@@ -198,8 +210,8 @@ def _tables(result: dict[str, Any]) -> str:
     }
     return (
         _table("Requests", result["methods"], errors=True)
-        + _table("Until others are told", result["fanout"])
-        + _table("Steps and sums", steps)
+        + _table("Notification latency", result["fanout"])
+        + _table("Steps and totals", steps)
     )
 
 

@@ -1,4 +1,4 @@
-"""What is shown while it runs: a table that changes on a terminal, a line every few seconds elsewhere."""
+"""The display during a run: a changing table on a terminal, elsewhere a line every few seconds."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.coordinator.run import Run, Second, since
+from loadtest.model.failures import KINDS
 from loadtest.model.measurements import together
-from loadtest.report.slo import KINDS, seconds
+from loadtest.report.slo import seconds
 
 EVERY: Final = 5
 """Seconds between lines."""
@@ -59,14 +60,14 @@ def _table(run: Run, second: Second, now: float) -> Group:
     table.add_row("connected, joined", f"{second.sum('connected')}, {second.sum('joined')} of {peers}")
     table.add_row("requests", f"{requests.count}/s", _durations(requests.percentile))
     table.add_row("notifications", f"{told.count}/s", _durations(told.percentile))
-    table.add_row("unanswered now", f"{second.sum('in_flight')}")
+    table.add_row("unanswered", f"{second.sum('in_flight')}")
     bad = run.whole.failures.total()
     table.add_row("failures", Text(failed(run), style="bold red" if bad else "green"))
     length = task.ramp + task.duration
     bar = Table.grid()  # a bar by itself does not end its line
     bar.add_row(ProgressBar(total=length, completed=min(max(now, 0), length), width=40))
     heading = Text(f"{task.profile_name}: {phase(second)}, {max(now, 0):.0f} of {length:.0f} s", style="bold")
-    return Group(heading, bar, table, Text("Ctrl-C ends in order and reports", style="dim"))
+    return Group(heading, bar, table, Text("Ctrl-C ends the test in order and reports", style="dim"))
 
 
 def _durations(percentile: Callable[[float], float]) -> str:
@@ -74,7 +75,7 @@ def _durations(percentile: Callable[[float], float]) -> str:
 
 
 def phase(second: Second) -> str:
-    """The earliest that a generator is in."""
+    """The earliest phase that a generator is in."""
     order = ("ramp", "load", "settling", "leaving", "done")
     return min((tick.phase for tick in second.gauges.values()), key=order.index)
 

@@ -1,24 +1,15 @@
-"""What must hold for a run to pass: expressions like `join.p99<500ms`, `lost==0`, `requests.rate>=1000`."""
+"""Service level objectives of a run: expressions like `join.p99<500ms`, `lost==0`, `requests.rate>=1000`."""
 
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
+
+from loadtest.model.failures import GENERATOR_KINDS, KINDS, SERVER_KINDS
 
 STATISTICS: Final = ("p50", "p90", "p95", "p99", "p999", "max", "mean")
 COUNTS: Final = ("count", "errors", "rate")
-KINDS: Final = {
-    "errors": "answers that were errors, and should not have been",
-    "lost": "something that never came",
-    "duplicated": "something that came twice",
-    "reordered": "something that came too late or too early",
-    "unlike": "something that contradicts what is known of the room",
-    "sessions": "sessions that ended by themselves or could not begin",
-    "unanswered": "requests that were not answered",
-    "died": "generator processes that ended before their time",
-}
-"""Kinds of failures."""
 METHODS: Final = (
     *("queryRoom", "join", "createTransport", "updateTransport", "restartTransport", "createProducer"),
     *("closeProducer", "pauseProducer", "resumeProducer", "enableConsumer", "pauseConsumer", "resumeConsumer"),
@@ -27,10 +18,10 @@ METHODS: Final = (
 STEPS: Final = {
     "requests": "all requests together",
     "connect": "from the first byte to the session",
-    "ready": "from wanting to join until everything is sent and received",
+    "ready": "from the start of joining until everything is sent and received",
     "resume": "from a cut connection until the session goes on",
-    "fanout": "from wanting to do something until another peer is told of it",
-    "late": "how late the generator itself was: it is in every figure",
+    "fanout": "from the moment something was due until the notification of another peer",
+    "late": "how late the load generator itself was: it is in every figure",
 }
 _UNITS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
@@ -47,17 +38,22 @@ _FORM: Final = re.compile(
 )
 
 
+Outcome: TypeAlias = Literal["passed", "failed", "invalid"]
+"""`invalid`: the load generator itself was at fault, so the run says nothing about the server."""
+
+
 class BadExpression(ValueError):
     """An expression that cannot be; the text names what is wrong and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """`text` is the expression, `actual` what was measured; `of_generator`: it is not about the server."""
+
     text: str
-    """The expression."""
     held: bool
     actual: str
-    """What was found, for people."""
+    of_generator: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,8 @@ class Slo:
         """`summary` is that of `loadtest.report.summary`. A duration of which there is none does not hold."""
         if not self.what:
             found = summary["failures"].get(self.name, 0) if self.name != "failures" else summary["failed"]
-            return Verdict(self.text, _OPERATORS[self.compare](found, self.limit), f"{found}")
+            held = _OPERATORS[self.compare](found, self.limit)
+            return Verdict(self.text, held, f"{found}", self.name in GENERATOR_KINDS)
         row = summary["methods"].get(self.name) or summary["steps"].get(self.name)
         if row is None or (self.what in STATISTICS and not row["count"]):
             held = self.what in COUNTS and _OPERATORS[self.compare](0, self.limit)
@@ -118,13 +115,24 @@ def _check_statistic(text: str, name: str, what: str) -> None:
         raise BadExpression(f"{text!r}: {wrong}; one of {', '.join((*STATISTICS, *COUNTS))}")
 
 
-def demands(given: Iterable[Slo]) -> list[Slo]:
-    """What was given, and that nothing else went wrong: every kind of failure that no expression speaks of is 0."""
+def objectives(given: Iterable[Slo]) -> list[Slo]:
+    """Adds to the given ones that no failure was counted: every kind that no expression names is to be 0.
+
+    `failures` names all kinds of the server's failures together.
+    """
     slos = list(given)
     named = {slo.name for slo in slos}
     if "failures" in named:
-        return slos
+        named |= SERVER_KINDS.keys()
     return slos + [parse(f"{kind}==0") for kind in KINDS if kind not in named]
+
+
+def outcome(verdicts: Iterable[Verdict]) -> Outcome:
+    """The verdict on the whole run."""
+    missed = [verdict for verdict in verdicts if not verdict.held]
+    if any(verdict.of_generator for verdict in missed):
+        return "invalid"
+    return "failed" if missed else "passed"
 
 
 def seconds(value: float) -> str:

@@ -4,11 +4,13 @@ from typing import Final
 
 STYLE: Final = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #16191d; --soft: #5c6570; --line: #e3e6ea;
-  --good: #0a7a3d; --good-soft: #e2f4e9; --bad: #b3261e; --bad-soft: #fce8e6; --band: #eef1f5;
+  --good: #0a7a3d; --good-soft: #e2f4e9; --bad: #b3261e; --bad-soft: #fce8e6;
+  --own: #8a5a00; --own-soft: #fdf0d5; --band: #eef1f5;
   --s0: #2a6fdb; --s1: #0f9d76; --s2: #d98a00; --s3: #7a4fd0; --s4: #d6453d; --s5: #0a93b5; --s6: #c14a93;
   --s7: #7a828c; --q0: #8fb8f2; --q1: #3f83e0; --q2: #12448f; }
 @media (prefers-color-scheme: dark) { :root { --page: #121417; --card: #1b1e23; --ink: #e8eaed; --soft: #a0a8b2;
-  --line: #30353c; --good: #58d08b; --good-soft: #14331f; --bad: #ff8a80; --bad-soft: #3d1a18; --band: #22262c;
+  --line: #30353c; --good: #58d08b; --good-soft: #14331f; --bad: #ff8a80; --bad-soft: #3d1a18;
+  --own: #f0b04a; --own-soft: #3a2a0d; --band: #22262c;
   --s0: #6ba3f7; --s1: #3ecfa3; --s2: #f0b04a; --s3: #b294f0; --s4: #f2837c; --s5: #4fc3dd; --s6: #e58ac0;
   --s7: #9aa2ad; --q0: #3d6dad; --q1: #6ba3f7; --q2: #c3dcff; } }
 * { box-sizing: border-box; }
@@ -22,6 +24,7 @@ h3 { font-size: 14px; margin: 14px 0 4px; color: var(--bad); }
 .verdict { font-weight: 700; padding: 8px 18px; border-radius: 8px; font-size: 18px; white-space: nowrap; }
 .passed { color: var(--good); background: var(--good-soft); }
 .failed { color: var(--bad); background: var(--bad-soft); }
+.invalid { color: var(--own); background: var(--own-soft); }
 .tiles { display: grid;
   grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 20px; }
 .tile, figure, .wide, .slos, .examples { background: var(--card);
@@ -30,6 +33,7 @@ h3 { font-size: 14px; margin: 14px 0 4px; color: var(--bad); }
 .tile b { font-size: 24px; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tile small { color: var(--soft); }
 .tile.good b { color: var(--good); } .tile.bad b { color: var(--bad); }
+.tile.own b { color: var(--own); }
 .slos { list-style: none; margin: 0; padding: 10px 14px; display: flex; flex-wrap: wrap; gap: 6px 26px; }
 .slos li::before { content: "✓ "; color: var(--good); font-weight: 700; }
 .slos li.broken::before { content: "✗ "; color: var(--bad); }

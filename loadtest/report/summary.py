@@ -1,4 +1,4 @@
-"""What a run comes to: the figures of tables, plots and `--json`. Durations are in seconds, rates per second."""
+"""The figures of a run, for tables, plots and `--json`. Durations are in seconds, rates per second."""
 
 import platform
 from typing import Any, Final
@@ -6,15 +6,19 @@ from typing import Any, Final
 import psutil
 
 from loadtest.coordinator.run import Run, overall, since
+from loadtest.model.failures import GENERATOR_KINDS, KINDS, SERVER_KINDS
 from loadtest.model.histogram import Histogram
 from loadtest.model.measurements import together
-from loadtest.report.slo import KINDS, METHODS, Verdict
+from loadtest.report.slo import METHODS, Verdict
 
 _PERCENTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p999": 99.9}
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """`loadtest.report.slo.Slo.judge` reads `methods`, `steps`, `failures` and `failed` of it."""
+    """Returns all figures; `loadtest.report.slo.Slo.judge` reads `methods`, `steps`, `failures` and `failed`.
+
+    `failed` counts the failures of the server, `generator_failed` those of the load generator.
+    """
     whole = run.whole
     took = max(since(run), 1e-9)
     loaded = _loaded(run)
@@ -41,7 +45,8 @@ def summary(run: Run) -> dict[str, Any]:
         "steps": steps,
         "counts": dict(sorted(whole.counts.items())),
         "failures": failures,
-        "failed": sum(failures.values()),
+        "failed": sum(failures.get(kind, 0) for kind in SERVER_KINDS),
+        "generator_failed": sum(failures.get(kind, 0) for kind in GENERATOR_KINDS),
         "examples": {kind: [{"at": at, "text": text} for at, text in it] for kind, it in whole.examples.items()},
         "timeline": _timeline(run),
         "histograms": {
@@ -72,7 +77,7 @@ def row(histogram: Histogram, errors: int, took: float) -> dict[str, Any]:
 
 
 def _loaded(run: Run) -> dict[str, Any]:
-    """The rates while all were there: after the ramp, before the end."""
+    """The rates under load: after the ramp, before the end."""
     task = run.task
     seconds = [it for at, it in run.seconds.items() if task.ramp <= at < task.ramp + task.duration]
     if not seconds:

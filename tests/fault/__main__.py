@@ -71,12 +71,12 @@ def main() -> int:
             logs.mkdir(parents=True, exist_ok=True)
             _say(f"seed {seed}, {given.queue_type} queues")
             outcomes.append(_one(given, seed, kinds, logs))
-        if outcomes[-1].wrong:
+        if outcomes[-1].failures:
             _say(outcomes[-1].report())
         if given.json:
             given.json.write_text(json.dumps(report.as_json(outcomes), indent=1) + "\n")
     _say(report.as_table(outcomes))
-    return 1 if any(outcome.wrong for outcome in outcomes) else 0
+    return 1 if any(outcome.failures for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

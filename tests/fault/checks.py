@@ -4,92 +4,17 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tests.fault.participant import Heard, Participant, Wrong
+from tests.fault.participant import Failure, Participant
 from tests.fault.world import API_KEY, World
 
 SETTLED_WITHIN = 30.0
 """What follows from a death (its objects close, its sessions end) is there by then."""
 
 
-def requests(people: Iterable[Participant]) -> list[Wrong]:
-    """Every request was answered exactly once."""
-    wrong = []
-    for it in people:
-        for asked in it.asked:
-            if not asked.over and len(asked.answers) != 1:
-                kind = "duplicated" if asked.answers else "lost"
-                wrong.append(Wrong(asked.at, kind, f"{_who(it)}: {asked.what} has {len(asked.answers)} answers"))
-    return wrong
-
-
-def sequences(people: Iterable[Participant]) -> list[Wrong]:
-    """What a client received has consecutive numbers, each once."""
-    wrong = []
-    for it in people:
-        for session in it.sessions:
-            ledger = session.ledger
-            if ledger.gaps or ledger.duplicates:
-                text = f"{_who(it)}: {ledger.gaps} gaps, {ledger.duplicates} duplicates in what came"
-                wrong.append(Wrong(it.asked[-1].at, "reordered" if ledger.gaps else "duplicated", text))
-    return wrong
-
-
-def messages(people: Sequence[Participant]) -> list[Wrong]:
-    """What was said arrived where somebody was there to hear it: all, once, in order."""
-    by_name = {(it.room, it.name): it for it in people}
-    wrong = []
-    for receiver in people:
-        for heard in receiver.heard:
-            wrong += _heard(receiver, heard, by_name[receiver.room, heard.sender])
-        for sender in people:
-            if sender.room == receiver.room and sender is not receiver:
-                wrong += _told(sender, receiver)
-    return wrong
-
-
-def _heard(receiver: Participant, heard: Heard, sender: Participant) -> list[Wrong]:
-    said = sender.sent.get(heard.life, {})
-    came = [n for n, _ in heard.numbers]
-    first = 1 if heard.whole else min(came, default=1)
-    last = max(came, default=0)
-    session = sender.session
-    is_there = sender.life == heard.life and session is not None and not session.ended.done()
-    if (heard.ended == "sender" and heard.life in sender.left) or (not heard.ended and is_there):
-        last = max(last, len(said)) if came or heard.whole else 0
-    about = f"{_who(receiver)}: messages of {sender.name} (life {heard.life})"
-    return _in_order(about, heard.numbers, range(first, last + 1), lambda n: said.get(n, 0.0))
-
-
-def _told(sender: Participant, receiver: Participant) -> list[Wrong]:
-    came = receiver.told_by.get(sender.name, [])
-    expected = sender.told.get(receiver.name, [])
-    if sender.lost_sessions or receiver.lost_sessions:
-        return []  # what was answered to whom is not known then
-    at = came[-1][1] if came else 0.0
-    return _in_order(f"{_who(receiver)}: messages of {sender.name} to it alone", came, expected, lambda _: at)
-
-
-def _in_order(
-    about: str, came: Sequence[tuple[int, float]], expected: Iterable[int], said_at: Callable[[int], float]
-) -> list[Wrong]:
-    wrong = []
-    seen: set[int] = set()
-    highest = 0
-    for n, at in came:
-        if n in seen:
-            wrong.append(Wrong(at, "duplicated", f"{about}: {n} again"))
-        elif n < highest:
-            wrong.append(Wrong(at, "reordered", f"{about}: {n} after {highest}"))
-        seen.add(n)
-        highest = max(highest, n)
-    wrong += [Wrong(said_at(n), "lost", f"{about}: {n} is missing") for n in expected if n not in seen]
-    return wrong
-
-
-async def views(world: World, people: Sequence[Participant]) -> list[Wrong]:
+async def views(world: World, people: Sequence[Participant]) -> list[Failure]:
     """What each client believes of its room is what the server has."""
     differences: list[str] = []
     async with asyncio.timeout(10 * SETTLED_WITHIN):
@@ -98,11 +23,11 @@ async def views(world: World, people: Sequence[Participant]) -> list[Wrong]:
         while True:
             differences = [line for it in people if it.joined for line in await _compare(world, it)]
             if not differences or loop.time() > deadline:
-                return [Wrong(loop.time(), "unlike", line) for line in differences]
+                return [Failure(loop.time(), "mismatch", line) for line in differences]
             await asyncio.sleep(1.0)
 
 
-async def engines(world: World, people: Sequence[Participant]) -> list[Wrong]:
+async def engines(world: World, people: Sequence[Participant]) -> list[Failure]:
     """Media nodes have what clients believe; to be asked after `views`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLED_WITHIN
@@ -113,16 +38,16 @@ async def engines(world: World, people: Sequence[Participant]) -> list[Wrong]:
         if held == wanted:
             return []
         if loop.time() > deadline:
-            return [Wrong(loop.time(), "unlike", f"media nodes have {held}, clients {wanted}")]
+            return [Failure(loop.time(), "mismatch", f"media nodes have {held}, clients {wanted}")]
         await asyncio.sleep(0.5)
 
 
 def _objects(people: Sequence[Participant]) -> dict[str, int]:
     """How many of each there must be on media nodes; what died with one may still be told to its clients."""
     consumers = [consumer for it in people for consumer in it.consumers.values() if consumer.transport]
-    producers = [paused for it in people for _, paused in it.producers.values()]
+    producers = [paused for it in people for _, paused in it.media.producers.values()]
     return {
-        "transports": sum(len(it.transports) for it in people),
+        "transports": sum(len(it.media.transports) for it in people),
         "producers": len(producers),
         "consumers": len(consumers),
         "paused": sum(producers) + sum(consumer.paused for consumer in consumers),
@@ -131,15 +56,15 @@ def _objects(people: Sequence[Participant]) -> dict[str, int]:
 
 async def _compare(world: World, it: Participant) -> list[str]:
     room, peer = await asyncio.gather(
-        asyncio.to_thread(_ask, world, f"/v1/rooms/{it.room}"),
-        asyncio.to_thread(_ask, world, f"/v1/rooms/{it.room}/peers/{it.name}"),
+        asyncio.to_thread(_ask, world, f"/v1/rooms/{it.room.name}"),
+        asyncio.to_thread(_ask, world, f"/v1/rooms/{it.room.name}/peers/{it.name}"),
     )
     if not isinstance(room, dict) or not isinstance(peer, dict):
         return [f"{_who(it)}: is there, the server says {room}, {peer}"]
     known = {
         "peers": sorted(it.peers),
-        "transports": sorted(it.transports.items()),
-        "producers": sorted((id_, *state) for id_, state in it.producers.items()),
+        "transports": sorted(it.media.transports.items()),
+        "producers": sorted((id_, *state) for id_, state in it.media.producers.items()),
         "consumers": sorted((id_, c.source, c.transport or 0, c.paused) for id_, c in it.consumers.items()),
         "sources paused": sorted(id_ for id_, c in it.consumers.items() if c.transport and c.source_paused),
     }
@@ -170,16 +95,16 @@ def _ask(world: World, path: str) -> Any:
         return str(failure)
 
 
-async def emptiness(world: World) -> list[Wrong]:
+async def emptiness(world: World) -> list[Failure]:
     """After all have left nothing is kept but the memory of closed sessions, nothing waits in a queue, and no media
     node has a router."""
-    wrong: list[Wrong] = []
+    wrong: list[Failure] = []
     now = asyncio.get_running_loop().time
     for kind, left in (("keys", _keys), ("queues", _queued), ("routers", _routers)):
         deadline = now() + SETTLED_WITHIN
         while (found := await asyncio.to_thread(left, world)) and now() < deadline:
             await asyncio.sleep(0.5)
-        wrong += [Wrong(now(), "left", f"{kind}: {what}") for what in found]
+        wrong += [Failure(now(), "left", f"{kind}: {what}") for what in found]
     return wrong
 
 
@@ -205,4 +130,4 @@ def died(world: World) -> list[tuple[str, str]]:
 
 
 def _who(it: Participant) -> str:
-    return f"{it.room}/{it.name}"
+    return f"{it.room.name}/{it.name}"

@@ -2,19 +2,23 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devtools.servers import Server
+from loadtest.model.room import Room
 from tests.fault import checks
 from tests.fault.faults import FAULTS, Durations, Fault, Injection, Kind
-from tests.fault.participant import Participant, Wrong
+from tests.fault.participant import Failure, FailureLog, Participant
 from tests.fault.world import Shape, World
 
 WARM_UP = 2.5
 """Seconds before the first fault: who does what is known from the registry, which is as old as a heartbeat."""
+COUNTED_NOTIFICATIONS = ("newConsumer", "consumerClosed", "consumerPaused", "consumerResumed", "transportClosed")
+"""Those whose way is not measured."""
 ANSWERED_WITHIN = 60.0
 """Seconds after the last fault is over by which everything that was asked is answered."""
 
@@ -30,9 +34,11 @@ class Load:
 class Crowd:
     def __init__(self, world: World, load: Load, seed: str) -> None:
         urls = [gateway.url for gateway in world.gateways]
+        self.log = FailureLog()
+        self.rooms = [Room(f"room{number}", self.log.fail) for number in range(load.rooms)]
         self.participants = [
-            Participant(urls, f"room{room}", f"peer{peer}", seed, load.rate)
-            for room in range(load.rooms)
+            Participant(urls, room, f"peer{peer}", seed, load.rate, self.log)
+            for room in self.rooms
             for peer in range(load.peers)
         ]
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,15 +81,14 @@ class Crowd:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        sessions = [session for participant in self.participants for session in participant.sessions]
-        await asyncio.gather(*(session.abandon() for session in sessions), return_exceptions=True)
+        await asyncio.gather(*(participant.abandon() for participant in self.participants), return_exceptions=True)
 
 
 @dataclass
 class Outcome:
     seed: str
     injections: list[Injection] = field(default_factory=list)
-    wrong: list[Wrong] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     requests: int = 0
     notifications: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -91,8 +96,8 @@ class Outcome:
 
     def report(self) -> str:
         faults = "\n".join(f"  {it.at - self.began:6.1f} s {it.kind}: {it.detail}" for it in self.injections)
-        wrong = "\n".join(f"  {it.at - self.began:6.1f} s {it.kind}: {it.text}" for it in self.wrong)
-        return f"seed {self.seed}, faults:\n{faults}\nwrong:\n{wrong or '  nothing'}"
+        failures = "\n".join(f"  {it.at - self.began:6.1f} s {it.kind}: {it.text}" for it in self.failures)
+        return f"seed {self.seed}, faults:\n{faults}\nfailures:\n{failures or '  none'}"
 
 
 async def run(
@@ -137,8 +142,8 @@ async def run(
         finally:
             await crowd.abandon()
         codes = await world.stop()
-        outcome.wrong += [
-            Wrong(now(), "exit", f"{name} ended with {code}\n{_said(world, name)}")
+        outcome.failures += [
+            Failure(time.monotonic(), "exit", f"{name} ended with {code}\n{_said(world, name)}")
             for name, code in codes.items()
             if code
         ]
@@ -176,26 +181,27 @@ async def _strike(
 
 
 async def _look(world: World, crowd: Crowd, outcome: Outcome) -> None:
-    """At the end, when it is quiet."""
+    """Checks everything at the end, when it is quiet."""
     people = crowd.participants
-    now = asyncio.get_running_loop().time
-    answered = await crowd.finish()
-    if answered:
+    if await crowd.finish():
         await asyncio.wait([asyncio.create_task(it.barrier()) for it in people], timeout=ANSWERED_WITHIN)
-    outcome.wrong += checks.requests(people) + checks.sequences(people) + checks.messages(people)
-    if answered:
-        outcome.wrong += await checks.views(world, people)
-        outcome.wrong += await checks.engines(world, people)
+        for room in crowd.rooms:
+            room.settle()
+        outcome.failures += await checks.views(world, people)
+        outcome.failures += await checks.engines(world, people)
         await asyncio.wait([asyncio.create_task(it.leave_for_good()) for it in people], timeout=ANSWERED_WITHIN)
-        outcome.wrong += await checks.emptiness(world)
-    for participant in people:
-        outcome.wrong += participant.wrong
-        outcome.requests += len(participant.asked)
-        outcome.notifications += participant.notifications.total()
-        for what, count in (participant.counts + participant.notifications).items():
-            outcome.counts[what] = outcome.counts.get(what, 0) + count
-    outcome.wrong += [Wrong(now(), "died", f"{name}\n{said}") for name, said in checks.died(world)]
-    outcome.wrong.sort(key=lambda it: it.at)
+        outcome.failures += await checks.emptiness(world)
+    else:
+        for participant in people:
+            participant.report_unanswered()
+    outcome.failures += crowd.log.failures
+    measured = crowd.log.current
+    outcome.requests = measured.answers
+    told = {name: histogram.count for name, histogram in measured.fanout.items()}
+    outcome.notifications = sum(told.values()) + sum(measured.counts[name] for name in COUNTED_NOTIFICATIONS)
+    outcome.counts = {**{name: it.count for name, it in measured.methods.items()}, **measured.counts, **told}
+    outcome.failures += [Failure(time.monotonic(), "died", f"{name}\n{said}") for name, said in checks.died(world)]
+    outcome.failures.sort(key=lambda it: it.at)
 
 
 def _said(world: World, name: str) -> str:

@@ -86,7 +86,7 @@ class Fault(ABC):
         """Returns when everything runs again."""
 
     async def choose(self) -> None:
-        self._affected = [it for it in await asyncio.to_thread(self.affected) if it.at]
+        self._affected = [it for it in await asyncio.to_thread(self.affected) if it.gateway]
 
     async def carry_out(self) -> Injection:
         loop = asyncio.get_running_loop()
@@ -101,7 +101,7 @@ class Fault(ABC):
         await self.heal()
         while any(probe.waits for probe in asked) and loop.time() < now + NOTICED_WITHIN:
             await asyncio.sleep(0.05)
-        injection.gaps = [probe.answers[0] - injection.at for probe in asked if probe.answers]
+        injection.gaps = [probe.answered_at - injection.at for probe in asked if probe.answered_at is not None]
         injection.unanswered = sum(probe.waits for probe in asked)
         injection.detail = self.detail
         return injection
@@ -119,14 +119,14 @@ class Fault(ABC):
     def users(self, process: Process) -> list[Participant]:
         match process.kind:
             case "gateway":
-                return [it for it in self.people if it.at == process.url]
+                return [it for it in self.people if it.gateway == process.url]
             case "roomworker":
                 active = set((self.world.registered(process) or {}).get("active", ()))
                 partitions = self.world.shape.partitions
-                return [it for it in self.people if partition_of(it.room, partitions) in active]
+                return [it for it in self.people if partition_of(it.room.name, partitions) in active]
             case "medianode":
-                nodes = {room: self.world.node_of(room) for room in {it.room for it in self.people}}
-                return [it for it in self.people if nodes[it.room].startswith(f"{process.role.name}-")]
+                nodes = {room: self.world.node_of(room) for room in {it.room.name for it in self.people}}
+                return [it for it in self.people if nodes[it.room.name].startswith(f"{process.role.name}-")]
 
 
 class ProcessFault(Fault):

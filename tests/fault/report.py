@@ -7,9 +7,10 @@ from typing import Any
 
 from tests.fault.driver import Outcome
 from tests.fault.faults import Injection
-from tests.fault.participant import Wrong
+from tests.fault.participant import Failure
 
 COUNTED = ("lost", "duplicated", "reordered")
+AS_LOST = {"unanswered": "lost"}
 BEFORE = 2.0
 """Seconds before a fault in which what goes wrong may be its doing: it was on its way then."""
 
@@ -22,14 +23,14 @@ class OfKind:
     in_flight: int = 0
     gaps: list[float] = field(default_factory=list)
     unanswered: int = 0
-    wrong: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*COUNTED, "other"), 0))
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*COUNTED, "other"), 0))
 
     def as_json(self) -> dict[str, Any]:
         gaps = {name: round(share(self.gaps, of), 3) for name, of in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
         return {
             "injections": self.injections,
             "in_flight": self.in_flight,
-            **self.wrong,
+            **self.failures,
             "clients_affected": len(self.gaps) + self.unanswered,
             "unanswered": self.unanswered,
             "gap_seconds": gaps if self.gaps else None,
@@ -45,16 +46,17 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[str, OfKind]:
             of.in_flight += injection.in_flight
             of.gaps += injection.gaps
             of.unanswered += injection.unanswered
-        for wrong in outcome.wrong:
-            culprit = blamed(wrong, outcome.injections)
+        for failure in outcome.failures:
+            culprit = blamed(failure, outcome.injections)
             of = kinds[culprit.kind if culprit is not None else "no fault"]
-            of.wrong[wrong.kind if wrong.kind in COUNTED else "other"] += 1
+            kind = AS_LOST.get(failure.kind, failure.kind)
+            of.failures[kind if kind in COUNTED else "other"] += 1
     return dict(kinds)
 
 
-def blamed(wrong: Wrong, injections: Sequence[Injection]) -> Injection | None:
+def blamed(failure: Failure, injections: Sequence[Injection]) -> Injection | None:
     """The latest fault that began before it, or so soon after that it was on its way."""
-    return max((it for it in injections if it.at <= wrong.at + BEFORE), key=lambda it: it.at, default=None)
+    return max((it for it in injections if it.at <= failure.at + BEFORE), key=lambda it: it.at, default=None)
 
 
 def share(values: Sequence[float], of: float) -> float:
@@ -69,10 +71,10 @@ def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "requests": sum(outcome.requests for outcome in outcomes),
         "notifications": sum(outcome.notifications for outcome in outcomes),
         "faults": {kind: of.as_json() for kind, of in sorted(by_kind(outcomes).items())},
-        "wrong": [
+        "failures": [
             {"seed": outcome.seed, "second": round(it.at - outcome.began, 1), "kind": it.kind, "text": it.text}
             for outcome in outcomes
-            for it in outcome.wrong
+            for it in outcome.failures
         ],
     }
 
@@ -82,7 +84,7 @@ def as_table(outcomes: Sequence[Outcome]) -> str:
     lines = [f"{head}{'gap p50':>9}{'p99':>8}{'max':>8}  s"]
     for kind, of in sorted(by_kind(outcomes).items()):
         counts = f"{of.injections:6}{of.in_flight:10}" + "".join(
-            f"{of.wrong[name]:{width}}"
+            f"{of.failures[name]:{width}}"
             for name, width in (("lost", 6), ("duplicated", 8), ("reordered", 6), ("other", 6))
         )
         gaps = "".join(f"{share(of.gaps, part):{width}.2f}" for part, width in ((0.5, 9), (0.99, 8), (1.0, 8)))
@@ -91,6 +93,6 @@ def as_table(outcomes: Sequence[Outcome]) -> str:
     total = as_json(outcomes)
     lines.append(
         f"{total['requests']} requests answered, {total['notifications']} notifications, "
-        f"{len(total['wrong'])} things wrong"
+        f"{len(total['failures'])} failures"
     )
     return "\n".join(lines)

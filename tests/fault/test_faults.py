@@ -38,4 +38,4 @@ async def test_nothing_is_lost_doubled_or_reordered_whoever_dies(
     )
     print(report.as_table([outcome]))
     assert [injection.kind for injection in outcome.injections] == kinds
-    assert not outcome.wrong, outcome.report()
+    assert not outcome.failures, outcome.report()

@@ -1,11 +1,14 @@
 """What `make bench` compares really relays: every message is answered once and delivered once to everybody else."""
 
+import asyncio
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from benchmarks.compare import floor as floors
 from benchmarks.compare.calls import call_after_call
-from benchmarks.compare.clients import LoadClient, ProtooClient, ResumableClient, SocketIoClient, Wrong
+from benchmarks.compare.clients import LoadClient, PlainClient, ResumableClient, SocketIoClient, Wrong
 from benchmarks.compare.floor import Floor
 from benchmarks.compare.load import Fleet, pace, saturate
 from benchmarks.compare.processes import cpu_seconds
@@ -65,7 +68,7 @@ async def test_resumable_sessions_are_numbered_without_gaps(system: System) -> N
 
 
 async def test_a_call_is_set_up_to_the_last_consumer(system: System) -> None:
-    if system.client is not ProtooClient:
+    if system.client is not PlainClient:
         pytest.skip("it has no calls")
     sample = await call_after_call(system, 0.2, 2)
     assert sample["calls"] >= 2
@@ -75,6 +78,29 @@ async def test_a_call_is_set_up_to_the_last_consumer(system: System) -> None:
 async def test_the_floor_answers_everything(servers: Servers) -> None:
     async with Floor(servers, "always") as floor:
         assert (await floor.pace(0.3, 100, warm=0.1))["requests"] == 30
+
+
+async def test_floor_answers_everything_after_redis_stood_still(servers: Servers) -> None:
+    """The responder then has hundreds of requests in work, and opens no connection for each of them."""
+    async with Floor(servers, "always") as floor:
+        servers.redis["always"].pause()
+        sending = asyncio.create_task(floor.pace(0.6, 1000, warm=0.0))
+        await asyncio.sleep(0.5)
+        servers.redis["always"].resume()
+        assert (await sending)["requests"] == 600
+
+
+async def test_floor_whose_responder_ends_or_stalls_says_so(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floors, "PATIENCE", 1.0)
+    async with Floor(servers, "always") as floor:
+        floor._process.send_signal(signal.SIGSTOP)
+        with pytest.raises(Wrong, match=r"left \d+ requests unanswered for 1 s"):
+            await floor.pace(0.1, 100, warm=0.0)
+        floor._process.kill()
+        with pytest.raises(Wrong, match="responder ended with exit code -9"):
+            await floor.pace(0.1, 100, warm=0.0)
 
 
 class Scripted(SocketIoClient):
@@ -90,7 +116,7 @@ class Scripted(SocketIoClient):
 )
 async def test_what_is_lost_or_comes_twice_is_found(heard: list[int], right: bool) -> None:
     fleet = Fleet(Scripted, "", 2, 2)
-    alice, bob = (Scripted(n, [1 - n], fleet.tally) for n in range(2))
+    alice, bob = (Scripted("", "room", n, [1 - n], fleet.tally) for n in range(2))
     fleet.clients = [alice, bob]
     bob.sent = fleet.tally.answered = 3
     for n in heard:

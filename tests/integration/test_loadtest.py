@@ -17,14 +17,14 @@ import pytest
 from devtools.cluster import ROOT, Cluster
 from devtools.probes import empty_rabbitmq, empty_redis
 from devtools.servers import Server
-from loadtest.client.session import Session
+from loadtest.client.protoo import ProtooClient
 from loadtest.generator import generator
 from loadtest.generator.generator import Generator
 from loadtest.generator.plan import Plan, Tick
 from loadtest.generator.profiles import PROFILES
 from loadtest.generator.virtual_peer import Peer
 from loadtest.model.measurements import Measured
-from loadtest.model.peer_view import View
+from loadtest.model.room_view import RoomView
 from tests.support.garbage import cycles_of
 
 pytestmark = pytest.mark.servers
@@ -73,7 +73,7 @@ def test_calls_pass_and_are_reported_to_people_machines_and_browsers(
     rates = ("--churn", "2", "--processes", "2", "--amqp-url", rabbitmq_server.url, "--partitions", "8")
     code, said = loadtest(urls, *SMALL, *rates, *written, "--slo", "join.p99<60s", "--slo", "lost==0")
     assert code == 0
-    assert re.search(r"held +join.p99<60s", said)
+    assert re.search(r"met +join.p99<60s", said)
 
     result = json.loads(files["json"].read_text())
     assert result["passed"]
@@ -98,7 +98,7 @@ def test_calls_pass_and_are_reported_to_people_machines_and_browsers(
 def test_what_cannot_be_held_fails(urls: list[str]) -> None:
     code, said = loadtest(urls[:1], *SMALL, "--slo", "join.p50<1us")
     assert code == 1
-    assert re.search(r"not held +join.p50<1us", said)
+    assert re.search(r"not met +join.p50<1us", said)
     assert said.rstrip().endswith("failed")
 
 
@@ -138,7 +138,7 @@ def test_one_that_is_interrupted_ends_in_order_and_reports(urls: list[str], tmp_
 def test_without_anybody_at_the_address_it_does_not_start() -> None:
     code, said = loadtest(["ws://127.0.0.1:9"], *SMALL)
     assert code == 2
-    assert "ws://127.0.0.1:9: nobody answers" in said
+    assert "ws://127.0.0.1:9: no answer" in said
     assert "Traceback" not in said
 
 
@@ -184,15 +184,15 @@ async def measured(urls: list[str], profile: str, seconds: float = 3.0) -> Measu
     return whole
 
 
-Told = Callable[[View, str, Any], None]
+Told = Callable[[RoomView, str, Any], None]
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, what: str, how: Callable[[Told, View, str, Any], None]) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, what: str, how: Callable[[Told, RoomView, str, Any], None]) -> None:
     """Of the notifications `what` the fifth is treated by `how`, as if it had come so."""
-    told: Told = View.told
+    told: Told = RoomView.notified
     seen: Counter[str] = Counter()
 
-    def notified(view: View, method: str, data: Any) -> None:
+    def notified(view: RoomView, method: str, data: Any) -> None:
         name = data.get("method", method)
         seen[name] += 1
         if name == what and seen[name] == 5:
@@ -200,14 +200,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch, what: str, how: Callable[[Told, View,
         else:
             told(view, method, data)
 
-    monkeypatch.setattr(View, "told", notified)
+    monkeypatch.setattr(RoomView, "notified", notified)
 
 
-def lose(told: Told, view: View, method: str, data: Any) -> None:
+def lose(told: Told, view: RoomView, method: str, data: Any) -> None:
     pass
 
 
-def double(told: Told, view: View, method: str, data: Any) -> None:
+def double(told: Told, view: RoomView, method: str, data: Any) -> None:
     told(view, method, data)
     told(view, method, data)
 
@@ -221,7 +221,7 @@ async def test_connections_that_end_leave_no_cycles(urls: list[str]) -> None:
     """Generators never look for cycles: that would be measured as latency."""
     with cycles_of("loadtest", "picows") as left:
         await measured(urls, "joins")
-    assert not left & {"Session", "_Socket", "WSTransport"}
+    assert not left & {"ProtooClient", "Connection", "WSTransport"}
 
 
 @pytest.mark.parametrize(
@@ -247,16 +247,16 @@ async def test_a_notification_that_comes_twice_is_found(
 
 async def test_an_answer_that_never_comes_is_found(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "PATIENCE", 2.0)
-    answered = Session._answered
+    answered = ProtooClient._answered
     seen = 0
 
-    def forgetful(session: Session, frame: dict[str, Any]) -> None:
+    def forgetful(session: ProtooClient, frame: dict[str, Any]) -> None:
         nonlocal seen
         seen += 1
         if seen != 60:
             answered(session, frame)
 
-    monkeypatch.setattr(Session, "_answered", forgetful)
+    monkeypatch.setattr(ProtooClient, "_answered", forgetful)
     failures = (await measured(urls, "messages")).failures
     assert failures["unanswered"] == 1
 
@@ -272,5 +272,5 @@ async def test_a_room_that_is_not_as_its_peers_were_told_is_found(
 
     monkeypatch.setattr(Peer, "watch", seeing_more)
     found = await measured(urls, "calls")
-    assert found.failures == {"unlike": 2}
-    assert "mallory: the server has life 1" in found.examples["unlike"][0][1]
+    assert found.failures == {"mismatch": 2}
+    assert "mallory: the server has life 1" in found.examples["mismatch"][0][1]

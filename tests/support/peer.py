@@ -1,49 +1,99 @@
 """A participant without a browser: speaks the protocol as the unmodified client does, media left out."""
 
 import asyncio
+import contextlib
 import itertools
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
-from tests.support.gateways import PATIENCE, Client
+import orjson
 
-FINGERPRINT = {"role": "client", "fingerprints": [{"algorithm": "sha-256", "value": "A1:B2:C3"}]}
+from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
+from loadtest.client.rtp import FINGERPRINT, audio
+from shared.protocol.client import REQUEST
+from tests.support.gateways import PATIENCE
 
-
-class Refusal(Exception):
-    """The answer was an error."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code} {reason}")
-        self.code = code
-        self.reason = reason
+__all__ = ["Peer", "Refusal"]
 
 
-def audio(ssrc: int) -> dict[str, Any]:
-    """rtpParameters of a microphone."""
-    return {
-        "codecs": [
-            {
-                "name": "opus",
-                "mimeType": "audio/opus",
-                "kind": "audio",
-                "payloadType": 111,
-                "clockRate": 48000,
-                "channels": 2,
-                "rtcpFeedback": [],
-                "parameters": {"minptime": 10, "useinbandfec": 1},
-            }
-        ],
-        "headerExtensions": [],
-        "encodings": [{"ssrc": ssrc}],
-        "rtcp": {"cname": f"cname-{ssrc}", "reducedSize": True, "mux": True},
-    }
+class Frames:
+    """The shared client, read one frame after another: notifications and answers in the order in which they came.
+
+    `closed` gets code and reason of the close that ended the session.
+    """
+
+    def __init__(self, urls: Sequence[str], room: str, name: str, *, resumable: bool) -> None:
+        self.frames: deque[dict[str, Any]] = deque()
+        self.closed: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self._arrived = asyncio.Event()
+        self._ids = itertools.count(1)
+        addresses = [url.replace("http", "ws", 1) for url in urls]
+        self._typed: set[Any] = set()
+        """Ids of requests that were given to `send` as text."""
+        hooks = Hooks(notified=self.notified, frame=self._answers_text)
+        self.protoo = ProtooClient(addresses[0], room, name, urls=addresses, resumable=resumable, hooks=hooks)
+        self.protoo.ended.add_done_callback(lambda ended: self._ended(ended.result()))
+
+    def _ended(self, why: Ended) -> None:
+        self.closed.set_result((why.code, why.reason))
+
+    def notified(self, method: str, data: Any) -> None:
+        self._add({"notification": True, "method": method, "data": data})
+
+    def _add(self, frame: dict[str, Any]) -> None:
+        self.frames.append(frame)
+        self._arrived.set()
+
+    def request(self, data: Any = None, method: str = REQUEST) -> int:
+        """Sends a request; its answer is the frame with the id that this returns."""
+        id_ = next(self._ids)
+
+        def answered(result: Any, failure: Refusal | Ended | None) -> None:
+            frame = {"response": True, "id": id_}
+            match failure:
+                case None:
+                    self._add(frame | {"ok": True, "data": result})
+                case Refusal(code=code, reason=reason):
+                    self._add(frame | {"errorCode": code, "errorReason": reason})
+                case Ended():
+                    self._add(frame | {"errorCode": 0, "errorReason": repr(failure)})
+
+        self.protoo.post(data, answered, method)
+        return id_
+
+    def send(self, text: str | bytes) -> None:
+        """Sends any text, whether it is a frame of the protocol or not."""
+        with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+            self._typed.add(orjson.loads(text)["id"])
+        self.protoo.send_encoded(text.encode() if isinstance(text, str) else text)
+
+    def _answers_text(self, body: bytes) -> bool:
+        """Takes an answer to what was sent as text: the client does not know of that request."""
+        if not self._typed:
+            return False
+        frame = orjson.loads(body)
+        if not frame.get("response") or frame["id"] not in self._typed:
+            return False
+        self._add(frame)
+        return True
+
+    async def receive(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            while not self.frames:
+                self._arrived.clear()
+                await self._arrived.wait()
+        return self.frames.popleft()
+
+    async def until_closed(self) -> tuple[int, str]:
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.shield(self.closed)
 
 
 class Peer:
     """`notifications` has what came, oldest first; `consumers` what it may enable."""
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Frames, name: str) -> None:
         self.client = client
         self.name = name
         self.notifications: list[dict[str, Any]] = []
@@ -55,8 +105,9 @@ class Peer:
     @classmethod
     async def connect(cls, url: str, room: str, name: str) -> "Peer":
         """`url` is a gateway's, http://…"""
-        address = f"{url.replace('http', 'ws', 1)}/ws?roomId={quote(room, safe='')}&peerName={quote(name, safe='')}"
-        return cls(await Client.at(address), name)
+        client = Frames([url], room, name, resumable=False)
+        await client.protoo.open()
+        return cls(client, name)
 
     async def take(self) -> dict[str, Any]:
         """The next frame, sorted where it belongs."""
@@ -71,9 +122,8 @@ class Peer:
             elif data["method"] == "consumerClosed":
                 self.consumers.pop(data["id"], None)
             elif data["method"] == "peerClosed":
-                gone = [id_ for id_, consumer in self.consumers.items() if consumer["peerName"] == data["name"]]
-                for id_ in gone:
-                    del self.consumers[id_]
+                others = {i: it for i, it in self.consumers.items() if it["peerName"] != data["name"]}
+                self.consumers = others
         return frame
 
     async def answer(self, id_: int) -> Any:
@@ -137,5 +187,4 @@ class Peer:
         return producer
 
     async def close(self) -> None:
-        self.client.transport.send_close(1000)
-        await self.client.until_closed()
+        await self.client.protoo.close()

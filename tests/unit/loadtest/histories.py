@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from loadtest.model.room_log import END, Entry, Key, Kind, Member, RoomLog
 
-Seen = tuple[str, int, Entry | dict[str, tuple[int, frozenset[int]]]]
-"""Who (name, life), and what: an event, or the answer to its join."""
+Seen = tuple[str, int, Entry | dict[str, tuple[int, frozenset[int]]] | None]
+"""Who (name, life), and what: an event, the answer to its join, or None for the end of its session."""
 
 
 @dataclass
@@ -17,8 +17,12 @@ class Server:
     n: dict[str, int] = field(default_factory=dict)
     view: dict[str, tuple[int, set[int]]] = field(default_factory=dict)
     inboxes: dict[str, list[Seen]] = field(default_factory=dict)
+    cut: set[str] = field(default_factory=set)
+    """Peers that are not there any more, and the server does not know it yet."""
 
     def join(self, name: str) -> None:
+        if name in self.view:
+            self.drop(name)
         self.life[name] = self.life.get(name, 0) + 1
         self.n[name] = 0
         listed = {other: (life, frozenset(open_)) for other, (life, open_) in self.view.items()}
@@ -40,21 +44,37 @@ class Server:
         return key
 
     def drop(self, name: str) -> None:
-        """Its session ended without a word: the others hear `peerClosed`."""
+        """The server ends a session: the others are told `peerClosed`."""
         life, _ = self.view.pop(name)
+        self.cut.discard(name)
         self._tell(Entry(Key(name, life, END), "leave"))
+
+    def lose(self, name: str) -> None:
+        """The session of a peer ends on its own side: the peer is told nothing more in this life."""
+        self.cut.add(name)
+        self.inboxes[name].append((name, self.life[name], None))
 
     def _tell(self, entry: Entry) -> None:
         for name, (life, _) in self.view.items():
-            self.inboxes.setdefault(name, []).append((name, life, entry))
+            if name not in self.cut:
+                self.inboxes.setdefault(name, []).append((name, life, entry))
 
 
-def crowd(chance: random.Random, steps: int, names: str = "abcd") -> Server:
-    """A room in which things happen by chance."""
+def crowd(chance: random.Random, steps: int, names: str = "abcd", losses: float = 0.0) -> Server:
+    """A room in which things happen by chance.
+
+    `losses` is the probability, for each step, that the sessions of some or of all who are there end.
+    """
     server = Server()
     for _ in range(steps):
+        if chance.random() < losses:
+            there = sorted(server.view.keys() - server.cut)
+            for name in there if chance.random() < 0.5 else chance.sample(there, min(1, len(there))):
+                server.lose(name)
         name = chance.choice(names)
-        if name not in server.view:
+        if name in server.cut and chance.random() < 0.5:
+            server.drop(name)
+        if name not in server.view or name in server.cut:
             server.join(name)
             continue
         open_ = server.view[name][1]
@@ -70,7 +90,14 @@ def read(server: Server, chance: random.Random) -> list[tuple[str, str]]:
     """What the log says when everybody reads its inbox in order, and all of them in any."""
     wrong: list[tuple[str, str]] = []
     log = RoomLog("room", lambda kind, text: wrong.append((kind, text)))
-    members: dict[tuple[str, int], Member] = {}
+    members = {
+        (name, life): Member(name, life)
+        for inbox in server.inboxes.values()
+        for name, life, what in inbox
+        if isinstance(what, dict)
+    }
+    for member in members.values():
+        log.joining(member)  # it is sent before anybody can be told of it
     waiting = {name: iter(inbox) for name, inbox in server.inboxes.items()}
     while waiting:
         name = chance.choice(sorted(waiting))
@@ -86,10 +113,12 @@ def read(server: Server, chance: random.Random) -> list[tuple[str, str]]:
 
 def _take(log: RoomLog, members: dict[tuple[str, int], Member], seen: Seen) -> None:
     name, life, what = seen
-    if isinstance(what, dict):
-        members[name, life] = Member(name, life)
-        log.joined(members[name, life], what)
+    member = members[name, life]
+    if what is None:
+        log.ended(member)
+    elif isinstance(what, dict):
+        log.joined(member, what)
     elif what.kind == "leave" and what.key[:2] == (name, life):
-        log.left(members[name, life], what.key)
+        log.left(member, what.key)
     else:
-        log.saw(members[name, life], *what)
+        log.saw(member, *what)

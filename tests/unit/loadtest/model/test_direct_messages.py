@@ -49,11 +49,11 @@ def test_one_that_comes_after_its_successor_is_reordered() -> None:
     assert wrong == ["reordered"]
 
 
-def test_one_that_nobody_sent_is_unlike() -> None:
+def test_one_that_nobody_sent_is_a_mismatch() -> None:
     direct, wrong = line()
     direct.heard("alice", "bob", 4)
     direct.heard("bob", "alice", 1)
-    assert wrong == ["unlike", "unlike"]
+    assert wrong == ["mismatch", "mismatch"]
 
 
 def test_what_was_sent_to_one_whose_session_had_ended_is_not_expected_until_it_joins_again() -> None:

@@ -49,12 +49,12 @@ def test_the_last_one_that_never_came_is_lost() -> None:
     assert told.leave() == ["lost"]
 
 
-def test_the_same_twice_is_unlike() -> None:
+def test_the_same_twice_is_a_mismatch() -> None:
     told = Told()
     told.turn()
     told.listener.hear(True, told.wrong)
     told.listener.hear(True, told.wrong)
-    assert "unlike" in told.kinds
+    assert "mismatch" in told.kinds
 
 
 def test_more_than_were_asked_for_are_duplicated() -> None:
@@ -65,10 +65,10 @@ def test_more_than_were_asked_for_are_duplicated() -> None:
     assert told.kinds == ["duplicated"]
 
 
-def test_enabled_with_the_wrong_state_is_unlike() -> None:
+def test_enabled_with_the_wrong_state_is_a_mismatch() -> None:
     told = Told(2)
     told.enabled(2, paused=True)
-    assert told.kinds == ["unlike"]
+    assert told.kinds == ["mismatch"]
 
 
 def test_what_was_under_way_while_it_was_enabled_may_have_come_before_or_after() -> None:

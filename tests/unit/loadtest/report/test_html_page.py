@@ -15,7 +15,7 @@ from loadtest.generator.plan import Tick
 from loadtest.generator.profiles import PROFILES
 from loadtest.model.measurements import EXAMPLES, Measured
 from loadtest.report import html_page, plots, summary
-from loadtest.report.slo import demands, parse
+from loadtest.report.slo import objectives, outcome, parse
 
 
 def task(**changes: Any) -> Task:
@@ -38,9 +38,9 @@ def measured(seconds: float, wrong: str = "") -> Measured:
     some = Measured()
     some.answered("join", seconds)
     some.took("ready", 2 * seconds)
-    some.told("newPeer", seconds / 2)
+    some.notified("newPeer", seconds / 2)
     if wrong:
-        some.wrong("lost", wrong, 1.5)
+        some.fail("lost", wrong, 1.5)
     return some
 
 
@@ -59,8 +59,8 @@ def run(wrong: str = "") -> Run:
 
 def result(wrong: str = "", *slos: str) -> dict[str, Any]:
     figures = summary.summary(run(wrong))
-    verdicts = [demand.judge(figures) for demand in demands(parse(text) for text in slos)]
-    return figures | {"slos": summary.verdicts_json(verdicts), "passed": all(it.held for it in verdicts)}
+    verdicts = [demand.judge(figures) for demand in objectives(parse(text) for text in slos)]
+    return figures | {"slos": summary.verdicts_json(verdicts), "verdict": outcome(verdicts)}
 
 
 def test_rooms_are_shared_among_processes_and_none_is_in_two() -> None:
@@ -122,7 +122,7 @@ def test_every_plot_is_well_formed() -> None:
 def test_a_run_in_which_nothing_happened_has_a_page_too() -> None:
     empty = Run(task(duration=0.0), began=100.0)
     empty.ended = 100.0
-    figures = summary.summary(empty) | {"slos": [], "passed": True}
+    figures = summary.summary(empty) | {"slos": [], "verdict": "passed"}
     assert "nothing was measured" in html_page.page(figures)
 
 

@@ -17,7 +17,7 @@ def run() -> Run:
     made = Run(task, began=time.monotonic() - EVERY)
     measured = Measured()
     measured.answered("join", 0.02)
-    measured.wrong("lost", "nobody told bob", 1.0)
+    measured.fail("lost", "nobody told bob", 1.0)
     for process, phase in ((0, "load"), (1, "ramp")):
         made.add(process, Tick(4, phase, 3, 2, 1, measured.dump()))
     return made

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.report.slo import KINDS, BadExpression, demands, parse, seconds
+from loadtest.model.failures import GENERATOR_KINDS, KINDS
+from loadtest.report.slo import BadExpression, objectives, outcome, parse, seconds
 
 ROW = {"count": 10, "rate": 2.5, "errors": 1, "mean": 0.1, "p50": 0.1, "p90": 0.2, "p95": 0.3, "p99": 0.4, "max": 0.5}
 
@@ -76,11 +77,32 @@ def test_a_bad_expression_is_refused_with_what_is_wrong_and_what_is_allowed(text
 
 
 def test_every_kind_of_failure_that_nobody_speaks_of_must_be_none() -> None:
-    assert {slo.text for slo in demands([])} == {f"{kind}==0" for kind in KINDS}
-    mixed = demands([parse("lost<5"), parse("join.p99<1s")])
+    assert {slo.text for slo in objectives([])} == {f"{kind}==0" for kind in KINDS}
+    mixed = objectives([parse("lost<5"), parse("join.p99<1s")])
     assert [slo.text for slo in mixed if slo.name == "lost"] == ["lost<5"]
     assert "errors==0" in {slo.text for slo in mixed}
-    assert [slo.text for slo in demands([parse("failures<3")])] == ["failures<3"]
+    together = {slo.text for slo in objectives([parse("failures<3")])}
+    assert together == {"failures<3"} | {f"{kind}==0" for kind in GENERATOR_KINDS}
+
+
+@pytest.mark.parametrize(
+    ("failures", "verdict"),
+    [
+        ({}, "passed"),
+        ({"lost": 1}, "failed"),
+        ({"overloaded": 1}, "invalid"),
+        ({"broken": 1, "lost": 5}, "invalid"),
+        ({"died": 1}, "invalid"),
+    ],
+)
+def test_fault_of_the_generator_makes_a_run_invalid(failures: dict[str, int], verdict: str) -> None:
+    figures = summary(**failures)
+    assert outcome(slo.judge(figures) for slo in objectives([])) == verdict
+
+
+def test_allowed_fault_of_the_generator_leaves_a_run_valid() -> None:
+    figures = summary(overloaded=2)
+    assert outcome(slo.judge(figures) for slo in objectives([parse("overloaded<=2")])) == "passed"
 
 
 @pytest.mark.parametrize(
