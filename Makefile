@@ -11,7 +11,7 @@ RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--am
 
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: help run test check unit fault bench image compose-test engine page coverage hooks clean
+.PHONY: help run test check docs unit fault bench image compose-test engine page coverage hooks clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,11 +24,16 @@ test: $(VENV)/.ready page engine servers check ## all tests, against real Rabbit
 	@if docker info >/dev/null 2>&1; then $(MAKE) compose-test; \
 		else echo "tests/compose is skipped: no Docker engine answers"; fi
 
-check: $(VENV)/.ready ## lint, types, and which folder imports which
+check: $(VENV)/.ready ## lint, types, which folder imports which, and the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: $(VENV)/.ready ## the documentation as pages in .site/, its generated tables renewed
+	$(BIN)/python -m devtools.reference_pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: $(VENV)/.ready ## the tests that need nothing installed
 	$(BIN)/pytest tests/unit $(PYTEST_OPTIONS)

@@ -1,12 +1,16 @@
-"""The documents name tests as proof: each of them exists, and no rule of delivery is without."""
+"""Documents are current: tests, files, commands and links they name exist; each delivery rule names its tests."""
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+import typer
+
+from plenary import cli
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
@@ -44,18 +48,34 @@ def named(text: str) -> list[tuple[str, str]]:
     return tests
 
 
-def rules() -> dict[str, list[tuple[str, str]]]:
-    """The tests that the table in docs/explanation/delivery.md names for each rule."""
+def rules() -> dict[str, str]:
+    """The sections of docs/explanation/delivery.md, by rule."""
     text = (ROOT / "docs" / "explanation" / "delivery.md").read_text()
-    section = text.partition("\n## The rules\n")[2].partition("\n## ")[0]
-    return {row[1]: named(row[2]) for row in re.finditer(r"^\| (\w\d) \|.*\|(.*)\|$", section, re.MULTILINE)}
+    sections = re.split(r"^##+ ", text, flags=re.MULTILINE)
+    return {section[:2]: section for section in sections if re.match(r"[A-Z]\d ", section)}
 
 
-def test_every_rule_of_delivery_has_a_test() -> None:
-    table = rules()
-    assert list(table) == RULES
-    for rule, tests in table.items():
-        assert any(test for _, test in tests), rule
+def test_every_delivery_rule_is_stated_in_order() -> None:
+    assert list(rules()) == RULES
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_delivery_rule_names_its_reason_place_and_tests(rule: str) -> None:
+    section = rules()[rule]
+    for part in ("Why", "Where", "Tests"):
+        assert f"\n{part}:" in section
+    assert any(test for _, test in named(section.partition("\nTests:")[2]))
+
+
+def test_every_rule_that_the_code_cites_is_stated() -> None:
+    cited = {
+        rule
+        for folder in ("gateway", "roomworker", "medianode", "shared", "plenary", "loadtest", "tests")
+        for path in ROOT.joinpath(folder).rglob("*.py")
+        for rule in re.findall(r"DELIVERY ([A-Z]\d)\b", path.read_text())
+    }
+    assert cited
+    assert cited <= set(RULES)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -119,3 +139,73 @@ def test_broken_link_and_broken_anchor_are_found(tmp_path: Path) -> None:
 
 def test_readme_has_at_most_150_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+FOLDERS: Final = (
+    "gateway|roomworker|medianode|shared|plenary|loadtest|benchmarks|devtools|web|deploy|scripts|docs|tests"
+)
+NAMED_FILE: Final = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    assert not [
+        name
+        for name in NAMED_FILE.findall(document.read_text())
+        if not (ROOT / name).exists() and "/dist/" not in name
+    ]
+
+
+def test_a_named_file_that_does_not_exist_would_be_seen() -> None:
+    assert NAMED_FILE.findall("`gateway/nowhere.py`, `docs/`, `other/x.py`") == ["gateway/nowhere.py", "docs/"]
+
+
+def blocks(document: Path) -> str:
+    """The lines of a document's code blocks."""
+    return "\n".join(CODE_BLOCK.findall(document.read_text()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_make_target_that_a_document_shows_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = re.findall(r"^make ([a-z][\w-]*)", blocks(document), re.MULTILINE)
+    shown += re.findall(r"`make ([a-z][\w-]*)", document.read_text())
+    assert set(shown) <= targets
+
+
+def commands(command: Any, name: str = "plenary") -> dict[str, set[str]]:
+    """The options of every command by its name; those of groups are empty."""
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    found = {name: options | {"--help", "-h", "--version"}}
+    for sub, each in getattr(command, "commands", {}).items():
+        found |= commands(each, f"{name} {sub}")
+    return found
+
+
+def shown_commands(text: str) -> Iterator[list[str]]:
+    """The words of each `plenary …` line in code blocks and of each `plenary …` in backticks."""
+    joined = "\n".join(CODE_BLOCK.findall(text)).replace("\\\n", " ")
+    lines = re.findall(r"^(?:\.venv/bin/)?plenary .*$", joined, re.MULTILINE)
+    for line in (*lines, *re.findall(r"`(plenary [a-z][^`]*)`", CODE_BLOCK.sub("", text))):
+        yield line.partition("#")[0].partition("|")[0].removeprefix(".venv/bin/").split()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_and_option_that_a_document_shows_exists(document: Path) -> None:
+    known = commands(typer.main.get_command(cli.app))
+    for words in shown_commands(document.read_text()):
+        name = next((" ".join(words[:length]) for length in (3, 2) if " ".join(words[:length]) in known), "")
+        assert name, words
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert options <= known[name], words
+
+
+def test_command_that_does_not_exist_would_be_seen() -> None:
+    text = "`plenary nothing` and\n```\nplenary status --url x \\\n  --json\n```\n"
+    assert list(shown_commands(text)) == [["plenary", "status", "--url", "x", "--json"], ["plenary", "nothing"]]
+    assert "plenary nothing" not in commands(typer.main.get_command(cli.app))
+
+
+def test_no_document_tells_to_install_the_foreign_package() -> None:
+    for document in DOCUMENTS:
+        assert not re.search(r"pip install (-U )?['\"]?plenary(?!-signaling)", document.read_text())

@@ -1,9 +1,15 @@
-"""No message of the specification without a handler, a struct, and a place in the verification matrix with a test."""
+"""Every message of the protocol has a struct, a handler, and a place in the verification matrix with a test.
+
+The facts of the protocol stand in docs/reference/protocol_messages.toml. Where the original specification stands
+beside the checkout, both are compared.
+"""
 
 import ast
 import importlib
 import re
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,58 +20,94 @@ from shared.errors import BadPayload
 from shared.protocol import client
 
 ROOT: Final = Path(__file__).parents[2]
+FACTS: Final = tomllib.loads((ROOT / "docs" / "reference" / "protocol_messages.toml").read_text())
 SPECIFICATION: Final = ROOT.parent / "shared" / "protocol" / "mediasoup-protocol.md"
-MENTIONED_ONLY: Final = "consumerClosed"  # in the text of §closeProducer, without a heading
 ENVELOPE: Final = {"method", "target", "notification"}
 
-pytestmark = pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification is not beside the checkout")
+
+@dataclass(frozen=True)
+class Facts:
+    """One message: whether it is a request, its fields, and those of its answer."""
+
+    name: str
+    request: bool
+    fields: frozenset[str]
+    response: frozenset[str] | None = None
 
 
-class Chapter:
-    """One heading: the message's name, whether it is a request, and the fields of its example."""
-
-    def __init__(self, text: str) -> None:
-        self.name, _, body = text.partition("\n")
-        self.request = "\nRequest:" in body
-        example = re.search(r"```js\n(.*?)```", body, re.DOTALL)
-        assert example is not None
-        self.fields = set(re.findall(r"^  (\w+)\s*:", example[1], re.MULTILINE)) - ENVELOPE
-
-
-def chapters(part: str) -> list[Chapter]:
-    if not SPECIFICATION.exists():
-        return []
-    _, from_client, to_client = re.split(r"^## From .*$", SPECIFICATION.read_text(), flags=re.MULTILINE)
-    text = from_client if part == "client" else to_client
-    return [Chapter(chapter) for chapter in re.split(r"^### ", text, flags=re.MULTILINE)[1:]]
+def facts(direction: str) -> list[Facts]:
+    """The messages of a direction, `client` or `server` being the sender, as the repository states them."""
+    return [
+        Facts(
+            message["name"],
+            message["kind"] == "request",
+            frozenset(message["fields"]),
+            frozenset(message["response"]) if "response" in message else None,
+        )
+        for message in FACTS[direction]
+    ]
 
 
-FROM_CLIENT: Final = chapters("client")
-TO_CLIENT: Final = chapters("server")
+FROM_CLIENT: Final = facts("client")
+TO_CLIENT: Final = facts("server")
 RECEIVED: Final = {struct.__struct_config__.tag: struct for struct in client.FromClient.__subclasses__()}
 SENT: Final = {struct.__struct_config__.tag: struct for struct in client.ToClient.__subclasses__()}
 
-from_client = pytest.mark.parametrize("chapter", FROM_CLIENT, ids=lambda chapter: chapter.name)
-to_client = pytest.mark.parametrize("chapter", TO_CLIENT, ids=lambda chapter: chapter.name)
-every_message = pytest.mark.parametrize(
-    "message", [*(chapter.name for chapter in (*FROM_CLIENT, *TO_CLIENT)), MENTIONED_ONLY]
-)
+from_client = pytest.mark.parametrize("message", FROM_CLIENT, ids=lambda message: message.name)
+to_client = pytest.mark.parametrize("message", TO_CLIENT, ids=lambda message: message.name)
+every_name = pytest.mark.parametrize("name", [message.name for message in (*FROM_CLIENT, *TO_CLIENT)])
 
 
 def names(struct: type[client.FromClient | client.ToClient]) -> set[str]:
     return {field.encode_name for field in fields(struct)}
 
 
-def test_the_specification_has_as_many_messages_as_ever() -> None:
-    assert (len(FROM_CLIENT), len(TO_CLIENT)) == (22, 15)
-    assert MENTIONED_ONLY not in {chapter.name for chapter in TO_CLIENT}
+# --- the original specification -----------------------------------------------------------------------------------
+
+
+def chapters(text: str) -> list[Facts]:
+    """The messages of one direction's part of the original; a response without an example is empty."""
+    return [chapter(part) for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]]
+
+
+def chapter(text: str) -> Facts:
+    name, _, body = text.partition("\n")
+    asked, _, answered = body.partition("\nResponse:")
+    request = "\nRequest:" in body
+    return Facts(name, request, example(asked) - ENVELOPE, example(answered) if request else None)
+
+
+def example(text: str) -> frozenset[str]:
+    """The top-level fields of the example in a text."""
+    found = re.search(r"```js\n(.*?)```", text, re.DOTALL)
+    return frozenset(re.findall(r"^  (\w+)\s*:", found[1], re.MULTILINE)) if found else frozenset()
+
+
+def test_stated_facts_are_those_of_the_original_specification() -> None:
+    if not SPECIFICATION.exists():
+        pytest.skip("the original specification is not beside the checkout")
+    _, from_client, to_client = re.split(r"^## From .*$", SPECIFICATION.read_text(), flags=re.MULTILINE)
+    mentioned_only = {message["name"] for message in FACTS["server"] if message.get("mentioned_only")}
+
+    assert chapters(from_client) == FROM_CLIENT
+    assert chapters(to_client) == [message for message in TO_CLIENT if message.name not in mentioned_only]
+    assert all(name in from_client for name in mentioned_only)
+
+
+def test_examples_of_the_original_specification_are_read_with_their_answers() -> None:
+    text = "### a\n\nRequest:\n```js\n{\n  method: 'a',\n  id: 1\n}\n```\nResponse:\n```js\n{\n  x: {}\n}\n```\n"
+    assert chapters(text) == [Facts("a", True, frozenset({"id"}), frozenset({"x"}))]
+
+
+def test_the_protocol_has_22_messages_from_and_16_to_clients() -> None:
+    assert (len(FROM_CLIENT), len(TO_CLIENT)) == (22, 16)
 
 
 # --- from client to server ----------------------------------------------------------------------------------------
 
 
-def refusal(decode: Callable[[bytes], object], message: str) -> str:
-    """Why a message without any field is refused; empty if it is not."""
+def rejection(decode: Callable[[bytes], object], message: str) -> str:
+    """The reason why a message without any field is rejected; empty if it is accepted."""
     try:
         decode(f'{{"method":"{message}"}}'.encode())
     except BadPayload as refused:
@@ -74,40 +116,54 @@ def refusal(decode: Callable[[bytes], object], message: str) -> str:
 
 
 @from_client
-def test_a_clients_message_is_decoded_as_the_request_or_notification_it_is(chapter: Chapter) -> None:
+def test_a_clients_message_is_decoded_as_the_request_or_notification_it_is(message: Facts) -> None:
     decoders = (client.decode_request, client.decode_notification)
-    decode, other = decoders if chapter.request else reversed(decoders)
+    decode, other = decoders if message.request else reversed(decoders)
 
-    assert re.fullmatch(r"|\w+: missing", refusal(decode, chapter.name))
-    assert refusal(other, chapter.name).startswith("method: unknown method")
-
-
-@from_client
-def test_a_clients_message_has_the_fields_of_the_specification(chapter: Chapter) -> None:
-    assert chapter.fields <= names(RECEIVED[chapter.name])
+    assert re.fullmatch(r"|\w+: missing", rejection(decode, message.name))
+    assert rejection(other, message.name).startswith("method: unknown method")
 
 
 @from_client
-def test_a_clients_message_has_a_handler(chapter: Chapter) -> None:
-    struct = RECEIVED[chapter.name]
+def test_a_clients_message_has_the_fields_of_the_specification(message: Facts) -> None:
+    assert message.fields <= names(RECEIVED[message.name])
 
-    assert client.KIND_BY_METHOD[chapter.name] is struct
+
+def handlers() -> dict[str, str]:
+    """`module.function` by message, read from the cases of dispatch.py, which answers one of them itself."""
+    found = {}
+    for case in ast.walk(ast.parse((ROOT / "roomworker" / "core" / "dispatch.py").read_text())):
+        match case:
+            case ast.match_case(
+                pattern=ast.MatchClass(cls=ast.Attribute(attr=struct)),
+                body=[ast.Return(value=ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=function)))],
+            ):
+                name = struct[0].lower() + struct[1:]
+                found[name] = "dispatch.handle" if module == "client" else f"{module}.{function}"
+    return found
+
+
+@from_client
+def test_a_clients_message_has_a_handler(message: Facts) -> None:
+    handler = handlers()[message.name]
+    assert f"`{handler}`" in TABLE[message.name][0]
 
 
 def test_there_are_no_handlers_of_anything_else() -> None:
-    assert set(RECEIVED) == {chapter.name for chapter in FROM_CLIENT}
+    assert set(RECEIVED) == {message.name for message in FROM_CLIENT}
+    assert set(handlers()) == set(RECEIVED) | {"message"}
 
 
 # --- from server to client ----------------------------------------------------------------------------------------
 
 
 @to_client
-def test_a_notification_has_the_fields_of_the_specification(chapter: Chapter) -> None:
-    assert chapter.fields <= names(SENT[chapter.name])
+def test_a_notification_has_the_fields_of_the_specification(message: Facts) -> None:
+    assert message.fields <= names(SENT[message.name])
 
 
 def test_there_are_no_other_notifications() -> None:
-    assert set(SENT) == {chapter.name for chapter in TO_CLIENT} | {MENTIONED_ONLY}
+    assert set(SENT) == {message.name for message in TO_CLIENT}
 
 
 def made_by_the_room_worker() -> Iterator[str]:
@@ -154,9 +210,9 @@ def table() -> dict[str, tuple[str, str]]:
 TABLE: Final = table()
 
 
-@every_message
-def test_a_message_is_in_the_table_with_the_functions_that_carry_it_out(message: str) -> None:
-    where, _ = TABLE[message]
+@every_name
+def test_a_message_is_in_the_table_with_the_functions_that_carry_it_out(name: str) -> None:
+    where, _ = TABLE[name]
     functions = re.findall(r"`(\w+)\.(\w+)`", where)
 
     assert functions, where
@@ -165,9 +221,9 @@ def test_a_message_is_in_the_table_with_the_functions_that_carry_it_out(message:
         assert callable(getattr(handlers, function)), f"{module}.{function}"
 
 
-@every_message
-def test_a_message_is_in_the_table_with_tests_that_exist(message: str) -> None:
-    _, tests = TABLE[message]
+@every_name
+def test_a_message_is_in_the_table_with_tests_that_exist(name: str) -> None:
+    _, tests = TABLE[name]
     named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", tests)
 
     assert named, tests

@@ -1,0 +1,135 @@
+"""The limits that docs/reference/limits.md lists, with the constants and settings that hold them."""
+
+from collections.abc import Iterator
+from typing import Any, Final, get_args, get_type_hints
+
+from msgspec import Meta
+
+from gateway.api.server import BODY_BYTES
+from gateway.bus import api_calls
+from gateway.protocol import session
+from gateway.protocol.frame_validation import DEPTH_LIMIT
+from gateway.protocol.handshake import NAME_BYTES
+from gateway.websocket import hub
+from gateway.websocket.connection import FRAME_BYTES
+from roomworker.core import resumption
+from roomworker.core.journal import ANSWERED_CALLS_LIMIT, CLOSED_SESSIONS_LIMIT
+from roomworker.messaging.media_client import DEADLINE, SILENCE
+from roomworker.storage.store import DEAD_KEPT, KEEP_GONE_S, KEEP_OUT_MOST_MS
+from roomworker.worker import KEEP_BEYOND_GRACE_MS
+from shared.protocol.rtp import RtpParameters
+from shared.settings import GatewaySettings, WorkerSettings
+
+_MINUTE: Final = 60
+
+Limit = tuple[str, str, str]
+
+
+def limits() -> Iterator[Limit]:
+    """What is limited, the limit with its setting, and what happens beyond it."""
+    yield from _connections()
+    yield from _rooms()
+    yield from _server_api()
+    yield from _kept()
+
+
+def _connections() -> Iterator[Limit]:
+    rate, burst = _default(GatewaySettings, "message_rate"), _default(GatewaySettings, "message_burst")
+    yield "name of a room or peer", f"{NAME_BYTES} bytes", "the connection is closed with 4000"
+    yield "frame", f"{size(_default(GatewaySettings, 'frame_limit'))} (`PLENARY_FRAME_LIMIT`)", "answered 413"
+    yield "frame, in any case", size(FRAME_BYTES), "the connection is closed with 1009"
+    yield "depth of JSON", f"{DEPTH_LIMIT} levels", "answered 400"
+    yield (
+        "messages of one connection",
+        f"{rate:g} a second, {burst} at once (`PLENARY_MESSAGE_RATE`, `PLENARY_MESSAGE_BURST`)",
+        "requests are answered 429, notifications dropped",
+    )
+    yield (
+        "unapplied input of one connection",
+        f"{_default(GatewaySettings, 'unapplied_limit')} messages (`PLENARY_UNAPPLIED_LIMIT`)"
+        f" or {size(session.Limits().size)}",
+        "its socket is not read until some are applied",
+    )
+    yield "unapplied input of one gateway", size(hub.HELD_BYTES), "new connections are closed with 1013"
+    yield (
+        "unsent output of one connection",
+        f"{size(_default(GatewaySettings, 'send_buffer'))} (`PLENARY_SEND_BUFFER`)",
+        "it is closed with 4003",
+    )
+
+
+def _rooms() -> Iterator[Limit]:
+    def setting(name: str, unit: str = "") -> str:
+        return f"{_default(WorkerSettings, name)}{unit} (`PLENARY_{name.upper()}`)"
+
+    yield "peers of a room", setting("max_peers"), "`join` is answered 429"
+    yield "transports of a peer", setting("max_transports"), "`createTransport` is answered 429"
+    yield "producers of a peer", setting("max_producers"), "`createProducer` is answered 429"
+    yield "codecs of a producer", str(_longest("codecs")), "answered 400"
+    yield "encodings of a producer", str(_longest("encodings")), "answered 400"
+    yield (
+        "`appData`",
+        f"{size(_default(WorkerSettings, 'app_data_limit'))} (`PLENARY_APP_DATA_LIMIT`)",
+        "answered 413",
+    )
+    yield (
+        "data of a message between peers",
+        f"{size(_default(WorkerSettings, 'message_limit'))} (`PLENARY_MESSAGE_LIMIT`)",
+        "answered 413",
+    )
+    yield (
+        "one command to a media node",
+        f"{DEADLINE:g} s, or {SILENCE:g} s without any sign of the node",
+        "answered 503",
+    )
+
+
+def _server_api() -> Iterator[Limit]:
+    yield "body of a request to the server API", size(BODY_BYTES), "answered 413"
+    yield "one call of the server API", f"{api_calls.LIFETIME * hub.SWEEP_EVERY:g} s", "answered 503"
+    yield "calls of the server API at once, for each gateway", f"{api_calls.WAITING_CALLS:,}", "answered 503"
+
+
+def _kept() -> Iterator[Limit]:
+    yield (
+        "output kept for repetition",
+        f"`PLENARY_GRACE_SECONDS` and {KEEP_BEYOND_GRACE_MS / 1000:g} s; up to {KEEP_OUT_MOST_MS // 1000 // _MINUTE}"
+        " minutes while some of it may not have arrived because RabbitMQ was away",
+        "the session ends with 4002 or 4001",
+    )
+    yield (
+        "output of a resumable session without a connection",
+        size(resumption.LOST_BYTES_LIMIT),
+        "the session ends",
+    )
+    yield (
+        "closed sessions that a room remembers",
+        f"{CLOSED_SESSIONS_LIMIT:,}, for {KEEP_GONE_S // _MINUTE} minutes",
+        "the oldest are forgotten",
+    )
+    yield (
+        "calls of the server API that a room remembers",
+        f"{ANSWERED_CALLS_LIMIT:,}, for {KEEP_GONE_S // _MINUTE} minutes",
+        "the oldest are forgotten",
+    )
+    yield "messages that were set aside", f"about {DEAD_KEPT:,}", "the oldest are deleted"
+
+
+def size(number: int) -> str:
+    """Bytes as people write them."""
+    for unit, factor in (("MiB", 2**20), ("KiB", 2**10)):
+        if number >= factor and number % factor == 0:
+            return f"{number // factor} {unit}"
+    return f"{number} bytes"
+
+
+def _default(kind: type[GatewaySettings] | type[WorkerSettings], name: str) -> Any:
+    return kind.model_fields[name].default
+
+
+def _longest(field: str) -> int:
+    """The most elements that a list of RTP parameters may have."""
+    _, meta = get_args(get_type_hints(RtpParameters, include_extras=True)[field])
+    assert isinstance(meta, Meta)
+    assert meta.max_length is not None
+    return meta.max_length
