@@ -8,11 +8,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 from urllib.parse import urlsplit
 
 import redis
@@ -22,15 +22,55 @@ PATIENCE = 120.0
 ROOT = Path(__file__).parents[1]
 
 
+class Process(Protocol):
+    """What is used of `subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class Start(Protocol):
+    """Starts the module `program` with these arguments; its output is added to `log`."""
+
+    def __call__(
+        self, program: str, arguments: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str]
+    ) -> Process: ...
+
+
+def from_scratch(program: str, arguments: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str]) -> Process:
+    """Runs `python -m program`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", program, *arguments], cwd=cwd, stdout=output, stderr=output, env=env
+        )
+
+
 class Role:
     """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API, `metrics_url` of
     any role's metrics, where the cluster has them.
 
     The process chooses its ports (each is given as 0) and logs them, see `listening`. `program` is another module
-    that takes the same arguments.
+    that takes the same arguments. The process is started by `start`, by default `Role.start`.
     """
 
-    def __init__(self, name: str, arguments: list[str], logs: Path, program: str = "plenary") -> None:
+    start: ClassVar[Start] = staticmethod(from_scratch)
+
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        logs: Path,
+        program: str = "plenary",
+        start: Start | None = None,
+    ) -> None:
         self.name = name
         self.url = ""
         self.api_url = ""
@@ -38,9 +78,8 @@ class Role:
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
             self._log_before = log.tell()
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", program, *arguments], cwd=ROOT, stdout=log, stderr=log, env=_environment()
-            )
+        begin = start or Role.start
+        self.process = begin(program, arguments, cwd=ROOT, log=self.log, env=_environment())
 
     @property
     def alive(self) -> bool:
@@ -95,7 +134,7 @@ class Cluster:
 
     `gateway_options` and `worker_options` are what every one of them gets besides; with an `api_key` each gateway
     serves the server API, with `metrics` every process its metrics. `worker_program` is run instead of `plenary` for
-    room workers.
+    room workers. `start` is how each process is started, if not by `Role.start`.
     """
 
     def __init__(
@@ -110,6 +149,7 @@ class Cluster:
         worker_program: str = "plenary",
         api_key: str = "",
         metrics: bool = False,
+        start: Start | None = None,
     ) -> None:
         self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
         self._logs = logs
@@ -119,6 +159,7 @@ class Cluster:
         self._worker_program = worker_program
         self._api_key = api_key
         self._metrics = metrics
+        self._start_process = start
         self.partitions = partitions
         self.roles: dict[str, Role] = {}
 
@@ -168,7 +209,9 @@ class Cluster:
 
     def _start(self, kind: str, name: str, options: list[str], program: str = "plenary") -> Role:
         metrics = ["--metrics-port", "0"] if self._metrics else []
-        role = Role(name, [kind, "--name", name, *self._servers, *options, *metrics], self._logs, program)
+        role = Role(
+            name, [kind, "--name", name, *self._servers, *options, *metrics], self._logs, program, self._start_process
+        )
         self.roles[name] = role
         role.metrics_url = role.until_listening("metrics") if metrics else ""
         return role

@@ -1,11 +1,69 @@
-"""Fixtures for all tests: real Redis and RabbitMQ, started once a session, clean for each test."""
+"""Options and fixtures of all tests: real Redis and RabbitMQ, started once by each worker, clean for each test."""
 
+import os
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from devtools import probes, servers
+from devtools import cluster, probes, servers
+from devtools.forks import Forker
 from devtools.starting import Unavailable
+from tests.support import sampling
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("plenary")
+    group.addoption("--whole", action="store_true", help="run all of the long suites instead of a sample of each")
+    group.addoption("--seed", type=int, help="chooses samples and random inputs; by default another each time")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    option = config.option
+    if option.seed is None:
+        option.seed = random.getrandbits(32)  # workers get it with the options of the process that started them
+    if getattr(option, "hypothesis_seed", None) is None:
+        option.hypothesis_seed = str(option.seed)
+    sampling.whole = option.whole
+    given = [name for name in servers.GIVEN_BY if os.environ.get(name)]
+    if given and getattr(option, "numprocesses", None):
+        raise pytest.UsageError(f"{given[0]} names one server, which parallel tests cannot share: use -n 0")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    suites = "all of the long suites" if config.option.whole else "a sample of the long suites (--whole: all)"
+    return f"seed: {config.option.seed} (--seed), {suites}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.whole:
+        left_out = sampling.left_out(items, config.option.seed)
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        if _shares_fixture_of_module(item) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def _shares_fixture_of_module(item: pytest.Item) -> bool:
+    """Whether the test uses what is started once for its module, and is best run by the same worker."""
+    found = getattr(item, "_fixtureinfo", None)
+    return found is not None and any(
+        fixture[-1].scope == "module" for fixture in found.name2fixturedefs.values() if fixture
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_roles() -> Iterator[None]:
+    """Processes of clusters are forks of one that has imported everything, unless a test asks for another way."""
+    forker = Forker()
+    before = cluster.Role.start
+    cluster.Role.start = staticmethod(forker.start)
+    yield
+    cluster.Role.start = staticmethod(before)
+    forker.close()
 
 
 def _running(make: Callable[[], servers.Server]) -> Iterator[servers.Server]:
@@ -22,13 +80,13 @@ def _running(make: Callable[[], servers.Server]) -> Iterator[servers.Server]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[servers.Server]:
-    """The session's Redis. Tests that need it clean take `redis_url`."""
+    """The Redis of this worker. Tests that need it clean take `redis_url`."""
     yield from _running(servers.redis)
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[servers.Server]:
-    """The session's RabbitMQ. Tests that need it clean take `amqp_url`."""
+    """The RabbitMQ of this worker. Tests that need it clean take `amqp_url`."""
     yield from _running(servers.rabbitmq)
 
 

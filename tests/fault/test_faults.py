@@ -14,9 +14,8 @@ from tests.fault.driver import Load, run
 from tests.fault.faults import Durations, Kind
 from tests.fault.world import QueueType, Shape
 
-pytestmark = [pytest.mark.servers, pytest.mark.fault]
+pytestmark = [pytest.mark.servers, pytest.mark.fault, pytest.mark.timeout(900)]
 
-SEED = "1"
 LOAD = Load(rooms=6, peers=3)
 SHORT = Durations(frozen=2.5, cut=4.0, down=0.5, between=0.3)
 
@@ -24,17 +23,20 @@ OF_THE_QUEUES: list[Kind] = ["worker-kill", "worker-term", "worker-freeze", "rab
 """What another type of queue makes a difference to."""
 
 
+@pytest.mark.sample(1, of="seed")
+@pytest.mark.parametrize("seed", ["1", "2", "3", "4"])
 @pytest.mark.parametrize(("queue_type", "kinds"), [("classic", list(get_args(Kind))), ("quorum", OF_THE_QUEUES)])
 async def test_nothing_is_lost_doubled_or_reordered_whoever_dies(
     queue_type: QueueType,
     kinds: list[Kind],
+    seed: str,
     killable_redis: Server,
     killable_rabbitmq: Server,
     tmp_path: Path,
 ) -> None:
     shape = Shape(queue_type=queue_type)
     outcome = await run(
-        *(killable_redis, killable_rabbitmq, tmp_path, SEED, kinds), longest=SHORT, shape=shape, load=LOAD, tell=print
+        *(killable_redis, killable_rabbitmq, tmp_path, seed, kinds), longest=SHORT, shape=shape, load=LOAD, tell=print
     )
     print(report.as_table([outcome]))
     assert [injection.kind for injection in outcome.injections] == kinds

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from devtools.cluster import ROOT, Cluster
+from devtools.cluster import ROOT, Cluster, from_scratch
 from devtools.probes import empty_rabbitmq, empty_redis
 from devtools.servers import Server
 from loadtest.client.protoo import ProtooClient
@@ -38,7 +38,9 @@ def cluster(
     """One for all tests here: their rooms have different names."""
     empty_redis(redis_server.url)
     empty_rabbitmq(rabbitmq_server.url)
-    cluster = Cluster(redis_server.url, rabbitmq_server.url, tmp_path_factory.mktemp("loadtest"), partitions=8)
+    logs = tmp_path_factory.mktemp("loadtest")
+    # The load test recognises processes by their command lines, which forks do not have.
+    cluster = Cluster(redis_server.url, rabbitmq_server.url, logs, partitions=8, start=from_scratch)
     with cluster.running():
         yield cluster
 

@@ -87,6 +87,7 @@ async def test_items_that_cannot_be_read_fail_alone(worker: FakeWorker, partitio
         bytes(8) + b"\xff\xff\xff\xffx",
         bytes(8) + b"\x00\x00\x00\x01\xff",
     ],
+    ids=["empty", "7-bytes", "8-bytes", "9-bytes", "truncated", "too-long-origin", "bad-utf-8"],
 )
 async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Partition, body: bytes) -> None:
     delivery = Delivered(body=body)
