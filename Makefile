@@ -11,7 +11,11 @@ RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--am
 
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: help run test check docs unit fault bench image compose-test engine page coverage hooks clean
+# make test WORKERS=4 SEED=123 PYTEST_OPTIONS=…; servers given by their addresses are one for all tests
+WORKERS ?= $(if $(PLENARY_TEST_REDIS_URL)$(PLENARY_TEST_AMQP_URL),0,2)
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(if $(SEED),--seed $(SEED))
+
+.PHONY: help run test test-all check docs unit fault bench image compose-test engine page coverage hooks clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,8 +23,13 @@ help: ## these lines
 run: $(VENV)/.ready page engine $(if $(TLS),certificate) ## everything in one process, with a page to call each other
 	@$(BIN)/plenary run $(RUN_OPTIONS)
 
-test: $(VENV)/.ready page engine servers check ## all tests, against real RabbitMQ, Redis, engine and browser
-	$(BIN)/pytest $(PYTEST_OPTIONS)
+test: test-needs check ## the tests, with a sample of each long suite, against real RabbitMQ, Redis, engine and browser
+	$(PYTEST) $(PYTEST_OPTIONS)
+	@if docker info >/dev/null 2>&1; then $(MAKE) compose-test; \
+		else echo "tests/compose is skipped: no Docker engine answers"; fi
+
+test-all: test-needs check ## all tests, with the whole of each long suite
+	$(PYTEST) --whole --timeout 3600 $(PYTEST_OPTIONS)
 	@if docker info >/dev/null 2>&1; then $(MAKE) compose-test; \
 		else echo "tests/compose is skipped: no Docker engine answers"; fi
 
@@ -36,7 +45,7 @@ docs: $(VENV)/.ready ## the documentation as pages in .site/, its generated tabl
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: $(VENV)/.ready ## the tests that need nothing installed
-	$(BIN)/pytest tests/unit $(PYTEST_OPTIONS)
+	$(PYTEST) tests/unit $(PYTEST_OPTIONS)
 
 fault: $(VENV)/.ready ## processes and servers die under load for long: make fault SEEDS=20 SECONDS=60 QUEUES=quorum
 	@scripts/need redis-server rabbitmq-server
@@ -68,7 +77,9 @@ hooks: $(VENV)/.ready ## the checks of `make check` before every commit, by pre-
 clean: ## everything made here (the engine stays in its cache)
 	rm -rf $(VENV) .engine web/dist web/node_modules benchmarks/compare/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
 
-.PHONY: servers certificate
+.PHONY: servers certificate test-needs
+test-needs: $(VENV)/.ready page engine servers
+
 servers:
 	@scripts/need redis-server rabbitmq-server chromium
 	@scripts/promtool $(CACHE) || echo "the tests with promtool will be skipped" >&2
