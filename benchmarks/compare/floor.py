@@ -148,7 +148,7 @@ class Floor:
     async def _until_answered(self) -> None:
         """Waits until nothing is unanswered. Raises `Wrong` if the responder ends, or answers nothing more."""
         deadline = time.perf_counter() + PATIENCE
-        while not self._all.is_set():
+        while self._waiting:
             try:
                 await asyncio.wait_for(self._all.wait(), LOOK_AGAIN)
             except TimeoutError:
