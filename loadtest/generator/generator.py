@@ -213,7 +213,7 @@ class Generator:
         there = [peer for peer in self._peers if peer.joined]
         if quiet and await self._all("the last request of a peer", 1, (peer.barrier() for peer in there)):
             for room in self._rooms:
-                room.settle()
+                room.check_complete()
             if self._plan.profile.joins:
                 await self._all("looking at a room", 4, (self._compare(room) for room in self._rooms))
         self._phase = "leaving"

@@ -176,10 +176,10 @@ class Participant(Asking):
         if view.peers and self._chance.random() < to_one:
             to = self._chance.choice(list(view.peers))
             life = view.peers[to]
-            n = self.room.direct.say(self.name, to)
+            n = self.room.direct.next_number(self.name, to)
             self._post(
                 *(MESSAGE, "message", due, {"to": to, "data": {"one": n, "t": due, "pad": pad}}),
-                lambda _: self.room.direct.taken(self.name, to, n),
+                lambda _: self.room.direct.accepted(self.name, to, n),
                 excused=lambda refusal: refusal.code == GONE and view.peers.get(to) != life,
             )
         else:
@@ -190,7 +190,7 @@ class Participant(Asking):
     def _seen(self, key: Key) -> Then:
         """For the answer to a message to all."""
         view = self._here
-        return lambda _: view.saw(key, "message")
+        return lambda _: view.observe(key, "message")
 
     async def barrier(self) -> None:
         """Returns when everything has come that happened before; raises as `_call`."""

@@ -207,7 +207,7 @@ class Peer(Participant):
         producer = self._producers.pop(max(self._producers))
         key = self._key()
         self._doing.closes[producer.n] = key.n
-        self._command("closeProducer", due, lambda _: self._here.saw(key, "close", producer.n), id=producer.id)
+        self._command("closeProducer", due, lambda _: self._here.observe(key, "close", producer.n), id=producer.id)
 
     def _produce(self, kind: str, due: float) -> None:
         data, then = self._producer(kind)
@@ -230,7 +230,7 @@ class Peer(Participant):
 
         def then(_: Any) -> None:
             self._producers[producer.id] = producer
-            self._here.saw(key, "producer")
+            self._here.observe(key, "producer")
 
         return data, then
 

@@ -1,81 +1,80 @@
-"""Whether messages to one peer come: each that was taken, once, in order. Pure."""
+"""Checks messages to one peer: each that the server accepted comes once and in order. Pure."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Fail = Callable[[str, str], None]
+from loadtest.model.failures import Fail
 
 
 @dataclass
-class _Line:
-    """From one peer to one other."""
+class _Pair:
+    """The messages from one peer to one other."""
 
-    said: int = 0
-    heard: int = 0
-    taken: set[int] = field(default_factory=set)
-    """Answered, not heard yet."""
+    sent: int = 0
+    received: int = 0
+    accepted: set[int] = field(default_factory=set)
+    """Answered, not received yet."""
     early: set[int] = field(default_factory=set)
-    """Heard, not answered yet."""
+    """Received, not answered yet."""
     excused: int = 0
-    """Up to here the receiver may not have been there to hear, and the server not have known that."""
+    """Up to this number the receiver may have been away without the server knowing it."""
 
 
 class DirectMessages:
-    """Of one room. Numbers go up by one for each message from one peer to one other, over all their lives."""
+    """The messages of one room. Numbers grow by one per message from one peer to one other, over all their lives."""
 
     def __init__(self, room: str, fail: Fail) -> None:
         self._room = room
         self._fail = fail
-        self._lines: dict[tuple[str, str], _Line] = {}
-        self._deaf: set[str] = set()
+        self._pairs: dict[tuple[str, str], _Pair] = {}
+        self._without_session: set[str] = set()
 
-    def say(self, sender: str, receiver: str) -> int:
-        """The number of the next message."""
-        line = self._lines.setdefault((sender, receiver), _Line())
-        line.said += 1
-        return line.said
+    def next_number(self, sender: str, receiver: str) -> int:
+        """Returns the number of a message that is about to be sent."""
+        pair = self._pairs.setdefault((sender, receiver), _Pair())
+        pair.sent += 1
+        return pair.sent
 
-    def taken(self, sender: str, receiver: str, n: int) -> None:
-        """It was answered, not with an error: the receiver was there."""
-        line = self._lines[sender, receiver]
-        if n in line.early:
-            line.early.discard(n)
-        elif n > line.excused:
-            line.taken.add(n)
+    def accepted(self, sender: str, receiver: str, n: int) -> None:
+        """Records that a message was answered without an error: the receiver was there."""
+        pair = self._pairs[sender, receiver]
+        if n in pair.early:
+            pair.early.discard(n)
+        elif n > pair.excused:
+            pair.accepted.add(n)
 
-    def heard(self, sender: str, receiver: str, n: int) -> None:
-        line = self._lines.get((sender, receiver))
+    def received(self, sender: str, receiver: str, n: int) -> None:
+        pair = self._pairs.get((sender, receiver))
         about = f"{self._room}/{receiver}: message {n} of {sender} to it alone"
-        if line is None or n > line.said:
+        if pair is None or n > pair.sent:
             self._fail("mismatch", f"{about}, which was never sent")
-        elif n <= line.heard:
-            kind = "reordered" if n in line.taken else "duplicated"
-            self._fail(kind, f"{about} came {'after' if kind == 'reordered' else 'again,'} {line.heard}")
-            line.taken.discard(n)
+        elif n <= pair.received:
+            kind = "reordered" if n in pair.accepted else "duplicated"
+            self._fail(kind, f"{about} came {'after' if kind == 'reordered' else 'again,'} {pair.received}")
+            pair.accepted.discard(n)
         else:
-            line.heard = n
-            if n in line.taken:
-                line.taken.discard(n)
+            pair.received = n
+            if n in pair.accepted:
+                pair.accepted.discard(n)
             else:
-                line.early.add(n)
+                pair.early.add(n)
 
     def ended(self, receiver: str) -> None:
-        """Its session ended without a word: for the server it may still be there."""
-        self._deaf.add(receiver)
+        """Records that a receiver's session ended without a leave: for the server it may still be there."""
+        self._without_session.add(receiver)
 
     def joined(self, receiver: str) -> None:
-        """It is there again: from now on it hears everything."""
-        if receiver not in self._deaf:
+        """Records that a receiver has joined: from now on it receives everything."""
+        if receiver not in self._without_session:
             return
-        self._deaf.discard(receiver)
-        for (_, to), line in self._lines.items():
+        self._without_session.discard(receiver)
+        for (_, to), pair in self._pairs.items():
             if to == receiver:
-                line.excused = line.said
-                line.taken.clear()
+                pair.excused = pair.sent
+                pair.accepted.clear()
 
-    def settle(self) -> None:
-        """Nothing is under way any more: what was taken has come."""
-        for (sender, receiver), line in self._lines.items():
-            for n in sorted(line.taken) if receiver not in self._deaf else ():
+    def check_complete(self) -> None:
+        """Reports what never came. Nothing may be under way any more."""
+        for (sender, receiver), pair in self._pairs.items():
+            for n in sorted(pair.accepted) if receiver not in self._without_session else ():
                 self._fail("lost", f"{self._room}/{receiver}: message {n} of {sender} to it alone never came")
-            line.taken.clear()
+            pair.accepted.clear()

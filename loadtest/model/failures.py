@@ -1,6 +1,10 @@
 """The kinds of failures that a run counts: those of the server, and those of the load generator itself."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+Fail: TypeAlias = Callable[[str, str], None]
+"""Is called with each failure: its kind and a sentence."""
 
 SERVER_KINDS: Final = {
     "errors": "error answers that should not have been",

@@ -32,7 +32,7 @@ class MediaView(RoomView):
         """Its leave was answered; `known` is what `leaving` returned when that was sent."""
         for id_, consumer in self.consumers.items():
             if (listener := consumer.listener) is not None:
-                listener.leave(known.get(id_, listener.least), listener.turns.asked, self._recorder.fail)
+                listener.stop(known.get(id_, listener.least), listener.turns.asked, self._recorder.fail)
 
     def _numbers(self, consumers: Iterable[dict[str, Any]]) -> frozenset[int]:
         return frozenset(it["appData"]["n"] for it in consumers)
@@ -49,7 +49,7 @@ class MediaView(RoomView):
     def _new_consumer(self, data: Any, now: float) -> None:
         self._recorder.current.notified("newConsumer", now - data["appData"]["t"])
         consumer = self._add_consumer(data)
-        self.saw(Key(consumer.source, consumer.life, consumer.n), "producer")
+        self.observe(Key(consumer.source, consumer.life, consumer.n), "producer")
         self._on_consumer(data["id"], now)
 
     def _consumer_closed(self, id_: int) -> None:
@@ -59,7 +59,7 @@ class MediaView(RoomView):
         if n is None:
             self._fail("mismatch", f"consumerClosed {id_} of {consumer.source}, who did not close it")
         else:
-            self.saw(Key(consumer.source, consumer.life, n), "close", consumer.n)
+            self.observe(Key(consumer.source, consumer.life, n), "close", consumer.n)
 
     def _remove_consumers_of(self, source: str, leave: int) -> None:
         for id_ in [id_ for id_, it in self.consumers.items() if it.source == source]:
@@ -69,7 +69,7 @@ class MediaView(RoomView):
         """`exact`: the producer's peer closed it, so all that it had asked for before is done."""
         if (listener := self.consumers.pop(id_).listener) is not None:
             turns = listener.turns
-            listener.leave(turns.asked if exact else turns.answered, turns.asked, self._recorder.fail)
+            listener.stop(turns.asked if exact else turns.answered, turns.asked, self._recorder.fail)
 
     def _source_paused(self, id_: int, *, paused: bool) -> None:
         consumer = self.consumers.get(id_)
@@ -77,7 +77,7 @@ class MediaView(RoomView):
             what = "consumerPaused" if paused else "consumerResumed"
             self._fail("mismatch", f"{what} {id_}, which is not enabled")
         else:
-            consumer.listener.hear(paused, self._recorder.fail)
+            consumer.listener.observe(paused, self._recorder.fail)
 
     def _transport_closed(self, id_: int) -> None:
         self._fail("mismatch", f"transportClosed {id_}: its media is lost")

@@ -1,59 +1,58 @@
-"""Whether those who receive a producer are told of every pause and resume of it, alternating. Pure.
+"""Checks that the receivers of a producer are told of every pause and resume of it, alternating. Pure.
 
-A producer is paused and resumed in turn, so its state is the parity of how often that was done. A receiver is told
-from the moment its consumer is enabled. What it is told by then is known up to what was under way in that moment,
+A producer is paused and resumed in turn, so its state is the parity of the number of turns. A receiver is told from
+the moment when its consumer is enabled. How many turns came before is known up to those under way in that moment,
 and exactly again when all is quiet.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-Fail = Callable[[str, str], None]
+from loadtest.model.failures import Fail
 
 
 @dataclass(eq=False)
 class Turns:
-    """How often a producer was paused or resumed: asked for by its peer, and answered."""
+    """The number of pauses and resumes of a producer: those its peer requested, and those that were answered."""
 
     asked: int = 0
     answered: int = 0
 
     @property
     def range(self) -> tuple[int, int]:
-        """What the server has done, at least and at most."""
+        """The least and the greatest number of turns that the server has made."""
         return self.answered, self.asked
 
 
 @dataclass(eq=False)
 class Listener:
-    """One enabled consumer. `least` and `most` are the range of turns that came before its enabling."""
+    """One enabled consumer. Between `least` and `most` turns came before it was enabled."""
 
     about: str
     turns: Turns
     least: int
     most: int
     paused: bool
-    told: int = 0
+    observed: int = 0
 
-    def hear(self, paused: bool, fail: Fail) -> None:
-        """`consumerPaused` or `consumerResumed`."""
+    def observe(self, paused: bool, fail: Fail) -> None:
+        """Checks a `consumerPaused` or `consumerResumed`."""
         what = "consumerPaused" if paused else "consumerResumed"
         if paused == self.paused:
-            fail("mismatch", f"{self.about}: {what}, and it was so before: one is missing or came twice")
-        elif not self._fits(self.told + 1, 0, self.turns.asked):
-            fail("duplicated", f"{self.about}: {what}, more often than was asked for")
+            fail("mismatch", f"{self.about}: {what} twice in a row: one is missing or came twice")
+        elif not self._fits(self.observed + 1, 0, self.turns.asked):
+            fail("duplicated", f"{self.about}: {what}, more often than was requested")
         self.paused = paused
-        self.told += 1
+        self.observed += 1
 
-    def leave(self, least: int, most: int, fail: Fail) -> None:
-        """It listens no longer. By then the producer has had from `least` to `most` turns."""
-        if not self._fits(self.told, least, most):
+    def stop(self, least: int, most: int, fail: Fail) -> None:
+        """Checks the end of listening, by when the producer has made from `least` to `most` turns."""
+        if not self._fits(self.observed, least, most):
             had = f"{least} to {most} by now, {self.least} to {self.most} when it was enabled"
-            fail("lost", f"{self.about}: told of {self.told} pauses and resumes; there were {had}")
+            fail("lost", f"{self.about}: told of {self.observed} pauses and resumes; there were {had}")
 
     def _fits(self, told: int, least: int, most: int) -> bool:
-        """Whether some number of turns before the first it was told explains what came."""
-        begun_paused = self.paused ^ bool(self.told % 2)
+        """Whether some number of turns before the first notification explains what came."""
+        begun_paused = self.paused ^ bool(self.observed % 2)
         return any(
             before % 2 == begun_paused and least <= before + told <= most
             for before in range(self.least, self.most + 1)
@@ -61,7 +60,7 @@ class Listener:
 
 
 def listen(about: str, turns: Turns, asked_at: int, paused: bool, fail: Fail) -> Listener:
-    """A consumer was enabled. `asked_at` is how many turns were answered when that was asked for."""
+    """Returns the listener of a consumer that was enabled; `asked_at` turns were answered when that was requested."""
     listener = Listener(about, turns, asked_at, turns.asked, paused)
     if not listener._fits(0, 0, turns.asked):
         fail("mismatch", f"{about}: enabled with paused {paused}, which it was not at that time")

@@ -42,10 +42,10 @@ class Room:
         """One that nobody knows of is one that did nothing."""
         return self._lives.get(peer, {}).get(life) or Life()
 
-    def settle(self) -> None:
+    def check_complete(self) -> None:
         """Nothing is under way any more."""
-        self.log.settle()
-        self.direct.settle()
+        self.log.check_complete()
+        self.direct.check_complete()
 
     def compare(self, told: list[dict[str, Any]]) -> None:
         """What the server tells one who joins now (§join: `peers`) with what everybody has been told."""

@@ -1,32 +1,32 @@
-"""Whether everybody in a room is told everything, once and in one order. Pure: no socket, no clock.
+"""The log of one room: checks that every member is told everything, once and in one order. Pure.
 
-What happens in a room for all to see (somebody joins, sends, closes a producer, says something to all, leaves)
-happens in one order, and each member sees it between its own join and its own leaving: what others did as a
-notification, what it did itself as the answer. So all members read one log, each at its own place. Whoever is
-furthest writes it; all others must find the same. A member's place follows from its own join, which the others
-see. Nothing here depends on when things come.
+What is visible to all members (somebody joins, makes or closes a producer, sends a message to all, leaves) happens in
+one order. Each member sees the events between its own join and its own leave: those of others as notifications, its
+own as answers. So all members read one log, each at its own position. The member that is furthest writes the log; all
+others must find the same. A member's position follows from its own join, which the others see. Nothing here depends
+on when something comes.
 
 A correct server is never blamed. Of an incorrect one every fault is counted at least once; whether one member was
-told too little or another too much cannot always be known, so that one fault may be counted for several of them.
+told too little or another too much cannot always be known, so one fault may be counted for several of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from loadtest.model.failures import Fail
+
 Kind: TypeAlias = Literal["join", "producer", "close", "message", "leave"]
-Fail: TypeAlias = Callable[[str, str], None]
-"""Is told of each failure: its kind and a sentence."""
 
 END: Final = 1 << 40
 """The number of a leave that the peer itself did not announce: it comes after all it did."""
 _TRIM: Final = 512
 _LIVES_KEPT: Final = 16
-"""Of each peer: by then everybody has been told of them."""
+"""Per peer: older lives concern nobody any more."""
 
 
 class Key(NamedTuple):
-    """One thing that happened: the `n`th of a peer's life, counted from its join (0)."""
+    """An event: the `n`th of a peer's life, counted from its join (0)."""
 
     peer: str
     life: int
@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 
 Listed: TypeAlias = Mapping[str, tuple[int, frozenset[int]]]
-"""Who is there: life and open producers (their `n`) by name."""
+"""The members that a join answer lists: life and open producers (their `n`) by name."""
 
 
 class Entry(NamedTuple):
@@ -51,18 +51,18 @@ class Member:
     name: str
     life: int
     segment: "Segment | None" = None
-    """None until it is known where in the log it joined."""
+    """None until its position in the log is known."""
     start: int = 0
     cursor: int = 0
-    gone: bool = False
-    """It left before its place was known."""
+    has_left: bool = False
+    """Set if it left before its position was known."""
     listed: Listed = field(default_factory=dict)
-    held: list[Entry] = field(default_factory=list)
-    """What it saw before its place was known."""
+    pending: list[Entry] = field(default_factory=list)
+    """What it saw before its position was known."""
     last: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By peer: life and number of the last it saw."""
+    """By peer: life and number of the last event that it saw."""
     missed: dict[Key, Kind] = field(default_factory=dict)
-    """What it passed without seeing it."""
+    """Events that it passed without seeing them."""
 
     @property
     def own(self) -> tuple[str, int]:
@@ -79,18 +79,18 @@ class Segment:
         self.view: dict[str, tuple[int, set[int]]] = {}
         self.members: set[Member] = set()
         self.trimmed: dict[str, tuple[int, int]] = {}
-        """By peer: life and number of the last that is forgotten."""
+        """By peer: life and number of the last event that was trimmed."""
         self.departed: list[Member] = []
-        """Who left, while somebody may still be behind."""
+        """Members that left, while another member may still be at an earlier position."""
         self.reserved: dict[tuple[str, int], tuple[int, Listed]] = {}
-        """Joins that others saw: the place, and who was there then."""
+        """Joins that others saw: the position, and who was there then."""
 
     @property
     def end(self) -> int:
         return self.base + len(self.entries)
 
-    def put(self, at: int, entry: Entry) -> None:
-        """Usually at the end; elsewhere only what others have missed."""
+    def insert(self, at: int, entry: Entry) -> None:
+        """Inserts an event, usually at the end; elsewhere only what others have missed."""
         self.entries.insert(at - self.base, entry)
         for later in self.entries[at - self.base + 1 :]:
             self.index[later.key] += 1
@@ -98,9 +98,9 @@ class Segment:
             if place >= at:
                 self.reserved[joined] = (place + 1, here)
         self.index[entry.key] = at
-        self._fold(at, entry)
+        self._apply(at, entry)
 
-    def _fold(self, at: int, entry: Entry) -> None:
+    def _apply(self, at: int, entry: Entry) -> None:
         (peer, life, n), kind, about = entry
         match kind:
             case "join":
@@ -117,7 +117,7 @@ class Segment:
                 pass
 
     def trim(self) -> None:
-        """Forgets what everybody is past."""
+        """Drops the events that every member is past."""
         places = [member.cursor for member in self.members] + [at for at, _ in self.reserved.values()]
         past = min(places, default=self.end) - self.base
         self.departed = [member for member in self.departed if member.cursor > self.base + past]
@@ -134,67 +134,67 @@ class RoomLog:
         self._room = room
         self._fail = fail
         self._segments: dict[str, dict[int, Segment]] = {}
-        """Where each peer's last lives were."""
+        """By peer and life: its segment, for the last lives."""
         self._joining: set[tuple[str, int]] = set()
         """Lives whose join is asked for and not answered: they will see who joins after them."""
         self._unplaced: dict[tuple[str, int], Member] = {}
-        self._over: set[tuple[str, int]] = set()
-        """Lives that ended before they had a place: others may still see them join."""
+        self._ended_early: set[tuple[str, int]] = set()
+        """Lives that ended before they had a position: others may still see them join."""
 
-    # --- what members tell ------------------------------------------------------------------------------------
+    # --- what members report ------------------------------------------------------------------------------------
 
     def joining(self, member: Member) -> None:
-        """Its join is sent."""
+        """Records that a join was sent."""
         self._joining.add(member.own)
 
     def joined(self, member: Member, listed: Listed) -> None:
-        """Its join was answered with who is there."""
+        """Records the answer to a join, which lists who is there."""
         self._joining.discard(member.own)
         member.listed = listed
         self._unplaced[member.own] = member
         member.last = {name: (life, max(open_, default=0)) for name, (life, open_) in listed.items()}
         if listed:
             self._place_all()
-            self._orphan_unwitnessed()
+            self._place_unwitnessed()
         else:
             self._begin(member)
 
-    def saw(self, member: Member, key: Key, kind: Kind, about: int = 0) -> None:
-        """A notification, or the answer to what it did itself."""
+    def observe(self, member: Member, key: Key, kind: Kind, about: int = 0) -> None:
+        """Records a notification, or the answer to the member's own request."""
         entry = Entry(key, kind, about)
         if member.segment is None:
-            member.held.append(entry)
+            member.pending.append(entry)
         else:
             self._advance(member, member.segment, entry)
 
     def left(self, member: Member, key: Key) -> None:
-        """Its leave was answered: all that came before has come."""
-        self.saw(member, key, "leave")
+        """Records the answer to a leave: the member has been told everything that came before."""
+        self.observe(member, key, "leave")
         if member.segment is None:
-            member.gone = True
+            member.has_left = True
         else:
             self._remove(member)
 
     def ended(self, member: Member) -> None:
-        """Its session ended, whether or not it had joined: what it did not see by now it will not see."""
+        """Records the end of a session, before or after the join was answered: the member sees nothing more."""
         self._joining.discard(member.own)
         if member.segment is None:
-            self._over.add(member.own)
+            self._ended_early.add(member.own)
         self._remove(member)
 
-    def _orphan_unwitnessed(self) -> None:
-        """Places the members whose join nobody can see any more: those who could are gone."""
+    def _place_unwitnessed(self) -> None:
+        """Places the members whose join nobody is left to see."""
         for waiting in list(self._unplaced.values()):
             if waiting.own in self._unplaced and not self._is_witnessed(waiting):
-                self._orphan(waiting)
+                self._begin_log_of(waiting)
 
     # --- the end ----------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Nothing is under way any more, so everybody must be at the end of the log."""
+    def check_complete(self) -> None:
+        """Reports what members have missed. Nothing may be under way: each must be at the end of the log."""
         for waiting in list(self._unplaced.values()):
-            self._fail("mismatch", f"{self._who(waiting)}: nobody whom it was told of has seen it join")
-            self._orphan(waiting)
+            self._fail("mismatch", f"{self._name(waiting)}: nobody whom it was told of has seen it join")
+            self._begin_log_of(waiting)
         living = {segment for lives in self._segments.values() for segment in lives.values() if segment.members}
         if len(living) > 1:
             names = sorted(min(member.name for member in segment.members) for segment in living)
@@ -204,10 +204,10 @@ class RoomLog:
                 for entry in segment.entries[member.cursor - segment.base :]:
                     member.missed[entry.key] = entry.kind
                 member.cursor = segment.end
-                self._give_up(member)
+                self._report_missed(member)
 
     def view(self) -> dict[str, tuple[int, set[int]]]:
-        """Who should be there now, by the log; life and open producers."""
+        """Returns who is there by the log: life and open producers by name."""
         segments = {segment for lives in self._segments.values() for segment in lives.values() if segment.members}
         return {name: there for segment in segments for name, there in segment.view.items()}
 
@@ -216,7 +216,7 @@ class RoomLog:
     def _advance(self, member: Member, segment: Segment, entry: Entry) -> None:
         key = entry.key
         if (key.life, key.n) <= member.last.get(key.peer, (0, -1)):
-            self._late(member, segment, entry)
+            self._observe_late(member, segment, entry)
             return
         member.last[key.peer] = (key.life, key.n)
         at = segment.index.get(key)
@@ -227,28 +227,28 @@ class RoomLog:
                 member.missed[skipped.key] = skipped.kind
             member.cursor = at + 1
         else:
-            self._again(member, entry)
+            self._report_repeated(member, entry)
 
     def _write(self, member: Member, segment: Segment, entry: Entry) -> None:
-        """Usually the member is the first to see it. If it is not, the others have missed it."""
+        """Writes an event that is new. Usually the member is the first to see it; else the others have missed it."""
         at = member.cursor
         if at < segment.end:
-            at = self._behind(member, segment, entry)
+            at = self._position_after_own(member, segment, entry)
             self._insert(segment, at, entry)
-        segment.put(at, entry)
+        segment.insert(at, entry)
         member.cursor = at + 1
         if entry.kind == "join":
             joined = (entry.key.peer, entry.key.life)
-            if joined in self._over:
-                self._over.discard(joined)
+            if joined in self._ended_early:
+                self._ended_early.discard(joined)
                 del segment.reserved[joined]
             elif joined in self._unplaced:
                 self._place_all()
         if len(segment.entries) > _TRIM:
             segment.trim()
 
-    def _behind(self, member: Member, segment: Segment, entry: Entry) -> int:
-        """Its place: behind what the same peer did before, which the member has missed then."""
+    def _position_after_own(self, member: Member, segment: Segment, entry: Entry) -> int:
+        """Returns the position after the same peer's earlier events, which the member has missed."""
         upcoming = segment.entries[member.cursor - segment.base :]
         for at in range(len(upcoming), 0, -1):
             before = upcoming[at - 1].key
@@ -258,7 +258,7 @@ class RoomLog:
         return member.cursor
 
     def _insert(self, segment: Segment, at: int, entry: Entry) -> None:
-        """Whoever is past this place, and was there, has missed it."""
+        """Members past this position that were there have missed the event."""
         for other in (*segment.members, *segment.departed):
             if at >= other.cursor:
                 continue
@@ -268,52 +268,52 @@ class RoomLog:
             else:
                 other.missed[entry.key] = entry.kind
                 if other in segment.departed:
-                    self._give_up(other)
+                    self._report_missed(other)
 
-    def _late(self, member: Member, segment: Segment, entry: Entry) -> None:
-        """What the same peer did later has been seen."""
+    def _observe_late(self, member: Member, segment: Segment, entry: Entry) -> None:
+        """Records an event that came after a later one of the same peer."""
         key = entry.key
         if key in segment.index or (key.life, key.n) <= segment.trimmed.get(key.peer, (0, -1)):
-            self._again(member, entry)
+            self._report_repeated(member, entry)
         else:
             member.missed[key] = entry.kind
-            self._again(member, entry)
+            self._report_repeated(member, entry)
             self._write(member, segment, entry)
 
-    def _again(self, member: Member, entry: Entry) -> None:
-        about = f"{self._who(member)}: {_said(entry.key, entry.kind)}"
+    def _report_repeated(self, member: Member, entry: Entry) -> None:
+        about = f"{self._name(member)}: {_describe(entry.key, entry.kind)}"
         if member.missed.pop(entry.key, None) is not None:
             self._fail("reordered", f"{about} came after what followed it")
         else:
             self._fail("duplicated", f"{about} came again")
 
-    # --- places -----------------------------------------------------------------------------------------------
+    # --- positions -----------------------------------------------------------------------------------------------
 
     def _begin(self, member: Member) -> None:
-        """It is the first in an empty room."""
+        """Begins the log of an empty room."""
         segment = Segment()
-        segment.put(0, Entry(Key(*member.own, 0), "join"))
-        self._settle_in(member, segment)
+        segment.insert(0, Entry(Key(*member.own, 0), "join"))
+        self._place(member, segment)
         self._place_all()
 
     def _place_all(self) -> None:
-        """One that finds its place may be the one that another is waiting for."""
+        """Places all members whose join was seen; one that is placed may be the witness of another."""
         found = True
         while found:
             found = False
             for member in list(self._unplaced.values()):
                 segment = next((it for it in self._segments_of(member) if member.own in it.reserved), None)
                 if segment is not None:
-                    self._settle_in(member, segment)
+                    self._place(member, segment)
                     found = True
 
-    def _settle_in(self, member: Member, segment: Segment) -> None:
+    def _place(self, member: Member, segment: Segment) -> None:
         if self._unplaced.pop(member.own, None) is None:
             return  # while its place was made, it was found
         at, here = segment.reserved.pop(member.own)
         if here != member.listed:
             self._fail(
-                "mismatch", f"{self._who(member)}: was told {_listed(member.listed)}, there is {_listed(here)}"
+                "mismatch", f"{self._name(member)}: was told {_listed(member.listed)}, there is {_listed(here)}"
             )
         member.segment, member.start, member.cursor = segment, at + 1, at + 1
         segment.members.add(member)
@@ -321,30 +321,30 @@ class RoomLog:
         lives[member.life] = segment
         while len(lives) > _LIVES_KEPT:
             del lives[min(lives)]
-        held, member.held = member.held, []
-        for entry in held:
+        pending, member.pending = member.pending, []
+        for entry in pending:
             self._advance(member, segment, entry)
-        if member.gone:
+        if member.has_left:
             self._remove(member)
 
     def _segments_of(self, member: Member) -> list[Segment]:
-        """Where those were that it was told of; more than one if the sessions of some have ended long ago."""
+        """Returns the segments of the listed members; several if sessions of some have ended long ago."""
         found = (self._segments.get(name, {}).get(life) for name, (life, _) in member.listed.items())
         return [segment for segment in dict.fromkeys(found) if segment is not None]
 
     def _is_witnessed(self, member: Member) -> bool:
-        """Whether somebody is left who sees it join, or has."""
+        """Whether a member is left that sees it join, or has seen it."""
         if any(segment.members or member.own in segment.reserved for segment in self._segments_of(member)):
             return True
         others = {(name, life) for name, (life, _) in member.listed.items()}
         return any(other in self._unplaced or other in self._joining for other in others)
 
-    def _orphan(self, member: Member) -> None:
-        """All who could have seen it join are gone: it begins a log of its own."""
+    def _begin_log_of(self, member: Member) -> None:
+        """Begins a log of its own for a member that nobody is left to see join."""
         segment = Segment()
         segment.view = {name: (life, set(open_)) for name, (life, open_) in member.listed.items()}
-        segment.put(0, Entry(Key(*member.own, 0), "join"))
-        self._settle_in(member, segment)
+        segment.insert(0, Entry(Key(*member.own, 0), "join"))
+        self._place(member, segment)
         self._place_all()
 
     def _remove(self, member: Member) -> None:
@@ -354,19 +354,19 @@ class RoomLog:
         if member.segment is not None:
             member.segment.members.discard(member)
             member.segment.departed.append(member)
-            self._give_up(member)
-        self._orphan_unwitnessed()
+            self._report_missed(member)
+        self._place_unwitnessed()
 
-    def _give_up(self, member: Member) -> None:
+    def _report_missed(self, member: Member) -> None:
         for key, kind in member.missed.items():
-            self._fail("lost", f"{self._who(member)}: {_said(key, kind)} never came")
+            self._fail("lost", f"{self._name(member)}: {_describe(key, kind)} never came")
         member.missed.clear()
 
-    def _who(self, member: Member) -> str:
+    def _name(self, member: Member) -> str:
         return f"{self._room}/{member.name} (life {member.life})"
 
 
-def _said(key: Key, kind: Kind) -> str:
+def _describe(key: Key, kind: Kind) -> str:
     what = {"join": "newPeer", "producer": "newConsumer", "close": "consumerClosed", "leave": "peerClosed"}.get(
         kind, kind
     )

@@ -75,9 +75,9 @@ class RoomView:
         self._room.direct.ended(self.name)
         self.joined = False
 
-    def saw(self, key: Key, kind: Kind, about: int = 0) -> None:
+    def observe(self, key: Key, kind: Kind, about: int = 0) -> None:
         """Records what is visible to all: another's event that it was told of, or its own that was answered."""
-        self._room.log.saw(self.member, key, kind, about)
+        self._room.log.observe(self.member, key, kind, about)
 
     # --- what it is told ------------------------------------------------------------------------------------
 
@@ -95,9 +95,9 @@ class RoomView:
     def _message(self, sender: str, content: Any, now: float) -> None:
         self._recorder.current.notified("message", now - content["t"])
         if "one" in content:
-            self._room.direct.heard(sender, self.name, content["one"])
+            self._room.direct.received(sender, self.name, content["one"])
         else:
-            self.saw(Key(sender, content["life"], content["n"]), "message")
+            self.observe(Key(sender, content["life"], content["n"]), "message")
 
     def _notification(self, what: str, data: Any, now: float) -> None:
         match what:
@@ -105,7 +105,7 @@ class RoomView:
                 about = data["appData"]
                 self._recorder.current.notified(what, now - about["t"])
                 self.peers[data["name"]] = about["life"]
-                self.saw(Key(data["name"], about["life"], 0), "join")
+                self.observe(Key(data["name"], about["life"], 0), "join")
             case "peerClosed":
                 self._peer_closed(data, now)
             case "newConsumer":
@@ -148,7 +148,7 @@ class RoomView:
             self._recorder.current.notified("peerClosed", now - about["t"])
         leave = self._room.life(name, life).leave
         self._remove_consumers_of(name, leave)
-        self.saw(Key(name, life, leave), "leave")
+        self.observe(Key(name, life, leave), "leave")
 
     # --- media: what a subclass knows better ------------------------------------------------------------------
 

@@ -186,7 +186,7 @@ async def _look(world: World, crowd: Crowd, outcome: Outcome) -> None:
     if await crowd.finish():
         await asyncio.wait([asyncio.create_task(it.barrier()) for it in people], timeout=ANSWERED_WITHIN)
         for room in crowd.rooms:
-            room.settle()
+            room.check_complete()
         outcome.failures += await checks.views(world, people)
         outcome.failures += await checks.engines(world, people)
         await asyncio.wait([asyncio.create_task(it.leave_for_good()) for it in people], timeout=ANSWERED_WITHIN)

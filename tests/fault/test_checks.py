@@ -39,13 +39,13 @@ class Pair:
         """Bob's messages 1 to 4 are answered; alice is told of `heard`."""
         assert self.bob._view is not None
         for n in range(1, 5):
-            self.bob._view.saw(Key("bob", 1, n), "message")
+            self.bob._view.observe(Key("bob", 1, n), "message")
         for n in heard:
             data = {"life": 1, "n": n, "t": time.monotonic()}
             self.tell(self.alice, {"from": "bob", "data": data}, MESSAGE)
 
     def found(self) -> list[str]:
-        self.room.settle()
+        self.room.check_complete()
         return [failure.kind for failure in self.log.failures]
 
 
@@ -55,18 +55,18 @@ def found(*heard: int) -> list[str]:
     return pair.found()
 
 
-async def test_no_failure_if_all_messages_were_told() -> None:
+async def test_messages_that_all_came_are_no_failure() -> None:
     assert found(1, 2, 3, 4) == []
 
 
-async def test_a_missing_message_is_lost() -> None:
+async def test_missing_message_is_lost() -> None:
     assert found(1, 3, 4) == ["lost"]
     assert found(1, 2, 3) == ["lost"]
     assert found(2, 3, 4) == ["lost"]
     assert found() == ["lost"] * 4
 
 
-async def test_a_peer_that_leaves_early_or_comes_late_hears_less() -> None:
+async def test_peer_that_leaves_early_or_joins_late_misses_nothing() -> None:
     pair = Pair()
     pair.say([1, 2])
     assert pair.alice._view is not None
@@ -76,7 +76,7 @@ async def test_a_peer_that_leaves_early_or_comes_late_hears_less() -> None:
     assert late.found() == []
 
 
-async def test_a_repeated_message_is_duplicated() -> None:
+async def test_repeated_message_is_duplicated() -> None:
     assert found(1, 2, 2, 3, 4) == ["duplicated"]
 
 
@@ -88,11 +88,11 @@ async def test_messages_to_one_peer_are_checked_alike() -> None:
     def told(*numbers: int) -> list[str]:
         pair = Pair()
         for n in range(1, 4):
-            assert pair.room.direct.say("bob", "alice") == n
+            assert pair.room.direct.next_number("bob", "alice") == n
         for n in numbers:
             pair.tell(pair.alice, {"from": "bob", "data": {"one": n, "t": 0.0}}, MESSAGE)
         for n in range(1, 4):
-            pair.room.direct.taken("bob", "alice", n)
+            pair.room.direct.accepted("bob", "alice", n)
         return pair.found()
 
     assert told(1, 2, 3) == []
@@ -100,7 +100,7 @@ async def test_messages_to_one_peer_are_checked_alike() -> None:
     assert told(1, 2, 2, 3) == ["duplicated"]
 
 
-async def test_a_request_without_answer_is_unanswered() -> None:
+async def test_request_without_answer_is_unanswered() -> None:
     class Silent:
         def unanswered(self) -> list[str]:
             return ["join"]
@@ -111,7 +111,7 @@ async def test_a_request_without_answer_is_unanswered() -> None:
     assert [failure.kind for failure in pair.log.failures] == ["unanswered"]
 
 
-async def test_a_peer_that_was_closed_without_leaving_is_known_to_be_gone() -> None:
+async def test_peer_closed_by_the_server_is_removed_from_the_view() -> None:
     pair = Pair()
     pair.tell(pair.alice, {"method": "peerClosed", "name": "bob"})
     assert pair.bob._doing.leave == END

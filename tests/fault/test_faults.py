@@ -26,7 +26,7 @@ OF_THE_QUEUES: list[Kind] = ["worker-kill", "worker-term", "worker-freeze", "rab
 @pytest.mark.sample(1, of="seed")
 @pytest.mark.parametrize("seed", ["1", "2", "3", "4"])
 @pytest.mark.parametrize(("queue_type", "kinds"), [("classic", list(get_args(Kind))), ("quorum", OF_THE_QUEUES)])
-async def test_nothing_is_lost_doubled_or_reordered_whoever_dies(
+async def test_faults_lose_duplicate_and_reorder_nothing(
     queue_type: QueueType,
     kinds: list[Kind],
     seed: str,

@@ -67,7 +67,7 @@ async def test_resumable_sessions_are_numbered_without_gaps(system: System) -> N
     await relays(system, ResumableClient)
 
 
-async def test_a_call_is_set_up_to_the_last_consumer(system: System) -> None:
+async def test_call_is_set_up_to_the_last_consumer(system: System) -> None:
     if system.client is not PlainClient:
         pytest.skip("it has no calls")
     sample = await call_after_call(system, 0.2, 2)
@@ -75,7 +75,7 @@ async def test_a_call_is_set_up_to_the_last_consumer(system: System) -> None:
     assert sample["requests_per_call"] == 4 * (2 + 2 + 2 + 6)
 
 
-async def test_the_floor_answers_everything(servers: Servers) -> None:
+async def test_floor_answers_every_request(servers: Servers) -> None:
     async with Floor(servers, "always") as floor:
         assert (await floor.pace(0.3, 100, warm=0.1))["requests"] == 30
 
@@ -114,7 +114,7 @@ class Scripted(SocketIoClient):
     ("heard", "right"),
     [([1, 2, 3], True), ([1, 3, 2], True), ([1, 2], False), ([1, 3], False), ([1, 2, 2, 3], False)],
 )
-async def test_what_is_lost_or_comes_twice_is_found(heard: list[int], right: bool) -> None:
+async def test_lost_and_repeated_messages_are_found(heard: list[int], right: bool) -> None:
     fleet = Fleet(Scripted, "", 2, 2)
     alice, bob = (Scripted("", "room", n, [1 - n], fleet.tally) for n in range(2))
     fleet.clients = [alice, bob]

@@ -67,7 +67,7 @@ def loadtest(urls: list[str], *arguments: str) -> tuple[int, str]:
 SMALL = ("--rooms", "3", "--peers", "3", "--ramp", "1", "--duration", "3")
 
 
-def test_calls_pass_and_are_reported_to_people_machines_and_browsers(
+def test_calls_profile_passes_and_is_reported_as_text_json_and_html(
     urls: list[str], rabbitmq_server: Server, tmp_path: Path
 ) -> None:
     files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "html")}
@@ -97,14 +97,14 @@ def test_calls_pass_and_are_reported_to_people_machines_and_browsers(
     assert not re.search(r"""(src|href)\s*=|url\(|@import|<script""", page)
 
 
-def test_what_cannot_be_held_fails(urls: list[str]) -> None:
+def test_missed_objective_fails_the_run(urls: list[str]) -> None:
     code, said = loadtest(urls[:1], *SMALL, "--slo", "join.p50<1us")
     assert code == 1
     assert re.search(r"not met +join.p50<1us", said)
     assert said.rstrip().endswith("failed")
 
 
-def test_a_gateway_that_dies_and_is_the_only_one_fails(cluster: Cluster) -> None:
+def test_death_of_the_only_gateway_fails_the_run(cluster: Cluster) -> None:
     gateway = cluster.gateway("doomed")
     with subprocess.Popen(
         command([gateway.url], *SMALL[:-1], "6", "--profile", "joins"), cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -119,7 +119,7 @@ def test_a_gateway_that_dies_and_is_the_only_one_fails(cluster: Cluster) -> None
     assert "could not connect" in said or "ended with" in said
 
 
-def test_one_that_is_interrupted_ends_in_order_and_reports(urls: list[str], tmp_path: Path) -> None:
+def test_interrupted_run_ends_in_order_and_reports(urls: list[str], tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     with subprocess.Popen(
         command(urls, *SMALL[:-1], "300", "--json", str(file)), cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -137,7 +137,7 @@ def test_one_that_is_interrupted_ends_in_order_and_reports(urls: list[str], tmp_
     assert result["methods"]["leave"]["count"] == result["methods"]["join"]["count"]
 
 
-def test_without_anybody_at_the_address_it_does_not_start() -> None:
+def test_run_without_a_gateway_at_the_address_does_not_start() -> None:
     code, said = loadtest(["ws://127.0.0.1:9"], *SMALL)
     assert code == 2
     assert "ws://127.0.0.1:9: no answer" in said
@@ -153,7 +153,7 @@ def test_without_anybody_at_the_address_it_does_not_start() -> None:
         (("--html", "/nowhere/report.html"), "there is no folder /nowhere"),
     ],
 )
-def test_what_is_typed_wrong_is_named(arguments: tuple[str, ...], words: str) -> None:
+def test_bad_option_is_named_in_the_error(arguments: tuple[str, ...], words: str) -> None:
     code, said = loadtest([], *arguments)
     assert code == 2
     assert words in re.sub(r"[\s│]+", " ", said)
@@ -215,7 +215,7 @@ def double(told: Told, view: RoomView, method: str, data: Any) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-async def test_nothing_is_wrong_when_nothing_is_spoilt(urls: list[str], profile: str) -> None:
+async def test_profile_without_disturbance_has_no_failures(urls: list[str], profile: str) -> None:
     assert not (await measured(urls, profile)).failures
 
 
@@ -230,7 +230,7 @@ async def test_connections_that_end_leave_no_cycles(urls: list[str]) -> None:
     ("profile", "what"),
     [("messages", "message"), ("calls", "newConsumer"), ("calls", "newPeer"), ("joins", "peerClosed")],
 )
-async def test_a_notification_that_is_lost_is_found(
+async def test_lost_notification_is_found(
     urls: list[str], monkeypatch: pytest.MonkeyPatch, profile: str, what: str
 ) -> None:
     spoil(monkeypatch, what, lose)
@@ -240,14 +240,14 @@ async def test_a_notification_that_is_lost_is_found(
 @pytest.mark.parametrize(
     ("profile", "what"), [("messages", "message"), ("calls", "newConsumer"), ("calls", "newPeer")]
 )
-async def test_a_notification_that_comes_twice_is_found(
+async def test_repeated_notification_is_found(
     urls: list[str], monkeypatch: pytest.MonkeyPatch, profile: str, what: str
 ) -> None:
     spoil(monkeypatch, what, double)
     assert (await measured(urls, profile)).failures["duplicated"] >= 1
 
 
-async def test_an_answer_that_never_comes_is_found(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_answer_is_found(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "PATIENCE", 2.0)
     answered = ProtooClient._answered
     seen = 0
@@ -263,7 +263,7 @@ async def test_an_answer_that_never_comes_is_found(urls: list[str], monkeypatch:
     assert failures["unanswered"] == 1
 
 
-async def test_a_room_that_is_not_as_its_peers_were_told_is_found(
+async def test_room_that_differs_from_what_peers_were_told_is_found(
     urls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server shows somebody whom nobody was told of."""

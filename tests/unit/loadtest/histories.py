@@ -107,7 +107,7 @@ def read(server: Server, chance: random.Random) -> list[tuple[str, str]]:
                 del waiting[name]
                 break
             _take(log, members, seen)
-    log.settle()
+    log.check_complete()
     return wrong
 
 
@@ -121,4 +121,4 @@ def _take(log: RoomLog, members: dict[tuple[str, int], Member], seen: Seen) -> N
     elif what.kind == "leave" and what.key[:2] == (name, life):
         log.left(member, what.key)
     else:
-        log.saw(member, *what)
+        log.observe(member, *what)

@@ -27,7 +27,7 @@ def test_frames_are_numbered_from_one_and_kept_until_acknowledged() -> None:
     assert ledger.resumed(3) == []
 
 
-def test_what_cannot_be_kept_is_refused_and_gets_no_number() -> None:
+def test_frame_beyond_the_limits_is_refused_and_gets_no_number() -> None:
     ledger = Ledger()
     for _ in range(KEPT_FRAMES):
         ledger.number(frame())
@@ -39,13 +39,13 @@ def test_what_cannot_be_kept_is_refused_and_gets_no_number() -> None:
     assert numbers([ledger.number(frame())]) == [KEPT_FRAMES + 1]
 
 
-def test_duplicates_and_gaps_are_counted_and_not_taken() -> None:
+def test_duplicates_and_gaps_are_counted_and_not_new() -> None:
     ledger = Ledger()
     assert [ledger.accept(seq, None) for seq in (1, 2, 2, 4, 3)] == [True, True, False, False, True]
     assert (ledger.duplicates, ledger.gaps, ledger.seq) == (1, 1, 3)
 
 
-def test_a_frame_without_number_is_always_new() -> None:
+def test_frame_without_number_is_always_new() -> None:
     ledger = Ledger()
     assert ledger.accept(None, None)
     assert ledger.accept(None, None)

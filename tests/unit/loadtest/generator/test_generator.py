@@ -90,7 +90,7 @@ def test_refused_request_is_one_error_and_later_answers_change_nothing(
 @pytest.mark.parametrize("latency", [0.2, 5.0, 30.0])
 @pytest.mark.parametrize(("profile", "at", "duration"), [("calls", 300.0, 500.0), ("messages", 100.0, 180.0)])
 @pytest.mark.parametrize("seed", ["1", "2"])
-def test_room_whose_sessions_all_end_is_no_mismatch_when_it_comes_again(
+def test_room_that_comes_again_after_its_sessions_ended_is_no_mismatch(
     monkeypatch: pytest.MonkeyPatch, profile: str, at: float, duration: float, latency: float, seed: str
 ) -> None:
     server = FakeServer(latency)

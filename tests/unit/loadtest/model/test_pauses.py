@@ -22,67 +22,67 @@ class Told:
         self.turns.answered += times
 
     def leave(self) -> list[str]:
-        self.listener.leave(self.turns.answered, self.turns.asked, self.wrong)
+        self.listener.stop(self.turns.answered, self.turns.asked, self.wrong)
         return self.kinds
 
 
-def test_told_of_each_turn_it_is_right() -> None:
+def test_listener_told_of_every_turn_is_no_failure() -> None:
     for before in (0, 1, 7):
         told = Told(before)
         for n in range(before + 1, before + 5):
             told.turn()
-            told.listener.hear(bool(n % 2), told.wrong)
+            told.listener.observe(bool(n % 2), told.wrong)
         assert told.leave() == []
 
 
-def test_two_that_never_came_are_lost() -> None:
+def test_two_missing_turns_are_lost() -> None:
     told = Told()
     told.turn(3)
-    told.listener.hear(True, told.wrong)
+    told.listener.observe(True, told.wrong)
     assert told.leave() == ["lost"]
 
 
-def test_the_last_one_that_never_came_is_lost() -> None:
+def test_missing_last_turn_is_lost() -> None:
     told = Told()
     told.turn(2)
-    told.listener.hear(True, told.wrong)
+    told.listener.observe(True, told.wrong)
     assert told.leave() == ["lost"]
 
 
-def test_the_same_twice_is_a_mismatch() -> None:
+def test_same_turn_twice_is_a_mismatch() -> None:
     told = Told()
     told.turn()
-    told.listener.hear(True, told.wrong)
-    told.listener.hear(True, told.wrong)
+    told.listener.observe(True, told.wrong)
+    told.listener.observe(True, told.wrong)
     assert "mismatch" in told.kinds
 
 
-def test_more_than_were_asked_for_are_duplicated() -> None:
+def test_more_turns_than_requested_are_duplicated() -> None:
     told = Told()
     told.turn()
-    told.listener.hear(True, told.wrong)
-    told.listener.hear(False, told.wrong)
+    told.listener.observe(True, told.wrong)
+    told.listener.observe(False, told.wrong)
     assert told.kinds == ["duplicated"]
 
 
-def test_enabled_with_the_wrong_state_is_a_mismatch() -> None:
+def test_consumer_enabled_with_the_wrong_state_is_a_mismatch() -> None:
     told = Told(2)
     told.enabled(2, paused=True)
     assert told.kinds == ["mismatch"]
 
 
-def test_what_was_under_way_while_it_was_enabled_may_have_come_before_or_after() -> None:
+def test_turn_under_way_during_enabling_may_come_or_not() -> None:
     for seen in (0, 1, 2):
         told = Told()
         told.turns = Turns(asked=2, answered=0)
         told.listener = told.enabled(0, paused=bool((2 - seen) % 2))
         told.turns.answered = 2
         for n in range(3 - seen, 3):
-            told.listener.hear(bool(n % 2), told.wrong)
+            told.listener.observe(bool(n % 2), told.wrong)
         assert told.leave() == [], seen
 
 
-def test_who_leaves_need_not_be_told_what_was_under_way() -> None:
+def test_leaving_listener_may_miss_what_was_under_way() -> None:
     told = Told()
     told.turns.asked = 1
     assert told.leave() == []

@@ -35,35 +35,35 @@ def spoilt(seed: int) -> tuple[Server, random.Random, str, int]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_correct_history_is_right_in_whatever_order_it_is_read(seed: int) -> None:
+def test_correct_history_has_no_failure_in_any_reading_order(seed: int) -> None:
     chance = random.Random(seed)
     assert read(crowd(chance, 400), chance) == []
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_rooms_whose_sessions_end_and_come_again_are_no_mismatch(seed: int) -> None:
+def test_history_with_ended_sessions_has_no_failure(seed: int) -> None:
     """Whoever joins may be told of peers whose sessions have ended: the server does not know it yet."""
     chance = random.Random(seed)
     assert read(crowd(chance, 150, losses=0.05), chance) == []
 
 
-def test_a_long_history_is_forgotten_where_everybody_is_past() -> None:
+def test_log_is_trimmed_where_every_member_is_past() -> None:
     wrong: list[tuple[str, str]] = []
     log = RoomLog("room", lambda kind, text: wrong.append((kind, text)))
     alice, bob = Member("alice", 1), Member("bob", 1)
     log.joined(alice, {})
-    log.saw(alice, Key("bob", 1, 0), "join")
+    log.observe(alice, Key("bob", 1, 0), "join")
     log.joined(bob, {"alice": (1, frozenset())})
     for n in range(1, 3000):
         for member in (alice, bob):
-            log.saw(member, Key("alice", 1, n), "message")
+            log.observe(member, Key("alice", 1, n), "message")
     assert alice.segment is not None
     assert len(alice.segment.entries) < 1000
-    log.saw(bob, Key("alice", 1, 1), "message")
+    log.observe(bob, Key("alice", 1, 1), "message")
     assert kinds(wrong) == {"duplicated": 1}
 
 
-def test_what_one_member_does_not_see_is_lost() -> None:
+def test_event_that_one_member_does_not_see_is_lost() -> None:
     server = Server()
     for name in "abc":
         server.join(name)
@@ -75,7 +75,7 @@ def test_what_one_member_does_not_see_is_lost() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_is_lost_is_noticed(seed: int) -> None:
+def test_any_missing_event_is_noticed(seed: int) -> None:
     server, chance, name, at = spoilt(seed)
     del server.inboxes[name][at]
     found = kinds(read(server, chance))
@@ -84,7 +84,7 @@ def test_whatever_is_lost_is_noticed(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_nobody_sees_but_its_sender_is_lost_for_all(seed: int) -> None:
+def test_event_that_only_its_sender_sees_is_lost_for_all_others(seed: int) -> None:
     server, chance, name, at = spoilt(seed)
     entry = server.inboxes[name][at][2]
     assert isinstance(entry, Entry)
@@ -95,14 +95,14 @@ def test_what_nobody_sees_but_its_sender_is_lost_for_all(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_comes_twice_is_duplicated(seed: int) -> None:
+def test_event_that_comes_twice_is_duplicated(seed: int) -> None:
     server, chance, name, at = spoilt(seed)
     server.inboxes[name].insert(at + 1, server.inboxes[name][at])
     assert kinds(read(server, chance)) == {"duplicated": 1}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_changes_places_is_reordered(seed: int) -> None:
+def test_events_that_change_places_are_reordered(seed: int) -> None:
     server, chance, name, at = spoilt(seed)
     inbox = server.inboxes[name]
     inbox[at], inbox[at + 1] = inbox[at + 1], inbox[at]
@@ -110,7 +110,7 @@ def test_what_changes_places_is_reordered(seed: int) -> None:
     assert set(found) == {"reordered"}
 
 
-def test_two_members_who_are_told_in_different_orders_are_noticed() -> None:
+def test_different_orders_at_two_members_are_noticed() -> None:
     """Each sender's messages are in order; it is the order among senders that is not."""
     server = Server()
     for name in "abcd":
@@ -123,7 +123,7 @@ def test_two_members_who_are_told_in_different_orders_are_noticed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["producer", "leave"])
-def test_a_last_notification_that_never_comes_is_lost(kind: str) -> None:
+def test_missing_last_notification_is_lost(kind: str) -> None:
     server = Server()
     for name in "abc":
         server.join(name)
@@ -132,7 +132,7 @@ def test_a_last_notification_that_never_comes_is_lost(kind: str) -> None:
     assert kinds(read(server, random.Random(1))) == {"lost": 1}
 
 
-def test_who_leaves_has_been_told_all_that_came_before() -> None:
+def test_leaving_member_has_been_told_all_that_came_before() -> None:
     server = Server()
     for name in "abc":
         server.join(name)
@@ -142,7 +142,7 @@ def test_who_leaves_has_been_told_all_that_came_before() -> None:
     assert kinds(read(server, random.Random(1))) == {"lost": 1}
 
 
-def test_who_joins_is_told_who_is_there_and_what_they_send() -> None:
+def test_join_answer_with_wrong_producers_is_a_mismatch() -> None:
     server = Server()
     server.join("a")
     server.do("a", "producer")
@@ -154,7 +154,7 @@ def test_who_joins_is_told_who_is_there_and_what_they_send() -> None:
     assert "was told a (life 1, producers []), there is a (life 1, producers [1])" in text
 
 
-def test_two_who_are_in_the_room_but_not_with_each_other_are_noticed() -> None:
+def test_two_members_apart_in_one_room_are_a_mismatch() -> None:
     server = Server()
     server.join("a")
     server.view.clear()
@@ -163,7 +163,7 @@ def test_two_who_are_in_the_room_but_not_with_each_other_are_noticed() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_one_whose_session_ended_is_expected_to_see_no_more_and_the_others_are_right(seed: int) -> None:
+def test_member_whose_session_ended_is_expected_to_see_no_more(seed: int) -> None:
     wrong: list[tuple[str, str]] = []
     log = RoomLog("room", lambda kind, text: wrong.append((kind, text)))
     chance = random.Random(seed)
@@ -172,19 +172,19 @@ def test_one_whose_session_ended_is_expected_to_see_no_more_and_the_others_are_r
         log.joining(member)
     log.joined(alice, {})
     steps = [
-        lambda: log.saw(alice, Key("bob", 1, 0), "join"),
-        lambda: log.saw(alice, Key("bob", 1, END), "leave"),
-        lambda: log.saw(alice, Key("carol", 1, 0), "join"),
-        lambda: log.saw(alice, Key("carol", 1, 1), "message"),
+        lambda: log.observe(alice, Key("bob", 1, 0), "join"),
+        lambda: log.observe(alice, Key("bob", 1, END), "leave"),
+        lambda: log.observe(alice, Key("carol", 1, 0), "join"),
+        lambda: log.observe(alice, Key("carol", 1, 1), "message"),
     ]
     # bob's answer comes or does not before his session ends, and carol's whenever it does
     others = [
         lambda: chance.random() < 0.5 and log.joined(bob, {"alice": (1, frozenset())}),
         lambda: log.ended(bob),
         lambda: log.joined(carol, {"alice": (1, frozenset())}),
-        lambda: log.saw(carol, Key("carol", 1, 1), "message"),
+        lambda: log.observe(carol, Key("carol", 1, 1), "message"),
     ]
     while steps or others:
         chance.choice([line for line in (steps, others) if line]).pop(0)()
-    log.settle()
+    log.check_complete()
     assert wrong == []

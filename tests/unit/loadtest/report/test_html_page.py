@@ -63,7 +63,7 @@ def result(wrong: str = "", *slos: str) -> dict[str, Any]:
     return figures | {"slos": summary.verdicts_json(verdicts), "verdict": outcome(verdicts)}
 
 
-def test_rooms_are_shared_among_processes_and_none_is_in_two() -> None:
+def test_every_room_is_in_exactly_one_process() -> None:
     plans = task().plans(began=5.0)
     rooms = [room for plan in plans for room in plan.rooms]
     assert [len(plan.rooms) for plan in plans] == [3, 2, 2]
@@ -73,13 +73,13 @@ def test_rooms_are_shared_among_processes_and_none_is_in_two() -> None:
     assert len({plan.seed for plan in plans}) == 3
 
 
-def test_what_is_typed_for_churn_wins_over_the_profile() -> None:
+def test_churn_option_overrides_the_profile() -> None:
     assert task(churn=0.0).churn_rate == 0
     assert task(profile=PROFILES["idle"]).churn_rate == 0
     assert task(profile=PROFILES["messages"]).churn_rate == 0
 
 
-def test_the_summary_has_all_that_the_generators_told() -> None:
+def test_summary_adds_up_the_reports_of_all_generators() -> None:
     figures = summary.summary(run("nobody told bob"))
     assert figures["methods"]["join"]["count"] == 24
     assert figures["methods"]["join"]["max"] == pytest.approx(0.08)
@@ -93,7 +93,7 @@ def test_the_summary_has_all_that_the_generators_told() -> None:
     assert [entry["at"] for entry in figures["timeline"]] == list(range(8))
 
 
-def test_a_failure_fails_the_run_and_stands_on_its_page() -> None:
+def test_failure_fails_the_run_and_is_shown_on_its_page() -> None:
     page = html_page.page(result("bob & <carol> heard nothing"))
     assert "bob &amp; &lt;carol&gt; heard nothing" in page
     assert "<carol>" not in page
@@ -101,7 +101,7 @@ def test_a_failure_fails_the_run_and_stands_on_its_page() -> None:
     assert "24 lost" in page
 
 
-def test_the_page_needs_nothing_else() -> None:
+def test_page_refers_to_no_other_file() -> None:
     page = html_page.page(result("", "join.p99<1s"))
     assert 'class="verdict passed"' in page
     assert "join.p99&lt;1s" in page
@@ -109,7 +109,7 @@ def test_the_page_needs_nothing_else() -> None:
     assert not re.search(r"""(src|href)\s*=|url\(|@import|<script""", page)
 
 
-def test_every_plot_is_well_formed() -> None:
+def test_plots_are_well_formed() -> None:
     page = html_page.page(result())
     drawn = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(drawn) == 8
@@ -119,7 +119,7 @@ def test_every_plot_is_well_formed() -> None:
     assert all(word in page for word in ("gateway", "Redis", "CPU, in cores", "Memory", "queues"))
 
 
-def test_a_run_in_which_nothing_happened_has_a_page_too() -> None:
+def test_run_without_any_measurement_has_a_page() -> None:
     empty = Run(task(duration=0.0), began=100.0)
     empty.ended = 100.0
     figures = summary.summary(empty) | {"slos": [], "verdict": "passed"}
@@ -136,7 +136,7 @@ def test_points_are_within_the_plot(values: list[float], log: bool) -> None:
         assert 0 <= float(y) <= plots.HEIGHT - plots.BOTTOM
 
 
-def test_long_runs_are_thinned_to_what_can_be_seen_and_keep_their_peaks() -> None:
+def test_long_series_are_thinned_and_keep_their_peaks() -> None:
     points: list[tuple[float, float | None]] = [(float(at), 1.0) for at in range(5000)]
     points[1234] = (1234.0, 99.0)
     thin = plots.thinned(points, max)
@@ -144,11 +144,11 @@ def test_long_runs_are_thinned_to_what_can_be_seen_and_keep_their_peaks() -> Non
     assert max(value for _, value in thin if value is not None) == 99
 
 
-def test_nice_steps() -> None:
+def test_ticks_have_round_steps() -> None:
     assert [plots.nice(step) for step in (0.3, 1, 1.1, 2.4, 30, 0)] == [0.5, 1, 2, 5, 50, 1]
 
 
-async def test_the_processes_that_are_watched_are_found_by_pid_and_by_name() -> None:
+async def test_watched_processes_are_found_by_pid_and_by_command_line() -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60.125")
     try:
         for text in (str(process.pid), "sleep 60.125"):

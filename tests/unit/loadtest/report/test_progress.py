@@ -23,7 +23,7 @@ def run() -> Run:
     return made
 
 
-def test_without_a_terminal_there_is_a_line_every_few_seconds() -> None:
+def test_progress_without_a_terminal_is_a_line_every_few_seconds() -> None:
     out = io.StringIO()
     progress = Progress(Console(file=out))
     with progress.shown:
@@ -34,13 +34,13 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds() -> None:
     )
 
 
-def test_a_second_that_not_every_generator_has_told_of_is_not_shown() -> None:
+def test_second_without_reports_of_all_generators_is_not_shown() -> None:
     out = io.StringIO()
     Progress(Console(file=out)).show(run(), 3)
     assert out.getvalue() == ""
 
 
-def test_on_a_terminal_it_is_a_table_with_a_bar_on_a_line_of_its_own() -> None:
+def test_progress_on_a_terminal_is_a_table_with_a_bar() -> None:
     out = io.StringIO()
     progress = Progress(Console(file=out, force_terminal=True, width=100, color_system=None))
     with progress.shown:

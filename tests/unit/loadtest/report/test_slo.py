@@ -37,17 +37,17 @@ def summary(**failures: int) -> dict[str, Any]:
         ("failures==2", True),
     ],
 )
-def test_an_expression_is_judged_by_what_was_measured(text: str, held: bool) -> None:
+def test_expression_is_judged_by_what_was_measured(text: str, held: bool) -> None:
     assert parse(text).judge(summary(duplicated=2)).held is held
 
 
 @pytest.mark.parametrize("text", ["ready.p99<500ms", "leave.p99<500ms", "leave.p50>0ms"])
-def test_a_duration_of_which_there_is_none_does_not_hold(text: str) -> None:
+def test_objective_on_a_duration_without_measurement_is_missed(text: str) -> None:
     verdict = parse(text).judge(summary())
     assert (verdict.held, verdict.actual) == (False, "nothing was measured")
 
 
-def test_of_what_did_not_happen_there_are_none() -> None:
+def test_count_without_measurement_is_zero() -> None:
     assert parse("leave.count==0").judge(summary()).held
     assert not parse("leave.count>0").judge(summary()).held
 
@@ -69,14 +69,14 @@ def test_of_what_did_not_happen_there_are_none() -> None:
         ("lost.p99<5ms", "lost is a count and has no .p99; say 'lost==0'"),
     ],
 )
-def test_a_bad_expression_is_refused_with_what_is_wrong_and_what_is_allowed(text: str, words: str) -> None:
+def test_bad_expression_names_what_is_wrong_and_what_is_allowed(text: str, words: str) -> None:
     with pytest.raises(BadExpression, match=r".") as refused:
         parse(text)
     assert words in str(refused.value)
     assert repr(text) in str(refused.value)
 
 
-def test_every_kind_of_failure_that_nobody_speaks_of_must_be_none() -> None:
+def test_kind_of_failure_that_no_expression_names_must_be_zero() -> None:
     assert {slo.text for slo in objectives([])} == {f"{kind}==0" for kind in KINDS}
     mixed = objectives([parse("lost<5"), parse("join.p99<1s")])
     assert [slo.text for slo in mixed if slo.name == "lost"] == ["lost<5"]
@@ -108,5 +108,5 @@ def test_allowed_fault_of_the_generator_leaves_a_run_valid() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "0 µs"), (0.00025, "250 µs"), (0.0381, "38.1 ms"), (1.24, "1.24 s"), (1200.0, "1200 s")]
 )
-def test_durations_are_written_for_people(value: float, text: str) -> None:
+def test_durations_are_formatted_with_a_fitting_unit(value: float, text: str) -> None:
     assert seconds(value) == text
