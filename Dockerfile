@@ -42,20 +42,23 @@ RUN npm run build
 
 
 FROM tools AS python
-RUN python3 -m venv /opt/plenary \
- && python3 -m venv /build \
- && /build/bin/pip install --no-cache-dir --disable-pip-version-check "hatchling>=1.24"
+# The Makefile has the same version.
+ARG UV_VERSION=0.13.9
+ENV UV_PROJECT_ENVIRONMENT=/opt/plenary \
+    UV_PYTHON=/usr/bin/python3 \
+    UV_PYTHON_DOWNLOADS=never \
+    UV_SYSTEM_CERTS=true \
+    UV_NO_CACHE=true \
+    UV_COMPILE_BYTECODE=true
+RUN python3 -m venv /build \
+ && /build/bin/pip install --no-cache-dir --disable-pip-version-check uv==$UV_VERSION
 WORKDIR /src
 # What Plenary needs changes less often than Plenary.
-COPY pyproject.toml ./
-RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-      >/requirements \
- && /opt/plenary/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: -r /requirements
+COPY pyproject.toml uv.lock ./
+RUN /build/bin/uv sync --locked --no-install-project --no-build
 COPY . .
 COPY --from=page /src/dist web/dist
-RUN /build/bin/pip wheel --no-deps --no-build-isolation --disable-pip-version-check --wheel-dir /wheels . \
- && /opt/plenary/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl \
- && /opt/plenary/bin/pip uninstall --yes pip setuptools
+RUN /build/bin/uv sync --locked --no-editable
 
 
 FROM base

@@ -5,6 +5,11 @@ VENV ?= .venv
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plenary
 BIN := $(VENV)/bin
 
+# uv installs exactly what uv.lock lists. uv itself comes from PyPI by pip, in this version (the Dockerfile has the same).
+UV_VERSION := 0.13.9
+UV := UV_PROJECT_ENVIRONMENT=$(abspath $(VENV)) UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true $(BIN)/uv
+SYNC := $(UV) sync --quiet --locked --inexact --python $(BIN)/python
+
 # make run REDIS_URL=… AMQP_URL=… PORT=… TLS=1
 RUN_OPTIONS := $(if $(REDIS_URL),--redis-url $(REDIS_URL)) $(if $(AMQP_URL),--amqp-url $(AMQP_URL)) \
 	$(if $(PORT),--port $(PORT)) $(if $(TLS),--tls-cert $(CACHE)/tls/cert.pem --tls-key $(CACHE)/tls/key.pem)
@@ -15,7 +20,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 WORKERS ?= $(if $(PLENARY_TEST_REDIS_URL)$(PLENARY_TEST_AMQP_URL),0,2)
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(if $(SEED),--seed $(SEED))
 
-.PHONY: help run test test-all check docs unit fault bench image compose-test engine page coverage hooks clean
+.PHONY: help run test test-all check docs unit fault bench image compose-test engine page lock coverage hooks clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -68,6 +73,9 @@ engine: $(VENV)/.ready ## the media engine's binary, found or built
 
 page: web/dist/index.html ## the demo page
 
+lock: $(VENV)/.uv-$(UV_VERSION) ## uv.lock anew from pyproject.toml; UPGRADE=1 takes the newest versions
+	$(UV) lock $(if $(UPGRADE),--upgrade)
+
 coverage: $(VENV)/.ready ## the unit and conformance tests with coverage, as a table and in htmlcov/ (slower than without)
 	$(BIN)/pytest tests/unit tests/conformance --cov --cov-report=term --cov-report=html $(PYTEST_OPTIONS)
 
@@ -105,13 +113,17 @@ benchmarks/compare/node/node_modules: benchmarks/compare/node/package-lock.json
 	cd benchmarks/compare/node && npm ci --silent --no-fund --no-audit --ignore-scripts --omit=optional
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.ready
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tests,bench]'
+$(VENV)/.bench: $(VENV)/.ready uv.lock
+	@$(SYNC) --extra tests --extra bench
 	@touch $@
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml uv.lock $(VENV)/.uv-$(UV_VERSION)
+	@echo "installing what uv.lock lists into $(VENV) (about a minute)"
+	@$(SYNC) --extra tests
+	@touch $@
+
+$(VENV)/.uv-$(UV_VERSION):
 	@scripts/need python3-venv
-	@echo "making the virtual environment $(VENV) (about a minute)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tests]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@

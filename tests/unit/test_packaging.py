@@ -3,12 +3,14 @@
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from shared import version
 
@@ -64,6 +66,38 @@ def test_version_is_unknown_where_nothing_is_installed(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(version, "installed_version", not_installed)
     assert version.version() == "unknown"
+
+
+def test_lock_file_is_of_the_requirements_in_pyproject() -> None:
+    """Without network; `uv sync --locked` compares everything else."""
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    [own] = [package for package in lock["package"] if package["name"] == PROJECT["name"]]
+    locked = {(entry["name"], entry.get("specifier", "")) for entry in own["metadata"]["requires-dist"]}
+    wanted = {_name_and_specifier(text) for text in _all_requirements()}
+    assert {name for name, _ in wanted} == {name for name, _ in locked}
+    assert {(name, frozenset(text.split(","))) for name, text in wanted} == {
+        (name, frozenset(text.split(","))) for name, text in locked
+    }
+    assert lock["requires-python"] == PROJECT["requires-python"]
+
+
+def _all_requirements() -> Iterator[str]:
+    yield from PROJECT["dependencies"]
+    for extra in PROJECT["optional-dependencies"].values():
+        yield from extra
+
+
+def _name_and_specifier(text: str) -> tuple[str, str]:
+    requirement = Requirement(text)
+    return requirement.name, str(requirement.specifier)
+
+
+def test_makefile_and_image_use_the_same_uv_version() -> None:
+    in_makefile = re.search(r"^UV_VERSION := ([\d.]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    in_image = re.search(r"^ARG UV_VERSION=([\d.]+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert in_makefile
+    assert in_image
+    assert in_makefile[1] == in_image[1]
 
 
 def images() -> list[str]:
