@@ -2,16 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
+from gateway.server import Gateway
+from gateway.websocket.hub import HubConnection
 from shared.aio.iteration import iterate_yielding
 from shared.telemetry.metrics import counter, described_in, gauge, histogram
-
-if TYPE_CHECKING:
-    from gateway.server import Gateway
-    from gateway.websocket.connection import Connection
 
 CONNECTIONS = gauge("gateway_connections", "Open WebSockets with a session, by kind of session.", "session")
 PENDING_DISCONNECTS = gauge(
@@ -72,19 +69,19 @@ class Census:
     unapplied: int = 0
     unsent: int = 0
 
-    def count(self, connection: "Connection") -> None:
+    def count(self, connection: HubConnection) -> None:
         self.unapplied += connection.session.unapplied
         if connection.session.closed:
             self.pending_disconnects += 1
         else:
             self.kinds[connection.session.kind] += 1
-            self.unsent += connection.unsent
+            self.unsent += connection.unsent_bytes
 
 
 class GatewayMetrics:
     described = described_in(globals())
 
-    def __init__(self, gateway: "Gateway") -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._census = Census()
 
@@ -111,7 +108,7 @@ class GatewayMetrics:
         yield RESUMPTIONS.by({"resumed": counters.resumed_total, "refused": counters.resumes_refused_total})
         yield UNDELIVERABLE.of(counters.undeliverable_total)
         yield REPUBLISHED.of(counters.republished_total)
-        yield UNAPPLIED_BYTES.of(hub.held)
+        yield UNAPPLIED_BYTES.of(hub.unapplied_bytes.total)
         yield REQUEST.spread(counters.request)
         yield NOTIFY.spread(counters.notify)
         yield ITEMS_OUT.spread(counters.items_out)

@@ -194,7 +194,7 @@ class Gateway:
             await self._membership.beat()
             if await self._epoch.changed():
                 self._log.error("Redis was emptied: all rooms are gone", connections=len(self.hub.connections))
-                self.hub.rooms_are_gone()
+                self.hub.end_all_sessions()
         except (RedisError, OSError) as failed:
             if self._beating:
                 self._log.warning("Redis does not answer; still trying", why=repr(failed))
@@ -217,12 +217,11 @@ class Gateway:
         while True:
             await self._notify_restored.wait()
             self._notify_restored.clear()
-            self._inputs.lost()
+            self._inputs.rewind()
             connections = list(self.hub.connections.values())
             for start in range(0, len(connections), REPLAY_STEP):
                 for connection in connections[start : start + REPLAY_STEP]:
-                    connection.session.ask_replay()
-                    connection.publisher.schedule(connection.session)
+                    self.hub.perform(connection, connection.session.request_replay())
                 await asyncio.sleep(DRAIN_STEP)
 
     def trouble(self) -> str:
@@ -237,7 +236,7 @@ class Gateway:
             return "the queue of outgoing messages is being made anew"
         if not self._beating:
             return "Redis does not answer"
-        if self.hub.full:
+        if self.hub.overloaded:
             return "too many messages are not applied yet"
         return ""
 

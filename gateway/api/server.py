@@ -23,7 +23,7 @@ from gateway.api.operations import (
     Operation,
     check_name,
 )
-from gateway.bus.api_calls import Calls
+from gateway.bus.api_calls import ApiCalls
 from gateway.counters import Counters
 from shared.cluster.port import Cluster
 from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
@@ -46,7 +46,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Api:
     """`start` listens, `close` ends; between them `run` is to be a task."""
 
-    def __init__(self, settings: GatewaySettings, calls: Calls, cluster: Cluster, counters: Counters) -> None:
+    def __init__(self, settings: GatewaySettings, calls: ApiCalls, cluster: Cluster, counters: Counters) -> None:
         self._settings = settings
         self._counters = counters
         self._key = settings.api_key.encode()
@@ -75,7 +75,7 @@ class Api:
         await self.watch.run()
 
     async def close(self) -> None:
-        self._calls.fail()
+        self._calls.fail_all()
         await self._runner.cleanup()
 
     def _application(self) -> web.Application:
@@ -134,7 +134,7 @@ class Api:
             check_name("peer", path["peer"])
         action = operation.read(path, await request.read() if operation.body else b"")
         key = _idempotency_key(request) if operation.changes else ""
-        return _json(await self._calls.do(room, action, key))
+        return _json(await self._calls.call(room, action, key))
 
     async def _list_rooms(self, request: web.Request) -> web.Response:
         limit = _limit(request.query)

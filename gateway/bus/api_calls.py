@@ -1,7 +1,7 @@
-"""Calls of the server API on their way to the rooms: each is kept until it is answered, or given up.
+"""Calls of the server API on their way to the rooms: each is kept until it is answered or has timed out.
 
-A call's identity is its key, so the room worker does it once however often it arrives; publishing it again after
-silence, or after the broker was lost, is therefore harmless (DELIVERY I6).
+A call's identity is its key, so the room worker does it once however often it arrives; to publish it again after
+silence, or after the broker was lost, is therefore harmless (delivery rule I6).
 """
 
 import asyncio
@@ -16,99 +16,102 @@ from shared.protocol.bus import Call, CallAnswer, encode_item
 
 FIRST_PATIENCE: Final = 4
 LAST_PATIENCE: Final = 16
-"""Sweeps without an answer after which a call is published again: at first, and at most."""
+"""Sweeps without an answer after which a call is published again: the first time, and at most."""
 LIFETIME: Final = 30
-"""Sweeps after which the caller is told that nobody answered."""
+"""Sweeps after which the caller is told that the room did not answer."""
 
 WAITING_CALLS: Final = 1024
 WAITING_BYTES: Final = 64 * 1024 * 1024
-"""Beyond which a new call is refused: callers may try again later, clients' messages must not be delayed."""
+"""Bounds beyond which a new call is rejected: callers may try again later, clients' messages must not be delayed."""
 
 _OK: Final = 200
 
 
-class Pending:
-    """One call as its publisher sees it: a source of a single item."""
+class PendingCall:
+    """One unanswered call: for its publisher, a source of a single item."""
 
-    __slots__ = ("age", "answered", "encoded", "patience", "publisher", "queued", "sendable", "silent")
+    __slots__ = ("_due", "age", "answered", "encoded", "idle_sweeps", "patience", "publisher", "queued")
 
     def __init__(self, encoded: bytes, publisher: PartitionPublisher) -> None:
         self.encoded = encoded
         self.publisher = publisher
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.queued = False
-        self.sendable = True
         self.age = 0
-        self.silent = 0
+        self.idle_sweeps = 0
         self.patience = FIRST_PATIENCE
+        self._due = True
 
     def take(self) -> bytes | None:
-        if not self.sendable:
+        """The encoded call, once."""
+        if not self._due:
             return None
-        self.sendable = False
+        self._due = False
         return self.encoded
 
-    def lost(self) -> None:
-        self.sendable = not self.answered.done()
+    def rewind(self) -> bool:
+        """Hands the call out again unless it is answered."""
+        self._due = not self.answered.done()
+        return self._due
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more; the call may still be queued."""
+        self._due = False
+        self.publisher.sources.discard(self)
 
     def sweep(self) -> bool:
-        """Whether it was silent for too long and is to be published again."""
+        """Whether the room worker was silent for too long, so that the call is to be published again."""
         self.age += 1
-        self.silent += 1
-        if self.silent < self.patience:
+        self.idle_sweeps += 1
+        if self.idle_sweeps < self.patience:
             return False
-        self.silent = 0
+        self.idle_sweeps = 0
         self.patience = min(2 * self.patience, LAST_PATIENCE)
-        self.lost()
-        return True
+        return self.rewind()
 
 
-class Calls:
-    """`do` asks, `answer` takes what the room worker says, `sweep` keeps the time."""
+class ApiCalls:
+    """All unanswered calls of a gateway."""
 
     def __init__(self, gateway: str, inputs: InputPublisher) -> None:
         self._gateway = gateway
         self._inputs = inputs
-        self._waiting: dict[int, Pending] = {}
+        self._pending: dict[int, PendingCall] = {}
         self._size = 0
         self._numbers = itertools.count(1)
 
     @property
     def waiting(self) -> int:
-        """Calls that are not answered yet."""
-        return len(self._waiting)
+        """How many calls are not answered yet."""
+        return len(self._pending)
 
-    async def do(self, room: str, action: AnyAction, key: str = "") -> bytes:
+    async def call(self, room: str, action: AnyAction, key: str = "") -> bytes:
         """The answer as JSON. `key` is the caller's own identity of this call; without one it gets a random one.
 
-        Raises the `PlenaryError` that the room answered, or `Unavailable` if nobody answered in time: whether it
-        was done is then unknown, and asking again with the same key finds out.
+        Raises the `PlenaryError` that the room answered, or `Unavailable` if it did not answer in time: whether the
+        call was done is then unknown, and the same call with the same key finds out.
         """
-        if len(self._waiting) >= WAITING_CALLS or self._size >= WAITING_BYTES:
+        if len(self._pending) >= WAITING_CALLS or self._size >= WAITING_BYTES:
             raise Unavailable("too many calls wait for an answer already")
         n = next(self._numbers)
-        # Two name spaces: no caller's key can be another's random one.
+        # The prefixes keep callers' keys and random ones apart.
         identity = f"key:{key}" if key else f"call:{secrets.token_hex(16)}"
         item = encode_item(Call(room, identity, self._gateway, n, encode(action)))
-        call = Pending(item, self._inputs.publisher_of(room))
-        self._waiting[n] = call
+        call = PendingCall(item, self._inputs.publisher_of(room))
+        self._pending[n] = call
         self._size += len(item)
         call.publisher.sources.add(call)
         call.publisher.schedule(call)
         try:
             return await call.answered
         finally:
-            self._forget(n, call)
+            del self._pending[n]
+            self._size -= len(item)
+            call.give_up()
 
-    def _forget(self, n: int, call: Pending) -> None:
-        del self._waiting[n]
-        self._size -= len(call.encoded)
-        call.sendable = False  # it may still stand in line
-        call.publisher.sources.discard(call)
-
-    def answer(self, answer: CallAnswer) -> bool:
-        """False if nobody waits for it: given up, or answered before."""
-        call = self._waiting.get(answer.n)
+    def resolve(self, answer: CallAnswer) -> bool:
+        """Passes the room's answer to its caller. False if no caller waits for it: too late, or answered before."""
+        call = self._pending.get(answer.n)
         if call is None or call.answered.done():
             return False
         if answer.code == _OK:
@@ -119,7 +122,7 @@ class Calls:
 
     def sweep(self) -> None:
         """To be called every `hub.SWEEP_EVERY` seconds."""
-        for call in self._waiting.values():
+        for call in self._pending.values():
             if call.answered.done():
                 continue
             if call.age >= LIFETIME:
@@ -127,8 +130,8 @@ class Calls:
             elif call.sweep():
                 call.publisher.schedule(call)
 
-    def fail(self) -> None:
-        """The gateway ends: whoever waits is sent elsewhere."""
-        for call in self._waiting.values():
+    def fail_all(self) -> None:
+        """The gateway closes: all callers are told to try another one."""
+        for call in self._pending.values():
             if not call.answered.done():
                 call.answered.set_exception(Unavailable("this gateway is closing"))

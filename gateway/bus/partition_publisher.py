@@ -1,7 +1,7 @@
-"""From sessions and calls to the partitions: one line of them and one pump per partition.
+"""Publishes what sessions and API calls have for the room workers: one queue and one task for each partition.
 
-A batch is whatever those in line have when the previous publish is confirmed, taken one item each in turn, so that
-one busy client delays nobody (DELIVERY B6). There is no timer: at low load a batch is one item.
+A batch is whatever the queued sources have when the previous publish is confirmed, one item of each in turn, so that
+a busy client delays no other (delivery rule B6). There is no timer: at low load a batch is one item.
 """
 
 import asyncio
@@ -10,77 +10,73 @@ from collections import deque
 from typing import Final, Protocol
 
 from gateway.counters import Counters
+from shared.aio.backoff import Backoff
 from shared.broker import Broker, BrokerError, BrokerUnavailable
 from shared.protocol.bus import encode_batch, partition_of
 from shared.telemetry import log
 
 BATCH_ITEMS: Final = 256
 BATCH_BYTES: Final = 64 * 1024
-PAUSE_FIRST, PAUSE_MOST = 0.02, 0.5
+PAUSE_FIRST, PAUSE_LONGEST = 0.02, 0.5
 """Seconds before a failed publish is repeated."""
 
 
-class Source(Protocol):
-    """A session or a call: keeps its items until they are applied, and hands them out as often as they get lost."""
+class ItemSource(Protocol):
+    """A session or an API call: it keeps its items until they are applied, and hands them out as often as needed."""
 
     queued: bool
-    """Kept by the publisher: already in line."""
-
-    @property
-    def sendable(self) -> bool:
-        """Whether `take` has something."""
-        ...
+    """Set by the publisher: the source waits for its turn."""
 
     def take(self) -> bytes | None:
-        """The next encoded item to publish."""
+        """The next encoded item to publish, if there is one."""
         ...
 
-    def lost(self) -> None:
-        """What was published and is not answered yet is to be handed out again."""
+    def rewind(self) -> bool:
+        """Hands out again what was published and is not applied; False if there is nothing to publish."""
         ...
 
 
 class PartitionPublisher:
-    """One partition: who sends to it, and in line those of them that have something to publish."""
+    """The sources of one partition, and the queue of those that have something to publish."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
-        self.sources: set[Source] = set()
+        self.sources: set[ItemSource] = set()
         self.work_available = asyncio.Event()
-        self._line: deque[Source] = deque()
+        self._queue: deque[ItemSource] = deque()
 
-    def schedule(self, source: Source) -> None:
-        """To be called whenever it may have something to publish."""
-        if not source.queued and source.sendable:
+    def schedule(self, source: ItemSource) -> None:
+        """Queues a source that has something to publish."""
+        if not source.queued:
             source.queued = True
-            self._line.append(source)
+            self._queue.append(source)
             self.work_available.set()
 
-    def take(self) -> list[bytes]:
-        """The items of the next batch; the last may lead it over `BATCH_BYTES`."""
+    def take_batch(self) -> list[bytes]:
+        """The items of the next batch; the last may exceed `BATCH_BYTES`."""
         items: list[bytes] = []
         size = 0
-        line = self._line
-        while line and len(items) < BATCH_ITEMS and size < BATCH_BYTES:
-            source = line.popleft()
+        queue = self._queue
+        while queue and len(items) < BATCH_ITEMS and size < BATCH_BYTES:
+            source = queue.popleft()
             item = source.take()
             if item is None:
                 source.queued = False
                 continue
             items.append(item)
             size += len(item)
-            line.append(source)
+            queue.append(source)
         return items
 
-    def lost(self) -> None:
-        """The broker may have forgotten all that it confirmed (I8)."""
+    def rewind(self) -> None:
+        """Publishes everything unapplied again: the broker may have lost what it confirmed (delivery rule I8)."""
         for source in self.sources:
-            source.lost()
-            self.schedule(source)
+            if source.rewind():
+                self.schedule(source)
 
 
 class InputPublisher:
-    """All publishers of a gateway. `run` is to be a task; it ends only by being cancelled."""
+    """The publishers of all partitions. `run` is to be a task; it ends only by being cancelled."""
 
     def __init__(self, broker: Broker, gateway: str, partitions: int, counters: Counters) -> None:
         self._broker = broker
@@ -90,53 +86,55 @@ class InputPublisher:
         self._log = log.get("publisher")
 
     def publisher_of(self, room: str) -> PartitionPublisher:
+        """The publisher of the partition that the room belongs to."""
         return self._publishers[partition_of(room, len(self._publishers))]
 
     @property
     def connected(self) -> bool:
+        """Whether RabbitMQ answers."""
         return self._broker.connected
 
-    def lost(self) -> None:
+    def rewind(self) -> None:
+        """Publishes everything unapplied again, in all partitions."""
         for publisher in self._publishers:
-            publisher.lost()
+            publisher.rewind()
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as pumps:
+        """Publishes until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
             for publisher in self._publishers:
-                pumps.create_task(self._pump(publisher))
+                tasks.create_task(self._run(publisher))
 
-    async def _pump(self, publisher: PartitionPublisher) -> None:
+    async def _run(self, publisher: PartitionPublisher) -> None:
         while True:
             await publisher.work_available.wait()
             publisher.work_available.clear()
             if not self._broker.connected:
-                await self._reconnected()  # what is not taken can still be taken back
-            while items := publisher.take():
+                await self._reconnected()  # what is not taken can still be cancelled
+            while items := publisher.take_batch():
                 self._counters.batches_out_total += 1
                 self._counters.items_out.observe(len(items))
                 await self._publish(publisher, encode_batch(self._gateway, items, time.time()))
 
     async def _publish(self, publisher: PartitionPublisher, body: bytes) -> None:
-        """Until the broker has it, or lost its connection: then all that was in flight comes again, in order."""
-        pause = PAUSE_FIRST
+        """Publishes a batch until the broker has it; after a lost connection everything unapplied is due again."""
+        backoff = Backoff(PAUSE_FIRST, PAUSE_LONGEST)
         while True:
             try:
                 await self._broker.publish("rooms", str(publisher.partition), body)
             except BrokerUnavailable:
                 await self._reconnected()
-                publisher.lost()
+                publisher.rewind()
                 return
             except BrokerError as failed:
                 self._log.warning("publish.rejected", partition=publisher.partition, error=repr(failed))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, PAUSE_MOST)
+                await backoff.wait()
             else:
                 return
 
     async def _reconnected(self) -> None:
-        pause = PAUSE_FIRST
+        backoff = Backoff(PAUSE_FIRST, PAUSE_LONGEST)
         while True:
-            await asyncio.sleep(pause)
+            await backoff.wait()
             if self._broker.connected:
                 return
-            pause = min(2 * pause, PAUSE_MOST)

@@ -1,4 +1,4 @@
-"""What a connection asks for in its query: a room and a peer name, and whether its session can be resumed."""
+"""The query of a new WebSocket: room, peer name, and what makes its session resumable or resumes one."""
 
 import re
 import unicodedata
@@ -6,13 +6,13 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as BadBase64
 from dataclasses import dataclass
 from hashlib import sha256
-from secrets import token_hex
 from typing import Final
 from urllib.parse import parse_qsl
 
 NAME_BYTES: Final = 128
-_MOST: Final = 2**53 - 1
-_SECRET_BYTES: Final = 16
+_MAX_NUMBER: Final = 2**53 - 1
+SECRET_BYTES: Final = 16
+"""Random bytes of a resume token (delivery rule S3), written as hexadecimal digits."""
 _TOKEN = re.compile(r"(?P<session>[A-Za-z0-9_-]{1,200}\.[0-9]{1,16})~(?P<secret>[0-9a-f]{32})", re.ASCII)
 _TOKEN_CHARS: Final = 400
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
@@ -20,7 +20,10 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A session to be taken up again: `token` is the hash of its secret, `ack` the last output its client has."""
+    """A request to resume a session.
+
+    `token` is the hash of its secret, `ack` the last output that the client has, `attempt` counts from 1.
+    """
 
     session: str
     token: str
@@ -29,15 +32,17 @@ class Resumption:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ConnectionRequest:
+    """What a valid query asks for; `resume` only with `resumable`."""
+
     room: str
     peer: str
     resumable: bool = False
     resume: Resumption | None = None
 
 
-def read(query: str) -> Wanted | None:
-    """None if something needed is missing, or something known is doubled or invalid."""
+def parse(query: str) -> ConnectionRequest | None:
+    """None if a field is missing, doubled or invalid; unknown fields are ignored."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=32)
     except ValueError:
@@ -50,16 +55,16 @@ def read(query: str) -> Wanted | None:
         return None
     resumable = fields.get("resumable") == "1"
     if "resume" not in fields:
-        return Wanted(room, peer, resumable)
+        return ConnectionRequest(room, peer, resumable)
     resume = _resumption(fields)
-    return Wanted(room, peer, True, resume) if resumable and resume is not None else None
+    return ConnectionRequest(room, peer, True, resume) if resumable and resume is not None else None
 
 
 _KNOWN: Final = frozenset({"roomId", "peerName", "resumable", "resume", "ack", "attempt"})
 
 
 def valid_name(name: str) -> bool:
-    """DELIVERY S1."""
+    """Whether it can be the name of a room or peer (delivery rule S1)."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -68,7 +73,7 @@ def valid_name(name: str) -> bool:
 
 
 def _resumption(fields: dict[str, str]) -> Resumption | None:
-    opened, ack, attempt = _open(fields["resume"]), _number(fields.get("ack")), _number(fields.get("attempt"))
+    opened, ack, attempt = _open_token(fields["resume"]), _number(fields.get("ack")), _number(fields.get("attempt"))
     if opened is None or ack is None or not attempt:
         return None
     session, secret = opened
@@ -79,27 +84,23 @@ def _number(text: str | None) -> int | None:
     if text is None or not _NUMBER.fullmatch(text):
         return None
     number = int(text)
-    return number if number <= _MOST else None
+    return number if number <= _MAX_NUMBER else None
 
 
-# --- resume tokens (DELIVERY S3) ------------------------------------------------------------------------------
-
-
-def new_secret() -> str:
-    return token_hex(_SECRET_BYTES)
+# --- resume tokens (delivery rule S3) ------------------------------------------------------------------------------
 
 
 def digest(secret: str) -> str:
-    """What the server keeps of a secret."""
+    """The hash of a secret: all that the server keeps of it."""
     return sha256(secret.encode()).hexdigest()
 
 
 def token(session: str, secret: str) -> str:
-    """What the client gets: to it, any text."""
+    """The resume token that the client gets; its contents mean nothing to the client."""
     return urlsafe_b64encode(f"{session}~{secret}".encode()).decode().rstrip("=")
 
 
-def _open(text: str) -> tuple[str, str] | None:
+def _open_token(text: str) -> tuple[str, str] | None:
     if len(text) > _TOKEN_CHARS or not text.isascii():
         return None
     try:

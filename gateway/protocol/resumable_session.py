@@ -1,80 +1,102 @@
-"""A session that outlives its connections, as one gateway sees it through one of them. Pure, as `Session`.
+"""A session that outlives its connections, as one gateway sees it through one of them.
 
 The client numbers its inputs itself (`cseq`) and is told the number of every output (`seq`), so that it can go on at
-any gateway: what this one keeps is only what came over this connection. The life of a connection:
+any gateway: this one keeps only what came over this connection. The life of a connection:
 
-    asking    its `Connect` is not applied yet, or no `Link` has answered its `Resume`: nothing is written
-    greeted   the client has been told that the session is on; messages pass both ways
-    closed    the socket has gone: `ConnectionLost` is told until a `Link` releases the connection
+    asking       its `Connect` is not applied yet, or no `Link` has answered its `Resume`: nothing is written
+    established  the client has been told that the session is on; messages pass both ways
+    closed       the socket has closed: `ConnectionLost` is published until a `Link` releases the connection
 """
 
 from enum import Enum, auto
 from typing import Final, assert_never
 
 from gateway.protocol import handshake
+from gateway.protocol.events import (
+    CLOSE_RELEASED,
+    CLOSE_UNAVAILABLE,
+    CLOSE_UNKNOWN,
+    FORGOTTEN,
+    NOTHING,
+    PUBLISH,
+    Events,
+    ResumeAnswered,
+)
 from gateway.protocol.frame_validation import MalformedFrame, ValidationResult
 from gateway.protocol.handshake import Resumption
-from gateway.protocol.session import Session
+from gateway.protocol.session import Session, UnappliedBytes
 from shared.protocol.bus import Applied, Connect, ConnectionLost, Link, Message, Resume, encode_item
 from shared.protocol.protoo import SessionInfo, session_frame
 
 ACK_EVERY: Final = 32
-"""Applied inputs after which the client hears of them, even if nothing else is to be sent: it keeps them."""
+"""Applied inputs after which the client is told, even if nothing else is to be sent: it keeps them until then."""
 LINK_PATIENCE: Final = 20
-"""Sweeps that a client waits for the answer to its resumption before it is sent elsewhere."""
+"""Sweeps that a client waits for the answer to its resumption before it is sent to another gateway."""
 
 
 class FramePosition(Enum):
-    """Of a frame among the session's inputs."""
+    """Where a frame belongs among the session's inputs."""
 
     NEXT = auto()
     DUPLICATE = auto()
     AHEAD = auto()
-    """An earlier one is missing."""
+    """An earlier frame is missing."""
     OUT_OF_SEQUENCE = auto()
-    """It cannot be told: the client does not number as it must."""
+    """The position cannot be told: the client does not number its frames as it must."""
     UNNUMBERED = auto()
-    """It has no number."""
 
 
 class ResumableSession(Session):
-    """`final`, set before `disconnect`: the client will not come back."""
+    """`final`, to be set before `disconnect`: the client will not come back.
+
+    `secret` is the random part of a new session's resume token (`handshake.token`).
+    """
 
     kind = "resumable"
-    revocable = False
+    cancellable = False
     __slots__ = (
-        "_age",
-        "_ask",
+        "_acknowledged",
+        "_final_overdue",
         "_grace",
-        "_guessed",
-        "_insists",
+        "_guessed_from",
+        "_lost_due",
         "_resume",
+        "_resume_due",
         "_secret",
-        "_tell",
-        "_told",
+        "_sweeps",
+        "established",
         "final",
-        "greeted",
     )
 
     def __init__(
-        self, room: str, session: str, connection: int, *, grace: float, resume: Resumption | None = None
+        self,
+        room: str,
+        session: str,
+        connection: int,
+        unapplied_bytes: UnappliedBytes | None = None,
+        *,
+        grace: float,
+        secret: str = "",
+        resume: Resumption | None = None,
     ) -> None:
-        super().__init__(room, session, connection)
+        super().__init__(room, session, connection, unapplied_bytes)
         self.final = False
-        self.greeted = False
+        self.established = False
         self._grace = grace
-        self._secret = ""
+        self._secret = secret
         self._resume: bytes | None = None
-        """To be published until it is answered."""
-        self._ask = False
-        self._tell = False
-        self._insists = False
-        self._guessed = 0
-        """The first number of those frames, the last that came, whose number could not be read."""
-        self._told = 0
-        self._age = 0
+        """The encoded `Resume`, to be published until it is answered."""
+        self._resume_due = False
+        self._lost_due = False
+        self._final_overdue = False
+        """A final `ConnectionLost` no longer waits until the last inputs are applied."""
+        self._guessed_from = 0
+        """The number given to the first of those last frames whose own number could not be read."""
+        self._acknowledged = 0
+        """The client has been told that the inputs below this number are applied."""
+        self._sweeps = 0
         if resume is not None:
-            self.expected = resume.ack + 1
+            self.next_output = resume.ack + 1
             self._resume = encode_item(
                 Resume(room, session, connection, resume.token, attempt=resume.attempt, ack=resume.ack)
             )
@@ -83,184 +105,201 @@ class ResumableSession(Session):
 
     @property
     def resuming(self) -> bool:
-        """Whether it is taken up again is not known yet, nor which input is next."""
+        """The request to resume is not answered: which input is next is not known."""
         return self._resume is not None
 
-    def connect(self, peer: str, accepted: int) -> None:
+    def connect(self, peer: str, accepted: int) -> Events:
+        """Opens a new session, or asks to resume one."""
         if self._resume is not None:
-            self._ask = True
-        else:
-            self._secret = handshake.new_secret()
-            token = handshake.digest(self._secret)
-            self._keep(Connect(self.room, self.id, self.connection, peer, accepted, token))
+            self._resume_due = True
+            return PUBLISH
+        token = handshake.digest(self._secret)
+        return self._append(Connect(self.room, self.id, self.connection, peer, accepted, token))
 
-    def linked(self, link: Link) -> list[Message]:
-        """What can be written now. Afterwards look at `greeted` (if not, it is refused) and `forgotten`."""
+    def linked(self, link: Link) -> Events:
+        """The room worker tells what became of this connection to the session."""
+        resuming = self.resuming
         match link.state:
             case "resumed":
-                return self._resumed(link) if self.resuming else []
-            case "refused" if self.resuming and not self.closed:
-                self._forget()
-                return [Message(session_frame(SessionInfo(resumed=False)), [])]
+                return self._resumed(link) if resuming else NOTHING
+            case "refused" if resuming and not self.closed:
+                self._discard()
+                return self._resume_rejected()
             case "refused" | "released":
                 # Both are for ever: no later attempt makes this connection the session's again.
-                self._forget()
-                return []
+                self._discard()
+                answered = (ResumeAnswered(resumed=False),) if resuming else ()
+                return (*answered, *self._removal())
             case _:
                 assert_never(link.state)
 
-    def _resumed(self, link: Link) -> list[Message]:
+    def _removal(self) -> Events:
+        if self.closed:
+            return FORGOTTEN
+        # Released is not for ever: if no other connection took over, the room worker took this gateway for dead, and
+        # the client is to resume. A client whose token another one uses is refused then, and starts a new session.
+        return CLOSE_RELEASED if self.established else CLOSE_UNKNOWN
+
+    def _resume_rejected(self) -> Events:
+        frame = Message(session_frame(SessionInfo(resumed=False)), [])
+        return (frame, ResumeAnswered(resumed=False), *CLOSE_UNKNOWN)
+
+    def _resumed(self, link: Link) -> Events:
         self._resume = None
         self._base = self._next = link.n + 1
         self._progress()
         if self.closed:
-            self._tell = True
-            return []
-        if self.expected > link.out + 1:  # the client has what never was: it is not this session's
+            self._lost_due = True
+            return (ResumeAnswered(resumed=True), *self._next_step())
+        if self.next_output > link.out + 1:  # the client has outputs that never were: it is not this session's
             self.final = True
-            return [Message(session_frame(SessionInfo(resumed=False)), [])]
-        self.known = max(self.known, link.out)
-        return self._greet(SessionInfo(resumed=True, grace_seconds=self._grace, in_=link.n))
+            return self._resume_rejected()
+        self.last_output = max(self.last_output, link.out)
+        messages = self._establish(SessionInfo(resumed=True, grace_seconds=self._grace, in_=link.n))
+        return (*messages, ResumeAnswered(resumed=True), *self._next_step())
 
-    def applied(self, report: Applied) -> None:
-        if not self.resuming:
-            super().applied(report)
-
-    def answered(self) -> list[Message]:
-        """To be asked after `applied`: what can be written because of it."""
-        if self.closed or self.forgotten or self._base == 0:
-            return []
-        if not self.greeted:
+    def applied(self, report: Applied) -> Events:
+        """As of any session; besides, it establishes a new session and acknowledges inputs to the client."""
+        if self.resuming:
+            return NOTHING
+        events = super().applied(report)
+        if self.closed or self._forgotten or self._base == 0:
+            return events
+        if not self.established:
             token = handshake.token(self.id, self._secret)
             self._secret = ""
-            return self._greet(SessionInfo(resumed=False, grace_seconds=self._grace, token=token))
-        if self._base - self._told >= ACK_EVERY:
-            return [self.acknowledge()]
-        return []
+            messages = self._establish(SessionInfo(resumed=False, grace_seconds=self._grace, token=token))
+            return (*messages, *self._next_step())
+        if self._base - self._acknowledged >= ACK_EVERY:
+            return (self.acknowledge(), *events)
+        return events
 
     def acknowledge(self) -> Message:
-        """Tells the client how far its inputs are applied."""
-        self._told = self._base
+        """A frame that tells the client how far its inputs are applied."""
+        self._acknowledged = self._base
         return Message(session_frame(SessionInfo(ack=self._base - 1)), [])
 
-    def _greet(self, info: SessionInfo) -> list[Message]:
-        self.greeted = True
-        self._told = self._base
-        ready = [Message(session_frame(info), []), *self._early()]
-        if self.missing:
-            self.ask_replay()
-        return ready
+    def _establish(self, info: SessionInfo) -> list[Message]:
+        """The session's first frame, and the outputs that came before and are next."""
+        self.established = True
+        self._acknowledged = self._base
+        first = self.next_output
+        ready = [self._numbered(out, early) for out, early in enumerate(self._take_early(), first)]
+        if self.has_gap:
+            self.request_replay()
+        return [Message(session_frame(info), []), *ready]
 
     # --- inputs -------------------------------------------------------------------------------------------------
 
-    def place(self, verdict: ValidationResult) -> FramePosition:
-        """Where the frame belongs; only one whose place is `NEXT` may become an input."""
-        expected = self._base + len(self._kept)
+    def position_of(self, frame: ValidationResult) -> FramePosition:
+        """Where the frame belongs; only one whose position is `NEXT` may become an input."""
+        expected = self._base + len(self._inputs)
         if self.resuming:
             return FramePosition.OUT_OF_SEQUENCE
-        if isinstance(verdict, MalformedFrame) and not verdict.is_json:
-            # Nothing gets lost on a socket, so of a client that numbers its frames it is the next. Asking for it
-            # again would bring the same bytes, for ever.
-            self._guessed = self._guessed or expected
+        if isinstance(frame, MalformedFrame) and not frame.is_json:
+            # A socket loses nothing, so of a client that numbers its frames this is the next. To ask for it again
+            # would bring the same bytes, for ever.
+            self._guessed_from = self._guessed_from or expected
             return FramePosition.NEXT
-        cseq = verdict.cseq
+        cseq = frame.cseq
         if cseq is None:
             return FramePosition.UNNUMBERED
         if cseq == expected:
-            self._guessed = 0
+            self._guessed_from = 0
             return FramePosition.NEXT
         if cseq > expected:
             return FramePosition.AHEAD
-        return FramePosition.OUT_OF_SEQUENCE if 0 < self._guessed <= cseq else FramePosition.DUPLICATE
+        return FramePosition.OUT_OF_SEQUENCE if 0 < self._guessed_from <= cseq else FramePosition.DUPLICATE
 
     # --- outputs ------------------------------------------------------------------------------------------------
 
-    def receive(self, out: int, message: Message) -> tuple[Message, ...] | list[Message]:
+    def receive(self, out: int, message: Message) -> Events:
+        """As of any session; a numbered message gets its number, and waits until the session is established."""
+        if self.closed:
+            return NOTHING
         if out == 0:
-            return super().receive(out, message) if self.greeted or message.close else ()
-        if not self.greeted and not self.closed:
-            if out >= self.expected:
-                self._hold(out, message)
-                self.known = max(self.known, out)
-            return ()
-        first = self.expected
-        return [self._numbered(first + at, ready) for at, ready in enumerate(super().receive(out, message))]
-
-    def _early(self) -> list[Message]:
-        """What came before the greeting and is next."""
-        ready = []
-        while (held := self._held.pop(self.expected, None)) is not None:
-            ready.append(self._numbered(self.expected, held))
-            self.expected += 1
-        return ready
+            return (message,) if self.established or message.close else NOTHING
+        if not self.established:
+            if out >= self.next_output:
+                self._keep_early(out, message)
+                self.last_output = max(self.last_output, out)
+            return NOTHING
+        if out == self.next_output:
+            return [self._numbered(n, ready) for n, ready in enumerate(self._advance(out, message), out)]
+        return self._receive_early(out, message) if out > self.next_output else NOTHING
 
     def _numbered(self, out: int, message: Message) -> Message:
         if message.close:
             return message
-        self._told = self._base
+        self._acknowledged = self._base
         return Message(b'{"seq":%d,"ack":%d,' % (out, self._base - 1) + message.body[1:], [])
 
-    def ask_replay(self) -> None:
-        if self.greeted:
-            super().ask_replay()
+    def request_replay(self) -> Events:
+        """As of any session; before it is established there is nothing to ask for."""
+        return super().request_replay() if self.established else NOTHING
 
     # --- its end ------------------------------------------------------------------------------------------------
 
-    def disconnect(self) -> None:
-        self._end()
-        if self._published == 0 or self.forgotten:
-            self._forget()
-        else:
-            self._tell = True
+    def disconnect(self) -> Events:
+        """The socket has closed: `ConnectionLost` says so, unless the room worker never heard of the connection."""
+        self._end_outputs()
+        if self._published == 0 or self._forgotten:
+            self._discard()
+            return FORGOTTEN
+        self._lost_due = True
+        return self._next_step()
 
-    def _forget(self) -> None:
-        super()._forget()
+    def _discard(self) -> None:
+        super()._discard()
         self._resume = None
-        self._ask = self._tell = self._asked = False
+        self._resume_due = self._lost_due = self._replay_unanswered = False
 
     @property
-    def over(self) -> bool:
-        return self.closed and self.forgotten
+    def _is_over(self) -> bool:
+        return self._forgotten
 
     @property
-    def _may_tell(self) -> bool:
-        """`ConnectionLost` goes after what it is about: it is not numbered, and would be the first to arrive."""
+    def _may_publish_lost(self) -> bool:
+        """Whether `ConnectionLost` may go now: it is not numbered, so it must follow what it is about."""
         if self.resuming or self._base == 0:
             return False
-        return not self.final or not self._kept or self._insists
+        return not self.final or not self._inputs or self._final_overdue
 
-    # --- towards the worker -------------------------------------------------------------------------------------
+    # --- to the room worker -------------------------------------------------------------------------------------
 
     @property
-    def sendable(self) -> bool:
-        return self._ask or super().sendable or (self._tell and self._may_tell)
+    def has_items(self) -> bool:
+        """Whether `take` has something."""
+        return self._resume_due or super().has_items or (self._lost_due and self._may_publish_lost)
 
     def take(self) -> bytes | None:
-        if self._ask:
-            self._ask = False
+        """The next encoded item to publish: a `Resume` first, a `ConnectionLost` last."""
+        if self._resume_due:
+            self._resume_due = False
             self._published = 1
             return self._resume
         item = super().take()
-        if item is None and self._tell and self._may_tell:
-            self._tell = False
+        if item is None and self._lost_due and self._may_publish_lost:
+            self._lost_due = False
             return encode_item(ConnectionLost(self.room, self.id, self.connection, final=self.final))
         return item
 
-    def lost(self) -> None:
-        super().lost()
-        self._ask = self.resuming
-        self._tell = self.closed and not self.forgotten
+    def rewind(self) -> bool:
+        """As of any session; an unanswered `Resume` or `ConnectionLost` is published again, too."""
+        self._resume_due = self.resuming
+        self._lost_due = self.closed and not self._forgotten
+        return super().rewind()
 
     @property
-    def waiting(self) -> bool:
-        return self.resuming or (self.closed and not self.forgotten) or super().waiting
+    def awaits_worker(self) -> bool:
+        """As of any session, or a `Link` has to come."""
+        return self.resuming or (self.closed and not self._forgotten) or super().awaits_worker
 
-    def sweep(self) -> bool:
-        self._age += 1
-        repeated = super().sweep()
-        self._insists |= repeated and self.closed
-        return repeated
-
-    @property
-    def overdue(self) -> bool:
-        return self.resuming and not self.closed and self._age > LINK_PATIENCE
+    def sweep(self) -> Events:
+        """As of any session; a client that has waited for its resumption for too long is sent to another gateway."""
+        self._sweeps += 1
+        events = super().sweep()
+        self._final_overdue |= bool(events) and self.closed
+        if self.resuming and not self.closed and self._sweeps > LINK_PATIENCE:
+            return (*events, *CLOSE_UNAVAILABLE)
+        return events

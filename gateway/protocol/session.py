@@ -1,13 +1,15 @@
-"""One session as its gateway sees it: the numbers of both directions. Pure: no socket, no broker, no clock.
+"""One session as its gateway sees it: the numbers of both directions.
 
-Inputs go towards the room worker by go-back-N: each is kept, encoded, until it is reported applied, and what is
-kept is handed out again from its beginning whenever something may have been lost (DELIVERY I8). Outputs come
-from the worker in any order, any number of times, and leave in theirs exactly once (O2).
+Inputs go to the room worker by go-back-N: each is kept, encoded, until it is reported as applied, and what is kept is
+published again from its beginning whenever something may have been lost (delivery rule I8). Outputs come from the
+room worker in any order and any number of times, and are written in order and exactly once (delivery rule O2).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.protocol.events import CLOSE_UNKNOWN, FORGOTTEN, NOTHING, PUBLISH, REPUBLISH, Events
 from shared.errors import Unavailable
 from shared.protocol.bus import (
     Applied,
@@ -23,279 +25,325 @@ from shared.protocol.bus import (
 )
 from shared.protocol.protoo import Frame
 
-HELD_LIMIT: Final = 256
-"""Outputs that wait for a missing one; what comes beyond is dropped and replayed."""
+EARLY_OUTPUTS: Final = 256
+"""Outputs kept while an earlier one is missing; those beyond are dropped, and replayed later."""
 
 FIRST_PATIENCE: Final = 4
 LAST_PATIENCE: Final = 16
-"""Sweeps without progress after which to repeat: at first, and at most (each repetition doubles it)."""
+"""Sweeps without progress before inputs are published again: the first time, and at most (it doubles each time)."""
 
-_NOTHING: Final[dict[int, Message]] = {}
+_NO_OUTPUTS: Final[dict[int, Message]] = {}
 
 
 @dataclass(slots=True, frozen=True)
-class Limits:
-    """Of one session's kept inputs; beyond them its socket is not read."""
+class InputLimits:
+    """Bounds of one session's unapplied inputs, in items and bytes; beyond them its socket is not read."""
 
     items: int = 256
     size: int = 1024 * 1024
 
 
+@dataclass(slots=True)
+class UnappliedBytes:
+    """Size of the unapplied inputs of all sessions that share this object."""
+
+    total: int = 0
+
+
 class Session:
-    """`id` and `connection` name it on the bus; `closed` says that its socket is gone."""
+    """A session over one connection. `id` and `connection` name it on the bus; `closed`: its socket has closed."""
 
     kind = "plain"
-    revocable = True
-    """Its numbers are the gateway's own: what nobody has heard of can be taken back, or not be numbered at all."""
+    cancellable = True
+    """Its inputs are numbered by the gateway: an unpublished one can be cancelled, a new one rejected unnumbered."""
     __slots__ = (
-        "_asked",
         "_base",
-        "_held",
+        "_early",
+        "_forgotten",
         "_idle_sweeps",
-        "_kept",
+        "_inputs",
         "_next",
         "_patience",
         "_published",
+        "_replay_due",
+        "_replay_unanswered",
         "_rewound_at",
-        "_taken_back",
-        "_want_replay",
+        "_seen_by_cancel",
+        "_unapplied_bytes",
         "closed",
         "connection",
-        "expected",
-        "forgotten",
         "id",
-        "known",
+        "last_output",
+        "next_output",
         "queued",
         "room",
         "size",
     )
 
-    def __init__(self, room: str, session: str, connection: int) -> None:
+    def __init__(
+        self, room: str, session: str, connection: int, unapplied_bytes: UnappliedBytes | None = None
+    ) -> None:
         self.room = room
         self.id = session
         self.connection = connection
         self.closed = False
-        self.forgotten = False
         self.queued = False
-        """Kept by the publisher: already in line to be published."""
+        """Set by the publisher: the session already waits there for its turn."""
+        self._forgotten = False
 
-        self._kept: list[bytes] = []
+        self._inputs: list[bytes] = []
+        """The unapplied ones, encoded."""
         self._base = 0
+        """The number of the first of them."""
         self._next = 0
+        """The number of the input to be published next."""
         self._published = 0
+        """All inputs below this number have been published at least once."""
         self._rewound_at = -2
-        self._taken_back = 0
+        self._seen_by_cancel = 0
         self.size = 0
+        """Bytes of the unapplied inputs."""
+        self._unapplied_bytes = unapplied_bytes or UnappliedBytes()
 
-        self.expected = 1
-        self.known = 0
-        self._held = _NOTHING
-        self._want_replay = False
-        self._asked = False
+        self.next_output = 1
+        """The number of the output to be written next."""
+        self.last_output = 0
+        """The highest number of an output that is known to exist."""
+        self._early = _NO_OUTPUTS
+        self._replay_due = False
+        self._replay_unanswered = False
 
         self._idle_sweeps = 0
         self._patience = FIRST_PATIENCE
 
     # --- inputs: from the client ---------------------------------------------------------------------------
 
-    def connect(self, peer: str, accepted: int) -> None:
-        self._keep(Connect(self.room, self.id, self.connection, peer, accepted))
+    def connect(self, peer: str, accepted: int) -> Events:
+        """The first input. `accepted` is the time of the connection in ms since the epoch, unique in a gateway."""
+        return self._append(Connect(self.room, self.id, self.connection, peer, accepted))
 
-    def input(self, frame: Frame) -> None:
+    def input(self, frame: Frame) -> Events:
+        """Takes a valid request or notification of the client."""
         id_ = frame.id if frame.request else None
-        n = self._base + len(self._kept)
-        self._keep(Input(self.room, self.id, self.connection, n, frame.method, id_, bytes(frame.data)))
+        n = self._base + len(self._inputs)
+        return self._append(Input(self.room, self.id, self.connection, n, frame.method, id_, bytes(frame.data)))
 
-    def refuse(self, id_: int | None, code: int, reason: str) -> None:
-        n = self._base + len(self._kept)
-        self._keep(RejectedInput(self.room, self.id, self.connection, n, id_, code, reason))
+    def reject(self, id_: int | None, code: int, reason: str) -> Events:
+        """Takes a rejected frame as an input, for the room worker to answer in its turn (delivery rule I2)."""
+        n = self._base + len(self._inputs)
+        return self._append(RejectedInput(self.room, self.id, self.connection, n, id_, code, reason))
 
-    def disconnect(self) -> None:
-        """The last input. A session of which nobody has heard, or which nobody knows, needs none."""
-        self._end()
-        if self._published == 0 or self.forgotten:
-            self._forget()
-        else:
-            n = self._base + len(self._kept)
-            self._keep(Disconnect(self.room, self.id, self.connection, n))
+    def disconnect(self) -> Events:
+        """The socket has closed: the last input, unless the room worker has never heard of the session."""
+        self._end_outputs()
+        if self._published == 0 or self._forgotten:
+            self._discard()
+            return FORGOTTEN
+        n = self._base + len(self._inputs)
+        return self._append(Disconnect(self.room, self.id, self.connection, n))
 
-    def _end(self) -> None:
-        self.closed = True
-        self._held = _NOTHING
-        self._want_replay = self._asked = False
-
-    def _keep(self, item: SessionItem) -> None:
+    def _append(self, item: SessionItem) -> Events:
         encoded = encode_item(item)
-        self._kept.append(encoded)
-        self.size += len(encoded)
+        self._inputs.append(encoded)
+        self._resize(len(encoded))
+        return PUBLISH
 
-    def _forget(self) -> None:
-        self._kept.clear()
+    def _resize(self, change: int) -> None:
+        self.size += change
+        self._unapplied_bytes.total += change
+
+    def _end_outputs(self) -> None:
+        self.closed = True
+        self._early = _NO_OUTPUTS
+        self._replay_due = self._replay_unanswered = False
+
+    def _discard(self) -> None:
+        """Nothing of this session is to be published any more."""
+        self._inputs.clear()
         self._next = self._base
-        self.size = 0
-        self._want_replay = False
-        self.forgotten = True
+        self._resize(-self.size)
+        self._replay_due = False
+        self._forgotten = True
 
-    def take_back(self) -> list[int]:
-        """The ids of requests that nobody has heard of, and nobody will: whoever asks again does nothing twice.
+    def cancel_unpublished(self) -> list[int]:
+        """Cancels the requests that were never published and returns their ids, to be answered 503.
 
-        An input without effect keeps their numbers. What was published stays: it may be done already.
+        An input without effect keeps their numbers. What was published stays: it may have been done already.
         """
         ids = []
-        start = max(self._published, self._taken_back, self._base)
-        self._taken_back = self._base + len(self._kept)
-        for at in range(start - self._base, len(self._kept)):
-            item = decode_item(self._kept[at])
+        start = max(self._published, self._seen_by_cancel, self._base)
+        self._seen_by_cancel = self._base + len(self._inputs)
+        for at in range(start - self._base, len(self._inputs)):
+            item = decode_item(self._inputs[at])
             if isinstance(item, Input) and item.id is not None:
                 ids.append(item.id)
                 empty = RejectedInput(
-                    self.room, self.id, self.connection, item.n, None, Unavailable.code, "taken back"
+                    self.room, self.id, self.connection, item.n, None, Unavailable.code, "cancelled"
                 )
-                self.size -= len(self._kept[at])
-                self._kept[at] = encode_item(empty)
-                self.size += len(self._kept[at])
+                self._resize(-len(self._inputs[at]))
+                self._inputs[at] = encode_item(empty)
+                self._resize(len(self._inputs[at]))
         return ids
 
-    # --- inputs: towards the worker -------------------------------------------------------------------------
+    # --- inputs: to the room worker -------------------------------------------------------------------------
 
     @property
-    def sendable(self) -> bool:
+    def has_items(self) -> bool:
         """Whether `take` has something."""
-        return self._want_replay or self._next < self._base + len(self._kept)
+        return self._replay_due or self._next < self._base + len(self._inputs)
 
     def take(self) -> bytes | None:
         """The next encoded item to publish."""
-        if self._want_replay:
-            self._want_replay = False
-            return encode_item(Replay(self.room, self.id, self.connection, self.expected - 1))
+        if self._replay_due:
+            self._replay_due = False
+            return encode_item(Replay(self.room, self.id, self.connection, self.next_output - 1))
         at = self._next - self._base
-        if at >= len(self._kept):
+        if at >= len(self._inputs):
             return None
         self._next += 1
         self._published = max(self._published, self._next)
-        return self._kept[at]
+        return self._inputs[at]
 
-    def lost(self) -> None:
-        """All that was published and not yet answered, a `Replay` too, is to be handed out again."""
+    def rewind(self) -> bool:
+        """What was published may be lost: `take` starts again with the first unapplied item. False: there is none."""
         self._next = self._base
-        if self._asked or self.missing:
-            self.ask_replay()
+        if self._replay_unanswered or self.has_gap:
+            self.request_replay()
+        return self.has_items
 
-    def applied(self, report: Applied) -> None:
-        """Frees what is applied. Afterwards look at `forgotten` (close it), `sendable` and `over`."""
+    def applied(self, report: Applied) -> Events:
+        """The room worker reports how far the inputs are applied, and how many outputs exist."""
         if report.n >= self._base:
             self._free(report.n)
         elif report.n < 0 and self._base > 0:
-            self._forget()
-            return
+            self._discard()
+            return FORGOTTEN if self.closed else CLOSE_UNKNOWN
         if (report.again or report.n < 0) and self._rewound_at != self._base:
-            # Every batch behind a gap is answered `again`; once is enough until something moves.
+            # Every batch behind a gap is answered `again`; one rewind is enough until something moves.
             self._rewound_at = self._base
             self._next = self._base
-        self._asked = False
-        self._heard_of(report.out)
+        self._replay_unanswered = False
+        self._note_output(report.out)
+        return self._next_step()
 
     def _free(self, n: int) -> None:
-        count = min(n + 1 - self._base, len(self._kept))
-        self.size -= sum(map(len, self._kept[:count]))
-        del self._kept[:count]
+        count = min(n + 1 - self._base, len(self._inputs))
+        self._resize(-sum(map(len, self._inputs[:count])))
+        del self._inputs[:count]
         self._base += count
         self._next = max(self._next, self._base)
         self._progress()
 
+    def _next_step(self) -> Events:
+        if self.closed and self._is_over:
+            return FORGOTTEN
+        return PUBLISH if self.has_items else NOTHING
+
+    @property
+    def _is_over(self) -> bool:
+        """Of a session whose socket is closed: nothing is left for the room worker to learn."""
+        return not self._inputs
+
     @property
     def last_input(self) -> int:
-        """Its number; -1: there is none yet."""
-        return self._base + len(self._kept) - 1
+        """The number of the last input; -1: there is none yet."""
+        return self._base + len(self._inputs) - 1
 
     @property
     def unapplied(self) -> int:
-        return len(self._kept)
+        """How many inputs are unapplied."""
+        return len(self._inputs)
 
-    @property
-    def over(self) -> bool:
-        """Its socket is closed and nothing more is owed to the worker: the record can go."""
-        return self.closed and not self._kept
+    def exceeds(self, limits: InputLimits) -> bool:
+        """The socket is not to be read for now."""
+        return len(self._inputs) >= limits.items or self.size >= limits.size
 
-    def beyond(self, limits: Limits) -> bool:
-        return len(self._kept) >= limits.items or self.size >= limits.size
-
-    def within_half(self, limits: Limits) -> bool:
-        return 2 * len(self._kept) <= limits.items and 2 * self.size <= limits.size
+    def below_half(self, limits: InputLimits) -> bool:
+        """The socket may be read again."""
+        return 2 * len(self._inputs) <= limits.items and 2 * self.size <= limits.size
 
     # --- outputs --------------------------------------------------------------------------------------------
 
-    def receive(self, out: int, message: Message) -> tuple[Message, ...] | list[Message]:
-        """What can be written now, in order: nothing for a duplicate, or if an earlier one is missing."""
+    def receive(self, out: int, message: Message) -> Events:
+        """Takes output number `out` (0: not numbered) and returns what can be written now, in order."""
         if self.closed:
-            return ()
+            return NOTHING
         if out == 0:
             return (message,)
-        if out < self.expected:
-            return ()
-        self._asked = False
-        if out > self.expected:
-            self._hold(out, message)
-            self._heard_of(out)
-            return ()
-        self.expected += 1
-        if self.known >= out:
+        if out == self.next_output:
+            return self._advance(out, message)
+        return self._receive_early(out, message) if out > self.next_output else NOTHING
+
+    def _advance(self, out: int, message: Message) -> Sequence[Message]:
+        """Takes the next output; returns it and those that have waited for it."""
+        self._replay_unanswered = False
+        self.next_output += 1
+        if self.last_output >= out:
             self._progress()
-        if not self._held:
+        if not self._early:
             return (message,)
-        ready = [message]
-        while (held := self._held.pop(self.expected, None)) is not None:
-            ready.append(held)
-            self.expected += 1
-        if not self._held:
-            self._held = _NOTHING
+        return [message, *self._take_early()]
+
+    def _take_early(self) -> list[Message]:
+        ready = []
+        while (early := self._early.pop(self.next_output, None)) is not None:
+            ready.append(early)
+            self.next_output += 1
+        if not self._early:
+            self._early = _NO_OUTPUTS
         return ready
 
-    def _hold(self, out: int, message: Message) -> None:
-        if self._held is _NOTHING:
-            self._held = {}
-        if len(self._held) < HELD_LIMIT:
-            self._held[out] = message
+    def _receive_early(self, out: int, message: Message) -> Events:
+        self._replay_unanswered = False
+        self._keep_early(out, message)
+        return PUBLISH if self._note_output(out) else NOTHING
 
-    def _heard_of(self, out: int) -> None:
-        gap_was_known = self.missing
-        self.known = max(self.known, out)
-        if self.missing and not gap_was_known:
-            self.ask_replay()
+    def _keep_early(self, out: int, message: Message) -> None:
+        if self._early is _NO_OUTPUTS:
+            self._early = {}
+        if len(self._early) < EARLY_OUTPUTS:
+            self._early[out] = message
+
+    def _note_output(self, out: int) -> bool:
+        """Output `out` exists. Whether a replay is to be asked for because of that."""
+        gap_was_known = self.has_gap
+        self.last_output = max(self.last_output, out)
+        if not self.has_gap or gap_was_known:
+            return False
+        self.request_replay()
+        return self._replay_due
 
     @property
-    def missing(self) -> bool:
+    def has_gap(self) -> bool:
         """An output is known to exist that has not come."""
-        return self.known >= self.expected
+        return self.last_output >= self.next_output
 
-    def ask_replay(self) -> None:
-        """Outputs may have been lost: `take` asks for them, and again until something is heard."""
-        if not self.closed:
-            self._want_replay = True
-            self._asked = True
+    def request_replay(self) -> Events:
+        """Outputs may have been lost: the room worker is asked for them, until something is heard of it."""
+        if self.closed:
+            return NOTHING
+        self._replay_due = self._replay_unanswered = True
+        return PUBLISH
 
     # --- silence --------------------------------------------------------------------------------------------
 
     @property
-    def waiting(self) -> bool:
-        """Something is expected of the worker: an input applied, or an output."""
-        return bool(self._kept) or self._asked or (self.missing and not self.closed)
+    def awaits_worker(self) -> bool:
+        """The room worker has to report an input as applied, or to send an output."""
+        return bool(self._inputs) or self._replay_unanswered or (self.has_gap and not self.closed)
 
-    @property
-    def overdue(self) -> bool:
-        """The client has waited for too long: it is better off elsewhere."""
-        return False
-
-    def sweep(self) -> bool:
-        """Called at regular intervals while `waiting`; true if it was silent for too long and is repeated."""
+    def sweep(self) -> Events:
+        """To be called at regular intervals: repeats what was published if the room worker is silent for too long."""
+        if not self.awaits_worker:
+            return NOTHING
         self._idle_sweeps += 1
         if self._idle_sweeps < self._patience:
-            return False
+            return NOTHING
         self._idle_sweeps = 0
         self._patience = min(2 * self._patience, LAST_PATIENCE)
         self._rewound_at = -2
-        self.lost()
-        return True
+        self.rewind()
+        return REPUBLISH
 
     def _progress(self) -> None:
         self._idle_sweeps = 0

@@ -1,4 +1,4 @@
-"""Who comes in at the public port: a WebSocket with a room and a peer name, or a reader of the page."""
+"""Accepts what comes to the public port: WebSockets with a room and a peer name, and plain HTTP requests."""
 
 import ssl
 from http import HTTPStatus
@@ -19,15 +19,16 @@ SUBPROTOCOL = "protoo"
 
 
 def tokens(header: str) -> list[str]:
+    """The parts of a header that is a list."""
     return [token.strip() for token in header.split(",") if token.strip()]
 
 
 class BadCertificate(Exception):
-    """Its text names the file and says what is wrong with it."""
+    """The TLS certificate or key cannot be used; the text names the file and says why."""
 
 
 def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
-    """Raises `BadCertificate`."""
+    """The context of the public port, if it is to have TLS. Raises `BadCertificate`."""
     if not settings.tls_cert:
         return None
     for path in (settings.tls_cert, settings.tls_key):
@@ -49,14 +50,14 @@ def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
 
 
 class UpgradeHandler:
-    """picows' listener factory."""
+    """picows' listener factory: called with each HTTP request, before anything is answered."""
 
     def __init__(self, hub: Hub, site: Site) -> None:
         self._hub = hub
         self._site = site
 
     def __call__(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        target, _, asked = request.path.decode("ascii", "replace").partition("?")
+        target, _, query = request.path.decode("ascii", "replace").partition("?")
         path = unquote(target, errors="replace")
         upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         if not upgrade or path not in ("/", "/ws"):
@@ -68,7 +69,7 @@ class UpgradeHandler:
             return WSUpgradeResponseWithListener(
                 respond(HTTPStatus.SERVICE_UNAVAILABLE, b"draining\n", {"Retry-After": "1"}), None
             )
-        return WSUpgradeResponseWithListener(self._accept(request), self._listener(asked))
+        return WSUpgradeResponseWithListener(self._accept(request), self._listener(query))
 
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponse:
         offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
@@ -76,16 +77,16 @@ class UpgradeHandler:
         response: WSUpgradeResponse = WSUpgradeResponse.create_101_response(chosen)
         return response
 
-    def _listener(self, text: str) -> WSListener:
+    def _listener(self, query: str) -> WSListener:
         hub = self._hub
-        wanted = handshake.read(text)
+        wanted = handshake.parse(query)
         if wanted is None:
             hub.counters.rejected_sockets_total += 1
             return RejectedSocket(hub.closing_sockets, hub.counters, errors.BAD_REQUEST)
-        if hub.full:
+        if hub.overloaded:
             hub.counters.rejected_sockets_total += 1
             return RejectedSocket(hub.closing_sockets, hub.counters, errors.UNAVAILABLE)
         publisher = hub.publisher_of(wanted.room)
         if wanted.resumable:
-            return ResumableConnection(hub, hub.resumable(wanted), publisher, wanted.peer)
-        return Connection(hub, hub.session(wanted.room), publisher, wanted.peer)
+            return ResumableConnection(hub, hub.new_resumable_session(wanted), publisher, wanted.peer)
+        return Connection(hub, hub.new_session(wanted.room), publisher, wanted.peer)

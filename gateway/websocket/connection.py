@@ -1,13 +1,23 @@
 """One client's socket with its session: frames in, messages out, and when to stop reading or give up."""
 
-from time import perf_counter
-from typing import Final
+from time import monotonic, perf_counter
+from typing import Final, assert_never
 
 from picows import WSFrame, WSMsgType, WSTransport
 
 from gateway.bus.partition_publisher import PartitionPublisher
-from gateway.protocol import frame_validation
+from gateway.protocol.events import NOTHING, Events
+from gateway.protocol.frame_validation import (
+    MalformedFrame,
+    RejectedNotification,
+    RejectedRequest,
+    Response,
+    ValidationResult,
+    rate_limited,
+    validate,
+)
 from gateway.protocol.session import Session
+from gateway.websocket.connection_log import RequestLog
 from gateway.websocket.hub import Hub
 from gateway.websocket.socket import Socket
 from shared import errors
@@ -16,7 +26,7 @@ from shared.protocol.bus import Message
 from shared.protocol.protoo import Frame, error_frame, protocol_error_frame
 
 FRAME_BYTES: Final = 1024 * 1024
-"""A larger frame ends the connection; between this and the settings' `frame_limit` it is answered 413."""
+"""A larger frame ends the connection; one between the setting `frame_limit` and this is answered 413."""
 
 _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
@@ -25,19 +35,25 @@ _CLOSE: Final = WSMsgType.CLOSE
 
 
 class Connection(Socket):
+    """A WebSocket with a session. The hub knows it from its opening until its session is forgotten."""
+
     __slots__ = (
         "_bucket",
+        "_bytes_in",
+        "_bytes_out",
         "_fragments",
+        "_opened_at",
+        "_request_log",
         "_timed_from",
         "_unwritten",
-        "heard",
         "hub",
         "paused",
         "peer",
-        "pinged",
+        "ping_unanswered",
         "publisher",
+        "received_since_check",
         "session",
-        "timed",
+        "timed_input",
     )
 
     def __init__(self, hub: Hub, session: Session, publisher: PartitionPublisher, peer: str) -> None:
@@ -47,24 +63,34 @@ class Connection(Socket):
         self.publisher = publisher
         self.peer = peer
         self.paused = False
-        self.heard = True
-        self.pinged = False
+        self.timed_input = -1
+        """The number of the input whose handling is being timed; -1: none."""
+        self.received_since_check = True
+        """Something has come since the last check of the client's liveness."""
+        self.ping_unanswered = False
         self._fragments: bytearray | None = None
         self._unwritten: list[bytes] = []
-        self._bucket = hub.bucket()
-        self.timed = -1
-        """The number of the input whose way is being timed; -1: none."""
+        self._bucket = hub.rate_limiter()
+        self._opened_at = 0.0
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._request_log: RequestLog | None = None
 
     def on_ws_connected(self, transport: WSTransport) -> None:
+        self._opened_at = monotonic()
+        self.hub.log.opened(self.session, self.peer, transport)
+        self._request_log = self.hub.log.requests(self.session, self.peer)
         super().on_ws_connected(transport)
         # picows then calls `pause_writing` when the client has left this much unread.
         transport.underlying_transport.set_write_buffer_limits(high=self.hub.settings.send_buffer)
-        self.hub.opened(self)
+        self.hub.add(self)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         super().on_ws_disconnected(transport)
         self._fragments = None
-        self.hub.closed(self)
+        seconds = monotonic() - self._opened_at
+        self.hub.log.closed(self.session, self.peer, transport, seconds, self._bytes_in, self._bytes_out)
+        self.hub.socket_closed(self)
 
     def close(self, code: int, reason: str) -> None:
         self.flush()
@@ -74,7 +100,8 @@ class Connection(Socket):
     # --- in -------------------------------------------------------------------------------------------------
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self.heard = True
+        self.received_since_check = True
+        self._bytes_in += frame.payload_size
         kind = frame.msg_type
         if self.closing or transport.is_close_frame_sent or kind == _CLOSE:
             super().on_ws_frame(transport, frame)
@@ -83,63 +110,66 @@ class Connection(Socket):
         elif kind == _TEXT and frame.fin and self._fragments is None:
             try:
                 text = frame.get_payload_as_utf8_text()
-            except UnicodeDecodeError as broken:
-                self._handle(frame_validation.MalformedFrame(f"frame: not valid UTF-8 (byte {broken.start})"))
+            except UnicodeDecodeError as invalid:
+                self._handle(MalformedFrame(f"frame: not valid UTF-8 (byte {invalid.start})"))
             else:
-                self._text(text, frame.payload_size)
+                self._handle_text(text, frame.payload_size)
         elif kind in (_TEXT, _CONTINUATION):
-            self._fragment(frame)
+            self._add_fragment(frame)
         elif kind == _BINARY:
-            self._binary(frame)
+            self._handle_binary(frame)
 
-    def _text(self, text: str, size: int) -> None:
+    def _handle_text(self, text: str, size: int) -> None:
         self.hub.counters.frames_in_total += 1
-        self._handle(frame_validation.validate(text, size, self.hub.settings.frame_limit))
+        self._handle(validate(text, size, self.hub.settings.frame_limit))
 
-    def _handle(self, verdict: frame_validation.ValidationResult) -> None:
-        """Of one frame; overridden by who looks at its number first."""
+    def _handle(self, frame: ValidationResult) -> None:
+        """Handles one frame; overridden where its number is looked at first."""
         hub, session = self.hub, self.session
-        before = session.size
-        self._keep(self._rate_limited(verdict))
-        if session.size == before:
+        events = self._accept(self._limit_rate(frame))
+        if not events:
             return
-        hub.held += session.size - before
+        hub.perform(self, events)
         counters = hub.counters
         counters.until_timed -= 1
         if counters.until_timed < 0:
             counters.until_timed = counters.stride - 1
-            if self.timed < 0:
-                self.timed, self._timed_from = session.last_input, perf_counter()
-        self.publisher.schedule(session)
-        if session.beyond(hub.limits) or hub.full:
+            if self.timed_input < 0:
+                self.timed_input, self._timed_from = session.last_input, perf_counter()
+        if session.exceeds(hub.limits) or hub.overloaded:
             self._pause_reading()
 
-    def _rate_limited(self, verdict: frame_validation.ValidationResult) -> frame_validation.ValidationResult:
+    def _limit_rate(self, frame: ValidationResult) -> ValidationResult:
         if self._bucket is None or self._bucket.admit():
-            return verdict
-        self.hub.too_fast(self, self._bucket.refused)
-        return frame_validation.rate_limited(verdict)
+            return frame
+        self.hub.count_rate_limited(self, self._bucket.rejected)
+        return rate_limited(frame)
 
-    def _keep(self, verdict: frame_validation.ValidationResult) -> None:
-        """Gives the session what is its input."""
+    def _accept(self, frame: ValidationResult) -> Events:
+        """Gives the session what is to be an input, and deals with everything else."""
         hub = self.hub
-        match verdict:
-            case Frame(request=True, id=int(id_)) if hub.dependencies_down and self.session.revocable:
+        match frame:
+            case Frame(request=True, id=int(id_)) if hub.dependencies_down and self.session.cancellable:
                 self.answer_unavailable(id_)
             case Frame():
-                self.session.input(verdict)
-            case frame_validation.RejectedRequest():
-                hub.counters.reject_frame("answered", verdict.code)
-                self.session.refuse(verdict.id, verdict.code, verdict.reason)
-            case frame_validation.MalformedFrame():
-                self._complain(verdict.reason)
-            case frame_validation.RejectedNotification():
-                hub.dropped(self, verdict)
-            case frame_validation.Response():
+                if self._request_log is not None:
+                    self._request_log.received(frame)
+                return self.session.input(frame)
+            case RejectedRequest():
+                hub.counters.reject_frame("answered", frame.code)
+                return self.session.reject(frame.id, frame.code, frame.reason)
+            case MalformedFrame():
+                self._report_malformed(frame.reason)
+            case RejectedNotification():
+                hub.count_rejected_notification(self, frame)
+            case Response():
                 hub.counters.reject_frame("dropped", errors.BadPayload.code)
+            case _:
+                assert_never(frame)
+        return NOTHING
 
-    def _fragment(self, frame: WSFrame) -> None:
-        """RFC 6455 §5.4; picows leaves joining to us."""
+    def _add_fragment(self, frame: WSFrame) -> None:
+        """Joins the fragments of a message (RFC 6455 §5.4), which picows leaves to its user."""
         starts = frame.msg_type == _TEXT
         if starts == (self._fragments is not None):
             self.close_as(errors.PROTOCOL)
@@ -156,42 +186,41 @@ class Connection(Socket):
         joined, self._fragments = self._fragments, None
         try:
             text = joined.decode()
-        except UnicodeDecodeError as broken:
-            self._handle(frame_validation.MalformedFrame(f"frame: not valid UTF-8 (byte {broken.start})"))
+        except UnicodeDecodeError as invalid:
+            self._handle(MalformedFrame(f"frame: not valid UTF-8 (byte {invalid.start})"))
         else:
-            self._text(text, len(joined))
+            self._handle_text(text, len(joined))
 
-    def _binary(self, frame: WSFrame) -> None:
+    def _handle_binary(self, frame: WSFrame) -> None:
         if frame.fin and self._fragments is None:
-            self._handle(frame_validation.MalformedFrame("frame: expected text, got binary"))
+            self._handle(MalformedFrame("frame: expected text, got binary"))
         else:
             self.close_as(errors.PROTOCOL)
 
-    def _complain(self, reason: str) -> None:
-        """Not numbered, so it may be answered here (I2)."""
+    def _report_malformed(self, reason: str) -> None:
+        """Answers at once: the frame has no number (delivery rule I2)."""
         self.hub.counters.reject_frame("malformed", errors.BadPayload.code)
         self.transport.send(_TEXT, protocol_error_frame(errors.BadPayload(reason)))
 
     def answer_unavailable(self, id_: int) -> None:
-        """A request that has no number, or one that nobody will hear of: it is not done."""
+        """Answers a request that has no number, or was cancelled before it was published: it is not done."""
         if self.closing:
             return
-        self.hub.counters.reject_frame("unavailable", errors.Unavailable.code)
+        code = errors.Unavailable.code
+        self.hub.counters.reject_frame("unavailable", code)
         self.transport.send(_TEXT, error_frame(id_, errors.Unavailable("servers are away: try again later")))
+        if self._request_log is not None:
+            self._request_log.answered(id_, code)
 
-    def timing_ended(self) -> None:
+    def input_applied(self) -> None:
         """The input that was timed is applied, and its answer written."""
-        self.timed = -1
+        self.timed_input = -1
         self.hub.counters.request.observe(perf_counter() - self._timed_from)
 
     # --- out ------------------------------------------------------------------------------------------------
 
-    def write(self, message: Message) -> None:
-        self.collect(message)
-        self.flush()
-
-    def collect(self, message: Message) -> bool:
-        """For `flush`, which sends many frames in the time of one; whether it is the first."""
+    def enqueue(self, message: Message) -> bool:
+        """Queues a frame for `flush`, which writes many in the time of one; true if it is the first."""
         if message.close:
             self.close_as(errors.CloseKind(message.close, message.body.decode(errors="replace")))
             return False
@@ -199,11 +228,16 @@ class Connection(Socket):
             return False
         self.hub.counters.frames_out_total += 1
         unwritten, body = self._unwritten, message.body
+        size = len(body)
+        self._bytes_out += size
+        if self._request_log is not None:
+            self._request_log.written(body)
         is_first = not unwritten
-        unwritten += (text_header(len(body)), body)
+        unwritten += (text_header(size), body)
         return is_first
 
     def flush(self) -> None:
+        """Writes the queued frames."""
         if self._unwritten:
             unwritten, self._unwritten = self._unwritten, []
             transport = self.transport.underlying_transport
@@ -211,8 +245,8 @@ class Connection(Socket):
                 transport.write(b"".join(unwritten))
 
     @property
-    def unsent(self) -> int:
-        """Bytes that the client has left unread, as far as they are kept here."""
+    def unsent_bytes(self) -> int:
+        """Bytes that the client has left unread, as far as they are in this process's buffers."""
         return int(self.transport.underlying_transport.get_write_buffer_size())
 
     def pause_writing(self) -> None:
@@ -229,6 +263,7 @@ class Connection(Socket):
             self.transport.underlying_transport.pause_reading()
 
     def resume_reading(self) -> None:
+        """Reads the socket again, if it is paused."""
         if self.paused:
             self.paused = False
             self.hub.paused.discard(self)
@@ -238,11 +273,13 @@ class Connection(Socket):
     # --- liveness -------------------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
-        """Pings a client from which nothing came since the last call, and drops it at the next."""
-        if self.heard or self.paused:  # whose pong we do not read proves nothing
-            self.heard = self.pinged = False
-        elif self.pinged:
+        """Pings a client from which nothing came since the last call, and cuts it off at the next."""
+        if (
+            self.received_since_check or self.paused
+        ):  # the pong of a paused one is not read: its absence proves nothing
+            self.received_since_check = self.ping_unanswered = False
+        elif self.ping_unanswered:
             self.abort()
         elif not self.closing:
-            self.pinged = True
+            self.ping_unanswered = True
             self.transport.send_ping()

@@ -1,21 +1,24 @@
-"""Who is connected to this gateway, and what concerns them all: bounds, repetition, dead peers.
+"""The connections of a gateway, and what concerns all of them: bounds, silence of room workers, dead clients.
 
 A connection stays here after its socket has closed, until the room worker has applied its `Disconnect`, or has
 released the connection from its resumable session.
 """
 
 import asyncio
+import secrets
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol, assert_never
 
-from gateway.bus.api_calls import Calls
+from gateway.bus.api_calls import ApiCalls
 from gateway.bus.partition_publisher import InputPublisher, PartitionPublisher
 from gateway.counters import Counters
-from gateway.protocol import frame_validation
-from gateway.protocol.handshake import Wanted
-from gateway.protocol.rate_limit import Bucket
+from gateway.protocol.events import Close, Events, Forgotten, Publish, ResumeAnswered
+from gateway.protocol.frame_validation import RejectedNotification
+from gateway.protocol.handshake import SECRET_BYTES, ConnectionRequest
+from gateway.protocol.rate_limit import TokenBucket
 from gateway.protocol.resumable_session import ResumableSession
-from gateway.protocol.session import Limits, Session
+from gateway.protocol.session import InputLimits, Session, UnappliedBytes
+from gateway.websocket.connection_log import ConnectionLog
 from gateway.websocket.socket import ClosingSockets
 from shared import errors
 from shared.aio.iteration import iterate_yielding
@@ -25,73 +28,102 @@ from shared.protocol.protoo import notification_frame
 from shared.settings import GatewaySettings
 from shared.telemetry import log
 
-if TYPE_CHECKING:
-    from gateway.websocket.connection import Connection
-
 SWEEP_EVERY: Final = 0.5
 PING_SWEEPS: Final = 40
-"""Sweeps between two looks at whether a client is alive; a dead one is gone after two to three times that."""
+"""Sweeps between two checks of a client's liveness; a dead one is cut off after two to three times that."""
 DEPENDENCY_SWEEPS: Final = 20
-"""Sweeps without RabbitMQ or Redis after which requests are answered 503, those that have not left, too:
-protoo-client waits 22 s for an answer, and then does not know what became of it."""
-HELD_BYTES: Final = 256 * 1024 * 1024
-"""Unapplied inputs kept for all sessions, beyond which whoever sends is not read, and nobody new let in."""
+"""Sweeps without RabbitMQ or Redis after which requests are answered 503, those that were not published, too:
+protoo-client waits 22 s for an answer, and then cannot know what became of its request."""
+UNAPPLIED_BYTES_LIMIT: Final = 256 * 1024 * 1024
+"""Bytes of all sessions' unapplied inputs, beyond which no socket is read and no new connection accepted."""
+
+
+class HubConnection(Protocol):
+    """What the hub asks of a connection (`gateway.websocket.connection`)."""
+
+    peer: str
+    publisher: PartitionPublisher
+    timed_input: int
+
+    @property
+    def session(self) -> Session: ...
+    @property
+    def paused(self) -> bool: ...
+    @property
+    def unsent_bytes(self) -> int: ...
+
+    def enqueue(self, message: Message) -> bool: ...
+    def flush(self) -> None: ...
+    def close_as(self, kind: errors.CloseKind) -> None: ...
+    def abort(self) -> None: ...
+    def answer_unavailable(self, id_: int) -> None: ...
+    def input_applied(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def check_alive(self) -> None: ...
 
 
 class Hub:
+    """The connections by number, and what they share."""
+
     def __init__(self, settings: GatewaySettings, gateway: str, inputs: InputPublisher, counters: Counters) -> None:
         self.settings = settings
         self.gateway = gateway
         self.counters = counters
-        self.limits = Limits(items=settings.unapplied_limit)
+        self.limits = InputLimits(items=settings.unapplied_limit)
+        self.unapplied_bytes = UnappliedBytes()
         self.closing_sockets = ClosingSockets()
-        self.calls = Calls(gateway, inputs)
-        self.connections: dict[int, Connection] = {}
-        self.paused: set[Connection] = set()
-        self.held = 0
+        self.log = ConnectionLog()
+        self.calls = ApiCalls(gateway, inputs)
+        self.connections: dict[int, HubConnection] = {}
+        self.paused: set[HubConnection] = set()
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
+        self.redis_answers = True
         self._inputs = inputs
+        self._unflushed: list[HubConnection] = []
         self._last_connection = 0
         self._last_accepted = 0
         self._sweeps = 0
         self._frames_seen = 0
-        self.redis_answers = True
-        self._down_sweeps = 0
+        self._sweeps_down = 0
         self._log = log.get("hub")
 
     @property
-    def full(self) -> bool:
-        return self.held > HELD_BYTES
+    def overloaded(self) -> bool:
+        """Too many inputs are unapplied: no socket is read, and no new connection accepted."""
+        return self.unapplied_bytes.total > UNAPPLIED_BYTES_LIMIT
 
     @property
     def dependencies_down(self) -> bool:
-        """RabbitMQ or Redis has been away for so long that nobody should wait."""
-        return self._down_sweeps >= DEPENDENCY_SWEEPS and not self._servers_answer
+        """RabbitMQ or Redis has not answered for so long that requests are answered 503."""
+        return self._sweeps_down >= DEPENDENCY_SWEEPS and not self._dependencies_answer
 
     @property
-    def _servers_answer(self) -> bool:
+    def _dependencies_answer(self) -> bool:
         return self._inputs.connected and self.redis_answers
 
-    # --- connections come and go ----------------------------------------------------------------------------
+    # --- new connections ------------------------------------------------------------------------------------
 
     def publisher_of(self, room: str) -> PartitionPublisher:
+        """The publisher of the room's partition."""
         return self._inputs.publisher_of(room)
 
-    def session(self, room: str) -> Session:
-        """For a socket about to be accepted; its number is never used again (DELIVERY O3)."""
+    def new_session(self, room: str) -> Session:
+        """The session of a new connection; the connection's number is never used again (delivery rule O3)."""
         number = self._next_connection()
-        return Session(room, f"{self.gateway}.{number}", number)
+        return Session(room, f"{self.gateway}.{number}", number, self.unapplied_bytes)
 
-    def resumable(self, wanted: Wanted) -> ResumableSession:
-        """The same for a client that can resume its session, or that is about to."""
+    def new_resumable_session(self, wanted: ConnectionRequest) -> ResumableSession:
+        """The same for a client that can resume its session, or asks to."""
         number = self._next_connection()
         return ResumableSession(
             wanted.room,
             f"{self.gateway}.{number}" if wanted.resume is None else wanted.resume.session,
             number,
+            self.unapplied_bytes,
             grace=self.settings.grace_seconds,
+            secret=secrets.token_hex(SECRET_BYTES) if wanted.resume is None else "",
             resume=wanted.resume,
         )
 
@@ -99,107 +131,127 @@ class Hub:
         self._last_connection += 1
         return self._last_connection
 
-    def bucket(self, *, resumed: bool = False) -> Bucket | None:
-        """What a new connection may send; None: as much as it wants.
+    def rate_limiter(self, *, resumed: bool = False) -> TokenBucket | None:
+        """The rate limit of a new connection; None: there is no limit.
 
-        Who resumes has been away for the grace at most, and may say at once what he could have said in that time.
+        A resumed connection starts with rate × grace extra tokens: what the client could have sent while it was away.
         """
         settings = self.settings
         if not settings.message_rate:
             return None
         extra = int(settings.message_rate * settings.grace_seconds) if resumed else 0
-        return Bucket(settings.message_rate, settings.message_burst + extra, asyncio.get_running_loop().time)
+        return TokenBucket(settings.message_rate, settings.message_burst + extra, asyncio.get_running_loop().time)
 
-    def opened(self, connection: "Connection") -> None:
+    def add(self, connection: HubConnection) -> None:
+        """The connection's WebSocket has opened."""
         session = connection.session
         self.counters.connections_total += 1
         self.connections[session.connection] = connection
         self.empty.clear()
         connection.publisher.sources.add(session)
-        # Never equal: of two connections of one peer the later stays (DELIVERY I7).
+        # Never equal: of two connections of one peer the later stays (delivery rule I7).
         self._last_accepted = max(self._last_accepted + 1, time.time_ns() // 1_000_000)
-        session.connect(connection.peer, self._last_accepted)
-        self.held += session.size
-        connection.publisher.schedule(session)
+        self.perform(connection, session.connect(connection.peer, self._last_accepted))
         if self.draining:
             connection.close_as(errors.DRAINING)
 
-    def closed(self, connection: "Connection") -> None:
-        session = connection.session
+    def socket_closed(self, connection: HubConnection) -> None:
+        """The connection's WebSocket has closed; the connection stays until its session is forgotten."""
         self.paused.discard(connection)
-        before = session.size
-        session.disconnect()
-        self.held += session.size - before
-        self.release_or_schedule(connection)
+        self.perform(connection, connection.session.disconnect())
 
-    def release_or_schedule(self, connection: "Connection") -> None:
-        """Publishes what the session has, or lets it go if it is over."""
+    # --- what sessions ask for ------------------------------------------------------------------------------
+
+    def perform(self, connection: HubConnection, events: Events) -> None:
+        """Carries out what the connection's session asks for; frames are written by `flush`."""
+        for event in events:
+            match event:
+                case Message():
+                    if connection.enqueue(event):
+                        self._unflushed.append(connection)
+                case Publish(repeated=repeated):
+                    self.counters.republished_total += repeated
+                    connection.publisher.schedule(connection.session)
+                case Close(kind=kind):
+                    connection.close_as(kind)
+                case ResumeAnswered(resumed=resumed):
+                    self.counters.resumed_total += resumed
+                    self.counters.resumes_refused_total += not resumed
+                case Forgotten():
+                    self._remove(connection)
+                case _:
+                    assert_never(event)
+
+    def flush(self) -> None:
+        """Writes the frames that were queued since the last call: all of one connection at once."""
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()
+
+    def _remove(self, connection: HubConnection) -> None:
         session = connection.session
-        if session.over:
-            connection.publisher.sources.discard(session)
-            if self.connections.pop(session.connection, None) and not self.connections:
-                self.empty.set()
-        else:
-            connection.publisher.schedule(session)
-            if connection.paused and session.within_half(self.limits) and not self.full:
-                connection.resume_reading()
+        connection.publisher.sources.discard(session)
+        self.connections.pop(session.connection, None)
+        if not self.connections:
+            self.empty.set()
 
-    def dropped(self, connection: "Connection", verdict: frame_validation.RejectedNotification) -> None:
-        self.counters.reject_frame("dropped", verdict.code)
-        if verdict.code == errors.TooMany.code:
-            return  # `too_fast` has said so; a line for each would be a flood, too
-        self._log.info(
-            "notification dropped",
-            session=connection.session.id,
-            peer=connection.peer,
-            code=verdict.code,
-            reason=verdict.reason,
-        )
+    def resume_reading(self, connection: HubConnection) -> None:
+        """Reads a paused connection again if enough of its inputs is applied."""
+        if connection.paused and connection.session.below_half(self.limits) and not self.overloaded:
+            connection.resume_reading()
 
-    def too_fast(self, connection: "Connection", times: int) -> None:
+    def end_all_sessions(self) -> None:
+        """Redis was emptied, so no room exists any more: every client is told `closed` (delivery rule C7)."""
+        for connection in list(self.connections.values()):
+            connection.enqueue(Message(notification_frame(Closed()), []))
+            connection.close_as(errors.GONE)
+
+    def count_rejected_notification(self, connection: HubConnection, rejected: RejectedNotification) -> None:
+        """A notification was dropped; the log says so, except for those above the rate limit."""
+        self.counters.reject_frame("dropped", rejected.code)
+        if rejected.code != errors.TooMany.code:
+            self._log.info(
+                "notification.rejected",
+                room=connection.session.room,
+                peer=connection.peer,
+                session=connection.session.id,
+                code=rejected.code,
+                reason=rejected.reason,
+            )
+
+    def count_rate_limited(self, connection: HubConnection, times: int) -> None:
+        """A frame of the connection was above its rate limit, its `times`-th; the log tells of the first."""
         self.counters.rate_limited_total += 1
         if times == 1:
-            self._log.warning("client sends too fast", session=connection.session.id, peer=connection.peer)
-
-    def rooms_are_gone(self) -> None:
-        """Nothing is left of any room: everybody is told `closed`, and may come anew (DELIVERY C7)."""
-        for connection in list(self.connections.values()):
-            connection.write(Message(notification_frame(Closed()), []))
-            connection.close_as(errors.GONE)
+            session = connection.session
+            self._log.warning("connection.rate_limited", room=session.room, peer=connection.peer, session=session.id)
 
     # --- time -----------------------------------------------------------------------------------------------
 
     async def sweep(self) -> None:
-        """To be called every `SWEEP_EVERY` seconds: one timer for all."""
+        """To be called every `SWEEP_EVERY` seconds: one timer for all connections."""
         self._sweeps += 1
         turn = self._sweeps % PING_SWEEPS
         self.counters.pace(self.counters.frames_in_total - self._frames_seen)
         self._frames_seen = self.counters.frames_in_total
-        self._down_sweeps = 0 if self._servers_answer else self._down_sweeps + 1
+        self._sweeps_down = 0 if self._dependencies_answer else self._sweeps_down + 1
         self.closing_sockets.sweep()
         self.calls.sweep()
-        if not self.full:
-            for connection in [c for c in self.paused if c.session.within_half(self.limits)]:
+        if not self.overloaded:
+            for connection in [c for c in self.paused if c.session.below_half(self.limits)]:
                 connection.resume_reading()
         async for connection in iterate_yielding(list(self.connections.values())):
-            self._look_after(connection, turn)
+            self._sweep_connection(connection, turn)
 
-    def _look_after(self, connection: "Connection", turn: int) -> None:
+    def _sweep_connection(self, connection: HubConnection, turn: int) -> None:
         session = connection.session
-        if session.over:
-            return  # since the sweep began
-        if session.waiting and session.sweep():
-            self.counters.republished_total += 1
-            connection.publisher.schedule(session)
-        if session.overdue:
-            connection.close_as(errors.UNAVAILABLE)
-        if self.dependencies_down and session.revocable and not session.closed:
-            self._take_back(connection)
-        if session.connection % PING_SWEEPS == turn and not session.closed:
+        if session.connection not in self.connections:
+            return  # removed since the sweep began
+        self.perform(connection, session.sweep())
+        if session.closed:
+            return
+        if session.cancellable and self.dependencies_down:
+            for id_ in session.cancel_unpublished():
+                connection.answer_unavailable(id_)
+        if session.connection % PING_SWEEPS == turn:
             connection.check_alive()
-
-    def _take_back(self, connection: "Connection") -> None:
-        before = connection.session.size
-        for id_ in connection.session.take_back():
-            connection.answer_unavailable(id_)
-        self.held += connection.session.size - before

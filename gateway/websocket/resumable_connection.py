@@ -1,11 +1,18 @@
-"""The socket of a resumable session: what the client numbers, and which ends are for good."""
+"""The socket of a resumable session: which frames become inputs, and which close codes end the session for good."""
 
-from typing import Final
+from typing import Final, assert_never
 
 from picows import WSFrame, WSMsgType, WSTransport
 
 from gateway.bus.partition_publisher import PartitionPublisher
-from gateway.protocol import frame_validation
+from gateway.protocol.events import Events
+from gateway.protocol.frame_validation import (
+    MalformedFrame,
+    RejectedNotification,
+    RejectedRequest,
+    Response,
+    ValidationResult,
+)
 from gateway.protocol.resumable_session import FramePosition, ResumableSession
 from gateway.websocket.connection import Connection
 from gateway.websocket.hub import Hub
@@ -16,17 +23,19 @@ from shared.protocol.protoo import Frame
 _FINAL: Final = frozenset({0, 1000, 4000})
 """Close codes (0: none) with which a client says that it will not come back."""
 _FINAL_HERE: Final = frozenset({errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.TOO_BIG.code})
-"""Codes with which we end what would only happen again: the client would send the same once more. See `refused`."""
+"""Close codes of the gateway that end the session: the resumed client would only send the same once more."""
 
 
 class ResumableConnection(Connection):
+    """A WebSocket with a resumable session."""
+
     session: ResumableSession
 
     __slots__ = ()
 
     def __init__(self, hub: Hub, session: ResumableSession, publisher: PartitionPublisher, peer: str) -> None:
         super().__init__(hub, session, publisher, peer)
-        self._bucket = hub.bucket(resumed=session.resuming)
+        self._bucket = hub.rate_limiter(resumed=session.resuming)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.CLOSE and not (self.closing or transport.is_close_frame_sent):
@@ -38,14 +47,15 @@ class ResumableConnection(Connection):
             self.session.final = True
         super().close(code, reason)
 
-    def refused(self, code: int) -> None:
+    def closed_by_picows(self, code: int) -> None:
         self.session.final = code in _FINAL_HERE
-        super().refused(code)
+        super().closed_by_picows(code)
 
-    def _handle(self, verdict: frame_validation.ValidationResult) -> None:
-        match self.session.place(verdict):
+    def _handle(self, frame: ValidationResult) -> None:
+        position = self.session.position_of(frame)
+        match position:
             case FramePosition.NEXT:
-                super()._handle(verdict)
+                super()._handle(frame)
             case FramePosition.DUPLICATE:
                 self.hub.counters.duplicates_total += 1
             case FramePosition.AHEAD:
@@ -53,37 +63,43 @@ class ResumableConnection(Connection):
             case FramePosition.OUT_OF_SEQUENCE:
                 self.close_as(errors.MISNUMBERED)
             case FramePosition.UNNUMBERED:
-                self._unnumbered(self._rate_limited(verdict))
-
-    def _keep(self, verdict: frame_validation.ValidationResult) -> None:
-        """Whatever has a number goes to the worker, or the next would wait for it for ever (I2)."""
-        super()._keep(verdict)
-        match verdict:
-            case frame_validation.MalformedFrame():
-                self.session.refuse(None, errors.BadPayload.code, verdict.reason)
-            case frame_validation.RejectedNotification():
-                self.session.refuse(None, verdict.code, verdict.reason)
-            case frame_validation.Response():
-                self.session.refuse(None, errors.BadPayload.code, "response: nothing was asked")
-            case Frame() | frame_validation.RejectedRequest():
-                pass
-
-    def _unnumbered(self, verdict: frame_validation.ValidationResult) -> None:
-        match verdict:
-            case Frame(notification=True, method=method) if method == SESSION:
-                if self.session.greeted:
-                    self.write(self.session.acknowledge())
-            case (
-                frame_validation.RejectedNotification(code=code, reason=reason)
-                | frame_validation.RejectedRequest(code=code, reason=reason)
-            ) if code != 400:
-                self.hub.dropped(self, frame_validation.RejectedNotification(code, reason))
-            case frame_validation.MalformedFrame(reason=reason):
-                self._complain(reason)
+                self._handle_unnumbered(self._limit_rate(frame))
             case _:
-                self._complain("cseq: missing")
+                assert_never(position)
 
-    def _complain(self, reason: str) -> None:
-        """Before the greeting nobody listens yet."""
-        if self.session.greeted:
-            super()._complain(reason)
+    def _accept(self, frame: ValidationResult) -> Events:
+        """Every numbered frame becomes an input, or the room worker would wait for it for ever (delivery rule I2)."""
+        events = super()._accept(frame)
+        match frame:
+            case MalformedFrame():
+                return self.session.reject(None, errors.BadPayload.code, frame.reason)
+            case RejectedNotification():
+                return self.session.reject(None, frame.code, frame.reason)
+            case Response():
+                return self.session.reject(None, errors.BadPayload.code, "response: nothing was asked")
+            case Frame() | RejectedRequest():
+                return events
+            case _:
+                assert_never(frame)
+
+    def _handle_unnumbered(self, frame: ValidationResult) -> None:
+        match frame:
+            case Frame(notification=True, method=method) if method == SESSION:
+                if self.session.established:
+                    self.enqueue(self.session.acknowledge())
+                    self.flush()
+            case RejectedNotification(code=code, reason=reason) | RejectedRequest(code=code, reason=reason) if (
+                code != errors.BadPayload.code
+            ):
+                self.hub.count_rejected_notification(self, RejectedNotification(code, reason))
+            case MalformedFrame(reason=reason):
+                self._report_malformed(reason)
+            case Frame() | RejectedNotification() | RejectedRequest() | Response():
+                self._report_malformed("cseq: missing")
+            case _:
+                assert_never(frame)
+
+    def _report_malformed(self, reason: str) -> None:
+        """As of any connection; before the session is established the client expects nothing else."""
+        if self.session.established:
+            super()._report_malformed(reason)

@@ -1,6 +1,6 @@
-"""What every accepted WebSocket has in common, whether it got a session or not: how it ends.
+"""What all accepted WebSockets have in common, with or without a session: how they end.
 
-A closing socket stays open until the other side has answered our close frame, so that it sees code and reason;
+A closing socket stays open until the client has answered the close frame, so that it sees code and reason;
 `ClosingSockets` cuts off those that never answer.
 """
 
@@ -11,26 +11,27 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from gateway.counters import Counters
 from shared.errors import CloseKind
 
-PATIENCE: Final = 6
+CLOSING_SWEEPS: Final = 6
 """Sweeps that a closing socket may take."""
 REASON_BYTES: Final = 123
+"""RFC 6455 §5.5: a control frame has 125 bytes at most, two of which are the code."""
 _NO_CODE: Final = 1000
 
 
 class ClosingSockets:
-    """The sockets that are closing."""
+    """The sockets that are closing, with the sweeps that each has left."""
 
     def __init__(self) -> None:
         self._left: dict[Socket, int] = {}
 
     def add(self, socket: "Socket") -> None:
-        self._left.setdefault(socket, PATIENCE)
+        self._left.setdefault(socket, CLOSING_SWEEPS)
 
     def discard(self, socket: "Socket") -> None:
         self._left.pop(socket, None)
 
     def sweep(self) -> None:
-        """Called at regular intervals."""
+        """To be called at regular intervals: cuts off what has been closing for too long."""
         late = []
         for socket, left in self._left.items():
             self._left[socket] = left - 1
@@ -40,6 +41,7 @@ class ClosingSockets:
             socket.abort()
 
     def abort(self) -> None:
+        """Cuts all of them off."""
         for socket in list(self._left):
             socket.abort()
 
@@ -58,12 +60,12 @@ class Socket(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
-        # Kept by picows for the connection's life, but nobody needs them any more: 2 KiB a connection.
+        # picows keeps the headers for the connection's life, but nothing needs them any more: 2 KiB a connection.
         transport.request.headers.clear()
         transport.response.headers.clear()
 
     def close(self, code: int, reason: str) -> None:
-        """Says goodbye after what is already written; later frames of the client are ignored."""
+        """Sends a close frame after what is already written; later frames of the client are ignored."""
         if self.closing:
             return
         self.closing = True
@@ -72,35 +74,37 @@ class Socket(WSListener):
         self._closing_sockets.add(self)
 
     def close_as(self, kind: CloseKind) -> None:
+        """Closes the socket and counts the code."""
         if not self.closing:
             self._counters.close(kind.code)
         self.close(kind.code, kind.reason)
 
     def abort(self) -> None:
+        """Cuts the socket off without a close frame."""
         self.closing = True
         self.transport.disconnect(False)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Only what ends the socket; overridden by who wants more."""
-        self._look_for_refusal(transport)
+        """Handles a close frame; overridden where other frames matter."""
+        self._look_for_close_by_picows(transport)
         if frame.msg_type == WSMsgType.CLOSE:
             self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
             self._closing_sockets.add(self)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._look_for_refusal(transport)
+        self._look_for_close_by_picows(transport)
         self.closing = True
         self._closing_sockets.discard(self)
 
-    def _look_for_refusal(self, transport: WSTransport) -> None:
+    def _look_for_close_by_picows(self, transport: WSTransport) -> None:
         if self.closing or not transport.is_close_frame_sent:
             return
         sent = transport.close_handshake.sent
         assert sent is not None
-        self.refused(int(sent.code))  # type: ignore[call-overload]
+        self.closed_by_picows(int(sent.code))  # type: ignore[call-overload]
 
-    def refused(self, code: int) -> None:
+    def closed_by_picows(self, code: int) -> None:
         """picows has closed the socket by itself: over bytes that are no frame, or one larger than it reads."""
         self.closing = True
         self._counters.close(code)

@@ -20,7 +20,7 @@ from devtools import servers
 from gateway.protocol.session import LAST_PATIENCE
 from gateway.server import Gateway
 from gateway.websocket import hub
-from gateway.websocket.socket import PATIENCE as CLOSING_SWEEPS
+from gateway.websocket.socket import CLOSING_SWEEPS
 from shared import errors
 from shared.broker.amqp import AmqpBroker
 from shared.broker.memory import MemoryBroker, MemoryHub
@@ -386,7 +386,7 @@ async def test_a_client_too_far_ahead_of_the_worker_is_not_read_until_it_caught_
     await setup.sweep()
     assert [(await client.receive())["id"] for _ in ids] == ids
     assert not hub.paused
-    assert hub.held == 0
+    assert hub.unapplied_bytes.total == 0
 
 
 async def test_a_dead_client_is_dropped(setup: Setup) -> None:
@@ -396,7 +396,7 @@ async def test_a_dead_client_is_dropped(setup: Setup) -> None:
     connection = setup.gateway.hub.connections[1]
     connection.check_alive()
     connection.check_alive()
-    assert connection.pinged
+    assert connection.ping_unanswered
     connection.check_alive()
     await setup.worker.until(lambda: isinstance(setup.worker.items[-1], bus.Disconnect))
 
@@ -407,7 +407,7 @@ async def test_a_client_that_answers_pings_stays(setup: Setup) -> None:
     connection = setup.gateway.hub.connections[1]
     for _ in range(3):
         connection.check_alive()
-        await until(lambda: connection.heard or not connection.pinged)
+        await until(lambda: connection.received_since_check or not connection.ping_unanswered)
     await setup.echo(client, 1)
 
 
@@ -669,7 +669,7 @@ async def test_every_request_is_answered_once_and_in_order_across_a_killed_rabbi
     await talking
     assert answers == [list(range(1, 121))] * 10
     await gateway.drain()
-    assert not gateway.websocket.hub.connections
+    assert not gateway.hub.connections
     await gateway.close()
     for link in links:
         await link.close()

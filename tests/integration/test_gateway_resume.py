@@ -101,7 +101,7 @@ def in_order(client: ProtooClient) -> None:
 async def test_the_worker_gets_the_hash_of_the_secret_and_the_client_the_token(setup: Setup) -> None:
     client = await setup.client()
     (connect,) = setup.told(bus.Connect)
-    wanted = handshake.read(f"roomId=r&peerName=p&resumable=1&resume={client.ledger.token}&ack=0&attempt=1")
+    wanted = handshake.parse(f"roomId=r&peerName=p&resumable=1&resume={client.ledger.token}&ack=0&attempt=1")
     assert wanted is not None
     assert wanted.resume is not None
     assert (wanted.resume.session, wanted.resume.token) == (setup.session(), connect.token)

@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, assert_never
 
 import orjson
 
 from gateway.protocol import handshake
+from gateway.protocol.events import Close, Events, Forgotten, Publish, ResumeAnswered
 from gateway.protocol.frame_validation import validate
 from gateway.protocol.resumable_session import FramePosition, ResumableSession
 from loadtest.client.ledger import Ledger
@@ -150,6 +151,8 @@ class Socket:
     up: deque[bytes] = field(default_factory=deque)
     down: deque[bytes] = field(default_factory=deque)
     cut: bool = False
+    closing: bool = False
+    forgotten: bool = False
 
 
 @dataclass
@@ -183,12 +186,17 @@ class World:
         resume = None
         if self.ledger.token:
             fields = {"roomId": "r", "peerName": "p", "resumable": "1", **self.ledger.resume()}
-            wanted = handshake.read("&".join(f"{name}={value}" for name, value in fields.items()))
+            wanted = handshake.parse("&".join(f"{name}={value}" for name, value in fields.items()))
             assert wanted is not None
             resume = wanted.resume
             assert resume is not None
         session = ResumableSession(
-            self.room, resume.session if resume else f"gw.{number}", number, grace=15, resume=resume
+            self.room,
+            resume.session if resume else f"gw.{number}",
+            number,
+            grace=15,
+            secret=f"{number:032x}",
+            resume=resume,
         )
         session.connect("p", number)
         self.current = self.sockets[number] = Socket(session)
@@ -217,10 +225,10 @@ class World:
 
     def gateway_reads(self, at: int) -> None:
         socket = self.socket(at)
-        if socket is not None and socket.up and not (socket.session.closed or socket.session.forgotten):
+        if socket is not None and socket.up and not (socket.session.closed or socket.closing):
             frame = validate(socket.up.popleft().decode(), 0, 1000)
             assert isinstance(frame, Frame)
-            place = socket.session.place(frame)
+            place = socket.session.position_of(frame)
             assert place in (FramePosition.NEXT, FramePosition.DUPLICATE)
             if place is FramePosition.NEXT:
                 socket.session.input(frame)
@@ -229,7 +237,7 @@ class World:
         """That the socket is cut."""
         socket = self.socket(at)
         if socket is not None and socket.cut and not socket.session.closed:
-            socket.session.disconnect()
+            self.perform(socket, socket.session.disconnect())
 
     def publish(self, at: int) -> None:
         socket = self.socket(at)
@@ -243,22 +251,31 @@ class World:
             case bus.Message() as message:
                 to = message.to[0]
                 socket = self.sockets[to.connection]
-                self.write(socket, socket.session.receive(to.out, message))
+                self.perform(socket, socket.session.receive(to.out, message))
             case bus.Applied() as report:
                 socket = self.sockets[report.connection]
                 if report.n >= 0 or socket.session._base == 0:  # else come late: it would end the session
-                    socket.session.applied(report)
-                    self.write(socket, socket.session.answered())
+                    self.perform(socket, socket.session.applied(report))
             case bus.Link() as link:
                 socket = self.sockets[link.connection]
-                self.write(socket, socket.session.linked(link))
-                if socket.session.forgotten and not socket.session.closed:
-                    assert socket is not self.current, "closed a connection that the client has"
-                    socket.cut = True
+                self.perform(socket, socket.session.linked(link))
 
-    def write(self, socket: Socket, messages: Any) -> None:
-        if not socket.session.closed:
-            socket.down.extend(message.body for message in messages)
+    def perform(self, socket: Socket, events: Events) -> None:
+        """Carries out what a gateway would; whoever publishes looks at every session anyway."""
+        for event in events:
+            match event:
+                case bus.Message():
+                    assert not socket.session.closed
+                    socket.down.append(event.body)
+                case Close():
+                    assert socket is not self.current, "closed a connection that the client has"
+                    socket.closing = socket.cut = True
+                case Forgotten():
+                    socket.forgotten = True
+                case Publish() | ResumeAnswered():
+                    pass
+                case _:
+                    assert_never(event)
 
     def flow(self, at: int) -> None:
         """A little of everything, in an order of its own."""
@@ -310,13 +327,17 @@ class World:
 
     def broker_lost(self, at: int) -> None:
         if (socket := self.socket(at)) is not None:
-            socket.session.lost()
-            socket.session.ask_replay()
+            socket.session.rewind()
+            socket.session.request_replay()
 
     def sweep(self, at: int) -> None:
         socket = self.socket(at)
-        if socket is not None and socket.session.waiting:
-            socket.session.sweep()
+        if socket is not None:
+            self.sweep_session(socket)
+
+    def sweep_session(self, socket: Socket) -> None:
+        """Without the limit of the time that a client waits for its resumption: it would only try again."""
+        self.perform(socket, [event for event in socket.session.sweep() if not isinstance(event, Close)])
 
     def socket(self, at: int) -> Socket | None:
         """Usually one of the last."""
@@ -330,12 +351,11 @@ class World:
             self.client_connects(0)
         for _ in range(100):
             self.settle()
-            if not any(socket.session.waiting for socket in self.sockets.values()):
+            if not any(socket.session.awaits_worker for socket in self.sockets.values()):
                 assert self.greeted
                 return
             for socket in self.sockets.values():
-                if socket.session.waiting:
-                    socket.session.sweep()
+                self.sweep_session(socket)
         raise AssertionError("no end")
 
     def settle(self) -> None:
@@ -344,8 +364,8 @@ class World:
             busy = False
             for number, socket in self.sockets.items():
                 if socket is not self.current and not socket.session.closed:
-                    socket.session.disconnect()
-                while socket.up and not (socket.session.closed or socket.session.forgotten):
+                    self.perform(socket, socket.session.disconnect())
+                while socket.up and not (socket.session.closed or socket.closing):
                     self.gateway_reads(len(self.sockets) - number)
                     busy = True
                 while (item := socket.session.take()) is not None:
@@ -402,12 +422,12 @@ def play(world: World, steps: Steps, *, early: bool, leave: bool) -> None:
     assert world.got == [orjson.loads(body) for body in world.worker.stream(session.id)]
     assert (world.ledger.duplicates, world.ledger.gaps) == (0, 0)
     assert session.size == 0
-    assert all(socket.session.over for socket in world.sockets.values() if socket is not current)
+    assert all(socket.forgotten for socket in world.sockets.values() if socket is not current)
     assert set(world.worker.connections()) == {session.connection}, "a session that nobody will ever end"
     if leave:
         session.final = True
-        session.disconnect()
+        world.perform(current, session.disconnect())
         world.current = None
         world.settle()
-        assert session.over
+        assert current.forgotten
         assert not world.worker.connections()

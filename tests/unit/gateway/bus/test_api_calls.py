@@ -1,4 +1,4 @@
-"""Calls of the server API: kept until answered, published again after silence or loss, given up in the end."""
+"""ApiCalls of the server API: kept until answered, published again after silence or loss, given up in the end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.bus.api_calls import FIRST_PATIENCE, LIFETIME, WAITING_CALLS, Calls
+from gateway.bus.api_calls import FIRST_PATIENCE, LIFETIME, WAITING_CALLS, ApiCalls
 from gateway.bus.partition_publisher import InputPublisher
 from gateway.counters import Counters
 from shared.errors import NotFound, Unavailable
@@ -18,18 +18,18 @@ from tests.support.gateways import until
 
 @dataclass
 class CallHarness:
-    calls: Calls
+    calls: ApiCalls
     inputs: InputPublisher
 
     def published(self, room: str = "room") -> list[bus.Call]:
         """What has not been seen yet of the room's partition."""
-        items = [bus.decode_item(item) for item in self.inputs.publisher_of(room).take()]
+        items = [bus.decode_item(item) for item in self.inputs.publisher_of(room).take_batch()]
         assert all(isinstance(item, bus.Call) for item in items)
         return items  # type: ignore[return-value]
 
     @asynccontextmanager
     async def asked(self, key: str = "", room: str = "room") -> AsyncIterator["asyncio.Task[bytes]"]:
-        task = asyncio.create_task(self.calls.do(room, InspectRoom(), key))
+        task = asyncio.create_task(self.calls.call(room, InspectRoom(), key))
         publisher = self.inputs.publisher_of(room)
         before = len(publisher.sources)
         await until(lambda: len(publisher.sources) > before)
@@ -45,14 +45,14 @@ class CallHarness:
 @pytest.fixture
 def harness() -> CallHarness:
     inputs = InputPublisher(None, "gw-1", 4, Counters())  # type: ignore[arg-type]
-    return CallHarness(Calls("gw-1", inputs), inputs)
+    return CallHarness(ApiCalls("gw-1", inputs), inputs)
 
 
 async def test_a_call_goes_to_its_rooms_partition_and_its_answer_comes_back(harness: CallHarness) -> None:
     async with harness.asked(room="salon") as task:
         [call] = harness.published("salon")
         assert (call.room, call.reply_to, decode(call.action)) == ("salon", "gw-1", InspectRoom())
-        assert harness.calls.answer(bus.CallAnswer(call.n, 200, b'{"name":"salon"}'))
+        assert harness.calls.resolve(bus.CallAnswer(call.n, 200, b'{"name":"salon"}'))
         assert await task == b'{"name":"salon"}'
         assert harness.published("salon") == []
     assert harness.inputs.publisher_of("salon").sources == set()
@@ -61,7 +61,7 @@ async def test_a_call_goes_to_its_rooms_partition_and_its_answer_comes_back(harn
 async def test_an_error_is_raised_as_what_it_is(harness: CallHarness) -> None:
     async with harness.asked() as task:
         [call] = harness.published()
-        harness.calls.answer(bus.CallAnswer(call.n, 404, b"room: none of that name"))
+        harness.calls.resolve(bus.CallAnswer(call.n, 404, b"room: none of that name"))
         with pytest.raises(NotFound, match="room: none of that name"):
             await task
 
@@ -90,10 +90,10 @@ async def test_silence_publishes_the_same_call_again(harness: CallHarness) -> No
 async def test_a_lost_broker_publishes_it_again(harness: CallHarness) -> None:
     async with harness.asked() as task:
         first = harness.published()
-        harness.inputs.lost()
+        harness.inputs.rewind()
         assert harness.published() == first
-        harness.calls.answer(bus.CallAnswer(first[0].n, 200, b"{}"))
-        harness.inputs.lost()
+        harness.calls.resolve(bus.CallAnswer(first[0].n, 200, b"{}"))
+        harness.inputs.rewind()
         await task
         assert harness.published() == []
 
@@ -105,14 +105,14 @@ async def test_nobody_waits_for_ever(harness: CallHarness) -> None:
         with pytest.raises(Unavailable, match="in time"):
             await task
         assert harness.published() == []
-        assert not harness.calls.answer(bus.CallAnswer(call.n, 200, b"{}"))
+        assert not harness.calls.resolve(bus.CallAnswer(call.n, 200, b"{}"))
 
 
 async def test_an_answer_that_comes_twice_counts_once(harness: CallHarness) -> None:
     async with harness.asked() as task:
         [call] = harness.published()
-        assert harness.calls.answer(bus.CallAnswer(call.n, 200, b"1"))
-        assert not harness.calls.answer(bus.CallAnswer(call.n, 200, b"2"))
+        assert harness.calls.resolve(bus.CallAnswer(call.n, 200, b"1"))
+        assert not harness.calls.resolve(bus.CallAnswer(call.n, 200, b"2"))
         assert await task == b"1"
 
 
@@ -124,9 +124,9 @@ async def test_who_goes_away_leaves_nothing_behind(harness: CallHarness) -> None
 
 
 async def test_there_is_a_bound(harness: CallHarness) -> None:
-    waiting = [asyncio.create_task(harness.calls.do("room", CloseRoom())) for _ in range(WAITING_CALLS)]
+    waiting = [asyncio.create_task(harness.calls.call("room", CloseRoom())) for _ in range(WAITING_CALLS)]
     await until(lambda: len(harness.inputs.publisher_of("room").sources) == WAITING_CALLS)
     with pytest.raises(Unavailable, match="too many calls"):
-        await harness.calls.do("room", CloseRoom())
-    harness.calls.fail()
+        await harness.calls.call("room", CloseRoom())
+    harness.calls.fail_all()
     assert {str(why) for why in await asyncio.gather(*waiting, return_exceptions=True)} == {"this gateway is closing"}

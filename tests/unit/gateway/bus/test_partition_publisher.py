@@ -31,23 +31,23 @@ def test_sessions_take_turns() -> None:
     publisher = PartitionPublisher(0)
     for one in (session(1, inputs=3), session(2), session(3, inputs=1)):
         publisher.schedule(one)
-    assert names(publisher.take()) == [(1, 0), (2, 0), (3, 0), (1, 1), (3, 1), (1, 2), (1, 3)]
-    assert publisher.take() == []
+    assert names(publisher.take_batch()) == [(1, 0), (2, 0), (3, 0), (1, 1), (3, 1), (1, 2), (1, 3)]
+    assert publisher.take_batch() == []
 
 
 def test_a_busy_session_does_not_keep_others_out_of_the_next_batch() -> None:
     publisher = PartitionPublisher(0)
     busy = session(1, inputs=10 * BATCH_ITEMS)
     publisher.schedule(busy)
-    assert len(publisher.take()) == BATCH_ITEMS
+    assert len(publisher.take_batch()) == BATCH_ITEMS
     publisher.schedule(session(2))
-    assert (2, 0) in names(publisher.take())[:2]
+    assert (2, 0) in names(publisher.take_batch())[:2]
 
 
 def test_a_batch_is_bounded_in_bytes() -> None:
     publisher = PartitionPublisher(0)
     publisher.schedule(session(1, inputs=10, size=BATCH_BYTES // 4))
-    assert [len(names(publisher.take())) for _ in range(3)] == [5, 4, 2]
+    assert [len(names(publisher.take_batch())) for _ in range(3)] == [5, 4, 2]
 
 
 def test_a_session_is_in_line_once() -> None:
@@ -55,9 +55,9 @@ def test_a_session_is_in_line_once() -> None:
     one = session(1)
     publisher.schedule(one)
     publisher.schedule(one)
-    assert len(publisher.take()) == 1
+    assert len(publisher.take_batch()) == 1
     publisher.schedule(one)
-    assert not publisher.work_available.is_set() or publisher.take() == []
+    assert not publisher.work_available.is_set() or publisher.take_batch() == []
 
 
 class Partition:

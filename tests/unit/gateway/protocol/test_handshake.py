@@ -1,5 +1,6 @@
 """What a connection's query asks for."""
 
+import re
 from urllib.parse import urlencode
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol import handshake
-from gateway.protocol.handshake import Resumption, Wanted, read, valid_name
+from gateway.protocol.handshake import ConnectionRequest, Resumption, parse, valid_name
 
 SECRET = "0123456789abcdef" * 2
 SESSION = "gateway-1-2abe90f0.31"
@@ -25,28 +26,28 @@ def test_other_names_are_not(name: str) -> None:
 
 
 def test_names_are_decoded() -> None:
-    assert read("roomId=r%C3%A4um+1&peerName=a%26b&x=1&x=2") == Wanted("räum 1", "a&b")
+    assert parse("roomId=r%C3%A4um+1&peerName=a%26b&x=1&x=2") == ConnectionRequest("räum 1", "a&b")
 
 
 @pytest.mark.parametrize(
     "text", ["", "roomId=r", "peerName=p", "roomId=r&roomId=s&peerName=p", "roomId=%ff&peerName=p"]
 )
 def test_both_names_are_needed_once(text: str) -> None:
-    assert read(text) is None
+    assert parse(text) is None
 
 
-def asked(**fields: str) -> Wanted | None:
-    return read(urlencode({"roomId": "r", "peerName": "p", **fields}))
+def asked(**fields: str) -> ConnectionRequest | None:
+    return parse(urlencode({"roomId": "r", "peerName": "p", **fields}))
 
 
 @pytest.mark.parametrize(("value", "resumable"), [("1", True), ("0", False), ("", False), ("yes", False)])
 def test_resumable_is_opted_into(value: str, resumable: bool) -> None:
-    assert asked(resumable=value) == Wanted("r", "p", resumable)
+    assert asked(resumable=value) == ConnectionRequest("r", "p", resumable)
 
 
 def test_a_resumption_names_session_hash_ack_and_attempt() -> None:
     resume = Resumption(SESSION, handshake.digest(SECRET), 7, 2)
-    assert asked(resumable="1", resume=TOKEN, ack="7", attempt="2") == Wanted("r", "p", True, resume)
+    assert asked(resumable="1", resume=TOKEN, ack="7", attempt="2") == ConnectionRequest("r", "p", True, resume)
     assert SECRET not in repr(resume)
 
 
@@ -75,15 +76,22 @@ def test_a_bad_resumption_is_a_bad_request(wrong: dict[str, str]) -> None:
     assert asked(**{"resumable": "1", "resume": TOKEN, "ack": "0", "attempt": "1", **wrong}) is None
 
 
-def test_secrets_differ() -> None:
-    assert len({handshake.new_secret() for _ in range(100)}) == 100
-
-
 @given(st.text(st.characters(max_codepoint=0x7F)))
 def test_no_query_does_harm(text: str) -> None:
-    read(text)
+    parse(text)
 
 
 @given(st.text(), st.text(), st.text())
 def test_no_resumption_does_harm(resume: str, ack: str, attempt: str) -> None:
-    asked(resumable="1", resume=resume.encode(errors="replace").decode(), ack=ack.encode(errors="replace").decode())
+    fields = {"resume": resume, "ack": ack, "attempt": attempt}
+    asked(resumable="1", **{name: text.encode(errors="replace").decode() for name, text in fields.items()})
+
+
+@given(st.text() | st.integers().map(str))
+def test_an_attempt_is_a_positive_number_of_53_bits(attempt: str) -> None:
+    sent = attempt.encode(errors="replace").decode()
+    request = asked(resumable="1", resume=TOKEN, ack="0", attempt=sent)
+    valid = re.fullmatch(r"[1-9][0-9]{0,15}", sent, re.ASCII) is not None and int(sent) < 2**53
+    assert (request is not None) is valid
+    if request is not None:
+        assert request.resume == Resumption(SESSION, handshake.digest(SECRET), 0, int(sent))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol import frame_validation
-from gateway.protocol.rate_limit import Bucket
+from gateway.protocol.rate_limit import TokenBucket
 from shared.protocol.protoo import Frame
 
 
@@ -17,24 +17,24 @@ class Clock:
         return self.now
 
 
-def admitted(bucket: Bucket, tries: int) -> int:
+def admitted(bucket: TokenBucket, tries: int) -> int:
     return sum(bucket.admit() for _ in range(tries))
 
 
 def test_a_burst_then_the_rate() -> None:
     clock = Clock()
-    bucket = Bucket(50, 200, clock)
+    bucket = TokenBucket(50, 200, clock)
     assert admitted(bucket, 300) == 200
     clock.now += 1
     assert admitted(bucket, 300) == 50
     clock.now += 3600
     assert admitted(bucket, 300) == 200
-    assert bucket.refused == 450
+    assert bucket.rejected == 450
 
 
 def test_a_burst_of_one_is_one_at_a_time() -> None:
     clock = Clock()
-    bucket = Bucket(10, 1, clock)
+    bucket = TokenBucket(10, 1, clock)
     assert [admitted(bucket, 3), setattr(clock, "now", clock.now + 0.1), admitted(bucket, 3)] == [1, None, 1]
 
 
@@ -45,7 +45,7 @@ def test_a_burst_of_one_is_one_at_a_time() -> None:
 )
 def test_never_more_than_burst_and_rate_together(rate: float, burst: int, steps: list[tuple[float, int]]) -> None:
     clock = Clock()
-    bucket = Bucket(rate, burst, clock)
+    bucket = TokenBucket(rate, burst, clock)
     total, began = 0, clock.now
     for pause, tries in steps:
         clock.now += pause

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from gateway.protocol import handshake
+from gateway.protocol.events import Close, Event, Events, Forgotten, Publish, ResumeAnswered
 from gateway.protocol.frame_validation import validate
 from gateway.protocol.handshake import Resumption
 from gateway.protocol.resumable_session import ACK_EVERY, LINK_PATIENCE, FramePosition, ResumableSession
 from gateway.protocol.session import LAST_PATIENCE
+from shared import errors
 from shared.protocol.bus import (
     AnyItem,
     Applied,
@@ -25,10 +27,11 @@ from shared.protocol.bus import (
 from shared.protocol.protoo import Frame
 
 ID = "gateway-1.7"
+SECRET = "0123456789abcdef" * 2
 
 
 def opened() -> ResumableSession:
-    session = ResumableSession("room", ID, 7, grace=15)
+    session = ResumableSession("room", ID, 7, grace=15, secret=SECRET)
     session.connect("alice", 1000)
     return session
 
@@ -65,12 +68,16 @@ def drain(session: ResumableSession) -> list[AnyItem]:
 
 
 def apply(session: ResumableSession, n: int, out: int = 0) -> list[dict[str, Any]]:
-    session.applied(Applied(session.connection, ID, n, out))
-    return frames(session.answered())
+    return frames(session.applied(Applied(session.connection, ID, n, out)))
 
 
-def frames(messages: Any) -> list[dict[str, Any]]:
-    return [json.loads(message.body) for message in messages]
+def frames(events: Events) -> list[dict[str, Any]]:
+    return [json.loads(event.body) for event in events if isinstance(event, Message)]
+
+
+def others(events: Events) -> list[Event]:
+    """The events that are no frames."""
+    return [event for event in events if not isinstance(event, Message)]
 
 
 def output(session: ResumableSession, out: int) -> list[dict[str, Any]]:
@@ -83,14 +90,14 @@ def put(session: ResumableSession, cseq: int | None, **fields: Any) -> FramePosi
 
 
 def put_text(session: ResumableSession, text: str) -> FramePosition:
-    verdict = validate(text, len(text), 1000)
-    place = session.place(verdict)
-    if place is FramePosition.NEXT:
-        if isinstance(verdict, Frame):
-            session.input(verdict)
+    result = validate(text, len(text), 1000)
+    position = session.position_of(result)
+    if position is FramePosition.NEXT:
+        if isinstance(result, Frame):
+            session.input(result)
         else:
-            session.refuse(None, 400, "bad")
-    return place
+            session.reject(None, 400, "bad")
+    return position
 
 
 # --- a new session ------------------------------------------------------------------------------------------
@@ -100,7 +107,6 @@ def test_the_greeting_comes_when_the_connect_is_applied_and_has_the_token_whose_
     session = opened()
     (connect,) = drain(session)
     assert isinstance(connect, Connect)
-    assert session.answered() == []
     (greeting,) = apply(session, 0)
     assert (greeting["method"], greeting["data"]["resumed"], greeting["data"]["graceSeconds"]) == (
         "session",
@@ -109,7 +115,7 @@ def test_the_greeting_comes_when_the_connect_is_applied_and_has_the_token_whose_
     )
     assert greeting.keys() == {"notification", "method", "data"}
 
-    wanted = handshake.read(f"roomId=r&peerName=p&resumable=1&resume={greeting['data']['token']}&ack=0&attempt=1")
+    wanted = handshake.parse(f"roomId=r&peerName=p&resumable=1&resume={greeting['data']['token']}&ack=0&attempt=1")
     assert wanted is not None
     assert wanted.resume == Resumption(ID, connect.token, 0, 1)
     assert apply(session, 0) == []
@@ -214,13 +220,13 @@ def test_a_resumption_is_asked_for_until_it_is_answered() -> None:
     session = resuming()
     asked = Resume("room", ID, 9, "hash", 2, 3)
     assert drain(session) == [asked]
-    assert session.waiting
-    session.lost()
+    assert session.awaits_worker
+    session.rewind()
     assert drain(session) == [asked]
     session.linked(link("resumed", 5, 3))
-    session.lost()
+    session.rewind()
     assert drain(session) == []
-    assert not session.waiting
+    assert not session.awaits_worker
 
 
 def test_a_resumed_session_replays_what_was_missed_and_goes_on_with_the_next_input() -> None:
@@ -252,24 +258,26 @@ def test_outputs_that_come_before_the_answer_wait_for_it() -> None:
 def test_an_answer_that_comes_again_changes_nothing() -> None:
     session = resumed(n=5)
     put(session, 6)
-    assert session.linked(link("resumed", 5, 3)) == []
+    assert session.linked(link("resumed", 5, 3)) == ()
     assert put(session, 7) is FramePosition.NEXT
 
 
 def test_a_refused_resumption_is_told_and_leaves_nothing() -> None:
     session = resuming()
     drain(session)
-    assert [frame["data"] for frame in frames(session.linked(link("refused")))] == [{"resumed": False}]
-    assert session.forgotten
-    session.disconnect()
-    assert session.over
+    events = session.linked(link("refused"))
+    assert [frame["data"] for frame in frames(events)] == [{"resumed": False}]
+    assert others(events) == [ResumeAnswered(resumed=False), Close(errors.GONE)]
+    assert session.disconnect() == (Forgotten(),)
 
 
 def test_a_client_that_claims_more_than_there_was_is_refused_and_its_session_ends() -> None:
     session = resuming(ack=10)
     drain(session)
-    assert [frame["data"] for frame in frames(session.linked(link("resumed", 5, 9)))] == [{"resumed": False}]
-    assert not session.greeted
+    events = session.linked(link("resumed", 5, 9))
+    assert [frame["data"] for frame in frames(events)] == [{"resumed": False}]
+    assert others(events) == [ResumeAnswered(resumed=False), Close(errors.GONE)]
+    assert not session.established
     session.disconnect()
     assert drain(session) == [ConnectionLost("room", ID, 9, final=True)]
 
@@ -280,11 +288,9 @@ def test_a_frame_before_the_answer_has_no_place() -> None:
 
 def test_waiting_for_an_answer_has_an_end() -> None:
     session = resuming()
-    for _ in range(LINK_PATIENCE):
-        session.sweep()
-    assert not session.overdue
-    session.sweep()
-    assert session.overdue
+    too_late = Close(errors.UNAVAILABLE)
+    assert all(too_late not in session.sweep() for _ in range(LINK_PATIENCE))
+    assert too_late in session.sweep()
 
 
 # --- the end of a connection --------------------------------------------------------------------------------
@@ -297,11 +303,9 @@ def test_a_lost_socket_is_told_after_the_inputs_until_the_connection_is_released
     first, last = drain(session)
     assert isinstance(first, Input)
     assert last == ConnectionLost("room", ID, 7, final=False)
-    assert not session.over
-    session.lost()
+    session.rewind()
     assert len(drain(session)) == 2
-    session.linked(link("released"))
-    assert session.over
+    assert session.linked(link("released")) == (Forgotten(),)
     assert session.size == 0
     assert drain(session) == []
 
@@ -333,7 +337,7 @@ def test_a_lost_socket_is_not_told_of_before_the_connect_is_applied() -> None:
     drain(session)
     session.disconnect()
     assert drain(session) == []
-    assert session.waiting
+    assert session.awaits_worker
     assert apply(session, 0) == []
     assert drain(session) == [ConnectionLost("room", ID, 7)]
 
@@ -341,26 +345,22 @@ def test_a_lost_socket_is_not_told_of_before_the_connect_is_applied() -> None:
 def test_a_socket_lost_while_resuming_is_told_of_when_that_has_happened() -> None:
     session = resuming()
     drain(session)
-    session.disconnect()
+    assert session.disconnect() == ()
     assert drain(session) == []
-    assert session.linked(link("resumed", 5, 4)) == []
+    assert session.linked(link("resumed", 5, 4)) == (ResumeAnswered(resumed=True), Publish())
     assert drain(session) == [ConnectionLost("room", ID, 9)]
-    assert session.linked(link("released")) == []
-    assert session.over
+    assert session.linked(link("released")) == (Forgotten(),)
 
 
 @pytest.mark.parametrize("session", [opened(), resuming()])
 def test_a_connection_of_which_nobody_heard_ends_without_a_word(session: ResumableSession) -> None:
-    session.disconnect()
-    assert session.over
+    assert session.disconnect() == (Forgotten(),)
     assert drain(session) == []
 
 
 def test_a_connection_that_another_has_taken_over_is_forgotten() -> None:
     session = greeted()
     put(session, 1)
-    session.linked(link("released"))
-    assert session.forgotten
+    assert session.linked(link("released")) == (Close(errors.RELEASED),)
     assert session.size == 0
-    session.disconnect()
-    assert session.over
+    assert session.disconnect() == (Forgotten(),)

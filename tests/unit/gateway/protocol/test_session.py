@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.protocol.session import FIRST_PATIENCE, HELD_LIMIT, LAST_PATIENCE, Limits, Session
+from gateway.protocol.events import Close, Events, Forgotten, Publish
+from gateway.protocol.session import (
+    EARLY_OUTPUTS,
+    FIRST_PATIENCE,
+    LAST_PATIENCE,
+    InputLimits,
+    Session,
+    UnappliedBytes,
+)
+from shared import errors
 from shared.protocol.bus import (
     AnyItem,
     Applied,
@@ -56,7 +65,8 @@ def message(out: int) -> Message:
 
 
 def written(session: Session, *outs: int) -> list[int]:
-    return [int(ready.body) for out in outs for ready in session.receive(out, message(out))]
+    events = [event for out in outs for event in session.receive(out, message(out))]
+    return [int(event.body) for event in events if isinstance(event, Message)]
 
 
 def sweep_until_repeated(session: Session) -> int:
@@ -72,7 +82,7 @@ def sweep_until_repeated(session: Session) -> int:
 def test_inputs_are_numbered_from_connect_to_disconnect() -> None:
     session = opened()
     session.input(frame(5))
-    session.refuse(6, 413, "too large")
+    session.reject(6, 413, "too large")
     session.input(frame(None))
     items = drain(session)
     session.disconnect()
@@ -102,9 +112,9 @@ def test_after_a_loss_all_unapplied_inputs_come_again_in_order() -> None:
         session.input(frame())
     drain(session)
     session.applied(applied(1))
-    session.lost()
+    session.rewind()
     assert numbers(drain(session)) == [2, 3, 4]
-    assert not session.sendable
+    assert not session.has_items
 
 
 def test_what_was_applied_meanwhile_does_not_come_again() -> None:
@@ -112,7 +122,7 @@ def test_what_was_applied_meanwhile_does_not_come_again() -> None:
     for _ in range(3):
         session.input(frame())
     drain(session)
-    session.lost()
+    session.rewind()
     session.applied(applied(2))
     assert numbers(drain(session)) == [3]
 
@@ -134,9 +144,8 @@ def test_an_unknown_session_whose_connect_is_kept_begins_anew() -> None:
     session = opened()
     session.input(frame())
     drain(session)
-    session.applied(applied(-1))
+    assert session.applied(applied(-1)) == (Publish(),)
     assert numbers(drain(session)) == [0, 1]
-    assert not session.forgotten
 
 
 def test_an_unknown_session_whose_connect_was_applied_is_forgotten() -> None:
@@ -144,39 +153,34 @@ def test_an_unknown_session_whose_connect_was_applied_is_forgotten() -> None:
     drain(session)
     session.applied(applied(0))
     session.input(frame())
-    session.applied(applied(-1))
-    assert session.forgotten
+    assert session.applied(applied(-1)) == (Close(errors.GONE),)
     assert drain(session) == []
-    session.disconnect()
-    assert session.over
+    assert session.disconnect() == (Forgotten(),)
 
 
 def test_a_closed_session_is_over_when_its_disconnect_is_applied() -> None:
     session = opened()
     drain(session)
-    session.disconnect()
-    session.applied(applied(0))
-    assert not session.over
-    session.applied(applied(1))
-    assert session.over
+    assert session.disconnect() == (Publish(),)
+    assert Forgotten() not in session.applied(applied(0))
+    assert session.applied(applied(1)) == (Forgotten(),)
 
 
 def test_a_session_of_which_nobody_heard_ends_without_a_word() -> None:
     session = opened()
-    session.disconnect()
-    assert session.over
+    assert session.disconnect() == (Forgotten(),)
     assert drain(session) == []
 
 
 def test_bounds_count_items_and_bytes() -> None:
     session = opened()
-    assert not session.beyond(Limits(items=2, size=10**6))
+    assert not session.exceeds(InputLimits(items=2, size=10**6))
     session.input(frame())
-    assert session.beyond(Limits(items=2, size=10**6))
-    assert session.beyond(Limits(items=10, size=session.size))
-    assert not session.within_half(Limits(items=2, size=10**6))
+    assert session.exceeds(InputLimits(items=2, size=10**6))
+    assert session.exceeds(InputLimits(items=10, size=session.size))
+    assert not session.below_half(InputLimits(items=2, size=10**6))
     session.applied(applied(0))
-    assert session.within_half(Limits(items=2, size=10**6))
+    assert session.below_half(InputLimits(items=2, size=10**6))
 
 
 def test_silence_repeats_with_growing_patience_until_progress() -> None:
@@ -193,9 +197,49 @@ def test_silence_repeats_with_growing_patience_until_progress() -> None:
 def test_an_idle_session_waits_for_nothing() -> None:
     session = opened()
     drain(session)
-    assert session.waiting
+    assert session.awaits_worker
     session.applied(applied(0))
-    assert not session.waiting
+    assert not session.awaits_worker
+
+
+def test_each_step_of_a_session_asks_for_what_follows_from_it() -> None:
+    session = Session("room", ID, 7)
+    assert session.connect("alice", 1000) == (Publish(),)
+    assert session.input(frame()) == (Publish(),)
+    assert session.reject(2, 413, "too large") == (Publish(),)
+    drain(session)
+    assert session.applied(applied(0)) == ()
+    assert session.applied(applied(0, again=True)) == (Publish(),)
+    drain(session)
+    assert session.receive(1, message(1)) == (message(1),)
+    assert session.receive(3, message(3)) == (Publish(),)
+    assert session.receive(4, message(4)) == ()
+    assert list(session.receive(2, message(2))) == [message(2), message(3), message(4)]
+
+
+def test_silence_asks_to_publish_again() -> None:
+    session = opened()
+    drain(session)
+    assert [session.sweep() for _ in range(FIRST_PATIENCE)] == [()] * (FIRST_PATIENCE - 1) + [
+        (Publish(repeated=True),)
+    ]
+
+
+def test_sessions_account_for_their_unapplied_bytes_together() -> None:
+    total = UnappliedBytes()
+    sessions = [Session("room", f"gw.{number}", number, total) for number in (1, 2)]
+    for session in sessions:
+        session.connect("peer", 1000)
+        session.input(frame(1))
+        session.reject(2, 413, "too large")
+    assert total.total == sum(session.size for session in sessions) > 0
+    sessions[0].cancel_unpublished()
+    assert total.total == sum(session.size for session in sessions)
+    drain(sessions[1])
+    sessions[1].applied(applied(2))
+    assert total.total == sessions[0].size > sessions[1].size == 0
+    sessions[0].disconnect()
+    assert total.total == 0
 
 
 # --- outputs ------------------------------------------------------------------------------------------------
@@ -211,7 +255,7 @@ def test_an_early_output_waits_and_a_replay_is_asked_for_once() -> None:
     assert written(session, 1, 4, 3) == [1]
     assert drain(session) == [Replay("room", ID, 7, 1)]
     assert written(session, 2) == [2, 3, 4]
-    assert not session.missing
+    assert not session.has_gap
 
 
 def test_a_report_of_an_unseen_output_asks_for_a_replay() -> None:
@@ -228,25 +272,25 @@ def test_an_unanswered_replay_is_asked_for_again() -> None:
     session = opened()
     drain(session)
     session.applied(applied(0))
-    session.ask_replay()
+    session.request_replay()
     drain(session)
     sweep_until_repeated(session)
     assert drain(session) == [Replay("room", ID, 7, 0)]
     session.applied(applied(0))
-    assert not session.waiting
+    assert not session.awaits_worker
 
 
 def test_early_outputs_are_bounded_and_what_was_dropped_is_replayed() -> None:
     session = opened()
     drain(session)
-    last = HELD_LIMIT + 10
+    last = EARLY_OUTPUTS + 10
     assert written(session, *range(2, last + 1)) == []
-    assert written(session, 1) == list(range(1, HELD_LIMIT + 2))
-    assert session.missing
+    assert written(session, 1) == list(range(1, EARLY_OUTPUTS + 2))
+    assert session.has_gap
     drain(session)
     sweep_until_repeated(session)
-    assert Replay("room", ID, 7, HELD_LIMIT + 1) in drain(session)
-    assert written(session, *range(1, last + 1)) == list(range(HELD_LIMIT + 2, last + 1))
+    assert Replay("room", ID, 7, EARLY_OUTPUTS + 1) in drain(session)
+    assert written(session, *range(1, last + 1)) == list(range(EARLY_OUTPUTS + 2, last + 1))
 
 
 def test_an_unnumbered_message_passes_at_once() -> None:
@@ -305,6 +349,15 @@ class Wires:
     written: list[int] = field(default_factory=list)
     sent: int = 1
     known: bool = False
+    forgotten: bool = False
+
+    def perform(self, events: Events) -> None:
+        """Writes what can be written; `publish` looks at the session by itself."""
+        for event in events:
+            if isinstance(event, Message):
+                self.written.append(int(event.body))
+            assert not isinstance(event, Close)
+            self.forgotten |= isinstance(event, Forgotten)
 
     def client_sends(self, _: int) -> None:
         self.session.input(frame())
@@ -323,12 +376,12 @@ class Wires:
         if self.down:
             match self.down.pop(at % len(self.down)):
                 case Message() as one:
-                    self.written += [int(ready.body) for ready in self.session.receive(one.to[0].out, one)]
+                    self.perform(self.session.receive(one.to[0].out, one))
                 case Applied(n=-1) if self.known:
                     pass  # come late, it ends the session: the client connects again, which is no loss
                 case Applied() as report:
                     self.known |= report.n >= 0
-                    self.session.applied(report)
+                    self.perform(self.session.applied(report))
 
     def lose_up(self, at: int) -> None:
         if self.up:
@@ -347,25 +400,24 @@ class Wires:
             self.down.append(self.down[at % len(self.down)])
 
     def reconnect(self, _: int) -> None:
-        self.session.lost()
+        self.session.rewind()
 
     def lose_queue(self, _: int) -> None:
         self.down.clear()
-        self.session.ask_replay()
+        self.session.request_replay()
 
     def sweep(self, count: int) -> None:
         for _ in range(count):
-            if self.session.waiting:
-                self.session.sweep()
+            self.session.sweep()
 
     def calm(self) -> None:
         """From here on nothing is lost; silence is noticed."""
         for _ in range(100):
-            while self.session.sendable or self.up or self.down:
+            while self.session.has_items or self.up or self.down:
                 self.publish(1)
                 self.work(0)
                 self.deliver(0)
-            if not self.session.waiting:
+            if not self.session.awaits_worker:
                 return
             self.session.sweep()
         raise AssertionError("no end")
@@ -407,9 +459,9 @@ def test_everything_arrives_once_and_in_order_whatever_happens(
     assert wires.written == list(range(1, len(wires.worker.stream) + 1))
     assert wires.session.size == 0
     if leave:
-        wires.session.disconnect()
+        wires.perform(wires.session.disconnect())
         wires.calm()
-        assert wires.session.over
+        assert wires.forgotten
         assert wires.worker.seen == list(range(wires.sent + 1))
 
 
@@ -417,7 +469,7 @@ def test_everything_arrives_once_and_in_order_whatever_happens(
 def test_a_close_keeps_its_place_among_the_outputs(order: list[int]) -> None:
     session = opened()
     messages = {1: message(1), 2: message(2), 3: Message(b"3", [Recipient(7, ID, 3)], close=4000)}
-    ready = [one for out in order for one in session.receive(out, messages[out])]
+    ready = [one for out in order for one in session.receive(out, messages[out]) if isinstance(one, Message)]
     assert [(one.body, one.close) for one in ready] == [(b"1", 0), (b"2", 0), (b"3", 4000)]
 
 
@@ -430,15 +482,15 @@ def test_requests_that_nobody_has_heard_of_are_taken_back_once_and_keep_their_nu
     drain(session)
     session.input(frame(2))
     session.input(frame(None))
-    session.refuse(3, 429, "too many")
+    session.reject(3, 429, "too many")
     session.input(frame(4))
 
-    assert session.take_back() == [2, 4]
-    assert session.take_back() == []
+    assert session.cancel_unpublished() == [2, 4]
+    assert session.cancel_unpublished() == []
     session.input(frame(5))
-    assert session.take_back() == [5]
+    assert session.cancel_unpublished() == [5]
 
-    session.lost()
+    session.rewind()
     items = drain(session)
     assert numbers(items) == [0, 1, 2, 3, 4, 5, 6]
     assert [item.id for item in items if isinstance(item, Input)] == [1, None]
@@ -456,5 +508,5 @@ def test_what_was_published_is_not_taken_back() -> None:
     session.input(frame(1))
     drain(session)
     session.applied(applied(0))
-    session.lost()
-    assert session.take_back() == []
+    session.rewind()
+    assert session.cancel_unpublished() == []

@@ -1,0 +1,50 @@
+"""What a session asks of the gateway around it.
+
+Sessions are sans-I/O: a method changes the session and returns the events that follow, in the order in which they are
+to be carried out. A `Message` among them is to be written to the client; it stands for itself, so that a delivered
+message needs no further object.
+"""
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from shared.errors import GONE, RELEASED, UNAVAILABLE, CloseKind
+from shared.protocol.bus import Message
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """The session has items for its partition: `Session.take` hands them out."""
+
+    repeated: bool = False
+    """They have been published before, and the room worker did not report in time."""
+
+
+class Close(msgspec.Struct, frozen=True):
+    """The socket is to be closed."""
+
+    kind: CloseKind
+
+
+class ResumeAnswered(msgspec.Struct, frozen=True):
+    """The room worker has answered the client's request to resume its session."""
+
+    resumed: bool
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """The socket is closed, and the room worker knows or need not know: the session's record can be removed."""
+
+
+Event: TypeAlias = Message | Publish | Close | ResumeAnswered | Forgotten
+Events: TypeAlias = Sequence[Event]
+
+NOTHING: Final[Events] = ()
+PUBLISH: Final[Events] = (Publish(),)
+REPUBLISH: Final[Events] = (Publish(repeated=True),)
+FORGOTTEN: Final[Events] = (Forgotten(),)
+CLOSE_UNKNOWN: Final[Events] = (Close(GONE),)
+"""The room worker does not know the session, or not over this connection."""
+CLOSE_RELEASED: Final[Events] = (Close(RELEASED),)
+CLOSE_UNAVAILABLE: Final[Events] = (Close(UNAVAILABLE),)

@@ -1,0 +1,148 @@
+"""Log lines of connections and requests. Nothing secret is in them: no query, token or data."""
+
+import logging
+from time import perf_counter
+from typing import Any, Final, cast
+
+import msgspec
+from picows import WSTransport
+
+from gateway.protocol.session import Session
+from shared.protocol.protoo import Frame
+from shared.telemetry import log
+
+USER_AGENT_CHARS: Final = 100
+OPEN_REQUESTS: Final = 1024
+"""Unanswered requests of one connection that are remembered."""
+LOST: Final = 1006
+"""The close code that RFC 6455 has for a connection that ended without a close frame."""
+_OK: Final = 200
+_ANSWER: Final = b'"response":true'
+_HEAD_BYTES: Final = 80
+"""Within these first bytes an answer says that it is one, behind the numbers of a resumable session."""
+
+
+class _Answer(msgspec.Struct):
+    id: int
+    ok: bool = False
+    error_code: int = msgspec.field(default=_OK, name="errorCode")
+
+
+class _Method(msgspec.Struct):
+    method: str
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_method = msgspec.json.Decoder(_Method).decode
+
+
+def socket_address(transport: WSTransport) -> str:
+    """The address and port that the socket is connected to."""
+    peer = transport.underlying_transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return str(peer or "")
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def user_agent(transport: WSTransport) -> str:
+    """What the client says it is, cut to `USER_AGENT_CHARS`."""
+    return str(transport.request.headers.get("User-Agent", ""))[:USER_AGENT_CHARS]
+
+
+def close_reason(transport: WSTransport) -> tuple[int, str]:
+    """Code and reason of the end that closed first, or `LOST`."""
+    handshake = cast("Any", transport.close_handshake)  # picows' stubs forget that it may be None
+    if handshake is None:
+        return LOST, ""
+    first: Any = handshake.recv if handshake.recv_then_sent or handshake.sent is None else handshake.sent
+    return (int(first.code), first.reason or "") if first is not None else (LOST, "")
+
+
+class ConnectionLog:
+    """Logs the connections of a gateway. It costs next to nothing while level info is off."""
+
+    def __init__(self) -> None:
+        self._log = log.get("connection")
+
+    def opened(self, session: Session, peer: str, transport: WSTransport) -> None:
+        """To be called while picows still has the request's headers."""
+        if self._log.is_enabled_for(logging.INFO):
+            self._log.info(
+                "connection.opened",
+                room=session.room,
+                peer=peer,
+                session=session.id,
+                connection=session.connection,
+                address=socket_address(transport),
+                resumable=session.kind == "resumable",
+                user_agent=user_agent(transport),
+            )
+
+    def closed(
+        self, session: Session, peer: str, transport: WSTransport, seconds: float, bytes_in: int, bytes_out: int
+    ) -> None:
+        """`bytes_in` and `bytes_out` are those of the frames' contents."""
+        if not self._log.is_enabled_for(logging.INFO):
+            return
+        code, reason = close_reason(transport)
+        self._log.info(
+            "connection.closed",
+            room=session.room,
+            peer=peer,
+            session=session.id,
+            connection=session.connection,
+            code=code,
+            reason=reason,
+            seconds=round(seconds, 3),
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+        )
+
+    def requests(self, session: Session, peer: str) -> "RequestLog | None":
+        """The log of one connection's requests; None unless the level is debug."""
+        return RequestLog(self._log, session, peer) if self._log.is_enabled_for(logging.DEBUG) else None
+
+
+class RequestLog:
+    """Logs each request of one connection when its answer is written. For level debug only: it reads every frame."""
+
+    def __init__(self, logger: Any, session: Session, peer: str) -> None:
+        self._log = logger
+        self._session = session
+        self._peer = peer
+        self._open: dict[int, tuple[str, float]] = {}
+
+    def received(self, frame: Frame) -> None:
+        """A request is on its way to the room worker."""
+        if frame.id is not None and len(self._open) < OPEN_REQUESTS:
+            self._open[frame.id] = (_method(frame), perf_counter())
+
+    def written(self, body: bytes) -> None:
+        """A frame is written to the client; it may be an answer."""
+        if _ANSWER not in body[:_HEAD_BYTES]:
+            return
+        answer = _decode_answer(body)
+        self.answered(answer.id, answer.error_code)
+
+    def answered(self, id_: int, code: int) -> None:
+        """A request was answered with an error's code, or 200."""
+        method, began = self._open.pop(id_, ("", perf_counter()))
+        self._log.debug(
+            "request.answered",
+            room=self._session.room,
+            peer=self._peer,
+            session=self._session.id,
+            connection=self._session.connection,
+            method=method,
+            code=code,
+            seconds=round(perf_counter() - began, 6),
+        )
+
+
+def _method(frame: Frame) -> str:
+    """The method of a mediasoup request stands in its data; that of the frame is always the same."""
+    try:
+        return _decode_method(frame.data).method
+    except msgspec.DecodeError:
+        return frame.method
