@@ -148,12 +148,12 @@ class Connection(Socket):
     def _accept(self, frame: ValidationResult) -> Events:
         """Gives the session what is to be an input, and deals with everything else."""
         hub = self.hub
+        if self._request_log is not None and isinstance(frame, Frame | RejectedRequest):
+            self._request_log.received(frame)
         match frame:
             case Frame(request=True, id=int(id_)) if hub.dependencies_down and self.session.cancellable:
                 self.answer_unavailable(id_)
             case Frame():
-                if self._request_log is not None:
-                    self._request_log.received(frame)
                 return self.session.input(frame)
             case RejectedRequest():
                 hub.counters.reject_frame("answered", frame.code)

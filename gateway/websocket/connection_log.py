@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 import msgspec
 from picows import WSTransport
 
+from gateway.protocol.frame_validation import RejectedRequest
 from gateway.protocol.session import Session
 from shared.protocol.protoo import Frame
 from shared.telemetry import log
@@ -113,10 +114,10 @@ class RequestLog:
         self._peer = peer
         self._open: dict[int, tuple[str, float]] = {}
 
-    def received(self, frame: Frame) -> None:
-        """A request is on its way to the room worker."""
+    def received(self, frame: Frame | RejectedRequest) -> None:
+        """A request came, which will be answered."""
         if frame.id is not None and len(self._open) < OPEN_REQUESTS:
-            self._open[frame.id] = (_method(frame), perf_counter())
+            self._open[frame.id] = (_method(frame) if isinstance(frame, Frame) else "", perf_counter())
 
     def written(self, body: bytes) -> None:
         """A frame is written to the client; it may be an answer."""
@@ -126,8 +127,10 @@ class RequestLog:
         self.answered(answer.id, answer.error_code)
 
     def answered(self, id_: int, code: int) -> None:
-        """A request was answered with an error's code, or 200."""
-        method, began = self._open.pop(id_, ("", perf_counter()))
+        """A request was answered with 200 or an error code; one of an earlier connection is left out."""
+        if id_ not in self._open:
+            return
+        method, began = self._open.pop(id_)
         self._log.debug(
             "request.answered",
             room=self._session.room,

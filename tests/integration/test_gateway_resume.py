@@ -202,7 +202,7 @@ async def test_a_cut_client_goes_on_and_nothing_is_lost_or_repeated(setup: Setup
         await setup.echo(client, number)
     assert [await answer for answer in answers] == [f"{n}.{more}" for n in range(10) for more in range(20)]
     assert [await client.notifications.get() for _ in range(10)] == [("m", number) for number in range(10)]
-    assert client.counters.resumed == 5
+    assert client.counts.resumed == 5
     in_order(client)
     assert len(setup.worker.known) == 1
 
@@ -250,7 +250,7 @@ async def test_a_client_whose_gateway_was_taken_for_dead_goes_on(setup: Setup) -
     answer = client.ask("still here")
     async with asyncio.timeout(PATIENCE):
         assert await answer == "still here"
-    assert client.counters.resumed == 1
+    assert client.counts.resumed == 1
     in_order(client)
 
 
@@ -331,7 +331,7 @@ async def test_a_draining_gateway_sends_its_clients_to_another_and_nothing_is_lo
     answers += [client.ask(number) for client in clients for number in range(20)]
     assert [await answer for answer in answers] == [*range(20)] * 40
     for client in clients:
-        assert client.counters.resumed >= 1
+        assert client.counts.resumed >= 1
         in_order(client)
 
 
