@@ -145,7 +145,9 @@ class Session:
     def _append(self, item: SessionItem) -> Events:
         encoded = encode_item(item)
         self._inputs.append(encoded)
-        self._resize(len(encoded))
+        size = len(encoded)
+        self.size += size
+        self._unapplied_bytes.total += size
         return PUBLISH
 
     def _resize(self, change: int) -> None:
@@ -231,7 +233,8 @@ class Session:
         self._resize(-sum(map(len, self._inputs[:count])))
         del self._inputs[:count]
         self._base += count
-        self._next = max(self._next, self._base)
+        if self._next < self._base:
+            self._next = self._base
         self._progress()
 
     def _next_step(self) -> Events:
@@ -306,9 +309,11 @@ class Session:
 
     def _note_output(self, out: int) -> bool:
         """Output `out` exists. Whether a replay is to be asked for because of that."""
+        if out <= self.last_output:
+            return False
         gap_was_known = self.has_gap
-        self.last_output = max(self.last_output, out)
-        if not self.has_gap or gap_was_known:
+        self.last_output = out
+        if out < self.next_output or gap_was_known:
             return False
         self.request_replay()
         return self._replay_due

@@ -53,10 +53,12 @@ class OutputDelivery:
         connection = self._find(report.connection, report.session)
         if connection is None:
             return
-        self._hub.perform(connection, connection.session.applied(report))
+        if events := connection.session.applied(report):
+            self._hub.perform(connection, events)
         if 0 <= connection.timed_input <= report.n:
             connection.input_applied()
-        self._hub.resume_reading(connection)
+        if connection.paused:
+            self._hub.resume_reading(connection)
 
     def _link(self, link: Link) -> None:
         connection = self._find(link.connection, link.session)
@@ -67,7 +69,8 @@ class OutputDelivery:
             self._hub.counters.undeliverable_total += 1
             return
         self._hub.perform(connection, session.linked(link))
-        self._hub.resume_reading(connection)
+        if connection.paused:
+            self._hub.resume_reading(connection)
 
     def _find(self, connection: int, session: str) -> HubConnection | None:
         """The connection, if it is still here and still the session's (delivery rule O3)."""

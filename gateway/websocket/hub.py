@@ -169,14 +169,14 @@ class Hub:
                 case Message():
                     if connection.enqueue(event):
                         self._unflushed.append(connection)
-                case Publish(repeated=repeated):
-                    self.counters.republished_total += repeated
+                case Publish():
+                    self.counters.republished_total += event.repeated
                     connection.publisher.schedule(connection.session)
-                case Close(kind=kind):
-                    connection.close_as(kind)
-                case ResumeAnswered(resumed=resumed):
-                    self.counters.resumed_total += resumed
-                    self.counters.resumes_refused_total += not resumed
+                case Close():
+                    connection.close_as(event.kind)
+                case ResumeAnswered():
+                    self.counters.resumed_total += event.resumed
+                    self.counters.resumes_refused_total += not event.resumed
                 case Forgotten():
                     self._remove(connection)
                 case _:
@@ -197,7 +197,7 @@ class Hub:
 
     def resume_reading(self, connection: HubConnection) -> None:
         """Reads a paused connection again if enough of its inputs is applied."""
-        if connection.paused and connection.session.below_half(self.limits) and not self.overloaded:
+        if connection.session.below_half(self.limits) and not self.overloaded:
             connection.resume_reading()
 
     def end_all_sessions(self) -> None:
