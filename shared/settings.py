@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.broker import addresses
+
 
 def _url(*schemes: str, example: str) -> AfterValidator:
     """Never repeats the value: it may hold a password."""
@@ -28,6 +30,16 @@ def _url(*schemes: str, example: str) -> AfterValidator:
         return url
 
     return AfterValidator(check)
+
+
+def _amqp_url(url: str) -> str:
+    """Never repeats the value: it may hold a password."""
+    if url:
+        try:
+            addresses.parse(url)
+        except ValueError as wrong:
+            raise ValueError(f"expected a URL like amqp://USER:PASSWORD@HOST:5672/ ({wrong})") from None
+    return url
 
 
 def _address(text: str) -> str:
@@ -49,7 +61,7 @@ def _none_if_empty(value: object) -> object:
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 OptionalPort: TypeAlias = Annotated[Port | None, BeforeValidator(_none_if_empty)]
 RedisUrl: TypeAlias = Annotated[str, _url("redis", "rediss", "unix", example="redis://HOST:6379/0")]
-AmqpUrl: TypeAlias = Annotated[str, _url("amqp", "amqps", example="amqp://USER:PASSWORD@HOST:5672/")]
+AmqpUrl: TypeAlias = Annotated[str, AfterValidator(_amqp_url)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 OptionalAddress: TypeAlias = Annotated[str, AfterValidator(_address_or_none)]
 
@@ -58,7 +70,11 @@ class Common(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PLENARY_", extra="ignore", frozen=True)
 
     redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="Where room state is kept.")
-    amqp_url: AmqpUrl = Field("amqp://guest:guest@127.0.0.1:5672/", description="RabbitMQ.")
+    amqp_url: AmqpUrl = Field(
+        "amqp://guest:guest@127.0.0.1:5672/",
+        description="RabbitMQ. Several servers: amqp://USER:PASSWORD@HOST1,HOST2:5673/VHOST, or URLs separated by "
+        "commas. TLS: amqps://…?cafile=…&certfile=…&keyfile=…&verify=0, all optional.",
+    )
     grace_seconds: float = Field(
         15.0, gt=0, le=3600, description="How long a resumable session may be without a connection."
     )

@@ -70,6 +70,10 @@ class BrokerStats:
     published: int = 0
     unconfirmed: int = 0
     unsent_bytes: int = 0
+    blocked: bool = False
+    """True while the broker takes no messages (memory or disk alarm)."""
+    subscription_failures: int = 0
+    """The number of attempts to subscribe that the broker refused."""
     confirm: Histogram = field(default_factory=seconds)
     """Seconds from a publish to its confirm; one message at a time is measured."""
 
@@ -90,6 +94,11 @@ class Broker(Protocol):
 
     @property
     def connected(self) -> bool: ...
+
+    @property
+    def trouble(self) -> str:
+        """Why messages cannot be sent or received now; empty if they can."""
+        ...
 
     def stats(self) -> BrokerStats: ...
 

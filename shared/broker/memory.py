@@ -312,6 +312,10 @@ class MemoryBroker:
     def connected(self) -> bool:
         return self._up.is_set()
 
+    @property
+    def trouble(self) -> str:
+        return "" if self.connected else "no connection to the message broker"
+
     def stats(self) -> BrokerStats:
         self._stats.unconfirmed = len(self._unconfirmed)
         return self._stats

@@ -1,38 +1,59 @@
 """The broker port over RabbitMQ.
 
-`link` keeps the two connections, `publisher` and `subscriptions` use them, `wire` and `intake` are the hot ways out
-and in beneath both, `topology` declares what is shared.
+frames, content, events, protocol    AMQP 0-9-1 without I/O
+writer, connection                   one connection on asyncio
+robust_connection, subscriptions     what returns after a loss
+publisher, acks                      the hot path
+topology, queues                     declaring and asking, with aio-pika
 """
 
 import asyncio
 
-from shared.broker import BrokerStats, Exchange, Notice, Receive, ReceiveExclusive, Subscription
-from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, Link, Report
+from shared.broker import BrokerStats, Exchange, Notice, Receive, ReceiveExclusive, Subscription, addresses
+from shared.broker.amqp.connection import CALL_TIMEOUT, AmqpConnection
+from shared.broker.amqp.outage import Outage
 from shared.broker.amqp.publisher import Publisher
-from shared.broker.amqp.subscriptions import Consuming, OwnSubscription, PartitionSubscription
+from shared.broker.amqp.robust_connection import RobustConnection
+from shared.broker.amqp.subscriptions import Consuming, ExclusiveSubscription, PartitionSubscription
 from shared.broker.amqp.topology import QueueType, Topology, TopologyMismatch
-from shared.broker.amqp.wire import Outlet
+from shared.telemetry import log
 
 __all__ = ["AmqpBroker", "TopologyMismatch"]
+
+_log = log.get("broker")
 
 
 class AmqpBroker:
     """See `shared.broker.Broker`. `connect` also raises `TopologyMismatch`.
 
     Publishing and consuming have a connection each: on a memory alarm RabbitMQ stops reading from publishers,
-    and acks must not wait behind them.
+    and acknowledgements must not wait behind them (rule B3).
     """
 
     def __init__(self, url: str, *, partitions: int, queue_type: QueueType, name: str) -> None:
-        self._topology = Topology(partitions, queue_type)
+        """`url` as `shared.broker.addresses` parses it; raises `ValueError`."""
+        servers = addresses.parse(url)
+        self._topology = Topology(partitions, queue_type, name)
         self._stats = BrokerStats()
         self._publisher = Publisher(self._stats)
-        report = Report(url)
-        self._publishing = Link(
-            url, f"{name} publish", report, self._stats, prepare=self._open_publisher, lost=self._publisher.lost
+        self._outage = Outage(
+            "rabbitmq.unavailable",
+            "rabbitmq.available",
+            address=", ".join(map(str, servers)),
+            hint="is it running and reachable? its address is set by PLENARY_AMQP_URL",
         )
-        consume = Link(url, f"{name} consume", report, self._stats, prepare=self._declare, lost=lambda: None)
-        self._consuming = Consuming(consume, self._topology)
+        self._publishing = RobustConnection(
+            servers,
+            f"{name} publish",
+            self._outage,
+            self._stats,
+            prepare=self._open_publisher,
+            on_lost=self._publisher.lost,
+        )
+        consume = RobustConnection(
+            servers, f"{name} consume", self._outage, self._stats, prepare=self._declare, on_lost=lambda: None
+        )
+        self._consuming = Consuming(consume, self._topology, self._stats)
         self._watch: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -47,17 +68,27 @@ class AmqpBroker:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        # First the channels, so that acks given before this call arrive: a closing connection drops them.
-        await asyncio.gather(*(kept.close() for kept in list(self._consuming.kept)))
-        await asyncio.gather(self._consuming.link.close(), self._publishing.close())
+        # First the channels, so that acknowledgements given before this call arrive.
+        await asyncio.gather(*(each.close() for each in list(self._consuming.subscriptions)))
+        await asyncio.gather(self._consuming.link.close(), self._publishing.close(), self._topology.close())
 
     @property
     def connected(self) -> bool:
         return self._publishing.is_up and self._consuming.link.is_up
 
+    @property
+    def trouble(self) -> str:
+        if not self.connected:
+            return "no connection to the message broker"
+        if reason := self._consuming.outage.reason:
+            return f"the message broker refuses a subscription: {reason}"
+        return ""
+
     def stats(self) -> BrokerStats:
         self._stats.unconfirmed = self._publisher.unconfirmed
         self._stats.unsent_bytes = self._publisher.unsent
+        publishing = self._publishing.current
+        self._stats.blocked = publishing is not None and publishing.blocked is not None
         return self._stats
 
     def publish(
@@ -68,31 +99,43 @@ class AmqpBroker:
     async def subscribe_partition(
         self, partition: int, receive: Receive, *, prefetch: int, on_lost: Notice
     ) -> Subscription:
-        kept = PartitionSubscription(self._consuming, partition, receive, prefetch=prefetch, on_lost=on_lost)
-        await kept.start()
-        return kept
+        subscription = PartitionSubscription(self._consuming, partition, receive, prefetch=prefetch, on_lost=on_lost)
+        await subscription.start()
+        return subscription
 
     async def subscribe_exclusive(
         self, exchange: Exchange, binding: str, receive: ReceiveExclusive, *, on_lost: Notice, on_restored: Notice
     ) -> Subscription:
-        kept = OwnSubscription(self._consuming, exchange, binding, receive, on_lost=on_lost, on_restored=on_restored)
-        await kept.start()
-        return kept
+        subscription = ExclusiveSubscription(
+            self._consuming, exchange, binding, receive, on_lost=on_lost, on_restored=on_restored
+        )
+        await subscription.start()
+        return subscription
 
-    async def _declare(self, connection: AmqpConnection, _: Outlet) -> None:
-        await self._topology.declare(connection, CALL_WITHIN)
+    async def _declare(self, connection: AmqpConnection) -> None:
+        await self._topology.declare(connection.address)
 
-    async def _open_publisher(self, connection: AmqpConnection, outlet: Outlet) -> None:
-        await self._topology.declare(connection, CALL_WITHIN)
-        ended = await self._publisher.open(connection, outlet)
-        ended.add_done_callback(lambda _: self._publishing.drop("RabbitMQ closed the publishing channel"))
+    async def _open_publisher(self, connection: AmqpConnection) -> None:
+        await self._declare(connection)
+        connection.on_blocked = _on_blocked
+        channel = await self._publisher.open(connection)
+        channel.on_closed = lambda failure: connection.abort(f"RabbitMQ closed the publishing channel: {failure}")
 
     async def _watch_confirms(self) -> None:
-        """Gives the publishing connection up when nothing was confirmed for a whole deadline."""
+        """Opens the publishing connection anew when nothing was confirmed for a whole deadline."""
         before: asyncio.Future[None] | None = None
         while True:
-            await asyncio.sleep(CALL_WITHIN)
+            await asyncio.sleep(CALL_TIMEOUT)
             oldest = self._publisher.oldest_unconfirmed
-            if oldest is not None and oldest == before:
-                self._publishing.drop(f"no confirm for {CALL_WITHIN:.0f} s: a memory or disk alarm?")
+            publishing = self._publishing.current
+            blocked = publishing is not None and publishing.blocked is not None
+            if oldest is not None and oldest == before and not blocked:
+                self._publishing.reconnect(f"RabbitMQ confirmed nothing for {CALL_TIMEOUT:.0f} s")
             before = oldest
+
+
+def _on_blocked(reason: str | None) -> None:
+    if reason is None:
+        _log.info("rabbitmq.unblocked")
+    else:
+        _log.warning("rabbitmq.blocked", reason=reason, hint="RabbitMQ takes no messages until its alarm is over")

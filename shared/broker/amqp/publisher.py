@@ -1,31 +1,33 @@
-"""Publishes with confirms: one future a message, no task."""
+"""Publishes with confirms: one future per message, no task."""
 
 import asyncio
 from collections import deque
 from time import perf_counter
+from typing import Final
+
+from pamqp import commands
 
 from shared.broker import BrokerStats, BrokerUnavailable, Exchange, PublishRejected, Unroutable
-from shared.broker.amqp import wire
-from shared.broker.amqp.intake import Intake
-from shared.broker.amqp.link import CALL_WITHIN, AmqpConnection, uncancelled
-from shared.broker.amqp.wire import Outlet
+from shared.broker.amqp import frames
+from shared.broker.amqp.connection import AmqpConnection, Channel
+from shared.broker.amqp.writer import FrameWriter
 
-UNCONFIRMED_LIMIT = 65536
-UNSENT_LIMIT = 64 * 1024 * 1024
+UNCONFIRMED_LIMIT: Final = 65536
+UNSENT_LIMIT: Final = 64 * 1024 * 1024
 
 
 class Publisher:
-    """`open` at each new connection, `lost` when it is gone; between them `publish` works."""
+    """Publishes on one channel after another: `open` for each new connection, `lost` when it is gone."""
 
     def __init__(self, stats: BrokerStats) -> None:
         self._stats = stats
         self._timed = 0
         """The delivery tag whose confirm is being timed; 0: none."""
         self._timed_from = 0.0
-        self._outlet: Outlet | None = None
+        self._writer: FrameWriter | None = None
         self._channel = 0
         self._frame_max = 0
-        # Of the messages since `_oldest`, in order of their delivery tags; done ones only behind an undone one.
+        # The messages since `_oldest`, in order of their delivery tags; done ones only behind one that is not done.
         self._unconfirmed: deque[asyncio.Future[None]] = deque()
         self._oldest = 1
 
@@ -35,26 +37,29 @@ class Publisher:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the connection has not taken yet."""
-        return self._outlet.unsent if self._outlet is not None else 0
+        """The bytes that the socket has not taken yet."""
+        return self._writer.unsent if self._writer is not None else 0
 
     @property
     def oldest_unconfirmed(self) -> asyncio.Future[None] | None:
-        """If it stays the same, RabbitMQ confirms no more."""
+        """The future of the oldest unconfirmed message. If it stays the same, RabbitMQ confirms no more."""
         return self._unconfirmed[0] if self._unconfirmed else None
 
-    async def open(self, connection: AmqpConnection, outlet: Outlet) -> "asyncio.Future[object]":
-        """Returns a future that is done when the channel has ended."""
-        channel = await uncancelled(connection.channel(publisher_confirms=True, timeout=CALL_WITHIN))
-        connection.listen(channel, Intake(confirm=self._confirm, returned=self._on_return))
+    async def open(self, connection: AmqpConnection) -> Channel:
+        """Opens the channel to publish on. Raises `BrokerError`."""
+        channel = await connection.open_channel()
+        channel.on_confirm = self._on_confirm
+        channel.on_return = self._on_return
+        await channel.call(commands.Confirm.Select())
         self._channel = channel.number
-        self._frame_max = connection.connection_tune.frame_max
+        self._frame_max = connection.frame_max
         self._oldest = 1
-        self._outlet = outlet
-        return channel.closing
+        self._writer = connection.writer
+        return channel
 
     def lost(self) -> None:
-        self._outlet = None
+        """Fails whatever is not confirmed."""
+        self._writer = None
         self._timed = 0
         unconfirmed, self._unconfirmed = self._unconfirmed, deque()
         for future in unconfirmed:
@@ -63,21 +68,22 @@ class Publisher:
     def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool, ttl: float | None
     ) -> asyncio.Future[None]:
+        """See `shared.broker.Broker.publish`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        outlet = self._outlet
-        if outlet is None:
+        writer = self._writer
+        if writer is None:
             _settle(future, BrokerUnavailable("not connected"))
             return future
-        if len(self._unconfirmed) >= UNCONFIRMED_LIMIT or outlet.unsent > UNSENT_LIMIT:
+        if len(self._unconfirmed) >= UNCONFIRMED_LIMIT or writer.waiting > UNSENT_LIMIT:
             _settle(future, PublishRejected("RabbitMQ does not keep up: too much is unconfirmed"))
             return future
         tag = self._oldest + len(self._unconfirmed)
-        frames = wire.publish(
+        message = frames.publish(
             self._channel,
             exchange,
             key,
             body,
-            returnable_as=str(tag) if mandatory else "",
+            mandatory_id=str(tag) if mandatory else "",
             ttl=ttl,
             frame_max=self._frame_max,
         )
@@ -85,20 +91,20 @@ class Publisher:
         self._stats.published += 1
         if not self._timed:
             self._timed, self._timed_from = tag, perf_counter()
-        outlet.write(frames)
+        writer.write(message)
         return future
 
-    def _on_return(self, message_id: str, why: str) -> None:
-        """RabbitMQ returns a message before it confirms it."""
+    def _on_return(self, message_id: str, reason: str) -> None:
+        """Fails a returned message; RabbitMQ returns a message before it confirms it."""
         index = int(message_id or 0) - self._oldest
         if 0 <= index < len(self._unconfirmed):
-            _settle(self._unconfirmed[index], Unroutable(why))
+            _settle(self._unconfirmed[index], Unroutable(reason))
 
-    def _confirm(self, tag: int, multiple: bool, /, *, refused: bool) -> None:
+    def _on_confirm(self, tag: int, multiple: bool, rejected: bool) -> None:
         last = tag - self._oldest
         unconfirmed = self._unconfirmed
         for index in range(0 if multiple else max(last, 0), min(last + 1, len(unconfirmed))):
-            _settle(unconfirmed[index], PublishRejected("RabbitMQ refused it") if refused else None)
+            _settle(unconfirmed[index], PublishRejected("RabbitMQ rejected it") if rejected else None)
         while unconfirmed and unconfirmed[0].done():
             unconfirmed.popleft()
             self._oldest += 1
@@ -114,5 +120,4 @@ def _settle(future: asyncio.Future[None], failure: Exception | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(failure)
-        # Looked at once, it is not reported as never retrieved when nobody waits any more.
-        future.exception()
+        future.exception()  # Retrieved, so that asyncio does not report it when nobody awaits it any more.

@@ -1,21 +1,27 @@
-"""What Plenary has in RabbitMQ beside its processes' own queues: three exchanges, a queue per partition."""
+"""What Plenary has in RabbitMQ beside its processes' own queues: three exchanges, and a queue per partition.
+
+Declaring is rare, so it is done with aio-pika, over a connection of its own.
+"""
 
 import asyncio
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from aiormq.abc import AbstractConnection, ChannelFrame
-from aiormq.exceptions import ChannelPreconditionFailed
-from pamqp import commands
-from pamqp.base import Frame
+import aio_pika
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
 
-from shared.broker import BrokerError, partition_queue
+from shared.broker import BrokerError, BrokerUnavailable, partition_queue
+from shared.broker.addresses import Address
 
 QueueType: TypeAlias = Literal["classic", "quorum"]
 
-_EXCHANGES = {"rooms": "direct", "notify": "topic", "media": "direct"}
+CALL_TIMEOUT: Final = 10.0
+CLOSE_TIMEOUT: Final = 3.0
 
-_NEVER_DROPPED = 1_000_000
-"""Quorum queues drop a message after this many deliveries, silently; unset it is 20 on RabbitMQ 4."""
+_EXCHANGES: Final = {"rooms": "direct", "notify": "topic", "media": "direct"}
+
+_DELIVERY_LIMIT: Final = 1_000_000
+"""Quorum queues drop a message after this many deliveries, silently; unset it is 20 on RabbitMQ 4 (rule B5)."""
 
 
 class TopologyMismatch(BrokerError):
@@ -23,40 +29,75 @@ class TopologyMismatch(BrokerError):
 
 
 class Topology:
-    def __init__(self, partitions: int, queue_type: QueueType) -> None:
-        self._queue_type = queue_type
-        self._frames = self._declarations(partitions, queue_type)
+    """Declares exchanges and partition queues. Declaring what exists changes nothing."""
 
-    async def declare(self, connection: AbstractConnection, timeout: float) -> None:  # noqa: ASYNC109
-        """All in one write and one round trip. Raises `TopologyMismatch`."""
-        channel = await connection.channel(publisher_confirms=False, timeout=timeout)
-        frame = ChannelFrame.marshall(channel.number, self._frames)
-        await asyncio.wait_for(connection.write_queue.put(frame), timeout)
+    def __init__(self, partitions: int, queue_type: QueueType, name: str) -> None:
+        self._partitions = partitions
+        self._queue_type = queue_type
+        self._name = name
+        self._declaring: asyncio.Task[None] | None = None
+
+    async def declare(self, address: Address) -> None:
+        """Declares everything; callers at the same time share one attempt.
+
+        Raises `TopologyMismatch`, or `BrokerUnavailable` if RabbitMQ does not answer.
+        """
+        if self._declaring is None or self._declaring.done():
+            self._declaring = asyncio.create_task(self._declare(address))
+        declaring = self._declaring
+        await asyncio.wait((declaring,))
+        # aiormq ends the calls of a lost connection with CancelledError, which must not look like our own.
+        if declaring.cancelled():
+            raise BrokerUnavailable("the connection was lost while the queues were declared")
+        declaring.result()
+
+    async def close(self) -> None:
+        if self._declaring is not None:
+            self._declaring.cancel()
+            await asyncio.gather(self._declaring, return_exceptions=True)
+
+    async def _declare(self, address: Address) -> None:
         try:
-            # Answered after all before it; one that was refused has closed the channel instead.
-            await channel.exchange_declare("rooms", passive=True, timeout=timeout)
+            connection = await connect(address, f"{self._name} topology")
+            try:
+                channel = await connection.channel(publisher_confirms=False)
+                await self._declare_all(channel)
+            finally:
+                await close_quietly(connection)
         except ChannelPreconditionFailed as refused:
             raise TopologyMismatch(
                 f"RabbitMQ's partition queues are not the ones configured here (queue_type={self._queue_type}): "
                 f"{refused}. Start this process with the running cluster's queue_type and partitions, or stop "
                 "the cluster and delete the queues rooms.*"
             ) from refused
-        await channel.close()
+        except (AMQPError, OSError, TimeoutError) as failure:
+            raise BrokerUnavailable(f"the queues were not declared: {failure or type(failure).__name__}") from failure
 
-    @staticmethod
-    def _declarations(partitions: int, queue_type: QueueType) -> list[Frame]:
-        frames: list[Frame] = [
-            commands.Exchange.Declare(exchange=name, exchange_type=kind, durable=True, nowait=True)
-            for name, kind in _EXCHANGES.items()
-        ]
-        # No dead-letter exchange: expired ticks would land there (DELIVERY B5).
-        arguments: dict[str, Any] = {"x-single-active-consumer": True, "x-queue-type": queue_type}
-        if queue_type == "quorum":
-            arguments["x-delivery-limit"] = _NEVER_DROPPED
-        for number in range(partitions):
-            queue, key = partition_queue(number), str(number)
-            frames += (
-                commands.Queue.Declare(queue=queue, durable=True, nowait=True, arguments=arguments),
-                commands.Queue.Bind(queue=queue, exchange="rooms", routing_key=key, nowait=True),
+    async def _declare_all(self, channel: AbstractChannel) -> None:
+        for name, kind in _EXCHANGES.items():
+            await channel.declare_exchange(name, kind, durable=True, timeout=CALL_TIMEOUT)
+        # No dead-letter exchange: expired ticks would land there (rule B5).
+        arguments: dict[str, Any] = {"x-single-active-consumer": True, "x-queue-type": self._queue_type}
+        if self._queue_type == "quorum":
+            arguments["x-delivery-limit"] = _DELIVERY_LIMIT
+        for number in range(self._partitions):
+            queue = await channel.declare_queue(
+                partition_queue(number), durable=True, arguments=arguments, timeout=CALL_TIMEOUT
             )
-        return frames
+            await queue.bind("rooms", str(number), timeout=CALL_TIMEOUT)
+
+
+async def connect(address: Address, name: str) -> aio_pika.abc.AbstractConnection:
+    """Returns an aio-pika connection. Raises `OSError`, `TimeoutError` or an `AMQPError`."""
+    secure = await asyncio.to_thread(address.tls) if address.secure else None
+    return await aio_pika.connect(
+        address.url, ssl_context=secure, timeout=CALL_TIMEOUT, client_properties={"connection_name": name}
+    )
+
+
+async def close_quietly(connection: aio_pika.abc.AbstractConnection) -> None:
+    """Closes a connection in whatever state, within `CLOSE_TIMEOUT`."""
+    closing = asyncio.ensure_future(connection.close())
+    await asyncio.wait((closing,), timeout=CLOSE_TIMEOUT)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
