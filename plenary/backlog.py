@@ -1,25 +1,17 @@
 """What waits in the partitions' queues, and what was set aside: what `plenary status` tells of the work."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import aiormq
 import orjson
-from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from redis.asyncio import Redis
 
-from shared.broker import partition_queue
+from shared.broker.amqp.queues import QueueDepth, QueueProbe
 from shared.cluster.redis_keys import DEAD_LETTERS_KEY, PARTITIONS_KEY, index_key
 
 ANSWER_WITHIN: Final = 5.0
 LATEST: Final = 10
-
-
-class NoAnswer(Exception):
-    """RabbitMQ did not tell; the text says why, without the password in its address."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +60,13 @@ async def partitions(redis: Redis, workers: dict[str, dict[str, Any]]) -> list[P
     ]
 
 
-async def queues(amqp_url: str, number: int) -> dict[int, tuple[int, int]]:
-    """For each partition that has a queue the batches that wait in it, and its consumers. Raises `NoAnswer`."""
-    found: dict[int, tuple[int, int]] = {}
+async def queues(amqp_url: str, number: int) -> dict[int, QueueDepth]:
+    """Returns the depth of each partition's queue that exists. Raises `BrokerUnavailable`."""
+    probe = QueueProbe(amqp_url)
     try:
-        async with asyncio.timeout(ANSWER_WITHIN):
-            connection = await aiormq.connect(amqp_url)
-    except (OSError, AMQPError, TimeoutError) as failure:
-        raise NoAnswer(type(failure).__name__ if isinstance(failure, TimeoutError) else str(failure)) from None
-    try:
-        async with asyncio.timeout(ANSWER_WITHIN):
-            channel: AbstractChannel | None = None
-            for partition in range(number):
-                channel = channel or await connection.channel()
-                try:
-                    told = await channel.queue_declare(partition_queue(partition), passive=True)
-                except ChannelNotFoundEntity:  # which closes the channel
-                    channel = None
-                else:
-                    found[partition] = told.message_count or 0, told.consumer_count or 0
-    except (OSError, AMQPError, TimeoutError) as failure:
-        raise NoAnswer(str(failure) or type(failure).__name__) from None
+        return await probe.depths(number, within=ANSWER_WITHIN)
     finally:
-        await asyncio.wait([asyncio.ensure_future(connection.close())], timeout=1.0)
-    return found
+        await probe.close()
 
 
 async def dead_letters(redis: Redis) -> tuple[int, list[DeadLetter]]:

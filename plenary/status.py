@@ -12,9 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from plenary import backlog
-from plenary.backlog import DeadLetter, NoAnswer, Partition
+from plenary.backlog import DeadLetter, Partition
 from plenary.process import CannotStart
 from plenary.redislink import open_redis
+from shared.broker import BrokerUnavailable
+from shared.broker.amqp.queues import QueueDepth
 from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.redis_keys import Role
 from shared.cluster.registry import BEAT_EVERY
@@ -61,7 +63,7 @@ async def show(redis_url: str, amqp_url: str) -> None:
         _print(title, compare(first[role], second[role]), columns)
     try:
         queues = await backlog.queues(amqp_url, len(partitions))
-    except NoAnswer as failure:
+    except BrokerUnavailable as failure:
         console.print(f"[yellow]RabbitMQ does not tell what waits:[/] {escape(str(failure))} (--amqp-url)")
     else:
         partitions = [_with_queue(partition, queues) for partition in partitions]
@@ -95,9 +97,9 @@ def _print(title: str, members: Sequence[Seen], columns: dict[str, str]) -> None
     console.print(table)
 
 
-def _with_queue(partition: Partition, queues: dict[int, tuple[int, int]]) -> Partition:
-    waiting, in_line = queues.get(partition.number, (None, None))
-    return replace(partition, waiting=waiting, in_line=in_line)
+def _with_queue(partition: Partition, queues: dict[int, QueueDepth]) -> Partition:
+    depth = queues.get(partition.number)
+    return partition if depth is None else replace(partition, waiting=depth.messages, in_line=depth.consumers)
 
 
 def _print_partitions(partitions: Sequence[Partition]) -> None:

@@ -1,14 +1,13 @@
 """What the machine and the queues do meanwhile: CPU and memory of processes here, messages in partitions' queues."""
 
-import asyncio
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import aiormq
 import psutil
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+
+from shared.broker import BrokerUnavailable
+from shared.broker.amqp.queues import QueueProbe
 
 WHOLE_LOOK: Final = 0.4
 """Seconds over which the questions about all queues are spread."""
@@ -68,41 +67,20 @@ class Watch:
 
 
 class Queues:
-    """Asks RabbitMQ, without changing anything; says nothing while it does not answer."""
+    """Asks how many messages wait in all partitions' queues; the answer is None while RabbitMQ does not answer."""
 
     def __init__(self, url: str, partitions: int) -> None:
-        self._url = url
+        self._probe = QueueProbe(url)
         self._partitions = partitions
-        self._connection: Any = None
-        self._channel: Any = None
 
     async def depth(self) -> int | None:
-        """Messages that wait in all partitions' queues (not those that a room worker has in work)."""
+        """Returns the messages that wait in the queues, without those that a room worker has in work."""
         try:
-            async with asyncio.timeout(2 * WHOLE_LOOK):
-                if self._channel is None or self._channel.is_closed:
-                    await self._connect()
-                depth, began = 0, time.monotonic()
-                for partition in range(self._partitions):
-                    answer = await self._channel.queue_declare(f"rooms.{partition}", passive=True)
-                    depth += int(answer.message_count or 0)
-                    # all at once would delay what is measured
-                    due = began + WHOLE_LOOK * (partition + 1) / self._partitions
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
-                return depth
-        except ChannelNotFoundEntity:
-            self._channel = None
-            self._partitions -= 1  # there are fewer
+            depths = await self._probe.depths(self._partitions, within=2 * WHOLE_LOOK, spread=WHOLE_LOOK)
+        except BrokerUnavailable:
             return None
-        except (AMQPError, OSError, TimeoutError):
-            self._channel = None
-            return None
-
-    async def _connect(self) -> None:
-        if self._connection is None or self._connection.is_closed:
-            self._connection = await aiormq.connect(self._url)
-        self._channel = await self._connection.channel()
+        self._partitions = len(depths) or self._partitions  # There may be fewer than the default.
+        return sum(depth.messages for depth in depths.values())
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
+        await self._probe.close()
