@@ -230,8 +230,8 @@ class Gateway:
             return "draining"
         if self._work is None or self._work.done():
             return "stopped"
-        if not self._broker.connected:
-            return "no connection to the message broker"
+        if trouble := self._broker.trouble:
+            return trouble
         if not self._notify_up:
             return "the queue of outgoing messages is being made anew"
         if not self._beating:

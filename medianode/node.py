@@ -133,8 +133,8 @@ class MediaNode:
             return "stopped"
         if not self._objects.engines:
             return "no media engine runs"
-        if not self._broker.connected:
-            return "no connection to the message broker"
+        if trouble := self._broker.trouble:
+            return trouble
         if not self._redis_answers:
             return "Redis does not answer"
         return ""

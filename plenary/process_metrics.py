@@ -29,6 +29,10 @@ BROKER_CONFIRM = histogram(
     "broker_confirm_seconds", "From a publish to its confirm by RabbitMQ; measured one at a time."
 )
 BROKER_UNCONFIRMED = gauge("broker_unconfirmed_messages", "AMQP messages published and not confirmed yet.")
+BROKER_BLOCKED = gauge("broker_blocked", "1 while RabbitMQ takes no messages (memory or disk alarm), else 0.")
+BROKER_SUBSCRIPTION_FAILURES = counter(
+    "broker_subscription_failures", "Attempts to subscribe that RabbitMQ refused while connected."
+)
 BROKER_UNSENT = gauge("broker_unsent_bytes", "Bytes for RabbitMQ that its socket has not taken yet.")
 REDIS_CONNECTIONS = counter(
     "redis_connections",
@@ -95,5 +99,7 @@ class ProcessMetrics:
         yield BROKER_PUBLISHED.of(sum(broker.published for broker in brokers))
         yield BROKER_CONFIRM.spread(sum((broker.confirm for broker in brokers), seconds()))
         yield BROKER_UNCONFIRMED.of(sum(broker.unconfirmed for broker in brokers))
+        yield BROKER_BLOCKED.of(any(broker.blocked for broker in brokers))
+        yield BROKER_SUBSCRIPTION_FAILURES.of(sum(broker.subscription_failures for broker in brokers))
         yield BROKER_UNSENT.of(sum(broker.unsent_bytes for broker in brokers))
         yield REDIS_CONNECTIONS.of(sum(redis.connections for redis in self._redis))

@@ -135,8 +135,8 @@ class RoomWorker:
             return "leaving"
         if self._failure.done():
             return "a part of it has failed"
-        if not self._broker.connected:
-            return "no connection to the message broker"
+        if trouble := self._broker.trouble:
+            return trouble
         if not self._redis_answers:
             return "Redis does not answer"
         return ""
