@@ -19,7 +19,7 @@ ANY_JSON = ["null", "false", "0", '""', '{"a":[1,null,"é"]}', "1e400", "[ 1 ,2]
 # --- producers ----------------------------------------------------------------------------------------------------
 
 
-def test_pausing_a_producer_tells_its_sender_and_those_who_have_it_enabled() -> None:
+def test_producer_paused_by_server_notifies_sender_and_enabled_receivers() -> None:
     call = CallOfThree()
 
     call.backend.do("pauseProducer", peer="alice", id=10, appData="why")
@@ -35,7 +35,7 @@ def test_pausing_a_producer_tells_its_sender_and_those_who_have_it_enabled() -> 
     assert call.ordered == [(media.Resume, call.producer_engine)]
 
 
-def test_pausing_a_producer_that_its_sender_paused_tells_him_alone() -> None:
+def test_pausing_a_paused_producer_by_the_server_notifies_only_its_sender() -> None:
     call = CallOfThree()
     call.alice.notify("pauseProducer", id=10)
     call.clear_sent()
@@ -50,7 +50,7 @@ def test_pausing_a_producer_that_its_sender_paused_tells_him_alone() -> None:
     assert call.ordered == [(media.Resume, call.producer_engine)]
 
 
-def test_closing_a_producer_tells_its_sender_and_all_others() -> None:
+def test_producer_closed_by_the_server_notifies_sender_and_all_others() -> None:
     call = CallOfThree()
     source = call.producer_engine
 
@@ -67,7 +67,7 @@ def test_closing_a_producer_tells_its_sender_and_all_others() -> None:
 # --- consumers ----------------------------------------------------------------------------------------------------
 
 
-def test_pausing_a_consumer_tells_its_peer_alone() -> None:
+def test_consumer_paused_by_the_server_notifies_only_its_peer() -> None:
     call = CallOfThree()
 
     call.backend.do("pauseConsumer", peer="bob", id=call.consumer, appData=[1])
@@ -81,7 +81,7 @@ def test_pausing_a_consumer_tells_its_peer_alone() -> None:
     assert call.ordered == [(media.Resume, call.consumer_engine)]
 
 
-def test_a_consumer_that_is_not_enabled_is_paused_untold_and_starts_paused() -> None:
+def test_disabled_consumer_is_paused_silently_and_starts_paused() -> None:
     call = CallOfThree()
 
     call.backend.do("pauseConsumer", peer="carol", id=call.consumer)
@@ -93,7 +93,7 @@ def test_a_consumer_that_is_not_enabled_is_paused_untold_and_starts_paused() -> 
     assert consumed.paused
 
 
-def test_a_consumer_whose_source_is_paused_is_paused_untold() -> None:
+def test_consumer_of_a_paused_producer_is_paused_silently() -> None:
     """As the published Consumer: it makes no difference to the receiver."""
     call = CallOfThree()
     call.alice.notify("pauseProducer", id=10)
@@ -106,7 +106,7 @@ def test_a_consumer_whose_source_is_paused_is_paused_untold() -> None:
     assert call.notified == {}, "paused by the server anyway"
 
 
-def test_a_consumer_that_its_peer_paused_stays_paused_when_the_server_resumes_it() -> None:
+def test_consumer_paused_by_its_peer_stays_paused_if_the_server_resumes_it() -> None:
     call = CallOfThree()
     call.bob.notify("pauseConsumer", id=call.consumer)
     call.clear_sent()
@@ -118,7 +118,7 @@ def test_a_consumer_that_its_peer_paused_stays_paused_when_the_server_resumes_it
     assert call.ordered == []
 
 
-def test_setting_a_consumers_profile_tells_its_peer_enabled_or_not() -> None:
+def test_profile_set_by_the_server_notifies_the_peer_enabled_or_not() -> None:
     call = CallOfThree("video")
 
     for peer in ("bob", "carol"):
@@ -131,7 +131,7 @@ def test_setting_a_consumers_profile_tells_its_peer_enabled_or_not() -> None:
     assert call.carol.enable(call.consumer)["data"]["preferredProfile"] == "low"
 
 
-def test_a_key_frame_is_requested_for_video_that_flows_only() -> None:
+def test_key_frame_is_requested_only_for_flowing_video() -> None:
     call = CallOfThree("video")
 
     call.backend.do("requestKeyFrame", peer="bob", id=call.consumer)
@@ -148,7 +148,7 @@ def test_a_key_frame_is_requested_for_video_that_flows_only() -> None:
 # --- transports ---------------------------------------------------------------------------------------------------
 
 
-def test_closing_a_transport_tells_its_peer_and_closes_what_it_sends() -> None:
+def test_transport_closed_by_the_server_notifies_and_closes_producers() -> None:
     call = CallOfThree()
     engine = call.harness.room.peers["alice"].transports[1].engine
 
@@ -159,7 +159,7 @@ def test_closing_a_transport_tells_its_peer_and_closes_what_it_sends() -> None:
     assert call.ordered == [(media.Close, engine)]
 
 
-def test_closing_a_receiving_transport_leaves_its_consumers_to_be_enabled_on_another() -> None:
+def test_consumers_of_a_closed_receiving_transport_may_be_enabled_again() -> None:
     call = CallOfThree()
 
     call.backend.do("closeTransport", peer="bob", id=2)
@@ -169,7 +169,7 @@ def test_closing_a_receiving_transport_leaves_its_consumers_to_be_enabled_on_ano
     assert call.bob.enable(call.consumer)["ok"]
 
 
-def test_a_sending_transport_may_be_given_a_greatest_bitrate() -> None:
+def test_sending_transport_may_be_given_a_maximum_bitrate() -> None:
     call = CallOfThree()
     engine = call.harness.room.peers["alice"].transports[1].engine
 
@@ -188,7 +188,7 @@ def test_a_sending_transport_may_be_given_a_greatest_bitrate() -> None:
 # --- peers --------------------------------------------------------------------------------------------------------
 
 
-def test_closing_a_peer_tells_him_closes_his_socket_for_good_and_tells_the_others() -> None:
+def test_peer_closed_by_the_server_is_told_and_its_socket_closed_for_good() -> None:
     call = CallOfThree()
 
     call.backend.do("closePeer", peer="alice", appData={"why": "noise"})
@@ -201,7 +201,7 @@ def test_closing_a_peer_tells_him_closes_his_socket_for_good_and_tells_the_other
     assert call.harness.room.peers["bob"].consumers == {}
 
 
-def test_closing_a_peer_that_has_not_joined_closes_his_socket_and_nobody_hears() -> None:
+def test_peer_closed_before_joining_loses_its_socket_silently() -> None:
     call = CallOfThree()
     dave = call.harness.connected("dave")
 
@@ -213,7 +213,7 @@ def test_closing_a_peer_that_has_not_joined_closes_his_socket_and_nobody_hears()
     assert call.backend.call("closePeer", peer="dave") == (404, "peer: no peer 'dave'")
 
 
-def test_what_is_under_way_for_a_closed_peer_is_given_up_and_released() -> None:
+def test_pending_requests_of_a_closed_peer_are_abandoned_and_released() -> None:
     call = CallOfThree()
     call.harness.prompt = False
     call.alice.request("createTransport", id=3, direction="send")
@@ -242,7 +242,7 @@ def test_what_is_under_way_for_a_closed_peer_is_given_up_and_released() -> None:
         ("setConsumerProfile", {"peer": "bob", "id": None, "profile": "default"}),
     ],
 )
-def test_what_changes_nothing_tells_nobody(twice: str, fields: Json) -> None:
+def test_call_that_changes_nothing_sends_no_notification(twice: str, fields: Json) -> None:
     call = CallOfThree("video")
     fields = {**fields, "id": fields["id"] or call.consumer}
     call.backend.do(twice, **fields)
@@ -270,12 +270,12 @@ NAMING_A_PEER: list[tuple[str, Json]] = [
 
 
 @pytest.mark.parametrize(("do", "fields"), NAMING_A_PEER)
-def test_a_peer_that_is_not_there_is_named(do: str, fields: Json) -> None:
+def test_unknown_peer_is_named_in_the_error(do: str, fields: Json) -> None:
     assert CallOfThree().backend.call(do, peer="zoe", **fields) == (404, "peer: no peer 'zoe'")
 
 
 @pytest.mark.parametrize(("do", "fields"), [(do, fields) for do, fields in NAMING_A_PEER if "id" in fields])
-def test_an_object_that_is_not_there_is_named(do: str, fields: Json) -> None:
+def test_unknown_object_is_named_in_the_error(do: str, fields: Json) -> None:
     code, reason = CallOfThree().backend.call(do, peer="alice", **{**fields, "id": 77})
 
     assert code == 404
@@ -284,7 +284,7 @@ def test_an_object_that_is_not_there_is_named(do: str, fields: Json) -> None:
 
 
 @pytest.mark.parametrize(("do", "fields"), [*NAMING_A_PEER, ("inspectRoom", {}), ("closeRoom", {})])
-def test_a_room_that_is_not_there_is_named_and_stays_away(do: str, fields: Json) -> None:
+def test_unknown_room_is_named_in_the_error_and_not_created(do: str, fields: Json) -> None:
     harness = RoomHarness()
 
     assert Backend(harness).call(do, **{"peer": "alice", **fields}) == (404, "room: no room 'room'")
@@ -307,7 +307,7 @@ def test_a_room_that_is_not_there_is_named_and_stays_away(do: str, fields: Json)
         ('{"do":"closeRoom","appData":' + "[" * 100_000 + "}", "action"),
     ],
 )
-def test_an_action_that_cannot_be_read_is_refused_with_its_field(action: str, field: str) -> None:
+def test_malformed_action_is_rejected_naming_the_field(action: str, field: str) -> None:
     call = CallOfThree()
 
     code, reason = call.backend.raw(action)
@@ -333,7 +333,7 @@ def test_an_action_that_cannot_be_read_is_refused_with_its_field(action: str, fi
         ("closeRoom", "", "carol"),
     ],
 )
-def test_app_data_is_passed_on_as_it_was_written(do: str, fields: str, to: str, value: str) -> None:
+def test_app_data_is_passed_on_byte_for_byte(do: str, fields: str, to: str, value: str) -> None:
     call = CallOfThree()
     fields = fields.replace("%d", str(call.consumer))
 
@@ -346,7 +346,7 @@ def test_app_data_is_passed_on_as_it_was_written(do: str, fields: str, to: str, 
 
 
 @pytest.mark.parametrize("do", ["closePeer", "closeRoom"])
-def test_app_data_that_is_absent_stays_absent(do: str) -> None:
+def test_absent_app_data_stays_absent(do: str) -> None:
     call = CallOfThree()
 
     call.backend.do(do, **({"peer": "alice"} if do == "closePeer" else {}))
@@ -357,7 +357,7 @@ def test_app_data_that_is_absent_stays_absent(do: str) -> None:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def test_a_room_is_read_as_it_is() -> None:
+def test_inspect_room_shows_its_state() -> None:
     call = CallOfThree()
     call.harness.connected("dave")
     call.harness.joined("eve", spy=True, appData={"role": "recorder"})
@@ -377,7 +377,7 @@ def test_a_room_is_read_as_it_is() -> None:
     }
 
 
-def test_a_peer_is_read_as_it_is() -> None:
+def test_inspect_peer_shows_its_state() -> None:
     call = CallOfThree("video")
     call.backend.do("pauseProducer", peer="alice", id=10)
     call.bob.notify("pauseConsumer", id=call.consumer)
@@ -419,7 +419,7 @@ def test_a_peer_is_read_as_it_is() -> None:
     ]
 
 
-def test_reading_is_answered_without_a_commit_and_always_anew() -> None:
+def test_reading_call_is_answered_without_commit_and_never_from_memory() -> None:
     call = CallOfThree()
     before = call.harness.n
 
@@ -435,7 +435,7 @@ def test_reading_is_answered_without_a_commit_and_always_anew() -> None:
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_the_same_key_is_answered_the_same_and_done_once(crash: bool) -> None:
+def test_call_with_the_same_key_is_done_once_and_answered_the_same(crash: bool) -> None:
     call = CallOfThree()
     first = call.backend.call("pauseProducer", key="k", peer="alice", id=10)
     call.backend.do("resumeProducer", peer="alice", id=10)
@@ -448,7 +448,7 @@ def test_the_same_key_is_answered_the_same_and_done_once(crash: bool) -> None:
     assert call.backend.call("closeRoom", key="k") == first, "whatever it asks for"
 
 
-def test_what_was_refused_is_tried_again() -> None:
+def test_rejected_call_is_tried_again_with_the_same_key() -> None:
     call = CallOfThree()
     assert call.backend.call("pauseProducer", key="k", peer="alice", id=11)[0] == 404
     call.alice.produce(11)
@@ -457,7 +457,7 @@ def test_what_was_refused_is_tried_again() -> None:
     assert call.alice.notifications_of("producerPaused") == [{"id": 11}]
 
 
-def test_a_call_is_answered_when_its_effect_is_committed() -> None:
+def test_call_is_answered_after_its_effect_is_committed() -> None:
     call = CallOfThree()
     call.harness.prompt = False
 
@@ -471,7 +471,7 @@ def test_a_call_is_answered_when_its_effect_is_committed() -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_call_that_the_worker_dies_over_is_done_and_answered_once(stored: bool) -> None:
+def test_call_interrupted_by_a_crash_is_done_and_answered_once(stored: bool) -> None:
     call = CallOfThree()
     call.harness.prompt = False
     n = call.backend.send(call.backend.item("pauseProducer", peer="alice", id=10))
@@ -487,7 +487,7 @@ def test_a_call_that_the_worker_dies_over_is_done_and_answered_once(stored: bool
     assert not call.harness.jobs
 
 
-def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(room: Room, action: Any) -> None:
         room.take_number()
         raise ZeroDivisionError
@@ -502,7 +502,7 @@ def test_a_call_that_meets_a_defect_is_answered_500_and_changes_nothing(monkeypa
     assert not call.harness.poisoned
 
 
-def test_ordering_with_what_clients_send_is_the_order_of_arrival() -> None:
+def test_calls_and_client_messages_are_handled_in_order_of_arrival() -> None:
     call = CallOfThree()
     call.harness.prompt = False
     call.alice.notify("closeProducer", id=10)

@@ -17,7 +17,7 @@ def call(harness: RoomHarness, kind: str = "video") -> tuple[Client, Client, int
     return alice, bob, alice.produce(10, kind)
 
 
-def test_enabling_starts_what_was_told() -> None:
+def test_enabled_consumer_gets_the_announced_parameters() -> None:
     harness = RoomHarness()
     alice, bob, consumer = call(harness)
     told = bob.notifications_of("newConsumer")[0]["rtpParameters"]
@@ -33,7 +33,7 @@ def test_enabling_starts_what_was_told() -> None:
     assert alice.methods[-1] == "newPeer", "the sender hears nothing"
 
 
-def test_the_answer_says_paused_for_the_source_not_for_ones_own_pause() -> None:
+def test_enable_answers_paused_for_the_producer_not_for_the_own_pause() -> None:
     harness = RoomHarness()
     alice, bob, consumer = call(harness)
     assert bob.enable(consumer, paused=True)["data"]["paused"] is False
@@ -52,7 +52,7 @@ def test_the_answer_says_paused_for_the_source_not_for_ones_own_pause() -> None:
         ({"paused": 1}, 400, "paused"),
     ],
 )
-def test_what_cannot_be_enabled_is_refused_with_its_field(fields: dict[str, Any], code: int, field: str) -> None:
+def test_impossible_enable_is_rejected_naming_the_field(fields: dict[str, Any], code: int, field: str) -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_enabled_is_refused_with_its_field(fields: dict[str, Any]
     assert answer[1].startswith(f"{field}: ")
 
 
-def test_enabling_twice_is_a_conflict() -> None:
+def test_enabling_a_consumer_twice_is_a_conflict() -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
     bob.enable(consumer)
@@ -70,7 +70,7 @@ def test_enabling_twice_is_a_conflict() -> None:
     assert error_of(bob.enable(consumer)) == (409, f"id: consumer {consumer} is enabled")
 
 
-def test_nobody_consumes_himself() -> None:
+def test_peer_cannot_consume_its_own_producer() -> None:
     harness = RoomHarness()
     alice, _, consumer = call(harness)
     alice.ask("createTransport", id=2, direction="recv")
@@ -78,7 +78,7 @@ def test_nobody_consumes_himself() -> None:
     assert error_of(alice.enable(consumer)) == (404, f"id: no consumer {consumer}")
 
 
-def test_without_a_codec_in_common_it_cannot_be_enabled() -> None:
+def test_consumer_without_a_common_codec_cannot_be_enabled() -> None:
     harness = RoomHarness()
     _, _, consumer = call(harness)
     deaf = harness.receiving("deaf", AUDIO_ONLY)
@@ -86,7 +86,7 @@ def test_without_a_codec_in_common_it_cannot_be_enabled() -> None:
     assert error_of(deaf.enable(consumer))[0] == 409
 
 
-def test_pausing_and_resuming_is_carried_out_once_and_told_to_nobody() -> None:
+def test_pause_and_resume_by_the_receiver_act_once_without_notification() -> None:
     harness = RoomHarness()
     alice, bob, consumer = call(harness)
     bob.enable(consumer)
@@ -100,7 +100,7 @@ def test_pausing_and_resuming_is_carried_out_once_and_told_to_nobody() -> None:
     assert (alice.frames, bob.frames) == ([], [])
 
 
-def test_a_consumer_paused_before_it_is_enabled_starts_paused() -> None:
+def test_consumer_paused_before_it_is_enabled_starts_paused() -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
 
@@ -114,7 +114,7 @@ def test_a_consumer_paused_before_it_is_enabled_starts_paused() -> None:
     assert (consumed.paused, consumed.preferred_profile) == (True, "high")
 
 
-def test_the_preferred_profile_is_carried_out_once() -> None:
+def test_preferred_profile_is_ordered_once() -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
     bob.enable(consumer)
@@ -128,7 +128,7 @@ def test_the_preferred_profile_is_carried_out_once() -> None:
     assert "consumerPreferredProfileSet" not in bob.methods
 
 
-def test_a_consumer_whose_producer_closes_meanwhile_is_released() -> None:
+def test_consumer_whose_producer_closes_during_enable_is_released() -> None:
     harness = RoomHarness()
     alice, bob, consumer = call(harness)
     harness.prompt = False
@@ -145,7 +145,7 @@ def test_a_consumer_whose_producer_closes_meanwhile_is_released() -> None:
     assert harness.room.peers["bob"].consumers == {}
 
 
-def test_untouched_consumers_take_no_space() -> None:
+def test_untouched_consumers_are_not_stored() -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
 
@@ -154,7 +154,7 @@ def test_untouched_consumers_take_no_space() -> None:
     assert not [name for name in harness.fields if name.startswith("consumer|")]
 
 
-def test_a_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
+def test_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
     carol = harness.connected("carol")
@@ -166,7 +166,7 @@ def test_a_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
     assert described["rtpParameters"] == told["rtpParameters"]
 
 
-def test_what_the_server_resumes_while_it_is_being_enabled_flows() -> None:
+def test_consumer_resumed_by_the_server_during_enable_is_not_paused() -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
     backend = Backend(harness)
@@ -183,7 +183,7 @@ def test_what_the_server_resumes_while_it_is_being_enabled_flows() -> None:
     assert [(type(order), order.object) for order in harness.orders] == [(media.Resume, asked.consumer)]
 
 
-def test_what_the_server_pauses_while_it_is_being_enabled_is_paused() -> None:
+def test_consumer_paused_by_the_server_during_enable_is_paused() -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
     backend = Backend(harness)
@@ -200,7 +200,7 @@ def test_what_the_server_pauses_while_it_is_being_enabled_is_paused() -> None:
 
 
 @pytest.mark.parametrize("wish", [{}, {"preferredProfile": "high"}])
-def test_the_profile_that_the_server_sets_while_it_is_being_enabled_is_the_later_one(wish: dict[str, str]) -> None:
+def test_profile_set_by_the_server_during_enable_wins(wish: dict[str, str]) -> None:
     harness = RoomHarness()
     _, bob, consumer = call(harness)
     backend = Backend(harness)

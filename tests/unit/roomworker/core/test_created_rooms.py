@@ -18,7 +18,7 @@ def ticks(harness: RoomHarness, *seconds: float) -> None:
         harness.tick(second)
 
 
-def test_a_created_room_is_there_before_anybody() -> None:
+def test_created_room_exists_before_the_first_peer() -> None:
     harness = RoomHarness()
     backend = Backend(harness)
 
@@ -31,7 +31,7 @@ def test_a_created_room_is_there_before_anybody() -> None:
     assert backend.do("inspectRoom") == view
 
 
-def test_its_codecs_are_what_it_offers_and_what_peers_may_have() -> None:
+def test_codecs_of_a_created_room_are_offered_and_enforced() -> None:
     harness = RoomHarness()
     backend = Backend(harness)
 
@@ -56,7 +56,7 @@ def test_its_codecs_are_what_it_offers_and_what_peers_may_have() -> None:
         ([], "codecs"),
     ],
 )
-def test_a_codec_that_nobody_could_use_is_refused_and_no_room_made(codecs: list[Json], field: str) -> None:
+def test_unusable_codec_is_rejected_and_no_room_is_created(codecs: list[Json], field: str) -> None:
     harness = RoomHarness()
 
     code, reason = Backend(harness).call("createRoom", codecs=codecs)
@@ -67,7 +67,7 @@ def test_a_codec_that_nobody_could_use_is_refused_and_no_room_made(codecs: list[
     assert harness.fields == {}
 
 
-def test_creating_it_again_the_same_is_no_conflict_and_otherwise_one() -> None:
+def test_creating_an_existing_room_conflicts_only_if_settings_differ() -> None:
     backend = Backend(RoomHarness())
     backend.do("createRoom", codecs=OPUS_ONLY, limits={"peers": 3}, appData=1)
 
@@ -77,7 +77,7 @@ def test_creating_it_again_the_same_is_no_conflict_and_otherwise_one() -> None:
     assert backend.do("inspectRoom")["appData"] == 2
 
 
-def test_a_room_that_came_about_by_itself_can_be_created_as_it_is_only() -> None:
+def test_room_that_a_client_made_can_be_created_with_defaults_only() -> None:
     harness = RoomHarness()
     alice, backend = harness.joined("alice"), Backend(harness)
 
@@ -89,7 +89,7 @@ def test_a_room_that_came_about_by_itself_can_be_created_as_it_is_only() -> None
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_its_limits_take_effect(crash: bool) -> None:
+def test_limits_of_a_created_room_take_effect(crash: bool) -> None:
     harness = RoomHarness()
     backend = Backend(harness)
     backend.do("createRoom", limits={"peers": 1, "maxIncomingBitrate": 300_000, "producersPerPeer": 1})
@@ -105,7 +105,7 @@ def test_its_limits_take_effect(crash: bool) -> None:
     assert limits == {"peers": 1, "transportsPerPeer": 16, "producersPerPeer": 1, "maxIncomingBitrate": 300_000}
 
 
-def test_app_data_of_a_room_has_a_limit() -> None:
+def test_app_data_of_a_created_room_has_a_limit() -> None:
     harness = RoomHarness()
     harness.limits = Limits(app_data_bytes=10)
     harness.crash()
@@ -114,7 +114,7 @@ def test_app_data_of_a_room_has_a_limit() -> None:
     assert harness.room.empty
 
 
-def test_a_created_room_goes_after_its_idle_seconds_of_ticks_without_anybody() -> None:
+def test_created_room_expires_after_its_idle_seconds_without_sessions() -> None:
     harness = RoomHarness()
     backend = Backend(harness)
     backend.do("createRoom", idleSeconds=10)
@@ -129,7 +129,7 @@ def test_a_created_room_goes_after_its_idle_seconds_of_ticks_without_anybody() -
     assert backend.call("inspectRoom")[0] == 404
 
 
-def test_a_created_room_stays_for_its_idle_seconds_after_its_last_connection() -> None:
+def test_created_room_stays_for_its_idle_seconds_after_the_last_session() -> None:
     harness = RoomHarness()
     Backend(harness).do("createRoom", idleSeconds=10)
     ticks(harness, 100)
@@ -144,7 +144,7 @@ def test_a_created_room_stays_for_its_idle_seconds_after_its_last_connection() -
     assert harness.room.empty
 
 
-def test_a_visit_between_two_ticks_counts() -> None:
+def test_short_session_between_two_ticks_restarts_the_idle_time() -> None:
     harness = RoomHarness()
     Backend(harness).do("createRoom", idleSeconds=10)
     ticks(harness, 100, 109)
@@ -159,7 +159,7 @@ def test_a_visit_between_two_ticks_counts() -> None:
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_who_comes_back_to_a_created_room_that_is_gone_finds_one_like_any_other(closed: bool) -> None:
+def test_expired_room_is_an_ordinary_room_for_the_next_peer(closed: bool) -> None:
     """As a client may before the room has left the worker's memory."""
     harness = RoomHarness()
     backend = Backend(harness)
@@ -178,7 +178,7 @@ def test_who_comes_back_to_a_created_room_that_is_gone_finds_one_like_any_other(
 # --- closing a room -----------------------------------------------------------------------------------------------
 
 
-def test_closing_a_room_tells_every_peer_once_and_closes_every_socket_for_good() -> None:
+def test_closed_room_notifies_every_peer_once_and_closes_every_socket() -> None:
     call = CallOfThree()
     dave = call.harness.connected("dave")
     router = call.harness.room.router.id
@@ -193,7 +193,7 @@ def test_closing_a_room_tells_every_peer_once_and_closes_every_socket_for_good()
     assert (media.Close, router) in call.ordered
 
 
-def test_nothing_is_left_of_a_closed_room_but_its_sessions_numbers() -> None:
+def test_closed_room_leaves_only_the_numbers_of_its_sessions() -> None:
     call = CallOfThree()
     call.harness.connected("dave")
 
@@ -208,7 +208,7 @@ def test_nothing_is_left_of_a_closed_room_but_its_sessions_numbers() -> None:
     assert call.backend.call("closeRoom") == (404, "room: no room 'room'")
 
 
-def test_a_room_may_be_opened_again_at_once() -> None:
+def test_closed_room_may_be_entered_again_at_once() -> None:
     call = CallOfThree()
     call.backend.do("closeRoom")
 
@@ -218,7 +218,7 @@ def test_a_room_may_be_opened_again_at_once() -> None:
     assert again.produce(10) > call.consumer
 
 
-def test_what_is_under_way_in_a_closed_room_is_given_up() -> None:
+def test_pending_requests_of_a_closed_room_are_abandoned() -> None:
     call = CallOfThree()
     call.harness.prompt = False
     call.alice.request("createTransport", id=3, direction="send")

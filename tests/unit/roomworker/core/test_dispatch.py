@@ -88,7 +88,7 @@ def check(harness: RoomHarness, alice: Client, answer: dict[str, Any], before: d
 
 @settings(max_examples=250, deadline=None)
 @given(method=st.sampled_from(sorted(REQUESTS)), data=st.data(), by=JSON)
-def test_any_value_at_any_place_of_a_request_is_taken_or_refused_with_its_field(
+def test_any_value_in_a_request_is_accepted_or_rejected_naming_its_field(
     method: str, data: st.DataObject, by: Any
 ) -> None:
     harness, alice = room()
@@ -110,7 +110,7 @@ def test_any_value_at_any_place_of_a_request_is_taken_or_refused_with_its_field(
 
 @settings(max_examples=150, deadline=None)
 @given(method=st.sampled_from(sorted(NOTIFICATIONS)), data=st.data(), by=JSON)
-def test_any_value_at_any_place_of_a_notification_does_no_harm(method: str, data: st.DataObject, by: Any) -> None:
+def test_any_value_in_a_notification_leaves_the_room_intact(method: str, data: st.DataObject, by: Any) -> None:
     harness, alice = room()
     message = {"method": method, "notification": True, **NOTIFICATIONS[method]}
     path = data.draw(st.sampled_from(paths(message)))
@@ -124,7 +124,7 @@ def test_any_value_at_any_place_of_a_notification_does_no_harm(method: str, data
 
 @settings(max_examples=100, deadline=None)
 @given(method=st.sampled_from([client.REQUEST, client.NOTIFICATION, "chat", ""]), body=st.binary(max_size=30))
-def test_any_bytes_are_refused(method: str, body: bytes) -> None:
+def test_arbitrary_bytes_are_rejected(method: str, body: bytes) -> None:
     harness, alice = room()
     before = snapshot(harness.room)
     alice.ids += 1
@@ -149,7 +149,7 @@ def test_any_bytes_are_refused(method: str, body: bytes) -> None:
         ("chat", "{}", "method: unknown method 'chat'"),
     ],
 )
-def test_reasons_name_the_field(method: str, body: str, reason: str) -> None:
+def test_reason_of_an_error_names_the_field(method: str, body: str, reason: str) -> None:
     harness, alice = room()
     alice.ids += 1
 
@@ -159,7 +159,7 @@ def test_reasons_name_the_field(method: str, body: str, reason: str) -> None:
     assert error_of(answer) == (400, reason)
 
 
-def test_deep_nesting_is_a_bad_payload() -> None:
+def test_deeply_nested_data_is_rejected_as_bad_payload() -> None:
     harness, alice = room()
     alice.ids += 1
 
@@ -172,7 +172,7 @@ def test_deep_nesting_is_a_bad_payload() -> None:
     assert not harness.defects
 
 
-def test_a_request_sent_as_protoo_notification_is_not_applied() -> None:
+def test_request_sent_as_protoo_notification_is_not_applied() -> None:
     harness, alice = room()
     body = json.dumps({"method": "createTransport", "id": 77, "direction": "send"}).encode()
 
@@ -181,7 +181,7 @@ def test_a_request_sent_as_protoo_notification_is_not_applied() -> None:
     assert 77 not in harness.room.peers["alice"].transports
 
 
-def test_a_notification_sent_as_protoo_request_is_answered() -> None:
+def test_notification_sent_as_protoo_request_is_answered() -> None:
     """As older clients do."""
     harness, alice = room()
     alice.ids += 1

@@ -28,7 +28,7 @@ def join(it: Client, **more: Any) -> Json:
     return it.ask("join", peerName=it.peer, rtpCapabilities=CAPABILITIES, **more)
 
 
-def test_a_full_room_takes_nobody_until_somebody_leaves() -> None:
+def test_full_room_accepts_no_peer_until_one_leaves() -> None:
     harness = limited(peers=2)
     alice, spy, carol = harness.joined("alice"), harness.joined("spy", spy=True), harness.connected("carol")
     alice.clear_sent()
@@ -39,14 +39,14 @@ def test_a_full_room_takes_nobody_until_somebody_leaves() -> None:
     assert join(carol)["ok"]
 
 
-def test_connections_that_have_not_joined_are_no_peers() -> None:
+def test_session_that_has_not_joined_does_not_count_as_peer() -> None:
     harness = limited(peers=1)
     harness.connected("alice")
 
     assert join(harness.connected("bob"))["ok"]
 
 
-def test_a_peer_has_so_many_transports_and_no_more() -> None:
+def test_transports_of_a_peer_are_limited() -> None:
     harness = limited(transports_per_peer=2)
     alice, bob = harness.joined("alice"), harness.joined("bob")
     for id_ in (1, 2):
@@ -60,7 +60,7 @@ def test_a_peer_has_so_many_transports_and_no_more() -> None:
     assert alice.ask("createTransport", id=3, direction="recv")["ok"]
 
 
-def test_a_peer_has_so_many_producers_and_no_more() -> None:
+def test_producers_of_a_peer_are_limited() -> None:
     harness = limited(producers_per_peer=1)
     alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10, rtpParameters={**OPUS, "muxId": "1"})
@@ -83,7 +83,7 @@ def test_a_peer_has_so_many_producers_and_no_more() -> None:
         ("leave", {}),
     ],
 )
-def test_app_data_that_is_too_large_is_refused_and_changes_nothing(method: str, fields: Json) -> None:
+def test_app_data_that_is_too_large_is_rejected_and_changes_nothing(method: str, fields: Json) -> None:
     harness = limited(app_data_bytes=10)
     alice, bob = harness.sending("alice"), harness.joined("bob")
     before, asked = snapshot(harness.room), len(harness.requests)
@@ -98,7 +98,7 @@ def test_app_data_that_is_too_large_is_refused_and_changes_nothing(method: str, 
     assert ask(method, **fields, appData="12345678")["ok"]
 
 
-def test_who_brings_too_much_app_data_does_not_join() -> None:
+def test_join_with_too_large_app_data_is_rejected() -> None:
     harness = limited(app_data_bytes=10)
     alice = harness.connected("alice")
 
@@ -107,7 +107,7 @@ def test_who_brings_too_much_app_data_does_not_join() -> None:
     assert join(alice, appData="12345678")["ok"]
 
 
-def test_sending_transports_may_bring_so_much_receiving_ones_bring_nothing() -> None:
+def test_bitrate_limit_applies_to_sending_transports_only() -> None:
     harness = limited(max_incoming_bitrate=400_000)
     alice = harness.sending("alice")
     alice.ask("createTransport", id=2, direction="recv")
@@ -115,14 +115,14 @@ def test_sending_transports_may_bring_so_much_receiving_ones_bring_nothing() -> 
     assert bitrates(harness) == [(harness.room.peers["alice"].transports[1].engine, 400_000)]
 
 
-def test_without_a_limit_the_engine_is_told_of_none() -> None:
+def test_bitrate_limit_of_zero_sends_no_order() -> None:
     harness = RoomHarness()
     harness.sending("alice")
 
     assert bitrates(harness) == []
 
 
-def test_a_rooms_own_limits_go_before_the_clusters_where_it_has_any() -> None:
+def test_own_limits_of_a_room_override_the_clusters() -> None:
     cluster = Limits(peers=5, max_incoming_bitrate=100)
 
     assert cluster.overridden_by(RoomLimits()) == cluster

@@ -16,7 +16,7 @@ def call(harness: RoomHarness) -> tuple[Client, Client, int, str]:
     return alice, bob, consumer, harness.room.peers["bob"].consumers[consumer].engine
 
 
-def test_a_new_effective_profile_is_told_to_its_receiver_alone() -> None:
+def test_new_effective_profile_notifies_only_its_receiver() -> None:
     harness = RoomHarness()
     alice, bob, consumer, engine = call(harness)
     alice.clear_sent()
@@ -29,7 +29,7 @@ def test_a_new_effective_profile_is_told_to_its_receiver_alone() -> None:
     assert alice.frames == []
 
 
-def test_the_same_profile_again_is_no_news() -> None:
+def test_unchanged_effective_profile_sends_no_notification() -> None:
     harness = RoomHarness()
     _, bob, _, engine = call(harness)
 
@@ -39,7 +39,7 @@ def test_the_same_profile_again_is_no_news() -> None:
     assert len(bob.notifications_of("consumerEffectiveProfileChanged")) == 1
 
 
-def test_an_event_that_comes_twice_or_late_counts_once() -> None:
+def test_event_that_arrives_twice_or_late_is_applied_once() -> None:
     harness = RoomHarness()
     _, bob, _, engine = call(harness)
 
@@ -65,7 +65,7 @@ def test_events_of_another_placement_have_no_effect(node: str, epoch: int) -> No
     assert harness.fields == before
 
 
-def test_events_of_unknown_objects_and_of_no_interest_change_nothing() -> None:
+def test_events_of_unknown_objects_and_other_kinds_change_nothing() -> None:
     harness = RoomHarness()
     _, _, _, engine = call(harness)
     before = dict(harness.fields)
@@ -82,7 +82,7 @@ def test_events_of_unknown_objects_and_of_no_interest_change_nothing() -> None:
     assert not harness.jobs
 
 
-def test_an_event_that_cannot_be_read_is_set_aside() -> None:
+def test_malformed_event_is_a_defect_and_discarded() -> None:
     harness = RoomHarness()
     _, bob, _, engine = call(harness)
     room = harness.room
@@ -96,7 +96,7 @@ def test_an_event_that_cannot_be_read_is_set_aside() -> None:
 
 
 @pytest.mark.parametrize("how", ["engine", "node"])
-def test_when_the_engine_or_node_dies_transports_close_and_the_room_is_placed_anew(how: str) -> None:
+def test_dead_engine_or_node_closes_transports_and_room_is_placed_anew(how: str) -> None:
     harness = RoomHarness()
     alice, bob, consumer, _ = call(harness)
     engines = {request.transport for request in harness.requests if isinstance(request, media.CreateTransport)}
@@ -124,7 +124,7 @@ def test_when_the_engine_or_node_dies_transports_close_and_the_room_is_placed_an
     assert harness.room.meta.placement.node == "another"
 
 
-def test_a_transport_under_way_when_the_node_dies_is_answered_with_try_again() -> None:
+def test_transport_pending_when_the_node_dies_is_answered_unavailable() -> None:
     harness = RoomHarness()
     harness.sending("bob")
     alice = harness.joined("alice")

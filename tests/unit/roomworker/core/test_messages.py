@@ -29,7 +29,7 @@ def messages_to(it: Client) -> list[Json]:
     return [frame["data"] for frame in it.frames if frame.get("method") == "message"]
 
 
-def test_a_message_reaches_all_others_and_its_sender_hears_that_it_was_sent() -> None:
+def test_message_reaches_all_others_and_its_sender_gets_an_answer() -> None:
     call = CallOfThree()
 
     assert say(call.alice, '"hello"') == {"response": True, "id": call.alice.ids, "ok": True, "data": {}}
@@ -38,7 +38,7 @@ def test_a_message_reaches_all_others_and_its_sender_hears_that_it_was_sent() ->
     assert messages_to(call.alice) == []
 
 
-def test_a_message_to_one_reaches_him_alone() -> None:
+def test_message_to_one_peer_reaches_only_that_peer() -> None:
     call = CallOfThree()
 
     assert say(call.alice, "1", to="bob")["ok"]
@@ -47,7 +47,7 @@ def test_a_message_to_one_reaches_him_alone() -> None:
     assert (messages_to(call.alice), messages_to(call.carol)) == ([], [])
 
 
-def test_a_message_sent_as_a_notification_is_carried_out_unanswered() -> None:
+def test_message_sent_as_a_notification_is_relayed_without_answer() -> None:
     call = CallOfThree()
 
     call.harness.receive(call.alice.input(client.MESSAGE, None, b'{"data":1}'))
@@ -56,13 +56,13 @@ def test_a_message_sent_as_a_notification_is_carried_out_unanswered() -> None:
     assert call.alice.frames == []
 
 
-def test_alone_one_speaks_to_nobody() -> None:
+def test_message_in_a_room_of_one_reaches_no_peer() -> None:
     harness = RoomHarness()
 
     assert say(harness.joined("alice"), "1")["ok"]
 
 
-def test_a_message_to_whom_nobody_knows_is_refused_and_reaches_nobody() -> None:
+def test_message_to_an_unknown_peer_is_rejected_and_reaches_no_peer() -> None:
     call = CallOfThree()
     call.harness.connected("dave")
 
@@ -71,7 +71,7 @@ def test_a_message_to_whom_nobody_knows_is_refused_and_reaches_nobody() -> None:
     assert (messages_to(call.bob), messages_to(call.carol)) == ([], [])
 
 
-def test_before_joining_one_neither_speaks_nor_hears() -> None:
+def test_session_that_has_not_joined_neither_sends_nor_gets_messages() -> None:
     call = CallOfThree()
     dave = call.harness.connected("dave")
 
@@ -82,7 +82,7 @@ def test_before_joining_one_neither_speaks_nor_hears() -> None:
     assert messages_to(dave) == []
 
 
-def test_a_spy_hears_and_may_speak_under_his_name() -> None:
+def test_spy_gets_messages_and_sends_under_its_name() -> None:
     call = CallOfThree()
     spy = call.harness.joined("eve", spy=True)
 
@@ -94,7 +94,7 @@ def test_a_spy_hears_and_may_speak_under_his_name() -> None:
     assert messages_to(call.bob)[-1] == {"from": "eve", "data": "boo"}
 
 
-def test_a_message_that_is_too_large_is_refused() -> None:
+def test_message_that_is_too_large_is_rejected() -> None:
     harness = RoomHarness()
     harness.limits = Limits(message_bytes=10)
     harness.crash()
@@ -110,7 +110,7 @@ def test_a_message_that_is_too_large_is_refused() -> None:
     "value",
     ['"\\u00e9 é 😀"', "1e400", "-0.0", "123456789012345678901234567890", '{ "a" : [ ] }', "null"],
 )
-def test_what_is_said_is_passed_on_as_it_was_written(value: str) -> None:
+def test_data_of_a_message_is_relayed_byte_for_byte(value: str) -> None:
     """Never parsed: `data` is valid JSON by the gateway's judgement."""
     call = CallOfThree()
     bodies: list[bytes] = []
@@ -122,7 +122,7 @@ def test_what_is_said_is_passed_on_as_it_was_written(value: str) -> None:
     assert said.encode() in bodies
 
 
-def test_half_a_character_is_no_text() -> None:
+def test_message_with_a_lone_surrogate_is_rejected() -> None:
     """Clients may write it as an escape, but nobody could decode it."""
     call = CallOfThree()
 
@@ -131,7 +131,7 @@ def test_half_a_character_is_no_text() -> None:
     assert messages_to(call.bob) == []
 
 
-def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
+def test_sender_name_is_escaped_in_the_frame() -> None:
     harness = RoomHarness()
     bob, quoting = harness.joined("bob"), harness.joined('"},"x":{"')
 
@@ -151,7 +151,7 @@ def test_a_name_is_written_so_that_it_ends_where_it_ends() -> None:
     ],
     ids=["no data", "to a number", "to an empty name", "a list", "too deep"],
 )
-def test_what_is_no_message_is_refused_with_its_field(body: bytes, field: str) -> None:
+def test_malformed_message_is_rejected_naming_the_field(body: bytes, field: str) -> None:
     call = CallOfThree()
 
     call.harness.receive(call.alice.input(client.MESSAGE, 99, body))
@@ -162,7 +162,7 @@ def test_what_is_no_message_is_refused_with_its_field(body: bytes, field: str) -
     assert not call.harness.defects
 
 
-def test_messages_stand_in_order_with_all_else() -> None:
+def test_messages_are_ordered_with_all_other_outputs() -> None:
     call = CallOfThree()
     call.harness.prompt = False
 
@@ -183,7 +183,7 @@ def test_messages_stand_in_order_with_all_else() -> None:
 # --- from the application's server --------------------------------------------------------------------------------
 
 
-def test_the_server_speaks_to_all_without_a_name() -> None:
+def test_server_message_to_all_has_no_sender() -> None:
     call = CallOfThree()
 
     call.backend.do("sendMessage", data={"a": "é"})
@@ -192,7 +192,7 @@ def test_the_server_speaks_to_all_without_a_name() -> None:
         assert messages_to(it) == [{"data": {"a": "é"}}]
 
 
-def test_the_server_speaks_to_one() -> None:
+def test_server_message_to_one_peer_reaches_only_that_peer() -> None:
     call = CallOfThree()
 
     call.backend.do("sendMessage", data=None, peer="bob")
@@ -201,7 +201,7 @@ def test_the_server_speaks_to_one() -> None:
     assert (messages_to(call.alice), messages_to(call.carol)) == ([], [])
 
 
-def test_what_the_server_says_is_passed_on_as_it_was_written_and_only_once() -> None:
+def test_server_message_is_relayed_byte_for_byte_and_once() -> None:
     call = CallOfThree()
     bodies: list[bytes] = []
     call.harness.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
@@ -212,7 +212,7 @@ def test_what_the_server_says_is_passed_on_as_it_was_written_and_only_once() -> 
     assert bodies == ['{"notification":true,"method":"message","data":{"data":[1e400, "é"]}}'.encode()]
 
 
-def test_what_the_server_says_has_the_same_limit() -> None:
+def test_server_message_has_the_same_size_limit() -> None:
     harness = RoomHarness()
     harness.limits = Limits(message_bytes=3)
     harness.crash()
@@ -222,7 +222,7 @@ def test_what_the_server_says_has_the_same_limit() -> None:
     assert call.backend.call("sendMessage") == (400, "data: missing")
 
 
-def test_the_server_speaks_in_a_room_where_nobody_has_joined() -> None:
+def test_server_message_in_a_room_without_peers_reaches_no_session() -> None:
     call = CallOfThree(harness=RoomHarness())
     call.backend.do("closeRoom")
     dave = call.harness.connected("dave")

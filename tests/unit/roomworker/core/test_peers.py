@@ -12,13 +12,13 @@ def test_query_room_needs_no_join() -> None:
     assert alice.ask("queryRoom")["data"] == {"rtpCapabilities": CAPABILITIES, "mandatoryCodecPayloadTypes": []}
 
 
-def test_the_first_to_join_finds_nobody() -> None:
+def test_first_peer_to_join_gets_no_peers() -> None:
     alice = RoomHarness().connected("alice")
 
     assert alice.ask("join", peerName="alice", rtpCapabilities=CAPABILITIES)["data"] == {"peers": []}
 
 
-def test_others_hear_of_a_new_peer_and_he_of_them_in_order_of_arrival() -> None:
+def test_joining_peer_is_announced_and_gets_others_in_order_of_arrival() -> None:
     harness = RoomHarness()
     bob = harness.joined("bob", appData={"age": 7})
     alice = harness.joined("alice")
@@ -32,7 +32,7 @@ def test_others_hear_of_a_new_peer_and_he_of_them_in_order_of_arrival() -> None:
     assert carol.notifications == []
 
 
-def test_joining_describes_what_others_send_with_the_truth_about_pauses() -> None:
+def test_join_answer_describes_producers_with_their_pauses() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
     audio = alice.produce(10, appData="mine")
@@ -57,7 +57,7 @@ def test_joining_describes_what_others_send_with_the_truth_about_pauses() -> Non
     assert [codec["name"] for codec in first["rtpParameters"]["codecs"]] == ["opus"]
 
 
-def test_a_peer_without_the_codec_is_told_of_a_consumer_it_cannot_enable() -> None:
+def test_peer_without_the_codec_gets_a_consumer_that_cannot_be_enabled() -> None:
     harness = RoomHarness()
     harness.sending("alice").produce(11, "video")
 
@@ -67,7 +67,7 @@ def test_a_peer_without_the_codec_is_told_of_a_consumer_it_cannot_enable() -> No
     assert peer["consumers"][0]["rtpParameters"]["codecs"] == []
 
 
-def test_joining_under_another_name_than_the_connections_is_forbidden() -> None:
+def test_join_under_another_name_than_the_connections_is_forbidden() -> None:
     alice = RoomHarness().connected("alice")
 
     code, reason = error_of(alice.ask("join", peerName="bob", rtpCapabilities=CAPABILITIES))
@@ -76,7 +76,7 @@ def test_joining_under_another_name_than_the_connections_is_forbidden() -> None:
     assert reason.startswith("peerName: ")
 
 
-def test_joining_twice_is_a_conflict_and_nobody_hears_of_it() -> None:
+def test_second_join_is_a_conflict_without_notification() -> None:
     harness = RoomHarness()
     alice, bob = harness.joined("alice"), harness.joined("bob")
     alice.clear_sent()
@@ -85,7 +85,7 @@ def test_joining_twice_is_a_conflict_and_nobody_hears_of_it() -> None:
     assert alice.frames == []
 
 
-def test_capabilities_that_are_not_the_rooms_are_refused() -> None:
+def test_join_with_capabilities_that_are_not_the_rooms_is_rejected() -> None:
     alice = RoomHarness().connected("alice")
     codec = {**CAPABILITIES["codecs"][0], "preferredPayloadType": 77}
 
@@ -95,7 +95,7 @@ def test_capabilities_that_are_not_the_rooms_are_refused() -> None:
     assert reason.startswith("rtpCapabilities.codecs[0].preferredPayloadType")
 
 
-def test_leaving_tells_the_others_with_the_leavers_app_data_and_no_object_by_object() -> None:
+def test_leaving_peer_sends_the_others_one_notification_with_its_app_data() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     bob.enable(alice.produce())
@@ -116,7 +116,7 @@ def test_leaving_tells_the_others_with_the_leavers_app_data_and_no_object_by_obj
     assert harness.room.peers["bob"].consumers == {}
 
 
-def test_who_left_may_join_again_on_the_same_connection_with_new_engine_objects() -> None:
+def test_peer_that_left_may_join_again_and_gets_new_engine_ids() -> None:
     harness = RoomHarness()
     harness.joined("bob")
     alice = harness.sending("alice")
@@ -130,7 +130,7 @@ def test_who_left_may_join_again_on_the_same_connection_with_new_engine_objects(
 
 
 @pytest.mark.parametrize("method", ["createTransport", "createProducer", "enableConsumer", "restartTransport"])
-def test_before_joining_there_is_nothing_to_do_but_join(method: str) -> None:
+def test_request_before_joining_is_a_conflict(method: str) -> None:
     alice = RoomHarness().connected("alice")
     fields = {
         "createTransport": {"id": 1, "direction": "send"},

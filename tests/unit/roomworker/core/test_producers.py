@@ -12,7 +12,7 @@ from tests.unit.roomworker.room_harness import RoomHarness
 from tests.unit.roomworker.room_snapshots import snapshot
 
 
-def test_producing_tells_everybody_else_of_a_new_consumer() -> None:
+def test_new_producer_notifies_all_other_peers_of_a_consumer() -> None:
     harness = RoomHarness()
     bob, alice = harness.joined("bob"), harness.sending("alice")
 
@@ -32,7 +32,7 @@ def test_producing_tells_everybody_else_of_a_new_consumer() -> None:
     assert alice.notifications_of("newConsumer") == []
 
 
-def test_a_producer_paused_from_the_start_makes_paused_consumers() -> None:
+def test_producer_created_paused_has_paused_consumers() -> None:
     harness = RoomHarness()
     bob, alice = harness.joined("bob"), harness.sending("alice")
 
@@ -44,7 +44,7 @@ def test_a_producer_paused_from_the_start_makes_paused_consumers() -> None:
     assert produced.paused
 
 
-def test_the_node_gets_encodings_from_low_to_high_with_an_ssrc_each() -> None:
+def test_node_gets_encodings_from_low_to_high_with_an_ssrc_each() -> None:
     harness = RoomHarness()
     harness.sending("alice").produce(11, "video")
 
@@ -67,7 +67,7 @@ def test_the_node_gets_encodings_from_low_to_high_with_an_ssrc_each() -> None:
         ({"id": "x"}, 400, "id"),
     ],
 )
-def test_what_cannot_be_produced_is_refused_with_its_field_and_nobody_hears(
+def test_impossible_producer_is_rejected_naming_the_field_without_notice(
     change: dict[str, Any], code: int, field: str
 ) -> None:
     harness = RoomHarness()
@@ -85,7 +85,7 @@ def test_what_cannot_be_produced_is_refused_with_its_field_and_nobody_hears(
     assert list(harness.room.peers["alice"].producers) == [10]
 
 
-def test_pausing_and_resuming_tells_those_who_have_it_enabled_once_each() -> None:
+def test_paused_and_resumed_producer_notifies_enabled_receivers_once() -> None:
     harness = RoomHarness()
     alice, bob, carol = harness.sending("alice"), harness.receiving("bob"), harness.receiving("carol")
     consumer = alice.produce(10)
@@ -105,7 +105,7 @@ def test_pausing_and_resuming_tells_those_who_have_it_enabled_once_each() -> Non
     assert {order.object for order in harness.orders} == {engine}
 
 
-def test_who_paused_the_consumer_himself_is_still_told_of_the_source() -> None:
+def test_receiver_that_paused_its_consumer_is_told_of_the_producers_pause() -> None:
     """As the published Consumer: only what the server paused is not told."""
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
@@ -117,7 +117,7 @@ def test_who_paused_the_consumer_himself_is_still_told_of_the_source() -> None:
     assert bob.methods[-1] == "consumerPaused"
 
 
-def test_closing_tells_everybody_else_enabled_or_not() -> None:
+def test_closed_producer_notifies_all_other_peers_enabled_or_not() -> None:
     harness = RoomHarness()
     alice, bob, carol = harness.sending("alice"), harness.receiving("bob"), harness.receiving("carol")
     consumer = alice.produce(10)
@@ -134,7 +134,7 @@ def test_closing_tells_everybody_else_enabled_or_not() -> None:
     assert harness.room.producers_by_number == {}
 
 
-def test_an_id_may_be_used_again_for_another_producer_with_other_consumers() -> None:
+def test_producer_id_may_be_used_again_and_gets_other_consumers() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
     first = alice.produce(10)
@@ -145,7 +145,7 @@ def test_an_id_may_be_used_again_for_another_producer_with_other_consumers() -> 
     assert len(set(engines)) == 2
 
 
-def test_closing_an_unknown_producer_is_ignored_and_pausing_one_changes_nothing() -> None:
+def test_unknown_producer_is_ignored_when_closed_and_when_paused() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
     before = harness.fields["peer|alice"]
@@ -157,7 +157,7 @@ def test_closing_an_unknown_producer_is_ignored_and_pausing_one_changes_nothing(
     assert harness.orders == []
 
 
-def test_a_producer_whose_transport_closes_meanwhile_is_not_made() -> None:
+def test_producer_whose_transport_closes_meanwhile_is_not_created() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.joined("bob")
     bob.clear_sent()
@@ -189,7 +189,7 @@ def produced(harness: RoomHarness) -> list[media.Produce]:
     return [request for request in harness.requests if isinstance(request, media.Produce)]
 
 
-def test_an_updated_producer_gets_its_new_ssrcs_in_place_and_nobody_hears() -> None:
+def test_updated_producer_gets_new_ssrcs_in_place_without_notification() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     bob.enable(alice.produce(10))
@@ -206,7 +206,7 @@ def test_an_updated_producer_gets_its_new_ssrcs_in_place_and_nobody_hears() -> N
     assert (alice.frames, bob.frames, harness.orders) == ([], [], [])
 
 
-def test_an_update_done_again_has_the_same_generation() -> None:
+def test_producer_update_that_is_redone_has_the_same_generation() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
     alice.produce(10)
@@ -222,7 +222,7 @@ def test_an_update_done_again_has_the_same_generation() -> None:
     assert harness.reloaded().peers["alice"].producers[10].rtp_parameters.encodings[0].ssrc == 2222
 
 
-def test_after_an_update_that_failed_the_next_one_is_not_taken_for_it() -> None:
+def test_producer_update_after_a_failed_one_has_a_new_generation() -> None:
     """The node may have done what it could not tell, and would answer the same generation without effect."""
     harness = RoomHarness()
     alice = harness.sending("alice")
@@ -248,7 +248,7 @@ def test_after_an_update_that_failed_the_next_one_is_not_taken_for_it() -> None:
     ],
     ids=["muxId", "simulcast"],
 )
-def test_what_cannot_be_updated_in_place_is_another_producer_with_the_same_id(
+def test_producer_not_updatable_in_place_is_replaced_under_the_same_id(
     kind: str, first: dict[str, Any], then: dict[str, Any]
 ) -> None:
     harness = RoomHarness()
@@ -277,7 +277,7 @@ def test_what_cannot_be_updated_in_place_is_another_producer_with_the_same_id(
     assert snapshot(harness.reloaded()) == snapshot(harness.room)
 
 
-def test_a_successor_is_told_apart_by_its_ssrcs_not_by_the_mux_id_that_is_still_taken() -> None:
+def test_replacement_of_a_producer_is_sent_to_the_node_without_mux_id() -> None:
     """The engine has both for a moment, and takes a muxId once a transport."""
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.joined("bob")
@@ -293,7 +293,7 @@ def test_a_successor_is_told_apart_by_its_ssrcs_not_by_the_mux_id_that_is_still_
     assert len(bob.methods) == 2, "and goes on in place from then on"
 
 
-def test_a_mux_id_that_comes_with_an_update_changes_nothing() -> None:
+def test_mux_id_in_a_producer_update_changes_nothing() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10)
@@ -305,7 +305,7 @@ def test_a_mux_id_that_comes_with_an_update_changes_nothing() -> None:
     assert bob.frames == []
 
 
-def test_who_joins_after_an_update_is_told_what_the_next_worker_would_tell() -> None:
+def test_peer_joining_after_an_update_gets_what_a_takeover_would_send() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     alice.produce(10)
@@ -321,7 +321,7 @@ def test_who_joins_after_an_update_is_told_what_the_next_worker_would_tell() -> 
     assert told[0] == told[1]
 
 
-def test_another_producer_with_the_same_id_is_asked_for_again_after_a_crash_as_the_same() -> None:
+def test_replacement_of_a_producer_has_the_same_engine_id_after_a_crash() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
     alice.produce(10, rtpParameters=MUXED)
@@ -333,7 +333,7 @@ def test_another_producer_with_the_same_id_is_asked_for_again_after_a_crash_as_t
     assert produced(harness)[-1] == produced(harness)[-2]
 
 
-def test_what_the_server_pauses_during_an_update_stays_paused() -> None:
+def test_producer_paused_by_the_server_during_an_update_stays_paused() -> None:
     harness = RoomHarness()
     alice, bob, backend = harness.sending("alice"), harness.receiving("bob"), Backend(harness)
     alice.produce(10, rtpParameters=MUXED)
@@ -352,7 +352,7 @@ def test_what_the_server_pauses_during_an_update_stays_paused() -> None:
 
 
 @pytest.mark.parametrize("parameters", [OPUS, MUXED])
-def test_what_the_server_closes_during_an_update_stays_closed(parameters: dict[str, Any]) -> None:
+def test_producer_closed_by_the_server_during_an_update_stays_closed(parameters: dict[str, Any]) -> None:
     harness = RoomHarness()
     alice, bob, backend = harness.sending("alice"), harness.receiving("bob"), Backend(harness)
     alice.produce(10, rtpParameters=parameters)
@@ -384,9 +384,7 @@ def test_what_the_server_closes_during_an_update_stays_closed(parameters: dict[s
         ),
     ],
 )
-def test_an_update_that_makes_no_sense_is_refused_with_its_field(
-    fields: dict[str, Any], code: int, field: str
-) -> None:
+def test_invalid_producer_update_is_rejected_naming_the_field(fields: dict[str, Any], code: int, field: str) -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10)

@@ -44,7 +44,7 @@ def resume(
     return link
 
 
-def test_a_lost_session_is_kept_and_the_others_hear_nothing(harness: RoomHarness) -> None:
+def test_session_without_connection_is_kept_and_no_peer_is_told(harness: RoomHarness) -> None:
     alice, bob = resumable(harness, "alice"), harness.joined("bob")
     lose(alice)
     tick(harness, 1 + GRACE - 1)
@@ -54,7 +54,7 @@ def test_a_lost_session_is_kept_and_the_others_hear_nothing(harness: RoomHarness
     assert harness.room.sessions[alice.session].gateway == ""
 
 
-def test_it_goes_on_over_another_gateway_from_where_it_stood(harness: RoomHarness) -> None:
+def test_session_is_resumed_over_another_gateway_without_a_gap(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     lose(alice)
     harness.joined("bob")
@@ -69,7 +69,7 @@ def test_it_goes_on_over_another_gateway_from_where_it_stood(harness: RoomHarnes
     assert alice.session in harness.room.sessions
 
 
-def test_after_the_grace_it_is_over(harness: RoomHarness) -> None:
+def test_session_is_closed_after_the_grace(harness: RoomHarness) -> None:
     alice, bob = resumable(harness, "alice"), harness.joined("bob")
     lose(alice)
     tick(harness, 1 + GRACE)
@@ -78,13 +78,13 @@ def test_after_the_grace_it_is_over(harness: RoomHarness) -> None:
     assert resume(alice).state == "refused"
 
 
-def test_one_that_says_goodbye_is_over_at_once(harness: RoomHarness) -> None:
+def test_session_with_a_final_loss_is_closed_at_once(harness: RoomHarness) -> None:
     alice, bob = resumable(harness, "alice"), harness.joined("bob")
     lose(alice, final=True)
     assert bob.notifications_of("peerClosed") == [{"name": "alice"}]
 
 
-def test_a_loss_of_an_unknown_time_counts_from_the_next_tick() -> None:
+def test_grace_of_a_loss_at_an_unknown_time_begins_with_the_next_tick() -> None:
     harness = RoomHarness()
     alice = resumable(harness, "alice")
     lose(alice)
@@ -95,7 +95,7 @@ def test_a_loss_of_an_unknown_time_counts_from_the_next_tick() -> None:
     assert alice.session not in harness.room.sessions
 
 
-def test_a_loss_that_comes_late_does_not_touch_the_new_connection(harness: RoomHarness) -> None:
+def test_late_loss_of_the_old_connection_has_no_effect(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     old = bus.ConnectionLost(harness.name, alice.session, alice.connection)
     resume(alice)
@@ -104,14 +104,14 @@ def test_a_loss_that_comes_late_does_not_touch_the_new_connection(harness: RoomH
     assert harness.links[-1][1].state == "released"
 
 
-def test_the_connection_that_it_had_is_released_when_another_takes_over(harness: RoomHarness) -> None:
+def test_old_connection_is_released_when_the_session_is_resumed(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     before = alice.connection
     resume(alice)
     assert (GATEWAY, bus.Link(before, alice.session, "released")) in harness.links
 
 
-def test_of_two_attempts_the_later_stays_whatever_comes_first(harness: RoomHarness) -> None:
+def test_later_of_two_attempts_wins_in_any_order_of_arrival(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     lose(alice)
     assert resume(alice, connection=7, attempt=2).state == "resumed"
@@ -121,24 +121,24 @@ def test_of_two_attempts_the_later_stays_whatever_comes_first(harness: RoomHarne
 
 
 @pytest.mark.parametrize("token", ["", "other"])
-def test_without_its_token_nobody_gets_it(harness: RoomHarness, token: str) -> None:
+def test_resumption_with_another_token_is_refused(harness: RoomHarness, token: str) -> None:
     alice = resumable(harness, "alice")
     assert resume(alice, token=token).state == "refused"
     assert harness.room.sessions[alice.session].gateway == GATEWAY
 
 
-def test_a_session_that_is_not_resumable_is_not_resumed(harness: RoomHarness) -> None:
+def test_session_without_token_cannot_be_resumed(harness: RoomHarness) -> None:
     bob = harness.joined("bob")
     assert resume(bob, token="").state == "refused"
 
 
-def test_an_unknown_session_is_refused(harness: RoomHarness) -> None:
+def test_resumption_of_an_unknown_session_is_refused(harness: RoomHarness) -> None:
     harness.receive(bus.Resume(harness.name, "nobody.1", 1, "hash", 1, 0), ELSEWHERE)
     assert harness.links == [(ELSEWHERE, bus.Link(1, "nobody.1", "refused"))]
     assert harness.fields == {}
 
 
-def test_it_is_lost_when_its_gateway_dies_and_a_living_one_is_told(harness: RoomHarness) -> None:
+def test_session_of_a_dead_gateway_loses_its_connection_and_is_released(harness: RoomHarness) -> None:
     alice, bob = resumable(harness, "alice"), harness.joined("bob")
     harness.act(lambda executor: executor.gateway_died(GATEWAY))
     assert harness.links[-1] == (GATEWAY, bus.Link(alice.connection, alice.session, "released"))
@@ -146,7 +146,7 @@ def test_it_is_lost_when_its_gateway_dies_and_a_living_one_is_told(harness: Room
     assert resume(alice).state == "resumed"
 
 
-def test_it_is_resumed_by_a_worker_that_took_over(harness: RoomHarness) -> None:
+def test_session_is_resumed_after_a_takeover(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     lose(alice)
     harness.crash()
@@ -154,7 +154,7 @@ def test_it_is_resumed_by_a_worker_that_took_over(harness: RoomHarness) -> None:
     assert alice.ask("queryRoom")["ok"]
 
 
-def test_the_grace_goes_on_after_a_takeover(harness: RoomHarness) -> None:
+def test_grace_continues_after_a_takeover(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     lose(alice)
     harness.crash()
@@ -162,7 +162,7 @@ def test_the_grace_goes_on_after_a_takeover(harness: RoomHarness) -> None:
     assert alice.session not in harness.room.sessions
 
 
-def test_a_sleeper_that_is_sent_too_much_is_given_up(harness: RoomHarness) -> None:
+def test_session_without_connection_is_closed_beyond_its_output_limit(harness: RoomHarness) -> None:
     """One sleeping laptop must not grow a room."""
     resumable(harness, "alice")
     alice, bob = resumable(harness, "sleeper"), harness.joined("bob")
@@ -174,7 +174,7 @@ def test_a_sleeper_that_is_sent_too_much_is_given_up(harness: RoomHarness) -> No
     assert alice.session not in harness.room.sessions
 
 
-def test_another_connection_of_the_peer_replaces_a_lost_one(harness: RoomHarness) -> None:
+def test_new_connection_of_the_peer_replaces_a_lost_session(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     lose(alice)
     again = harness.connected("alice")
@@ -182,7 +182,7 @@ def test_another_connection_of_the_peer_replaces_a_lost_one(harness: RoomHarness
     assert resume(alice).state == "refused"
 
 
-def test_a_gateway_that_missed_the_release_is_told_when_it_is_heard_of_again(harness: RoomHarness) -> None:
+def test_gateway_that_missed_the_release_is_told_on_its_next_input(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     released = (GATEWAY, bus.Link(alice.connection, alice.session, "released"))
     replay = bus.Replay(harness.name, alice.session, alice.connection, 0)

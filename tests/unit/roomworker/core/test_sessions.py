@@ -4,7 +4,7 @@ from shared.errors import REPLACED
 from tests.unit.roomworker.room_harness import RoomHarness
 
 
-def test_a_second_connection_of_a_peer_replaces_the_first_and_closes_its_peer() -> None:
+def test_second_connection_of_a_peer_replaces_the_first() -> None:
     harness = RoomHarness()
     first, other = harness.joined("alice"), harness.joined("bob")
 
@@ -16,7 +16,7 @@ def test_a_second_connection_of_a_peer_replaces_the_first_and_closes_its_peer() 
     assert second.ask("join", peerName="alice", rtpCapabilities={"codecs": []})["ok"]
 
 
-def test_the_connection_accepted_later_stays_whichever_is_heard_of_first() -> None:
+def test_connection_accepted_later_wins_in_any_order_of_arrival() -> None:
     harness = RoomHarness()
     later = harness.joined("alice")
     earlier = harness.client("alice")
@@ -29,7 +29,7 @@ def test_the_connection_accepted_later_stays_whichever_is_heard_of_first() -> No
     assert "alice" in harness.room.peers
 
 
-def test_of_two_accepted_at_the_same_moment_one_stays_in_any_order() -> None:
+def test_same_one_of_two_connections_accepted_at_once_wins_in_any_order() -> None:
     stayed = set()
     for order in ((0, 1), (1, 0)):
         harness = RoomHarness()
@@ -41,7 +41,7 @@ def test_of_two_accepted_at_the_same_moment_one_stays_in_any_order() -> None:
     assert sorted(stayed.pop()) == [False, True]
 
 
-def test_what_a_replaced_connection_still_sends_has_no_effect() -> None:
+def test_inputs_of_a_replaced_connection_have_no_effect() -> None:
     harness = RoomHarness()
     first = harness.joined("alice")
     harness.joined("alice")
@@ -53,7 +53,7 @@ def test_what_a_replaced_connection_still_sends_has_no_effect() -> None:
     assert harness.reports[-1][1].n == first.n, "the gateway may forget it"
 
 
-def test_a_disconnect_closes_the_peer_and_the_last_one_leaves_an_empty_room() -> None:
+def test_disconnect_closes_the_peer_and_the_last_one_empties_the_room() -> None:
     harness = RoomHarness()
     alice, bob = harness.joined("alice"), harness.joined("bob")
 
@@ -66,7 +66,7 @@ def test_a_disconnect_closes_the_peer_and_the_last_one_leaves_an_empty_room() ->
     assert set(harness.closed_sessions) == {alice.session, bob.session}
 
 
-def test_a_connect_that_comes_again_after_the_session_has_ended_is_no_new_arrival() -> None:
+def test_connect_redelivered_after_the_session_closed_is_a_duplicate() -> None:
     harness = RoomHarness()
     alice = harness.joined("alice")
     alice.disconnect()
@@ -77,7 +77,7 @@ def test_a_connect_that_comes_again_after_the_session_has_ended_is_no_new_arriva
     assert harness.reports[-1][1].n == alice.n
 
 
-def test_gone_sessions_are_remembered_up_to_a_bound() -> None:
+def test_closed_sessions_are_remembered_up_to_a_limit() -> None:
     harness = RoomHarness(prompt=False)
     for _ in range(1005):
         it = harness.client("alice")

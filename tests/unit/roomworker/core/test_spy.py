@@ -7,7 +7,7 @@ from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, error_of
 from tests.unit.roomworker.room_harness import RoomHarness
 
 
-def test_nobody_hears_of_a_spy_coming_or_going() -> None:
+def test_spy_joins_and_leaves_without_notifications() -> None:
     harness = RoomHarness()
     alice = harness.joined("alice")
 
@@ -22,7 +22,7 @@ def test_nobody_hears_of_a_spy_coming_or_going() -> None:
     assert bob.notifications == []
 
 
-def test_spies_see_everybody_but_spies() -> None:
+def test_spy_sees_every_peer_except_spies() -> None:
     harness = RoomHarness()
     alice, eve = harness.sending("alice"), harness.joined("eve", spy=True)
     consumer = alice.produce(10)
@@ -35,7 +35,7 @@ def test_spies_see_everybody_but_spies() -> None:
     assert eve.methods == ["newConsumer"]
 
 
-def test_a_spy_receives_like_anybody() -> None:
+def test_spy_receives_media_like_any_peer() -> None:
     harness = RoomHarness()
     alice, eve = harness.sending("alice"), harness.joined("eve", spy=True)
     eve.ask("createTransport", id=2, direction="recv")
@@ -58,7 +58,7 @@ def test_a_spy_receives_like_anybody() -> None:
     ]
 
 
-def test_a_spy_cannot_send() -> None:
+def test_spy_cannot_produce() -> None:
     harness = RoomHarness()
     alice, eve = harness.joined("alice"), harness.joined("eve", spy=True)
     assert eve.ask("createTransport", id=1, direction="send")["ok"]
@@ -71,7 +71,7 @@ def test_a_spy_cannot_send() -> None:
     assert alice.notifications == []
 
 
-def test_a_spy_stays_one_with_the_next_worker() -> None:
+def test_spy_is_still_a_spy_after_a_takeover() -> None:
     harness = RoomHarness()
     alice, eve = harness.joined("alice"), harness.joined("eve", spy=True)
 
@@ -81,7 +81,7 @@ def test_a_spy_stays_one_with_the_next_worker() -> None:
     assert alice.notifications == []
 
 
-def test_who_was_a_spy_may_come_back_as_anybody() -> None:
+def test_former_spy_may_join_again_as_a_normal_peer() -> None:
     harness = RoomHarness()
     alice, eve = harness.joined("alice"), harness.joined("eve", spy=True)
 
@@ -91,7 +91,7 @@ def test_who_was_a_spy_may_come_back_as_anybody() -> None:
     assert alice.methods == ["newPeer"]
 
 
-def test_the_last_spy_keeps_the_media_node_until_he_leaves() -> None:
+def test_placement_is_kept_until_the_last_spy_leaves() -> None:
     harness = RoomHarness()
     alice, eve = harness.sending("alice"), harness.joined("eve", spy=True)
     router = harness.room.router.id

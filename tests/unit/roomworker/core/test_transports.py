@@ -8,7 +8,7 @@ from tests.unit.roomworker.payloads import DTLS, error_of
 from tests.unit.roomworker.room_harness import RoomHarness
 
 
-def test_creating_answers_what_the_node_made() -> None:
+def test_create_transport_returns_the_media_nodes_parameters() -> None:
     harness = RoomHarness()
     alice = harness.joined("alice")
 
@@ -26,7 +26,7 @@ def test_creating_answers_what_the_node_made() -> None:
     assert (request.udp, request.tcp, request.prefer_udp, request.dtls_parameters) == (True, False, True, None)
 
 
-def test_all_of_a_room_are_on_one_router_that_is_closed_when_the_last_leaves() -> None:
+def test_transports_of_a_room_share_a_router_until_the_last_peer_leaves() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.sending("bob")
     (router,) = {request.router.id for request in harness.requests}
@@ -39,7 +39,7 @@ def test_all_of_a_room_are_on_one_router_that_is_closed_when_the_last_leaves() -
     assert harness.room.meta.placement is None
 
 
-def test_a_room_that_filled_again_is_on_a_new_router() -> None:
+def test_room_that_was_empty_gets_a_new_router() -> None:
     harness = RoomHarness()
     first = harness.sending("alice")
     first.disconnect()
@@ -48,7 +48,7 @@ def test_a_room_that_filled_again_is_on_a_new_router() -> None:
     assert len({request.router.id for request in harness.requests}) == 2
 
 
-def test_a_room_that_filled_again_after_its_worker_died_is_on_a_new_router_too() -> None:
+def test_room_that_was_empty_gets_a_new_router_after_a_crash() -> None:
     """The node remembers closed routers and refuses to bring one back."""
     harness = RoomHarness()
     harness.sending("alice").disconnect()
@@ -59,7 +59,7 @@ def test_a_room_that_filled_again_after_its_worker_died_is_on_a_new_router_too()
     assert len({request.router.id for request in harness.requests}) == 2
 
 
-def test_without_a_node_creating_is_refused_for_now() -> None:
+def test_create_transport_without_a_media_node_is_unavailable() -> None:
     harness = RoomHarness()
     harness.node = None
     alice = harness.joined("alice")
@@ -69,7 +69,7 @@ def test_without_a_node_creating_is_refused_for_now() -> None:
     assert alice.ask("createTransport", id=1, direction="send")["ok"]
 
 
-def test_an_id_is_taken_until_its_transport_is_closed() -> None:
+def test_transport_id_is_free_again_after_the_close() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
     engine = harness.room.peers["alice"].transports[1].engine
@@ -82,7 +82,7 @@ def test_an_id_is_taken_until_its_transport_is_closed() -> None:
     assert harness.room.peers["alice"].transports[1].engine != engine
 
 
-def test_two_peers_may_use_the_same_ids() -> None:
+def test_two_peers_may_use_the_same_transport_ids() -> None:
     harness = RoomHarness()
     harness.sending("alice")
     harness.sending("bob")
@@ -90,7 +90,7 @@ def test_two_peers_may_use_the_same_ids() -> None:
     assert len({request.transport for request in harness.requests if isinstance(request, media.CreateTransport)}) == 2
 
 
-def test_what_the_node_refuses_is_answered_and_nothing_stays_behind() -> None:
+def test_transport_that_the_node_rejects_leaves_nothing_behind() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     id_ = alice.request("createTransport", id=1, direction="send")
@@ -110,7 +110,7 @@ def test_what_the_node_refuses_is_answered_and_nothing_stays_behind() -> None:
     assert again.transport != failed.transport, "a closed engine id is never used again"
 
 
-def test_updating_connects_once() -> None:
+def test_update_transport_connects_it_once() -> None:
     harness = RoomHarness()
     bob = harness.receiving("bob")
 
@@ -122,7 +122,7 @@ def test_updating_connects_once() -> None:
     assert harness.room.peers["bob"].transports[2].connected
 
 
-def test_an_update_without_parameters_does_nothing() -> None:
+def test_update_transport_without_parameters_does_nothing() -> None:
     harness = RoomHarness()
     bob = harness.receiving("bob")
     asked = len(harness.requests)
@@ -132,7 +132,7 @@ def test_an_update_without_parameters_does_nothing() -> None:
     assert len(harness.requests) == asked
 
 
-def test_a_transport_that_cannot_be_connected_is_closed_and_its_peer_told() -> None:
+def test_transport_that_cannot_be_connected_is_closed_with_a_notification() -> None:
     harness = RoomHarness()
     alice = harness.joined("alice")
     alice.ask("createTransport", id=1, direction="send")
@@ -151,7 +151,7 @@ def test_a_transport_that_cannot_be_connected_is_closed_and_its_peer_told() -> N
     assert harness.room.peers["alice"].producers == {}
 
 
-def test_each_restart_has_a_generation_of_its_own() -> None:
+def test_each_ice_restart_has_its_own_generation() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
 
@@ -162,13 +162,13 @@ def test_each_restart_has_a_generation_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("method", ["restartTransport"])
-def test_an_unknown_transport_is_not_found(method: str) -> None:
+def test_unknown_transport_is_not_found(method: str) -> None:
     alice = RoomHarness().joined("alice")
 
     assert error_of(alice.ask(method, id=5)) == (404, "id: no transport 5")
 
 
-def test_closing_a_transport_closes_its_producers_and_only_disables_its_consumers() -> None:
+def test_closed_transport_closes_its_producers_and_disables_its_consumers() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     bob.ask("createTransport", id=1, direction="send")
@@ -189,7 +189,7 @@ def test_closing_a_transport_closes_its_producers_and_only_disables_its_consumer
     assert [type(order) for order in harness.orders] == [media.Close, media.Close], "no close for what closes anyway"
 
 
-def test_a_disabled_consumer_may_be_enabled_on_another_transport() -> None:
+def test_disabled_consumer_may_be_enabled_on_another_transport() -> None:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     consumer = alice.produce()
@@ -203,7 +203,7 @@ def test_a_disabled_consumer_may_be_enabled_on_another_transport() -> None:
     assert len(set(engines)) == 2
 
 
-def test_app_data_is_kept_byte_for_byte() -> None:
+def test_app_data_is_stored_byte_for_byte() -> None:
     harness = RoomHarness()
     alice = harness.joined("alice")
     alice.ask("createTransport", id=1, direction="send", appData={"b": 1.0, "a": [None]})
@@ -211,7 +211,7 @@ def test_app_data_is_kept_byte_for_byte() -> None:
     assert b'"appData":{"b": 1.0, "a": [null]}' in harness.fields["transport|1|alice"]
 
 
-def test_a_transport_that_the_server_closes_while_it_restarts_stays_closed() -> None:
+def test_transport_closed_by_the_server_during_a_restart_stays_closed() -> None:
     harness = RoomHarness()
     alice, backend = harness.sending("alice"), Backend(harness)
     harness.prompt = False

@@ -13,7 +13,7 @@ def room_codec(name: str) -> RtpCodecCapability:
     return next(codec for codec in ROOM.codecs if codec.name == name)
 
 
-def test_the_room_offers_opus_and_vp8_before_other_video() -> None:
+def test_room_offers_opus_and_vp8_before_other_video() -> None:
     offered = [(codec.name, codec.preferred_payload_type, codec.parameters.get("apt")) for codec in ROOM.codecs]
     assert offered == [
         ("opus", 100, None),
@@ -29,7 +29,7 @@ def test_the_room_offers_opus_and_vp8_before_other_video() -> None:
     assert (h264["packetization-mode"], h264["profile-level-id"]) == (1, "42e01f")
 
 
-def test_the_room_offers_the_engines_extension_ids_and_no_others() -> None:
+def test_room_offers_the_engines_extension_ids_and_no_others() -> None:
     assert {(extension.uri, extension.preferred_id) for extension in ROOM.header_extensions} == {
         (codecs.ABS_SEND_TIME, 4),
         (codecs.AUDIO_LEVEL, 10),
@@ -38,7 +38,7 @@ def test_the_room_offers_the_engines_extension_ids_and_no_others() -> None:
     }
 
 
-def test_the_rooms_capabilities_on_the_wire_have_no_null_and_no_channels_for_video() -> None:
+def test_encoded_room_capabilities_have_no_null_and_no_video_channels() -> None:
     data = msgspec.json.decode(msgspec.json.encode(ROOM))
     assert data["codecs"][1]["rtcpFeedback"] == [
         {"type": "nack"},
@@ -50,6 +50,6 @@ def test_the_rooms_capabilities_on_the_wire_have_no_null_and_no_channels_for_vid
     assert None not in [value for codec in data["codecs"] for value in codec.values()]
 
 
-def test_more_codecs_than_payload_types_are_refused() -> None:
+def test_more_codecs_than_payload_types_are_rejected() -> None:
     with pytest.raises(ValueError, match="payload types"):
         room_capabilities([RoomCodec("video", "VP8", 90000)] * 17)

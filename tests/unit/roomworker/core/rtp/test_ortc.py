@@ -130,7 +130,7 @@ def altered(data: Json, path: str, value: object) -> Json:
 # --- joining ------------------------------------------------------------------------------------------------
 
 
-def test_the_rooms_own_capabilities_may_join() -> None:
+def test_peer_with_the_rooms_capabilities_may_join() -> None:
     ortc.assert_subset(ROOM, ROOM)
     ortc.assert_subset(RtpCapabilities(codecs=[]), ROOM)
 
@@ -160,14 +160,14 @@ def test_the_rooms_own_capabilities_may_join() -> None:
         ),
     ],
 )
-def test_join_names_what_is_not_the_rooms(path: str, value: object, reason: str) -> None:
+def test_join_error_names_the_capability_that_is_not_the_rooms(path: str, value: object, reason: str) -> None:
     data = altered(msgspec.to_builtins(ROOM), path, value)
     with pytest.raises(BadPayload) as refused:
         ortc.assert_subset(capabilities(data), ROOM)
     assert refused.value.reason == reason
 
 
-def test_join_refuses_duplicates() -> None:
+def test_join_rejects_duplicate_capabilities() -> None:
     twice = msgspec.structs.replace(ROOM, codecs=[ROOM.codecs[0]] * 2)
     with pytest.raises(BadPayload, match=r"codecs\[1\]\.preferredPayloadType: duplicate 100"):
         ortc.assert_subset(twice, ROOM)
@@ -182,13 +182,13 @@ VP7: Json = {"name": "VP7", "payloadType": 9, "clockRate": 90000}
 SECOND_URI = "headerExtensions[1].uri:"
 
 
-def test_a_browsers_payload_types_are_mapped_to_the_rooms() -> None:
+def test_payload_types_of_a_browser_are_mapped_to_the_rooms() -> None:
     assert mapped(parameters(chrome_audio()), "audio") == {111: 100}
     assert mapped(parameters(chrome_video("low", "medium", "high")), "video") == {96: 101, 97: 102}
     assert mapped(parameters(firefox_video()), "video") == {120: 101, 124: 102}
 
 
-def test_an_h264_producer_without_rtx_is_mapped_whatever_its_level() -> None:
+def test_h264_producer_without_rtx_is_mapped_whatever_its_level() -> None:
     data = chrome_video()
     h264 = {"packetization-mode": 1, "profile-level-id": "42001f"}
     data["codecs"] = [data["codecs"][0] | {"name": "h264", "mimeType": "video/H264", "parameters": h264}]
@@ -225,38 +225,38 @@ def test_an_h264_producer_without_rtx_is_mapped_whatever_its_level() -> None:
         ("rtcp.cname", "x\r\na=candidate:1", "rtcp.cname: only printable characters and no space"),
     ],
 )  # fmt: skip
-def test_a_producer_that_cannot_be_carried_is_refused_by_field(path: str, value: object, reason: str) -> None:
+def test_unsupported_producer_is_rejected_naming_the_field(path: str, value: object, reason: str) -> None:
     sent = parameters(altered(chrome_video("low", "medium", "high"), path, value))
     with pytest.raises(BadPayload) as refused:
         ortc.producer_mapping(sent, "video", ROOM)
     assert refused.value.reason == f"rtpParameters.{reason}"
 
 
-def test_duplicate_rids_are_refused() -> None:
+def test_duplicate_rids_are_rejected() -> None:
     sent = parameters(altered(firefox_video(), "encodings.1.encodingId", "high1"))
     with pytest.raises(BadPayload, match=r"encodings\[1\]\.encodingId: duplicate high1"):
         ortc.producer_mapping(sent, "video", ROOM)
 
 
-def test_a_video_extension_is_refused_for_audio() -> None:
+def test_video_extension_is_rejected_for_audio() -> None:
     sent = parameters(altered(chrome_audio(), "headerExtensions.0.uri", codecs.VIDEO_ORIENTATION))
     with pytest.raises(BadPayload, match=r"headerExtensions\[0\]\.uri: unsupported audio header extension"):
         ortc.producer_mapping(sent, "audio", ROOM)
 
 
-def test_rtx_for_a_codec_whose_rtx_the_room_lacks_is_refused() -> None:
+def test_rtx_for_a_codec_without_rtx_in_the_room_is_rejected() -> None:
     sent = parameters(chrome_video())
     with pytest.raises(BadPayload, match=r"codecs\[1\]\.name: the room has no rtx for VP8/90000"):
         ortc.producer_mapping(sent, "video", without(ROOM, 102))
 
 
-def test_only_vp8_and_h264_are_taken_in_several_layers() -> None:
+def test_only_vp8_and_h264_are_accepted_with_several_layers() -> None:
     audio = altered(chrome_audio(), "encodings", [{"ssrc": 1}, {"ssrc": 2}])
     with pytest.raises(BadPayload, match=r"rtpParameters\.encodings: opus/48000/2 has no simulcast"):
         ortc.producer_mapping(parameters(audio), "audio", ROOM)
 
 
-def test_no_codec_at_all_is_refused() -> None:
+def test_producer_without_codecs_is_rejected() -> None:
     with pytest.raises(BadPayload, match=r"rtpParameters\.codecs: empty"):
         ortc.producer_mapping(RtpParameters(codecs=[]), "audio", ROOM)
 
@@ -264,21 +264,21 @@ def test_no_codec_at_all_is_refused() -> None:
 # --- simulcast ----------------------------------------------------------------------------------------------
 
 
-def test_firefoxs_layers_are_sorted_low_to_high() -> None:
+def test_layers_of_firefox_are_sorted_low_to_high() -> None:
     sent = parameters(firefox_video())
     assert [encoding.encoding_id for encoding in ortc.sort_encodings(sent).encodings] == ["low1", "medium1", "high1"]
     assert ortc.profiles(sent) == ["low", "medium", "high"]
     assert ortc.is_simulcast(sent)
 
 
-def test_a_layer_without_a_profile_has_that_of_its_position() -> None:
+def test_layer_without_profile_has_the_profile_of_its_position() -> None:
     sent = parameters(chrome_video("high", "default"))
     result = ortc.sort_encodings(sent)
     assert [(encoding.ssrc, encoding.profile) for encoding in result.encodings] == [(2002, "medium"), (2001, "high")]
     assert ortc.profiles(sent) == ortc.profiles(result) == ["medium", "high"]
 
 
-def test_one_stream_has_only_the_default_profile() -> None:
+def test_single_stream_has_only_the_default_profile() -> None:
     sent = parameters(altered(firefox_video(), "encodings", [{"encodingId": "low1", "profile": "low"}]))
     assert not ortc.is_simulcast(sent)
     assert ortc.profiles(sent) == ["default"]
@@ -288,7 +288,7 @@ def test_one_stream_has_only_the_default_profile() -> None:
 # --- consuming ----------------------------------------------------------------------------------------------
 
 
-def test_a_receiver_gets_one_stream_in_the_rooms_payload_types() -> None:
+def test_receiver_gets_one_stream_in_the_rooms_payload_types() -> None:
     result = received(parameters(chrome_video("low", "medium", "high")), "video")
     assert msgspec.to_builtins(result) == {
         "codecs": [
@@ -319,45 +319,45 @@ def test_a_receiver_gets_one_stream_in_the_rooms_payload_types() -> None:
     assert ortc.can_consume(result)
 
 
-def test_an_audio_receiver_gets_no_rtx() -> None:
+def test_audio_receiver_gets_no_rtx() -> None:
     result = received(parameters(chrome_audio()), "audio")
     assert [codec.payload_type for codec in result.codecs] == [100]
     assert result.codecs[0].channels == 2
     assert msgspec.to_builtins(result.encodings) == [{"ssrc": 71}]
 
 
-def test_a_receiver_gets_rtx_though_the_producer_sends_none() -> None:
+def test_receiver_gets_rtx_though_the_producer_sends_none() -> None:
     data = chrome_video()
     del data["codecs"][1], data["encodings"][0]["rtx"]
     assert received(parameters(data), "video").encodings[0].rtx
 
 
-def test_a_receiver_without_rtx_gets_no_rtx() -> None:
+def test_receiver_without_rtx_gets_no_rtx() -> None:
     result = received(parameters(chrome_video()), "video", without(ROOM, 102))
     assert [codec.name for codec in result.codecs] == ["VP8"]
     assert result.encodings[0].rtx is UNSET
 
 
-def test_rtx_is_not_received_without_its_media_codec() -> None:
+def test_rtx_is_omitted_without_its_media_codec() -> None:
     result = received(parameters(chrome_video()), "video", without(ROOM, 101))
     assert result.codecs == []
     assert result.encodings[0].rtx is UNSET
 
 
-def test_without_a_common_codec_nothing_is_raised_and_the_consumer_cannot_be_enabled() -> None:
+def test_consumer_parameters_without_a_common_codec_have_no_codecs() -> None:
     result = received(parameters(chrome_video()), "video", RtpCapabilities(codecs=[]))
     assert not ortc.can_consume(result)
     assert msgspec.to_builtins(result)["encodings"] == [{"ssrc": 71}]
 
 
-def test_feedback_is_cut_down_to_what_the_receiver_has() -> None:
+def test_feedback_is_reduced_to_the_receivers() -> None:
     data = msgspec.to_builtins(ROOM)
     data["codecs"][1]["rtcpFeedback"] = [{"type": "transport-cc"}, {"type": "nack", "parameter": ""}]
     result = received(parameters(chrome_video()), "video", capabilities(data))
     assert msgspec.to_builtins(result.codecs[0].rtcp_feedback) == [{"type": "nack"}]
 
 
-def test_an_extension_of_the_other_kind_is_not_received() -> None:
+def test_extension_of_the_other_kind_is_not_received() -> None:
     data = msgspec.to_builtins(ROOM)
     data["headerExtensions"] = [{"kind": "video", "uri": codecs.ABS_SEND_TIME, "preferredId": 4}]
     caps = capabilities(data)
@@ -366,7 +366,7 @@ def test_an_extension_of_the_other_kind_is_not_received() -> None:
 
 
 @pytest.mark.parametrize("cname", [UNSET, None, ""])
-def test_a_receiver_always_gets_a_cname(cname: object) -> None:
+def test_receiver_always_gets_a_cname(cname: object) -> None:
     result = received(parameters(altered(chrome_audio(), "rtcp.cname", cname)), "audio")
     assert result.rtcp.cname == "00000047"
 
@@ -378,7 +378,7 @@ def test_two_h264_profiles_of_a_producer_are_one_codec_for_receivers() -> None:
     assert [codec.payload_type for codec in received(parameters(data), "video").codecs] == [103, 104]
 
 
-def test_a_mapping_of_other_parameters_is_refused() -> None:
+def test_mapping_of_other_parameters_is_rejected() -> None:
     other = ortc.producer_mapping(parameters(chrome_audio()), "audio", ROOM)
     with pytest.raises(BadPayload, match=r"codecs\[0\]\.payloadType: not mapped"):
         ortc.consumable(parameters(chrome_video()), "video", ROOM, other)

@@ -92,7 +92,7 @@ def subsets(draw: st.DrawFn) -> RtpCapabilities:
 
 @unhurried
 @given(data=st.data(), kind=KINDS)
-def test_every_accepted_codec_is_mapped_to_the_rooms_of_the_same_name(data: st.DataObject, kind: Kind) -> None:
+def test_accepted_codec_is_mapped_to_the_rooms_codec_of_that_name(data: st.DataObject, kind: Kind) -> None:
     sent = data.draw(valid_parameters(kind))
     mapping = mapped(sent, kind)
     room = {codec.preferred_payload_type: codec for codec in ROOM.codecs}
@@ -106,7 +106,7 @@ def test_every_accepted_codec_is_mapped_to_the_rooms_of_the_same_name(data: st.D
 
 @unhurried
 @given(data=st.data(), kind=KINDS)
-def test_the_order_of_the_codecs_does_not_change_the_mapping(data: st.DataObject, kind: Kind) -> None:
+def test_codec_order_does_not_change_the_mapping(data: st.DataObject, kind: Kind) -> None:
     sent = data.draw(valid_parameters(kind))
     assume(len(sent.encodings) == 1)
     shuffled = msgspec.structs.replace(sent, codecs=data.draw(st.permutations(sent.codecs)))
@@ -115,7 +115,7 @@ def test_the_order_of_the_codecs_does_not_change_the_mapping(data: st.DataObject
 
 @unhurried
 @given(data=st.data(), kind=KINDS)
-def test_sorting_keeps_every_encoding_and_is_idempotent(data: st.DataObject, kind: Kind) -> None:
+def test_sort_encodings_keeps_every_encoding_and_is_idempotent(data: st.DataObject, kind: Kind) -> None:
     sent = data.draw(valid_parameters(kind))
     result = ortc.sort_encodings(sent)
     assert ortc.sort_encodings(result) == result
@@ -128,9 +128,7 @@ def test_sorting_keeps_every_encoding_and_is_idempotent(data: st.DataObject, kin
 
 @unhurried
 @given(data=st.data(), kind=KINDS, caps=subsets())
-def test_a_receiver_gets_nothing_that_it_did_not_offer(
-    data: st.DataObject, kind: Kind, caps: RtpCapabilities
-) -> None:
+def test_receiver_gets_nothing_that_it_did_not_offer(data: st.DataObject, kind: Kind, caps: RtpCapabilities) -> None:
     ortc.assert_subset(caps, ROOM)
     result = received(data.draw(valid_parameters(kind)), kind, caps)
     known = {codec.preferred_payload_type: codec for codec in caps.codecs}
@@ -151,7 +149,9 @@ def test_a_receiver_gets_nothing_that_it_did_not_offer(
 
 @unhurried
 @given(data=st.data(), kind=KINDS, caps=subsets())
-def test_receivers_with_the_same_key_get_the_same(data: st.DataObject, kind: Kind, caps: RtpCapabilities) -> None:
+def test_receivers_with_equal_keys_get_equal_parameters(
+    data: st.DataObject, kind: Kind, caps: RtpCapabilities
+) -> None:
     same = RtpCapabilities(
         codecs=data.draw(st.permutations(caps.codecs)),
         header_extensions=data.draw(st.permutations(caps.header_extensions)),
@@ -164,7 +164,7 @@ def test_receivers_with_the_same_key_get_the_same(data: st.DataObject, kind: Kin
 
 @unhurried
 @given(data=st.data(), one=subsets(), other=subsets(), kind=KINDS)
-def test_receivers_that_get_different_things_have_different_keys(
+def test_receivers_with_different_parameters_have_different_keys(
     data: st.DataObject, one: RtpCapabilities, other: RtpCapabilities, kind: Kind
 ) -> None:
     sent = data.draw(valid_parameters(kind))
@@ -261,7 +261,7 @@ def refusing(call: Callable[..., object], *arguments: object) -> None:
 
 @unhurried
 @given(sent=arbitrary_parameters, caps=arbitrary_capabilities, room=arbitrary_capabilities, kind=KINDS)
-def test_whatever_can_be_decoded_is_answered_or_refused_by_field(
+def test_decodable_parameters_are_accepted_or_rejected_naming_a_field(
     sent: Json, caps: Json, room: Json, kind: Kind
 ) -> None:
     params = msgspec.convert(sent, RtpParameters)
@@ -283,7 +283,7 @@ def test_whatever_can_be_decoded_is_answered_or_refused_by_field(
 
 @unhurried
 @given(data=json_values, kind=KINDS)
-def test_random_json_is_refused_by_the_decoder_or_by_field(data: object, kind: Kind) -> None:
+def test_random_json_is_rejected_by_the_decoder_or_naming_a_field(data: object, kind: Kind) -> None:
     with contextlib.suppress(msgspec.ValidationError):
         refusing(ortc.producer_mapping, msgspec.convert(data, RtpParameters), kind, ROOM)
     with contextlib.suppress(msgspec.ValidationError):

@@ -20,13 +20,13 @@ def test_ssrc_blocks_do_not_overlap(one: int, other: int) -> None:
 
 @settings(deadline=None)
 @given(number=NUMBERS, encodings=st.integers(0, MAX_ENCODINGS))
-def test_ssrcs_do_not_depend_on_how_many_are_asked_for(number: int, encodings: int) -> None:
+def test_ssrcs_do_not_depend_on_the_number_of_encodings(number: int, encodings: int) -> None:
     every = derive_ssrcs(number, MAX_ENCODINGS)
     some = derive_ssrcs(number, encodings)
     assert some == (every.mapped[:encodings], every.consumer, every.rtx)
 
 
 @pytest.mark.parametrize(("number", "encodings"), [(-1, 1), (SSRC_BLOCKS, 1), (0, 17), (0, -1)])
-def test_there_are_no_ssrcs_beyond_the_range(number: int, encodings: int) -> None:
+def test_number_beyond_the_range_has_no_ssrcs(number: int, encodings: int) -> None:
     with pytest.raises(ValueError, match="no SSRCs"):
         derive_ssrcs(number, encodings)
