@@ -5,7 +5,7 @@ from tests.unit.roomworker.room_harness import RoomHarness
 
 
 class CallOfThree:
-    """alice sends 10 over transport 1, bob receives client over transport 2, carol could."""
+    """alice sends producer 10 over transport 1, bob receives it over transport 2, carol could receive it."""
 
     def __init__(self, kind: str = "audio", harness: RoomHarness | None = None) -> None:
         self.harness = harness or RoomHarness()

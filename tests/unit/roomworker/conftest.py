@@ -1,4 +1,4 @@
-"""Quiet logs: what handlers refuse is logged, and random tests are refused a lot."""
+"""Silences the log: handlers log rejections, and random tests cause many."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What clients ask is counted by method and outcome, and by nothing that a client could make up."""
+"""Counters have labels from the protocol only, never from a client's text."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from shared.protocol import bus, client, media
 from tests.unit.roomworker.room_harness import RoomHarness
 
 
-def test_each_message_is_counted_once_with_its_outcome() -> None:
+def test_message_is_counted_once_with_its_outcome() -> None:
     harness = RoomHarness()
     alice = harness.sending("alice")
     before = dict(harness.counters.handled)
@@ -38,14 +38,14 @@ def test_each_message_is_counted_once_with_its_outcome() -> None:
         ("salon-4711", b"{}", None),
     ],
 )
-def test_what_cannot_be_read_is_counted_as_what_it_was_to_be(method: str, data: bytes, kind: type | None) -> None:
+def test_unreadable_message_is_counted_by_its_intended_kind(method: str, data: bytes, kind: type | None) -> None:
     harness = RoomHarness()
     alice = harness.connected("alice")
     harness.receive(alice.input(method, 1, data))
     assert harness.counters.rejected == {(kind, 400): 1}
 
 
-def test_what_the_gateway_refused_is_of_no_kind() -> None:
+def test_input_rejected_by_the_gateway_is_counted_without_kind() -> None:
     harness = RoomHarness()
     alice = harness.connected("alice")
     harness.receive(alice.input("mediasoup-request", 1, b'{"method": "queryRoom"}'))

@@ -1,4 +1,4 @@
-"""What the application's server does to a room: who is told what, what the media node is told, and once only."""
+"""Calls of the server API: notifications, orders to the media node, and idempotency."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.unit.roomworker.payloads import Json
 from tests.unit.roomworker.room_harness import RoomHarness
 
 ANY_JSON = ["null", "false", "0", '""', '{"a":[1,null,"é"]}', "1e400", "[ 1 ,2]", "12345678901234567890123"]
-"""Written as they are to come out: passed on, never parsed."""
+"""appData that a parser would change: it is passed on byte for byte."""
 
 
 # --- producers ----------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_disabled_consumer_is_paused_silently_and_starts_paused() -> None:
 
 
 def test_consumer_of_a_paused_producer_is_paused_silently() -> None:
-    """As the published Consumer: it makes no difference to the receiver."""
+    """Nothing changes for the receiver (as in the published Consumer)."""
     call = CallOfThree()
     call.alice.notify("pauseProducer", id=10)
     call.clear_sent()
@@ -103,7 +103,7 @@ def test_consumer_of_a_paused_producer_is_paused_silently() -> None:
     assert (call.notified, call.ordered) == ({}, [(media.Pause, call.consumer_engine)])
 
     call.alice.notify("resumeProducer", id=10)
-    assert call.notified == {}, "paused by the server anyway"
+    assert call.notified == {}, "the consumer is paused by the server anyway"
 
 
 def test_consumer_paused_by_its_peer_stays_paused_if_the_server_resumes_it() -> None:
@@ -445,7 +445,7 @@ def test_call_with_the_same_key_is_done_once_and_answered_the_same(crash: bool) 
 
     assert call.backend.call("pauseProducer", key="k", peer="alice", id=10) == first == (OK, {})
     assert (call.notified, call.ordered) == ({}, [])
-    assert call.backend.call("closeRoom", key="k") == first, "whatever it asks for"
+    assert call.backend.call("closeRoom", key="k") == first, "the key alone identifies a call"
 
 
 def test_rejected_call_is_tried_again_with_the_same_key() -> None:

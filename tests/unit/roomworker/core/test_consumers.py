@@ -1,4 +1,4 @@
-"""§enableConsumer, §pauseConsumer, §resumeConsumer, §setConsumerPreferredProfile."""
+"""Consumers: §enableConsumer, §pauseConsumer, §resumeConsumer, §setConsumerPreferredProfile."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.unit.roomworker.room_harness import RoomHarness
 
 
 def call(harness: RoomHarness, kind: str = "video") -> tuple[Client, Client, int]:
-    """alice sends, bob may receive: the consumer's id."""
+    """A call in which alice sends and bob may receive; returns both and the consumer's id."""
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     return alice, bob, alice.produce(10, kind)
 
@@ -30,7 +30,7 @@ def test_enabled_consumer_gets_the_announced_parameters() -> None:
     assert (consumed.preferred_profile, consumed.paused) == ("low", False)
     assert consumed.rtp_parameters.encodings[0].ssrc == told["encodings"][0]["ssrc"]
     assert consumed.producer_ssrcs == harness.room.peers["alice"].producers[10].mapped_ssrcs
-    assert alice.methods[-1] == "newPeer", "the sender hears nothing"
+    assert alice.methods[-1] == "newPeer", "the sender is not notified"
 
 
 def test_enable_answers_paused_for_the_producer_not_for_the_own_pause() -> None:

@@ -1,4 +1,4 @@
-"""Rooms that the application's server creates, with codecs and limits of their own, and closes."""
+"""Rooms that the application's server creates, with their own codecs and limits, and closes."""
 
 import pytest
 
@@ -160,7 +160,7 @@ def test_short_session_between_two_ticks_restarts_the_idle_time() -> None:
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_expired_room_is_an_ordinary_room_for_the_next_peer(closed: bool) -> None:
-    """As a client may before the room has left the worker's memory."""
+    """A client may come before the room has left the worker's memory."""
     harness = RoomHarness()
     backend = Backend(harness)
     backend.do("createRoom", codecs=OPUS_ONLY, limits={"peers": 1}, idleSeconds=1)

@@ -1,4 +1,4 @@
-"""Any JSON at any method: an error that names a field, and a room that is as before."""
+"""Arbitrary JSON at every method is answered with an error that names a field and leaves the room unchanged."""
 
 import json
 from typing import Any, get_args
@@ -50,7 +50,7 @@ JSON = st.recursive(
 
 
 def room() -> tuple[RoomHarness, Client]:
-    """alice in a call with bob, so that there is something to break."""
+    """A call of alice and bob; returns alice."""
     harness = RoomHarness()
     bob = harness.sending("bob")
     alice = harness.sending("alice")
@@ -60,7 +60,7 @@ def room() -> tuple[RoomHarness, Client]:
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """All places in a message."""
+    """The paths of all values in a message."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(found for key, child in inner for found in paths(child, (*path, key)))]
 
@@ -182,7 +182,7 @@ def test_request_sent_as_protoo_notification_is_not_applied() -> None:
 
 
 def test_notification_sent_as_protoo_request_is_answered() -> None:
-    """As older clients do."""
+    """Older clients send notifications so."""
     harness, alice = room()
     alice.ids += 1
 

@@ -1,4 +1,4 @@
-"""What a room may hold, and what is answered when it would be more."""
+"""Limits of a room, and the errors beyond them."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ def test_producers_of_a_peer_are_limited() -> None:
     assert error_of(alice.ask("createProducer", **message)) == (429, "producers of a peer: at most 1")
     assert bob.frames == []
     alice.notify("updateProducer", id=10, rtpParameters={**OPUS, "encodings": [{"ssrc": 7}]})
-    assert bob.methods == ["consumerClosed", "newConsumer"], "an update is not one more"
+    assert bob.methods == ["consumerClosed", "newConsumer"], "an update is not counted as another producer"
     alice.notify("closeProducer", id=10)
     assert alice.ask("createProducer", **message)["ok"]
 

@@ -1,4 +1,4 @@
-"""What media nodes report: profiles, and the death of engines and nodes."""
+"""Media events: changed profiles, and dead engines and nodes."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.unit.roomworker.room_harness import NODE, RoomHarness
 
 
 def call(harness: RoomHarness) -> tuple[Client, Client, int, str]:
-    """alice sends, bob receives: the consumer's id and engine id."""
+    """A call in which alice sends and bob receives; returns both, the consumer's id and its engine id."""
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     consumer = alice.produce(10, "video")
     bob.enable(consumer)
@@ -111,7 +111,9 @@ def test_dead_engine_or_node_closes_transports_and_room_is_placed_anew(how: str)
     assert bob.notifications_of("transportClosed") == [{"id": 2}]
     assert bob.notifications_of("consumerClosed") == [{"id": consumer, "peerName": "alice"}]
     closed = harness.orders[orders:]
-    assert all(isinstance(order, media.Close) for order in closed), "for a node that lives after all"
+    assert all(isinstance(order, media.Close) for order in closed), (
+        "the node is told to close them in case it is alive"
+    )
     assert {order.kind for order in closed if isinstance(order, media.Close)} == {"transport", "router"}
     assert harness.room.meta.placement is None
 

@@ -14,7 +14,7 @@ from tests.unit.roomworker.room_harness import RoomHarness
 
 
 def say(sender: Client, data: str, to: str = "") -> Json:
-    """Sends `data`, written as JSON; the answer."""
+    """Sends `data`, written as JSON, and returns the answer."""
     sender.ids += 1
     addressed = f',"to":{json.dumps(to)}' if to else ""
     sender.harness.receive(
@@ -111,7 +111,7 @@ def test_message_that_is_too_large_is_rejected() -> None:
     ['"\\u00e9 é 😀"', "1e400", "-0.0", "123456789012345678901234567890", '{ "a" : [ ] }', "null"],
 )
 def test_data_of_a_message_is_relayed_byte_for_byte(value: str) -> None:
-    """Never parsed: `data` is valid JSON by the gateway's judgement."""
+    """The worker does not parse `data`: the gateway has checked that it is valid JSON."""
     call = CallOfThree()
     bodies: list[bytes] = []
     call.harness.observers.append(lambda changes: bodies.extend(message.body for message in changes.messages))
@@ -123,7 +123,7 @@ def test_data_of_a_message_is_relayed_byte_for_byte(value: str) -> None:
 
 
 def test_message_with_a_lone_surrogate_is_rejected() -> None:
-    """Clients may write it as an escape, but nobody could decode it."""
+    """Half of a surrogate pair can be written as an escape, but no receiver could decode it."""
     call = CallOfThree()
 
     assert error_of(say(call.alice, '"\\ud83d"'))[0] == 400

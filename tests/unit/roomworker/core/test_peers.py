@@ -1,4 +1,4 @@
-"""§join, §leave, §queryRoom and their notifications."""
+"""Peers: §join, §leave, §queryRoom and their notifications."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""§createProducer, §updateProducer, §pauseProducer, §resumeProducer, §closeProducer."""
+"""Producers: §createProducer, §updateProducer, §pauseProducer, §resumeProducer, §closeProducer."""
 
 from typing import Any
 
@@ -106,7 +106,7 @@ def test_paused_and_resumed_producer_notifies_enabled_receivers_once() -> None:
 
 
 def test_receiver_that_paused_its_consumer_is_told_of_the_producers_pause() -> None:
-    """As the published Consumer: only what the server paused is not told."""
+    """Only receivers whose consumer the server paused are not told (as in the published Consumer)."""
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.receiving("bob")
     consumer = alice.produce(10)
@@ -223,7 +223,7 @@ def test_producer_update_that_is_redone_has_the_same_generation() -> None:
 
 
 def test_producer_update_after_a_failed_one_has_a_new_generation() -> None:
-    """The node may have done what it could not tell, and would answer the same generation without effect."""
+    """The node may have applied the update, and would answer the same generation without effect."""
     harness = RoomHarness()
     alice = harness.sending("alice")
     alice.produce(10)
@@ -271,14 +271,14 @@ def test_producer_not_updatable_in_place_is_replaced_under_the_same_id(
         assert (told["id"], told["paused"], told["appData"]) == (updated.number, True, {"source": "mic"})
     assert updated.number != old
     assert produced(harness)[-1].paused
-    assert produced(harness)[-1].producer == updated.engine != engine, "or closing one would close both"
+    assert produced(harness)[-1].producer == updated.engine != engine, "closing one must not close the other"
     assert harness.orders == [media.Close(object=engine, v=harness.n, kind="producer")]
     assert bob.enable(updated.number)["ok"]
     assert snapshot(harness.reloaded()) == snapshot(harness.room)
 
 
 def test_replacement_of_a_producer_is_sent_to_the_node_without_mux_id() -> None:
-    """The engine has both for a moment, and takes a muxId once a transport."""
+    """The engine has both for a moment, and accepts a muxId once per transport."""
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.joined("bob")
     alice.produce(10, rtpParameters=MUXED)
@@ -290,7 +290,7 @@ def test_replacement_of_a_producer_is_sent_to_the_node_without_mux_id() -> None:
 
     alice.notify("updateProducer", id=10, rtpParameters={**MUXED, "encodings": [{"ssrc": 3333}]})
     assert [update.producer for update in updates(harness)] == [produced(harness)[1].producer]
-    assert len(bob.methods) == 2, "and goes on in place from then on"
+    assert len(bob.methods) == 2, "further updates are applied in place"
 
 
 def test_mux_id_in_a_producer_update_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""A resumable session outlives its connections, and not for ever."""
+"""Resumption: a session outlives its connection for the grace."""
 
 import pytest
 
@@ -163,7 +163,7 @@ def test_grace_continues_after_a_takeover(harness: RoomHarness) -> None:
 
 
 def test_session_without_connection_is_closed_beyond_its_output_limit(harness: RoomHarness) -> None:
-    """One sleeping laptop must not grow a room."""
+    """One suspended client must not make a room grow without bound (DELIVERY O1)."""
     resumable(harness, "alice")
     alice, bob = resumable(harness, "sleeper"), harness.joined("bob")
     lose(alice)
@@ -192,7 +192,7 @@ def test_gateway_that_missed_the_release_is_told_on_its_next_input(harness: Room
     harness.links.clear()
     alice.request("queryRoom")
     assert harness.links == [released]
-    assert harness.room.sessions[alice.session].n_in == alice.n, "what it sent counts all the same"
+    assert harness.room.sessions[alice.session].n_in == alice.n, "the input is applied all the same"
 
     harness.links.clear()
     harness.receive(alice.connect_item())

@@ -1,4 +1,4 @@
-"""Connections of peers: which of two stays, and what a closed one leaves behind."""
+"""Sessions: which of two connections of a peer wins, and what a closed session leaves behind."""
 
 from shared.errors import REPLACED
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -50,7 +50,7 @@ def test_inputs_of_a_replaced_connection_have_no_effect() -> None:
     first.disconnect()
 
     assert "alice" in harness.room.peers
-    assert harness.reports[-1][1].n == first.n, "the gateway may forget it"
+    assert harness.reports[-1][1].n == first.n, "the gateway may forget the input"
 
 
 def test_disconnect_closes_the_peer_and_the_last_one_empties_the_room() -> None:

@@ -1,4 +1,4 @@
-"""Spies: peers that see the others and are not seen (as the published Room has them)."""
+"""Spies: peers that see the others and are not seen (as in the published Room)."""
 
 from typing import Any
 

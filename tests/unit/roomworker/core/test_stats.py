@@ -1,4 +1,4 @@
-"""§enableTransportStats … §disableConsumerStats and their reports."""
+"""Stats: §enableTransportStats … §disableConsumerStats and their reports."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ STATS: list[dict[str, Any]] = [{"type": "x", "ssrc": 7, "nested": {"a": [1]}}]
 
 @dataclass
 class Seen:
-    """bob reports of his transport 2, of producer 20 on transport 1, and of what alice sends him."""
+    """bob has stats of transport 2, of producer 20 on transport 1, and of the consumer of alice's producer."""
 
     harness: RoomHarness
     alice: Client
@@ -35,7 +35,7 @@ class Seen:
         self.bob.notify(f"disable{kind}Stats", id=self.id(kind))
 
     def tick(self, *seconds: float) -> list[int]:
-        """How many requests each tick made."""
+        """The number of stats requests at each tick."""
         made = []
         for second in seconds:
             before = len(self.requests)
@@ -72,7 +72,7 @@ def test_first_stats_report_goes_only_to_the_requester(seen: Seen, kind: str) ->
     seen.harness.prompt = False
 
     seen.enable(kind, interval=1000)
-    assert len(seen.harness.pending_requests) == 1, "before any tick or commit"
+    assert len(seen.harness.pending_requests) == 1, "the request is made before any tick or commit"
     seen.harness.answer(media.Stats(STATS))
     seen.harness.commit()
 
@@ -202,7 +202,7 @@ def test_paused_object_reports_no_stats_until_it_is_resumed(seen: Seen, what: st
     for kind in KINDS:
         seen.enable(kind)
     told = [len(seen.notifications_of(kind)) for kind in KINDS]
-    assert told == [0 if kind == silent else 1 for kind in KINDS], "the first report, too"
+    assert told == [0 if kind == silent else 1 for kind in KINDS], "the first report is not sent either"
     assert seen.tick(11, 12) == [2, 2]
 
     set_paused(seen, what, paused=False)

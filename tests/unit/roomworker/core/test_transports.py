@@ -1,4 +1,4 @@
-"""§createTransport, §updateTransport, §restartTransport, §closeTransport."""
+"""Transports: §createTransport, §updateTransport, §restartTransport, §closeTransport."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_room_that_was_empty_gets_a_new_router() -> None:
 
 
 def test_room_that_was_empty_gets_a_new_router_after_a_crash() -> None:
-    """The node remembers closed routers and refuses to bring one back."""
+    """The node remembers closed routers and rejects requests for them."""
     harness = RoomHarness()
     harness.sending("alice").disconnect()
     harness.crash()
@@ -186,7 +186,9 @@ def test_closed_transport_closes_its_producers_and_disables_its_consumers() -> N
     bob.notify("closeTransport", id=1)
     assert bob.frames == []
     assert alice.notifications_of("consumerClosed") == [{"id": of_bob, "peerName": "bob"}]
-    assert [type(order) for order in harness.orders] == [media.Close, media.Close], "no close for what closes anyway"
+    assert [type(order) for order in harness.orders] == [media.Close, media.Close], (
+        "the producers close with the transport"
+    )
 
 
 def test_disabled_consumer_may_be_enabled_on_another_transport() -> None:

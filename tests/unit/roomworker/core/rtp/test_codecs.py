@@ -1,4 +1,4 @@
-"""What a room offers."""
+"""Capabilities that a room offers."""
 
 import msgspec
 import pytest

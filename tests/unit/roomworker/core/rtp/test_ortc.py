@@ -1,4 +1,6 @@
-"""Negotiation, with parameters as the handlers of mediasoup-client 2.x send them. Properties: beside this file."""
+"""Negotiation, with parameters as the handlers of mediasoup-client 2.x send them. Properties are in the
+file beside.
+"""
 
 from typing import Any
 
@@ -115,7 +117,7 @@ def without(caps: RtpCapabilities, *payload_types: int) -> RtpCapabilities:
 
 
 def altered(data: Json, path: str, value: object) -> Json:
-    """The same with the value at `path` (`codecs.0.name`) set, or removed if it is UNSET."""
+    """A copy with the value at `path` (`codecs.0.name`) set, or removed if it is UNSET."""
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     place: Any = data
     for part in parents:

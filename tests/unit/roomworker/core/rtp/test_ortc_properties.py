@@ -1,5 +1,5 @@
-"""Negotiation, as properties of whatever producers and receivers can be made of the room's capabilities, and of
-anything that the decoder lets through.
+"""Negotiation: properties that hold for all producers and receivers of the room's capabilities, and for everything
+that the decoder accepts.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from shared.protocol.rtp import Kind, RtpCapabilities, RtpParameters
 
 Json = dict[str, Any]
 
-# All is pure, so slowness says only that the machine is busy.
+# The functions are pure, so a slow example means only that the machine is busy.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -250,7 +250,7 @@ arbitrary_parameters = st.fixed_dictionaries(
 
 
 def refusing(call: Callable[..., object], *arguments: object) -> None:
-    """Calls it; BadPayload is the only exception allowed, and its reason must name a field."""
+    """Calls the function. BadPayload is the only exception allowed, and its reason must name a field."""
     refusal = None
     try:
         call(*arguments)
