@@ -124,9 +124,9 @@ def test_profile_set_by_the_server_notifies_the_peer_enabled_or_not() -> None:
     for peer in ("bob", "carol"):
         call.backend.do("setConsumerProfile", peer=peer, id=call.consumer, profile="low")
 
-    told = [{"id": call.consumer, "peerName": "alice", "profile": "low"}]
-    assert call.bob.notifications_of("consumerPreferredProfileSet") == told
-    assert call.carol.notifications_of("consumerPreferredProfileSet") == told
+    expected = [{"id": call.consumer, "peerName": "alice", "profile": "low"}]
+    assert call.bob.notifications_of("consumerPreferredProfileSet") == expected
+    assert call.carol.notifications_of("consumerPreferredProfileSet") == expected
     assert call.ordered == [(media.SetPreferredProfile, call.consumer_engine)]
     assert call.carol.enable(call.consumer)["data"]["preferredProfile"] == "low"
 
@@ -340,7 +340,7 @@ def test_app_data_is_passed_on_byte_for_byte(do: str, fields: str, to: str, valu
     code, _ = call.backend.raw(f'{{"do":"{do}",{fields}{"," if fields else ""}"appData":{value}}}')
 
     assert code == OK
-    receiver = next(it for it in (call.alice, call.bob, call.carol) if it.peer == to)
+    receiver = next(peer for peer in (call.alice, call.bob, call.carol) if peer.peer == to)
     bodies = [sent.body.decode() for sent in receiver.sent if not sent.close]
     assert [body for body in bodies if f'"appData":{value}}}' in body], bodies
 
@@ -414,7 +414,7 @@ def test_inspect_peer_shows_its_state() -> None:
     }
     assert call.backend.do("inspectPeer", peer="bob")["consumers"] == [consumer]
     untouched = call.backend.do("inspectPeer", peer="carol")["consumers"]
-    assert [(it["id"], it["transportId"], it["effectiveProfile"]) for it in untouched] == [
+    assert [(consumer["id"], consumer["transportId"], consumer["effectiveProfile"]) for consumer in untouched] == [
         (call.consumer, None, None)
     ]
 

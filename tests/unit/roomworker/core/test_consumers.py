@@ -20,7 +20,7 @@ def call(harness: RoomHarness, kind: str = "video") -> tuple[Client, Client, int
 def test_enabled_consumer_gets_the_announced_parameters() -> None:
     harness = RoomHarness()
     alice, bob, consumer = call(harness)
-    told = bob.notifications_of("newConsumer")[0]["rtpParameters"]
+    announced = bob.notifications_of("newConsumer")[0]["rtpParameters"]
 
     answer = bob.enable(consumer, preferredProfile="low")
 
@@ -28,7 +28,7 @@ def test_enabled_consumer_gets_the_announced_parameters() -> None:
     consumed = harness.requests[-1]
     assert isinstance(consumed, media.Consume)
     assert (consumed.preferred_profile, consumed.paused) == ("low", False)
-    assert consumed.rtp_parameters.encodings[0].ssrc == told["encodings"][0]["ssrc"]
+    assert consumed.rtp_parameters.encodings[0].ssrc == announced["encodings"][0]["ssrc"]
     assert consumed.producer_ssrcs == harness.room.peers["alice"].producers[10].mapped_ssrcs
     assert alice.methods[-1] == "newPeer", "the sender is not notified"
 
@@ -161,9 +161,9 @@ def test_consumer_has_the_same_id_and_ssrc_for_every_receiver() -> None:
 
     alice, _ = carol.ask("join", peerName="carol", rtpCapabilities=CAPABILITIES)["data"]["peers"]
 
-    (described,), (told,) = alice["consumers"], bob.notifications_of("newConsumer")
-    assert described["id"] == told["id"] == consumer
-    assert described["rtpParameters"] == told["rtpParameters"]
+    (described,), (announced,) = alice["consumers"], bob.notifications_of("newConsumer")
+    assert described["id"] == announced["id"] == consumer
+    assert described["rtpParameters"] == announced["rtpParameters"]
 
 
 def test_consumer_resumed_by_the_server_during_enable_is_not_paused() -> None:

@@ -187,8 +187,8 @@ def test_closed_room_notifies_every_peer_once_and_closes_every_socket() -> None:
 
     assert call.notified == {"alice": ["closed"], "bob": ["closed"], "carol": ["closed"]}
     assert call.bob.notifications_of("closed") == [{"appData": "bye"}]
-    for it in (call.alice, call.bob, call.carol, dave):
-        assert it.close_code == it.sent[-1].close == 4000
+    for peer in (call.alice, call.bob, call.carol, dave):
+        assert peer.close_code == peer.sent[-1].close == 4000
     assert dave.notifications == []
     assert (media.Close, router) in call.ordered
 

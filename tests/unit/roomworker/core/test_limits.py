@@ -24,8 +24,8 @@ def bitrates(harness: RoomHarness) -> list[tuple[str, int]]:
     return [(o.object, o.bitrate) for o in harness.orders if isinstance(o, media.SetMaxIncomingBitrate)]
 
 
-def join(it: Client, **more: Any) -> Json:
-    return it.ask("join", peerName=it.peer, rtpCapabilities=CAPABILITIES, **more)
+def join(client: Client, **more: Any) -> Json:
+    return client.ask("join", peerName=client.peer, rtpCapabilities=CAPABILITIES, **more)
 
 
 def test_full_room_accepts_no_peer_until_one_leaves() -> None:

@@ -49,7 +49,10 @@ def test_event_that_arrives_twice_or_late_is_applied_once() -> None:
     harness.crash()
     harness.event(media.ProfileChanged(engine, "medium"), n=6)
 
-    assert [told["profile"] for told in bob.notifications_of("consumerEffectiveProfileChanged")] == ["low", "high"]
+    assert [changed["profile"] for changed in bob.notifications_of("consumerEffectiveProfileChanged")] == [
+        "low",
+        "high",
+    ]
 
 
 @pytest.mark.parametrize(("node", "epoch"), [("other node", 1), (NODE, 0), (NODE, 2)])

@@ -25,8 +25,8 @@ def say(sender: Client, data: str, to: str = "") -> Json:
     return answer
 
 
-def messages_to(it: Client) -> list[Json]:
-    return [frame["data"] for frame in it.frames if frame.get("method") == "message"]
+def messages_to(receiver: Client) -> list[Json]:
+    return [frame["data"] for frame in receiver.frames if frame.get("method") == "message"]
 
 
 def test_message_reaches_all_others_and_its_sender_gets_an_answer() -> None:
@@ -188,8 +188,8 @@ def test_server_message_to_all_has_no_sender() -> None:
 
     call.backend.do("sendMessage", data={"a": "é"})
 
-    for it in (call.alice, call.bob, call.carol):
-        assert messages_to(it) == [{"data": {"a": "é"}}]
+    for peer in (call.alice, call.bob, call.carol):
+        assert messages_to(peer) == [{"data": {"a": "é"}}]
 
 
 def test_server_message_to_one_peer_reaches_only_that_peer() -> None:

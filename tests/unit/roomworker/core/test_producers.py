@@ -18,12 +18,12 @@ def test_new_producer_notifies_all_other_peers_of_a_consumer() -> None:
 
     consumer = alice.produce(10, appData={"source": "mic"})
 
-    (told,) = bob.notifications_of("newConsumer")
-    assert told == {
+    (announced,) = bob.notifications_of("newConsumer")
+    assert announced == {
         "id": consumer,
         "kind": "audio",
         "peerName": "alice",
-        "rtpParameters": told["rtpParameters"],
+        "rtpParameters": announced["rtpParameters"],
         "paused": False,
         "preferredProfile": "default",
         "effectiveProfile": None,
@@ -256,8 +256,8 @@ def test_producer_not_updatable_in_place_is_replaced_under_the_same_id(
     old = alice.produce(10, kind, rtpParameters=first, paused=True, appData={"source": "mic"})
     bob.enable(old)
     engine = harness.room.peers["alice"].producers[10].engine
-    for it in (alice, bob, carol):
-        it.clear_sent()
+    for peer in (alice, bob, carol):
+        peer.clear_sent()
 
     alice.notify("updateProducer", id=10, rtpParameters=then)
 
@@ -267,8 +267,12 @@ def test_producer_not_updatable_in_place_is_replaced_under_the_same_id(
     for other in (bob, carol):
         assert other.methods == ["consumerClosed", "newConsumer"]
         assert other.notifications_of("consumerClosed") == [{"id": old, "peerName": "alice"}]
-        (told,) = other.notifications_of("newConsumer")
-        assert (told["id"], told["paused"], told["appData"]) == (updated.number, True, {"source": "mic"})
+        (announced,) = other.notifications_of("newConsumer")
+        assert (announced["id"], announced["paused"], announced["appData"]) == (
+            updated.number,
+            True,
+            {"source": "mic"},
+        )
     assert updated.number != old
     assert produced(harness)[-1].paused
     assert produced(harness)[-1].producer == updated.engine != engine, "closing one must not close the other"
@@ -312,13 +316,13 @@ def test_peer_joining_after_an_update_gets_what_a_takeover_would_send() -> None:
     assert bob.notifications_of("newConsumer")
 
     alice.notify("updateProducer", id=10, rtpParameters={**AGAIN, "rtcp": {"cname": "another"}})
-    told = []
+    described = []
     for name in ("carol", "dave"):
         joined = harness.connected(name).ask("join", peerName=name, rtpCapabilities=CAPABILITIES)
-        told.append(joined["data"]["peers"][0]["consumers"])
+        described.append(joined["data"]["peers"][0]["consumers"])
         harness.crash()
 
-    assert told[0] == told[1]
+    assert described[0] == described[1]
 
 
 def test_replacement_of_a_producer_has_the_same_engine_id_after_a_crash() -> None:

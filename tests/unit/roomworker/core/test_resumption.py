@@ -23,24 +23,26 @@ def tick(harness: RoomHarness, now: int) -> None:
 
 
 def resumable(harness: RoomHarness, peer: str) -> Client:
-    it = harness.connected(peer, token="hash")
-    assert it.ask("join", peerName=peer, rtpCapabilities=CAPABILITIES)["ok"]
-    return it
+    client = harness.connected(peer, token="hash")
+    assert client.ask("join", peerName=peer, rtpCapabilities=CAPABILITIES)["ok"]
+    return client
 
 
-def lose(it: Client, *, final: bool = False) -> None:
-    it.harness.receive(bus.ConnectionLost(it.harness.name, it.session, it.connection, final), it.gateway)
+def lose(client: Client, *, final: bool = False) -> None:
+    client.harness.receive(
+        bus.ConnectionLost(client.harness.name, client.session, client.connection, final), client.gateway
+    )
 
 
 def resume(
-    it: Client, gateway: str = ELSEWHERE, connection: int = 9, attempt: int = 1, token: str = "hash"
+    client: Client, gateway: str = ELSEWHERE, connection: int = 9, attempt: int = 1, token: str = "hash"
 ) -> bus.Link:
-    item = bus.Resume(it.harness.name, it.session, connection, token, attempt, 0)
-    it.harness.receive(item, gateway)
-    (told, link) = it.harness.links[-1]
-    assert told == gateway
+    item = bus.Resume(client.harness.name, client.session, connection, token, attempt, 0)
+    client.harness.receive(item, gateway)
+    (receiver, link) = client.harness.links[-1]
+    assert receiver == gateway
     if link.state == "resumed":
-        it.gateway, it.connection = gateway, connection
+        client.gateway, client.connection = gateway, connection
     return link
 
 

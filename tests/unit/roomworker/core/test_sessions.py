@@ -36,7 +36,7 @@ def test_same_one_of_two_connections_accepted_at_once_wins_in_any_order() -> Non
         both = [harness.client("alice", accepted=1), harness.client("alice", accepted=1)]
         for which in order:
             both[which].connect()
-        stayed.add(tuple(it.close_code is None for it in both))
+        stayed.add(tuple(client.close_code is None for client in both))
     assert len(stayed) == 1
     assert sorted(stayed.pop()) == [False, True]
 
@@ -80,9 +80,9 @@ def test_connect_redelivered_after_the_session_closed_is_a_duplicate() -> None:
 def test_closed_sessions_are_remembered_up_to_a_limit() -> None:
     harness = RoomHarness(prompt=False)
     for _ in range(1005):
-        it = harness.client("alice")
-        it.connect()
-        it.disconnect()
+        client = harness.client("alice")
+        client.connect()
+        client.disconnect()
     harness.commit()
 
     assert len(harness.room.closed_sessions) == 1000

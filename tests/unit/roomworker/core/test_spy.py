@@ -31,7 +31,7 @@ def test_spy_sees_every_peer_except_spies() -> None:
     peers = mallory.ask("join", peerName="mallory", rtpCapabilities=CAPABILITIES, spy=True)["data"]["peers"]
 
     assert [peer["name"] for peer in peers] == ["alice"]
-    assert [told["id"] for told in eve.notifications_of("newConsumer")] == [consumer]
+    assert [announced["id"] for announced in eve.notifications_of("newConsumer")] == [consumer]
     assert eve.methods == ["newConsumer"]
 
 

@@ -63,7 +63,7 @@ def seen() -> Seen:
     return Seen(harness, alice, bob, consumer, Backend(harness))
 
 
-# --- what is told -------------------------------------------------------------------------------------------------
+# --- reports ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,8 +201,8 @@ def test_paused_object_reports_no_stats_until_it_is_resumed(seen: Seen, what: st
     set_paused(seen, what, paused=True)
     for kind in KINDS:
         seen.enable(kind)
-    told = [len(seen.notifications_of(kind)) for kind in KINDS]
-    assert told == [0 if kind == silent else 1 for kind in KINDS], "the first report is not sent either"
+    reports = [len(seen.notifications_of(kind)) for kind in KINDS]
+    assert reports == [0 if kind == silent else 1 for kind in KINDS], "the first report is not sent either"
     assert seen.tick(11, 12) == [2, 2]
 
     set_paused(seen, what, paused=False)
