@@ -202,7 +202,7 @@ def expire_idle_room(room: Room, now: int) -> None:
 
 
 def close_peer(room: Room, action: actions.ClosePeer) -> None:
-    """Closes the peer's session and socket; the peer itself is told `closed`, if it has joined."""
+    """Closes the peer's session and socket; the peer is sent `closed`, if it has joined."""
     session = room.session_of.get(action.peer)
     if session is None:
         raise NotFound(f"peer: no peer {action.peer!r}")

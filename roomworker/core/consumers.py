@@ -125,7 +125,7 @@ def _order_profile(room: Room, consumer: Consumer) -> None:
 
 
 def set_locally_paused(room: Room, peer: Peer, consumer_id: int, *, paused: bool, app_data: client.AppData) -> None:
-    """Pauses or resumes by the server: the peer is told, unless nothing changes for it (§consumerPaused)."""
+    """Pauses or resumes by the server: the peer is notified, unless nothing changes for it (§consumerPaused)."""
     consumer, sender, producer = find(room, peer, consumer_id)
     if consumer.locally_paused == paused:
         return
@@ -142,7 +142,7 @@ def set_locally_paused(room: Room, peer: Peer, consumer_id: int, *, paused: bool
 
 
 def set_preferred_profile_by_server(room: Room, peer: Peer, consumer_id: int, profile: Profile) -> None:
-    """Sets the preferred profile by the server: the peer is told (§consumerPreferredProfileSet)."""
+    """Sets the preferred profile by the server: the peer is notified (§consumerPreferredProfileSet)."""
     consumer, sender, _ = find(room, peer, consumer_id)
     if consumer.preferred_profile != profile:
         _prefer(room, peer, consumer, profile)
@@ -175,7 +175,7 @@ def profile_changed(room: Room, peer: Peer, consumer: Consumer, profile: Effecti
 def producer_pause_changed(room: Room, sender: Peer, producer: Producer) -> None:
     """Tells receivers that the producer was paused or resumed.
 
-    Receivers whose consumer is disabled, or paused by the server anyway, are not told.
+    Receivers whose consumer is disabled, or paused by the server anyway, are not notified.
     """
     receivers = [
         other
@@ -216,7 +216,7 @@ def announcement(room: Room, sender: Peer, producer: Producer, receiver: Peer) -
 
 
 def rtp_parameters(room: Room, producer: Producer, receiver: Peer) -> RtpParameters:
-    """What the receiver gets of the producer; computed once for receivers with equal capabilities."""
+    """The consumer's parameters for this receiver; computed once for receivers with equal capabilities."""
     key = (producer.number, receiver.capability_key)
     known = room.consumer_parameters.get(key)
     if known is None:

@@ -38,7 +38,7 @@ _decode_method = msgspec.json.Decoder(_Method).decode
 
 
 def intended_kind(item: bus.Input) -> type[client.FromClient | client.Message] | None:
-    """The kind of a message that could not be read, if its method tells that."""
+    """The kind of a message that could not be decoded, by its method; None: an unknown method."""
     if item.method == client.MESSAGE:
         return client.Message
     try:

@@ -1,7 +1,8 @@
 """The journal of a room: everything that its next commit has to carry.
 
-Handlers change the room's records in place and tell the journal: `save`, `delete` and `save_session` for fields to
-store, `send`, `notify` and `send_to_peers` for messages, `order` for the media node. `take` hands all of it over.
+Handlers change the room's records in place and record that in the journal: fields to store by `save`, `delete` and
+`save_session`, messages by `send`, `notify` and `send_to_peers`, orders for the media node by `order`. `take` hands
+all of it over.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,7 +34,7 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Changes:
-    """What commit number `n` carries.
+    """The contents of commit number `n`.
 
     `fields` has the stored record's JSON by field name (None: delete it), `closed_sessions` the sessions that were
     closed (None: forget it), `answered_calls` calls of the server API by key (None: forget it). `messages` and
@@ -87,7 +88,7 @@ class Journal:
         self.save(META, self.meta)
 
     def save_session(self, session: Session) -> None:
-        """Stores the session, if it is open, and has its gateway told its numbers once they are committed."""
+        """Stores the session, if it is open, and reports its numbers to its gateway once they are committed."""
         self._moved[session.id] = session
         if self.sessions.get(session.id) is session:
             self._fields[session.field] = session

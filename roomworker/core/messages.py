@@ -1,4 +1,4 @@
-"""Messages between peers: what applications tell each other beside the protocol, in order with it."""
+"""Messages between peers: applications' own data, in order with the messages of the protocol."""
 
 from msgspec import Raw
 

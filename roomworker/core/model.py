@@ -28,7 +28,7 @@ FIRST_INPUT: Final = 0
 
 ReporterKind: TypeAlias = Literal["transport", "producer", "consumer"]
 Reporter: TypeAlias = tuple[ReporterKind, str, int]
-"""What reports stats: (kind, peer's name, id)."""
+"""A media object that reports stats: (kind, peer's name, id)."""
 
 
 class Record(Struct, rename="camel", eq=False):
@@ -49,7 +49,7 @@ class Placement(Wire, frozen=True):
 
 
 class Created(Record):
-    """What the server API created the room with.
+    """The settings that the server API created the room with.
 
     A created room stays, without any session, for `idle_seconds` from `idle_since` (ms, room time) on.
     """
@@ -88,10 +88,10 @@ class StoredAnswer(NamedTuple):
 class Session(Record):
     """Stored as `session|<peer>`. `n_in` is the last input applied, `n_out` the last output that exists.
 
-    `gateway` is empty while the session has no connection; `lost_at` is since when (ms, room time; 0: the next tick
-    tells), `lost_bytes` the size of its outputs since. `token` is the hash of its resume token, `attempt` the number
-    of its last resumption. `joins` counts how often its peer has joined: it tells apart the media objects of one
-    join and the next.
+    `gateway` is empty while the session has no connection; `lost_at` is since when (ms, room time; 0: set by the
+    next tick), `lost_bytes` the size of its outputs since. `token` is the hash of its resume token, `attempt` the
+    number of its last resumption. `joins` counts how often its peer has joined: the media objects of one join and
+    the next have different engine ids.
     """
 
     id: str
@@ -201,7 +201,7 @@ MediaObject: TypeAlias = Transport | Producer | Consumer
 
 
 class PeerData(Record):
-    """Stored as `peer|<name>`. A `spy` sees the others and is seen by nobody.
+    """Stored as `peer|<name>`. A `spy` sees the others and is announced to no peer.
 
     `number` orders peers by arrival. `generation` counts how many of the peer's media objects were closed, so that
     an engine id is never used twice.

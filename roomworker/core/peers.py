@@ -10,7 +10,7 @@ from shared.protocol import client
 
 
 def join(room: Room, session: Session, message: client.Join) -> client.Joined:
-    """Adds the session's peer to the room; the others are told, unless it is a spy (§join)."""
+    """Adds the session's peer to the room; the others are notified, unless it is a spy (§join)."""
     if message.peer_name != session.peer:
         raise Forbidden(f"peerName: this connection belongs to peer {session.peer!r}")
     if session.peer in room.peers:

@@ -186,7 +186,7 @@ def resume(room: Room, peer: Peer, message: client.ResumeProducer) -> client.Not
 
 
 def set_locally_paused(room: Room, peer: Peer, producer_id: int, *, paused: bool, app_data: client.AppData) -> None:
-    """Pauses or resumes by the server: the sender is told (§producerPaused), and the receivers concerned."""
+    """Pauses or resumes by the server: the sender (§producerPaused) and the receivers concerned are notified."""
     producer = find(peer, producer_id)
     if producer.locally_paused != paused:
         notification = client.ProducerPaused if paused else client.ProducerResumed

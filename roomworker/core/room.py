@@ -40,7 +40,7 @@ class Room(Journal):
         self.producers_by_number: dict[int, tuple[Peer, Producer]] = {}
         self.consumers_by_engine: dict[str, tuple[Peer, Consumer]] = {}
         self.consumer_parameters: dict[tuple[int, str], RtpParameters] = {}
-        """What receivers get, by the producer's number and the receiver's capability key."""
+        """Parameters of consumers, by the producer's number and the receiver's capability key."""
         self._early_profiles: dict[media.EngineId, EffectiveProfile] = {}
         self.stats_due: dict[Reporter, int] = {}
         """When each reporter's next stats are due (ms, room time)."""
@@ -56,7 +56,7 @@ class Room(Journal):
 
     @property
     def exists(self) -> bool:
-        """Whether anything tells the room from one that was never there."""
+        """Whether the room has sessions, or was created by the server API; else it is as if it had never been."""
         return bool(self.sessions) or self.meta.created is not None
 
     @property
@@ -74,7 +74,7 @@ class Room(Journal):
     def engine_id(self, peer: Peer, kind: media.ObjectKind, object_id: int, updates: int = 0) -> media.EngineId:
         """The same id when a message is handled again, never the same for another object (DELIVERY T3).
 
-        `updates` tells an object from its predecessor with the same `object_id`, which is still there.
+        `updates` distinguishes an object from its predecessor with the same `object_id`, which exists beside it.
         """
         name = (
             f"{self.incarnation}/{peer.session.id}/{peer.session.joins}/{kind}/{object_id}"
@@ -85,7 +85,7 @@ class Room(Journal):
     # --- the media node ---------------------------------------------------------------------------------------
 
     def place(self) -> Steps[None]:
-        """Makes sure that the room is on a media node. Raises `Unavailable`: there is none."""
+        """Places the room on a media node, unless it is on one. Raises `Unavailable` if there is none."""
         if self.meta.placement is not None:
             return
         placed = expect((yield Place()), Placed)
@@ -143,7 +143,7 @@ class Room(Journal):
 
     @contextmanager
     def releasing(self, peer: Peer, kind: media.ObjectKind, engine: media.EngineId) -> Iterator["PreconditionGuard"]:
-        """Guards the making of the engine object `engine`: if the handler fails, the engine is told to close it."""
+        """Guards the making of the engine object `engine`: if the handler fails, the engine has to close it."""
         guard = self.guard(peer)
         try:
             yield guard
@@ -174,7 +174,7 @@ class Room(Journal):
 
 
 class PreconditionGuard:
-    """What a handler relied on before it yielded: while it waited, its peer may have left or the room moved."""
+    """Preconditions of a handler that yields: while it waits, its peer may leave or the room lose its media node."""
 
     __slots__ = ("_epoch", "_peer", "_room")
 

@@ -1,10 +1,11 @@
-"""Cascades of closing: who closes whom, and who is told.
+"""Cascades of closing: which object closes which others, and who is notified.
 
     room ─▶ sessions ─▶ peer ─▶ transports ─▶ producers ─▶ consumers of other peers
                              └▶ producers, consumers
 
-Names follow one rule. `close_…_by_server` tells the owner, too, and then does the same as `close_…`; `close_…` tells
-the other peers and the engine; `remove_…` takes the object and everything on it out of the room and tells no peer.
+Names follow one rule. `close_…_by_server` notifies the owner and then does the same as `close_…`; `close_…` notifies
+the other peers and orders the engine to close; `remove_…` takes the object and everything on it out of the room and
+notifies no peer.
 """
 
 from msgspec import UNSET
@@ -18,10 +19,10 @@ from shared.protocol import client
 
 
 def close_room_by_server(room: Room, app_data: client.AppData) -> None:
-    """Tells every peer `closed` and closes every socket; what the room was created with is forgotten."""
+    """Sends every peer `closed` and closes every socket; the settings the room was created with are deleted."""
     room.notify(room.peers.values(), client.Closed(app_data=app_data))
     for peer in list(room.peers.values()):
-        remove_peer(room, peer)  # everybody leaves, so nobody is told of the others
+        remove_peer(room, peer)  # no peer stays that would have to be notified
     for session in list(room.sessions.values()):
         close_session_by_server(room, session, ROOM_CLOSED)
     forget_creation(room)
@@ -37,7 +38,7 @@ def forget_creation(room: Room) -> None:
 def lose_media_node(room: Room) -> None:
     """Closes every transport, after the room's media node or its engine has died, and takes the room off the node.
 
-    A node that is alive after all is told to close what it has of the room.
+    The node is ordered to close what it has of the room, in case it is alive after all.
     """
     for peer in list(room.peers.values()):
         for transport in list(peer.transports.values()):
@@ -66,7 +67,7 @@ def close_session(room: Room, session: Session, app_data: client.AppData = UNSET
 
 
 def close_peer(room: Room, peer: Peer, app_data: client.AppData = UNSET) -> None:
-    """Closes the peer: the others are told `peerClosed`, and nothing of its objects (as by the published Peer)."""
+    """Closes the peer: the others are sent `peerClosed` and nothing about its objects (as in the published Peer)."""
     remove_peer(room, peer)
     if not peer.data.spy:
         room.notify(room.peers.values(), client.PeerClosed(name=peer.name, app_data=app_data))
@@ -90,7 +91,7 @@ def remove_peer(room: Room, peer: Peer) -> None:
 
 
 def close_transport_by_server(room: Room, peer: Peer, transport: Transport, app_data: client.AppData = UNSET) -> None:
-    """Closes the transport; its peer is told `transportClosed`."""
+    """Closes the transport; its peer is sent `transportClosed`."""
     room.notify([peer], client.TransportClosed(id=transport.id, app_data=app_data))
     close_transport(room, peer, transport)
 
@@ -116,26 +117,26 @@ def remove_transport(room: Room, peer: Peer, transport: Transport) -> None:
 
 
 def close_producer_by_server(room: Room, peer: Peer, producer: Producer, app_data: client.AppData) -> None:
-    """Closes the producer; its peer is told `producerClosed`."""
+    """Closes the producer; its peer is sent `producerClosed`."""
     room.notify([peer], client.ProducerClosed(id=producer.id, app_data=app_data))
     close_producer(room, peer, producer)
 
 
 def close_producer(room: Room, peer: Peer, producer: Producer) -> None:
-    """Closes the producer; every other peer loses a consumer and is told `consumerClosed`."""
+    """Closes the producer; every other peer loses a consumer and is sent `consumerClosed`."""
     _close_producer_on_transport(room, peer, producer)
     room.release(peer, "producer", producer.engine)
 
 
 def _close_producer_on_transport(room: Room, peer: Peer, producer: Producer) -> None:
-    """Closes the producer without telling the engine, which closes it with its transport."""
+    """Closes the producer without an order to the engine, which closes it with its transport."""
     receivers = [other for other in room.peers.values() if other is not peer]
     remove_producer(room, peer, producer)
     room.notify(receivers, client.ConsumerClosed(id=producer.number, peer_name=peer.name))
 
 
 def remove_producer(room: Room, peer: Peer, producer: Producer) -> None:
-    """Removes the producer and its consumers; the engine closes it with its transport, or is told to."""
+    """Removes the producer and its consumers; the engine closes it with its transport, or by an order."""
     del peer.producers[producer.id]
     del room.producers_by_number[producer.number]
     room.forget_consumer_parameters(producer)

@@ -280,7 +280,7 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Link(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What became of a connection to a resumable session.
+    """The state of a connection to a resumable session.
 
     `resumed`: the session continues over it; the client's next input is `n`+1, and a `Replay` gives the outputs
     after its `ack` up to `out`. `refused`: the session is closed, or the token is another, or the attempt is not the

@@ -111,7 +111,7 @@ class UpdateProducer(Request, frozen=True):
 class Consume(Request, frozen=True):
     """→ `Consumed` (§enableConsumer).
 
-    `rtp_parameters` are those the receiving client was told, `producer_ssrcs` the producer's `mapped_ssrcs`.
+    `rtp_parameters` are those that the receiving client was sent, `producer_ssrcs` the producer's `mapped_ssrcs`.
     """
 
     transport: EngineId

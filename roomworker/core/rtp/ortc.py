@@ -328,11 +328,11 @@ def capability_key(caps: RtpCapabilities) -> str:
 def consumer_parameters(
     consumable: RtpParameters, peer_caps: RtpCapabilities, ssrc: int, rtx_ssrc: int
 ) -> RtpParameters:
-    """What a peer that passed `assert_subset` receives of a `consumable`: one stream, sent from `ssrc`.
+    """The parameters of a `consumable` for a peer that passed `assert_subset`: one stream, sent from `ssrc`.
 
     An rtx codec is included only with its media codec, and `encodings[0].rtx` only with rtx. Without a common codec
-    `codecs` is empty and nothing is raised: the client is told of the consumer, finds it not `supported`, and never
-    enables it. `rtcp.cname` is always there, because the client puts it into its SDP unchecked.
+    `codecs` is empty and nothing is raised: the client finds such a consumer not `supported` and never enables it.
+    `rtcp.cname` is always there, because the client puts it into its SDP unchecked.
     """
     receivable = _receivable(peer_caps)
     codecs: list[RtpCodec] = []
@@ -375,7 +375,7 @@ def _feedback_key(feedback: RtcpFeedback) -> tuple[str, str]:
 
 
 def _receivable(caps: RtpCapabilities) -> dict[int, tuple[Kind, frozenset[tuple[str, str]]]]:
-    """Kind and feedback by payload type. In a room the payload type alone tells the codec (`assert_subset`)."""
+    """Kind and feedback by payload type. In a room the payload type alone identifies the codec (`assert_subset`)."""
     receivable: dict[int, tuple[Kind, frozenset[tuple[str, str]]]] = {}
     for codec in caps.codecs:
         feedback = frozenset(map(_feedback_key, codec.rtcp_feedback))
