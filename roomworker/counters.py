@@ -18,6 +18,8 @@ OK = 200
 
 @dataclass(slots=True)
 class Counters:
+    """Counters of one room worker process."""
+
     handled: dict[Message | None, int] = field(default_factory=dict)
     """Clients' messages that took effect, by kind."""
     rejected: dict[tuple[Message | None, int], int] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Counters:
     """Rooms committed in one round trip."""
 
     def count_rejection(self, kind: Message | None, code: int) -> None:
+        """Counts one client's message that was answered with an error, or ignored with one."""
         self.rejected[kind, code] = self.rejected.get((kind, code), 0) + 1
 
     def count_commits(self, statuses: Sequence[CommitStatus], took: float) -> None:

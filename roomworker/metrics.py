@@ -135,6 +135,7 @@ class WorkerMetrics:
                 self._dead_letters = await self._worker.store.dead_letters()
 
     def collect(self) -> Iterable[Metric]:
+        """All metrics, with the totals of the last `refresh`."""
         worker, counters = self._worker, self._worker.counters
         yield from self._rooms()
         partitions = worker.partitions.values()

@@ -87,6 +87,7 @@ def _peer(room: Room, name: str) -> Peer:
 
 
 def inspect_room(room: Room) -> actions.RoomView:
+    """The room as the server API shows it."""
     created, placement = room.meta.created, room.meta.placement
     return actions.RoomView(
         name=room.name,
@@ -115,6 +116,7 @@ def _summary(peer: Peer) -> actions.PeerSummary:
 
 
 def inspect_peer(room: Room, action: actions.InspectPeer) -> actions.PeerView:
+    """The peer as the server API shows it, with a consumer for every producer of the others."""
     peer = _peer(room, action.peer)
     return actions.PeerView(
         name=peer.name,
@@ -165,6 +167,7 @@ def _consumer(room: Room, peer: Peer, number: int) -> actions.ConsumerView:
 
 
 def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
+    """Creates the room, or changes idle time and appData of one created with the same codecs and limits."""
     created = room.meta.created
     if room.exists:
         asked, own = (action.codecs, action.limits), (None, actions.RoomLimits())
@@ -213,16 +216,19 @@ def close_peer(room: Room, action: actions.ClosePeer) -> None:
 
 
 def close_transport(room: Room, action: actions.CloseTransport) -> None:
+    """Closes a peer's transport; the peer is sent `transportClosed`."""
     peer = _peer(room, action.peer)
     teardown.close_transport_by_server(room, peer, transports.find(peer, action.id), action.app_data)
 
 
 def close_producer(room: Room, action: actions.CloseProducer) -> None:
+    """Closes a peer's producer; the peer is sent `producerClosed`."""
     peer = _peer(room, action.peer)
     teardown.close_producer_by_server(room, peer, producers.find(peer, action.id), action.app_data)
 
 
 def set_max_bitrate(room: Room, action: actions.SetMaxBitrate) -> None:
+    """Limits what a sending transport may bring. Raises `Conflict` for a receiving one."""
     transport = transports.find(_peer(room, action.peer), action.id)
     if transport.direction != "send":
         raise Conflict(f"id: transport {action.id} is for receiving")

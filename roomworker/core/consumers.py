@@ -83,10 +83,12 @@ def enable(room: Room, peer: Peer, message: client.EnableConsumer) -> Steps[clie
 
 
 def pause(room: Room, peer: Peer, message: client.PauseConsumer) -> client.Nothing:
+    """Pauses for the receiver itself; no peer is notified (§pauseConsumer)."""
     return _set_paused(room, peer, message.id, remotely=True)
 
 
 def resume(room: Room, peer: Peer, message: client.ResumeConsumer) -> client.Nothing:
+    """Resumes for the receiver itself; no peer is notified (§resumeConsumer)."""
     return _set_paused(room, peer, message.id, remotely=False)
 
 
@@ -107,6 +109,7 @@ def _order_pause(room: Room, consumer: Consumer) -> None:
 
 
 def set_preferred_profile(room: Room, peer: Peer, message: client.SetConsumerPreferredProfile) -> client.Nothing:
+    """Sets the layer that the receiver wants; the engine sends at most that one (§setConsumerPreferredProfile)."""
     consumer, _, _ = find(room, peer, message.id)
     if consumer.preferred_profile != message.profile:
         _prefer(room, peer, consumer, message.profile)
@@ -153,6 +156,7 @@ def set_preferred_profile_by_server(room: Room, peer: Peer, consumer_id: int, pr
 
 
 def request_key_frame(room: Room, peer: Peer, consumer_id: int) -> None:
+    """Asks the engine for a key frame. Raises `Conflict` if the consumer is sending no video."""
     consumer, _, producer = find(room, peer, consumer_id)
     if not consumer.enabled or consumer.paused or producer.paused or producer.kind != "video":
         raise Conflict(f"id: consumer {consumer_id} is sending no video")

@@ -82,6 +82,7 @@ class Journal:
         self._fields[name] = record
 
     def delete(self, name: str) -> None:
+        """Deletes the field `name`."""
         self._fields[name] = None
 
     def save_meta(self) -> None:

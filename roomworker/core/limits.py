@@ -30,6 +30,7 @@ class Limits:
         return replace(self, **chosen) if chosen else self
 
     def check_app_data(self, app_data: client.AppData) -> None:
+        """Raises `TooLarge` for appData beyond the limit."""
         if isinstance(app_data, Raw) and len(app_data) > self.app_data_bytes:
             raise TooLarge(f"appData: larger than {self.app_data_bytes} bytes")
 

@@ -18,6 +18,7 @@ from shared.protocol.rtp import Kind, RtpParameters
 
 
 def find(peer: Peer, producer_id: int) -> Producer:
+    """The peer's producer. Raises `NotFound`."""
     producer = peer.producers.get(producer_id)
     if producer is None:
         raise NotFound(f"id: no producer {producer_id}")
@@ -176,11 +177,13 @@ def _announce(room: Room, peer: Peer, producer: Producer) -> None:
 
 
 def pause(room: Room, peer: Peer, message: client.PauseProducer) -> client.Nothing:
+    """Pauses for the producer's own client; receivers are notified (§pauseProducer)."""
     _set_paused(room, peer, find(peer, message.id), remotely=True)
     return client.Nothing()
 
 
 def resume(room: Room, peer: Peer, message: client.ResumeProducer) -> client.Nothing:
+    """Resumes for the producer's own client; receivers are notified (§resumeProducer)."""
     _set_paused(room, peer, find(peer, message.id), remotely=False)
     return client.Nothing()
 

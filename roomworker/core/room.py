@@ -166,9 +166,11 @@ class Room(Journal):
             del self._early_profiles[next(iter(self._early_profiles))]
 
     def take_early_profile(self, engine: media.EngineId) -> EffectiveProfile | None:
+        """The profile kept for a new consumer, if its event came first."""
         return self._early_profiles.pop(engine, None)
 
     def forget_consumer_parameters(self, producer: Producer) -> None:
+        """Removes cached parameters of the producer's consumers."""
         for key in [key for key in self.consumer_parameters if key[0] == producer.number]:
             del self.consumer_parameters[key]
 

@@ -21,6 +21,7 @@ JUST_ENABLED: Final = -1
 
 
 def enable_transport(room: Room, peer: Peer, message: client.EnableTransportStats) -> client.Nothing:
+    """Has the transport report stats at an interval, at least a second (§enableTransportStats)."""
     transport = transports.find(peer, message.id)
     if _enable(room, peer, transport, message.interval):
         room.save(peer.field_of(transport), transport)
@@ -28,6 +29,7 @@ def enable_transport(room: Room, peer: Peer, message: client.EnableTransportStat
 
 
 def enable_producer(room: Room, peer: Peer, message: client.EnableProducerStats) -> client.Nothing:
+    """Has the producer report stats (§enableProducerStats)."""
     producer = producers.find(peer, message.id)
     if _enable(room, peer, producer, message.interval):
         room.save(peer.field_of(producer), producer)
@@ -35,6 +37,7 @@ def enable_producer(room: Room, peer: Peer, message: client.EnableProducerStats)
 
 
 def enable_consumer(room: Room, peer: Peer, message: client.EnableConsumerStats) -> client.Nothing:
+    """Has the consumer report stats (§enableConsumerStats)."""
     consumer, _, _ = consumers.find(room, peer, message.id)
     if _enable(room, peer, consumer, message.interval):
         consumers.save(room, peer, consumer)
@@ -53,6 +56,7 @@ def _enable(room: Room, peer: Peer, reporting: MediaObject, interval: float) -> 
 
 
 def disable_transport(room: Room, peer: Peer, message: client.DisableTransportStats) -> client.Nothing:
+    """Ends the transport's reports (§disableTransportStats)."""
     transport = transports.find(peer, message.id)
     if _disable(room, peer, transport):
         room.save(peer.field_of(transport), transport)
@@ -60,6 +64,7 @@ def disable_transport(room: Room, peer: Peer, message: client.DisableTransportSt
 
 
 def disable_producer(room: Room, peer: Peer, message: client.DisableProducerStats) -> client.Nothing:
+    """Ends the producer's reports (§disableProducerStats)."""
     producer = producers.find(peer, message.id)
     if _disable(room, peer, producer):
         room.save(peer.field_of(producer), producer)
@@ -67,6 +72,7 @@ def disable_producer(room: Room, peer: Peer, message: client.DisableProducerStat
 
 
 def disable_consumer(room: Room, peer: Peer, message: client.DisableConsumerStats) -> client.Nothing:
+    """Ends the consumer's reports (§disableConsumerStats)."""
     consumer, _, _ = consumers.find(room, peer, message.id)
     if _disable(room, peer, consumer):
         consumers.save(room, peer, consumer)

@@ -1,5 +1,7 @@
 """Client ⇄ server: the messages of the specification, which travel inside protoo frames.
 
+A class is named after its message: `CreateTransport` is §createTransport.
+
 Decoders take raw JSON and raise `errors.BadPayload` whose reason names the field. Unknown fields are ignored, and so
 is `target`, which some messages of the specification lack: the method decides. `appData` is any JSON value and is
 never parsed; an absent one is `UNSET`.

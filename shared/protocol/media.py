@@ -49,6 +49,8 @@ class RouterRef(Wire, frozen=True):
 
 
 class Request(Wire, frozen=True, tag_field="do", tag=lambda name: name[0].lower() + name[1:]):
+    """Base of the requests; `router` is the router of the room."""
+
     router: RouterRef
 
 
@@ -142,7 +144,7 @@ AnyRequest: TypeAlias = (
 
 
 class Result(Wire, frozen=True, tag_field="is", tag=lambda name: name[0].lower() + name[1:]):
-    pass
+    """Base of the results."""
 
 
 class TransportCreated(Result, frozen=True):
