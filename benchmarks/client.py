@@ -17,7 +17,7 @@ _METHOD_WITHIN = 90
 
 
 class FloodClient:
-    """One peer of a room. `url` is http://…"""
+    """A peer of a room. `url` is http://…"""
 
     def __init__(self, url: str, room: str, peer: str) -> None:
         hooks = Hooks(frame=self._count)

@@ -17,6 +17,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from benchmarks.compare.clients import Wrong
 from benchmarks.compare.goals import judge
 from benchmarks.compare.load import Sample
 from benchmarks.compare.report import figures, machine, show
@@ -59,6 +60,9 @@ def main(
     except Unavailable as why:
         console.print(f"cannot compare: {why}", style="red")
         raise typer.Exit(1) from None
+    except Wrong as why:
+        console.print(f"the comparison failed: {why}", style="red")
+        raise typer.Exit(1) from None
     judged = judge(results.samples)
     show(console, results.samples, judged)
     if json_file:
@@ -74,7 +78,7 @@ def main(
 
 
 def _minutes(plan: Plan) -> int:
-    """From what the starts and pauses of one round took when this was written."""
+    """Estimates the length of a run, from the measured starts and pauses of one round."""
     a_round = 24 * (plan.seconds + 1) + 180
     return round((plan.rounds * a_round + 90) / 60)
 

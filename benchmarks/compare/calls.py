@@ -71,7 +71,7 @@ class CallPeer(PlainClient):
 
 
 class Call:
-    """One call of `PEERS` in a room of its own."""
+    """A call of `PEERS` in a room of its own."""
 
     def __init__(self, url: str, number: int, tally: Tally) -> None:
         self._url = url

@@ -1,7 +1,7 @@
-"""Clients that cost little and check every answer: no future and no task for a message, nothing parsed but numbers.
+"""Clients that cost little and check every answer: no future and no task per message, only numbers parsed.
 
-A message ends in the sender's number and its own; each receiver keeps the last of every sender. What is lost, comes
-twice, or comes where it must not is found by `Tally.verify`.
+A message ends in the sender's number and its own; each receiver keeps the last number of every sender. `Fleet.settled`
+finds what is lost, comes twice, or comes where it must not.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ TEXT: Final = "Could everybody who is not speaking please mute, there is an echo
 _OF_ONE_SENDER: Final = 10**8
 _DIGITS: Final = 12
 _END: Final = 3
-"""Of a frame, behind the number."""
+"""Bytes of a frame behind the number."""
 PATIENCE: Final = 30.0
 
 
@@ -29,7 +29,7 @@ class Wrong(AssertionError):
 
 
 class Tally:
-    """What all clients of a fleet have seen."""
+    """The counts of all clients of a fleet."""
 
     def __init__(self) -> None:
         self.answered = 0
@@ -43,7 +43,7 @@ class Tally:
 
 
 class LoadClient(ABC):
-    """One peer. `url` is http://…, `others` are the numbers of those in the same room."""
+    """A peer. `url` is http://…, `others` are the numbers of the other peers in its room."""
 
     def __init__(self, url: str, room: str, number: int, others: Sequence[int], tally: Tally) -> None:
         self.number = number
@@ -189,7 +189,7 @@ class PlainClient(LoadClient):
 
 
 class ResumableClient(PlainClient):
-    """The same with Plenary's resumable sessions: both directions numbered and checked."""
+    """A client with Plenary's resumable sessions: both directions are numbered and checked."""
 
     resumable = True
 

@@ -1,4 +1,4 @@
-"""What the figures are measured against: ratios within one round, so that what disturbs the machine disturbs both."""
+"""The goals of the comparison: ratios within one round, so that what disturbs the machine disturbs both systems."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Goal:
 class Judged:
     goal: Goal
     values: list[float]
-    """One for each round."""
+    """The values of the rounds."""
     disturbances: list[float]
     """Cores that the rest of the machine used meanwhile, at worst, in each round."""
 

@@ -147,7 +147,7 @@ async def pace(
 
 
 async def _send(fleet: Fleet, seconds: float, rate: int) -> list[float]:
-    """How late each was sent, in seconds."""
+    """Returns how late each request was sent, in seconds."""
     late = []
     began = time.perf_counter()
     for number in range(int(rate * seconds)):

@@ -1,4 +1,4 @@
-"""What a connection that does nothing, and a peer that is in a call, cost in memory."""
+"""The memory of an idle connection, and of a peer in a call."""
 
 import asyncio
 from typing import Final
@@ -69,7 +69,7 @@ async def calls(system: System, number: int) -> Sample:
 
 
 async def _warm(system: System) -> None:
-    """What the first client makes is not one client's."""
+    """Makes what the first client makes: that is no client's own cost."""
     fleet = await Fleet(system.client, system.url, 2 * PEERS, PEERS).open()
     fleet.close()
     await asyncio.sleep(SETTLE_SECONDS)

@@ -10,7 +10,7 @@ import psutil
 
 LOAD_GENERATOR: Final = "load generator"
 OTHERS: Final = "others"
-"""Whatever else the machine did: the disturbance."""
+"""The CPU of all other processes of the machine: the disturbance."""
 CALM_SECONDS: Final = 0.5
 CALM_CORES: Final = 0.25
 """The idle systems' own work is less."""
@@ -56,6 +56,6 @@ def listening(port: int) -> psutil.Process:
 
 
 def memory_bytes(process: psutil.Process) -> int:
-    """What would be free if the process ended: its own pages, shared libraries not counted (USS)."""
+    """Returns the memory that would be free if the process ended: its own pages, without shared libraries (USS)."""
     found: Any = process.memory_full_info()
     return int(found.uss)

@@ -18,7 +18,7 @@ from benchmarks.compare.processes import OTHERS
 
 
 def plain(sample: Sample) -> dict[str, float]:
-    """A sample without nesting: {"cores, Redis": 0.2}."""
+    """Returns a sample without nesting: {"cores, Redis": 0.2}."""
     flat: dict[str, float] = {}
     for name, value in sample.items():
         if isinstance(value, Mapping):
@@ -29,7 +29,7 @@ def plain(sample: Sample) -> dict[str, float]:
 
 
 def figures(samples: Samples) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """By workload, metric and system: median, least and most of the rounds."""
+    """Returns median, least and most of the rounds, by workload, metric and system."""
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for system, workloads in samples.items():
         for workload, rounds in workloads.items():
@@ -70,7 +70,7 @@ PARTS: Final = {
 
 
 def show(console: Console, samples: Samples, judged: list[Judged]) -> None:
-    """Not all there is: the rest is in the JSON."""
+    """Prints the main figures; the rest is in the JSON."""
     for workload, metrics in figures(samples).items():
         present = {system for by_system in metrics.values() for system in by_system}
         systems = [system for system in ORDER if system in present]
@@ -115,7 +115,7 @@ def _number(value: float) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on; nothing that names it."""
+    """Returns the properties of this machine, without its name."""
     model = ""
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:

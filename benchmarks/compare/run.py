@@ -37,7 +37,7 @@ class Plan:
     rate: int = 500
     window: int = 4
     window_large: int = 1
-    """In rooms of 100: 400 requests in flight are 39,600 deliveries already."""
+    """The window in rooms of 100: 400 requests in flight are 39,600 deliveries already."""
     calls_at_once: int = 8
     idle_connections: int = 1000
     calls: int = 100
@@ -77,7 +77,7 @@ async def run(plan: Plan, results: Results) -> None:
 
 
 def _rotated(systems: list[System], by: int) -> Iterator[System]:
-    """So that none always follows the same one."""
+    """Rotates the order, so that no system always follows the same other."""
     return itertools.islice(itertools.cycle(systems), by, by + len(systems))
 
 
@@ -125,7 +125,7 @@ async def _saturated(system: System, fleet: Fleet, plan: Plan, window: int) -> S
 
 @asynccontextmanager
 async def _counting(system: System, fleet: Fleet) -> AsyncIterator[Sample]:
-    """What a system's counters grow by, for each request; filled in afterwards."""
+    """Yields a sample that is filled in afterwards: the growth of a system's counters per request."""
     counted: Sample = {}
     before, sent = await system.counters(), fleet.sent
     yield counted

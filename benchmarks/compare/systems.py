@@ -1,4 +1,4 @@
-"""What is compared, each as processes of its own that are started for a measurement and stopped after it."""
+"""The compared systems, each as processes of its own that run for one measurement."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class Unavailable(Exception):
-    """It cannot run here; the text says why, and what to do."""
+    """Raised if a system cannot run here; the text says why, and what to do."""
 
 
 class Redis(RedisProcess):
@@ -65,7 +65,7 @@ class Servers:
 
 
 class System(ABC):
-    """A server with an address for clients. A context manager: started inside, gone after."""
+    """A server with an address for clients. A context manager: the server runs inside."""
 
     name: str
     client: ClassVar[type[LoadClient]]
@@ -80,7 +80,7 @@ class System(ABC):
     @property
     @abstractmethod
     def processes(self) -> dict[str, psutil.Process]:
-        """All that work for it, by name; `memory` is about the one that has the connections."""
+        """The processes of the system, by name."""
         ...
 
     async def counters(self) -> dict[str, int]:
@@ -88,11 +88,11 @@ class System(ABC):
         return {}
 
     def collect(self) -> None:  # noqa: B027 - most wait for nothing
-        """Has garbage collected, if it waits to be told."""
+        """Collects garbage, if the system does so only on demand."""
 
 
 class Plenary(System):
-    """One gateway, one room worker and a media node with the null engine; shipped defaults but for the rate limit."""
+    """A gateway, a room worker and a media node with the null engine; shipped defaults except for the rate limit."""
 
     client = PlainClient
     _BEAT: Final = 1.5
@@ -148,7 +148,7 @@ class Plenary(System):
 
 
 class _Child(System):
-    """One process that prints its port."""
+    """A process that prints its port."""
 
     process: subprocess.Popen[str]
 
@@ -210,7 +210,7 @@ class NodeProcess(_Child):
 
 
 class SocketIo(_Child):
-    """One python-socketio server whose rooms go over RabbitMQ (AsyncAioPikaManager)."""
+    """A python-socketio server whose rooms go over RabbitMQ (AsyncAioPikaManager)."""
 
     name = "python-socketio"
     client = SocketIoClient

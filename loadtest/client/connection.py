@@ -1,4 +1,4 @@
-"""One WebSocket connection of a protoo client, on picows."""
+"""The WebSocket connection of a protoo client, on picows."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from shared.aio.websocket import send_text
 
 GREETING_SECONDS: Final = 15.0
-"""For one attempt, from the first byte to the server's greeting."""
+"""Seconds of one attempt, from the first byte to the server's greeting."""
 _MAX_FRAME: Final = 2**24
 _TEXT: Final = WSMsgType.TEXT
 

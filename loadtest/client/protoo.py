@@ -46,7 +46,7 @@ Answered: TypeAlias = Callable[[Any, Refusal | Ended | None], None]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What an owner of a client wants to be called for. Every hook may be left out.
+    """The callbacks of a client's owner. Every hook may be left out.
 
     `notified` gets method and data of each notification (else they are put into `ProtooClient.notifications`);
     `frame` sees the bytes of each frame first, without session numbers, and returns whether it has handled them;
@@ -77,7 +77,7 @@ class _Open:
 
 
 class ProtooClient:
-    """One session of one peer. `urls` are gateways (ws://host:port), tried in turn, `url` first.
+    """A session of a peer. `urls` are gateways (ws://host:port), tried in turn, `url` first.
 
     A session that is not resumable ends with its connection. `first_id` is the id of the first request: an owner
     that writes requests itself (`send_encoded`) keeps the ids below to itself.

@@ -1,4 +1,4 @@
-"""Which processes of this machine a load test is about."""
+"""Finds the processes of this machine that a load test watches."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: 
 
 
 def watched_processes(urls: Sequence[str], watched: Sequence[str]) -> dict[str, psutil.Process]:
-    """The processes to look at, by a name for people.
+    """Returns the processes to watch, by a name for people.
 
     `watched` are pids, or parts of a command line. Without any, those of the cluster whose gateway listens at one of
     `urls` on this machine: all Plenary processes with the same Redis, their engines, and the servers they use. If it
@@ -84,7 +84,7 @@ def _network(process: psutil.Process) -> str:
 
 
 def _setting(process: psutil.Process, name: str) -> str:
-    """What the process was given, on its command line or in its environment."""
+    """Returns a setting of a process, from its command line or its environment."""
     command = _command(process)
     for at, word in enumerate(command):
         if word == f"--{name}" and at + 1 < len(command):

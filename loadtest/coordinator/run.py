@@ -1,4 +1,4 @@
-"""A whole run: generator processes are started, what they tell is put together, machine and queues are watched."""
+"""A whole run: starts generator processes, merges their reports, and samples the machine and the queues."""
 
 import asyncio
 import contextlib
@@ -18,15 +18,15 @@ from loadtest.generator.profiles import Profile
 from loadtest.model.measurements import Measured
 
 START: Final = 1.5
-"""Seconds from here until the first peer comes: generators have started by then."""
+"""Seconds from the start of the generators until the first peer comes."""
 OVER: Final = 10 * PATIENCE
-"""Seconds after the planned end when a generator that is still there is given up."""
+"""Seconds after the planned end when generators that still run are killed."""
 _LINE: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done. `churn` None: as the profile says."""
+    """The task of a run. `churn` is None if the profile decides it."""
 
     urls: list[str]
     rooms: int
@@ -49,7 +49,7 @@ class Task:
         return by_profile if self.churn is None else self.churn
 
     def plans(self, began: float) -> list[Plan]:
-        """One for each process; a room is in one process. Names are new for each run, so that none meets another."""
+        """Returns one plan per process; each room is in one process. Rooms have new names in each run."""
         names = [f"load-{self.seed}-{number}" for number in range(self.rooms)]
         processes = min(self.processes, self.rooms)
         shares = [names[process::processes] for process in range(processes)]
@@ -71,11 +71,11 @@ class Task:
 
 @dataclass
 class Second:
-    """One second of all generators."""
+    """The reports of all generators about one second."""
 
     measured: Measured = field(default_factory=Measured)
     gauges: dict[int, Tick] = field(default_factory=dict)
-    """The last word of each generator."""
+    """The last report of each generator."""
 
     def sum(self, gauge: str) -> int:
         return sum(getattr(tick, gauge) for tick in self.gauges.values())
@@ -83,7 +83,7 @@ class Second:
 
 @dataclass
 class Run:
-    """What came out. `seconds` by number, from the first peer's coming."""
+    """The result of a run. `seconds` are numbered from the arrival of the first peer."""
 
     task: Task
     began: float
@@ -101,7 +101,7 @@ class Run:
         second.gauges[process] = tick
 
     def latest(self, generators: int) -> Second | None:
-        """The last second that every generator has told of."""
+        """Returns the last second that every generator has reported."""
         complete = [number for number, second in self.seconds.items() if len(second.gauges) >= generators]
         return self.seconds[max(complete)] if complete else None
 
@@ -137,9 +137,9 @@ class Crew:
         return self.run
 
     def stop(self) -> None:
-        """The first time in order, the second time at once."""
+        """Ends the run: in order when called first, at once when called again."""
         if self.run.interrupted and self.pids:
-            self._fail("told to end at once: what had come by then was not checked to the end")
+            self._fail("stopped at once: what had come by then was not checked to the end")
         self.run.interrupted = True
         for process in self._processes:
             if process.returncode is None and process.stdin is not None and not process.stdin.is_closing():
@@ -151,7 +151,7 @@ class Crew:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE,
-            start_new_session=True,  # Ctrl-C is for this process, which tells them
+            start_new_session=True,  # Ctrl-C is for this process, which stops them
         )
         self._processes.append(process)
         assert process.stdin is not None
@@ -164,7 +164,7 @@ class Crew:
                 self._done.add(number)
         code = await process.wait()
         if number not in self._done:
-            self._fail(f"generator {number + 1} ended with {code}; what it had counted is missing")
+            self._fail(f"generator {number + 1} ended with {code}; its last figures are missing")
 
     def _fail(self, text: str) -> None:
         self.run.whole.fail("died", text, time.monotonic() - self.run.began)
@@ -190,7 +190,7 @@ def since(run: Run) -> float:
 
 
 def overall(run: Run) -> dict[str, Any]:
-    """What was asked for, for reports."""
+    """Returns the task, for reports."""
     task = run.task
     return {
         "urls": task.urls,

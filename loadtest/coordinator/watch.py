@@ -1,4 +1,4 @@
-"""What the machine and the queues do meanwhile: CPU and memory of processes here, messages in partitions' queues."""
+"""Samples of the machine and the queues: CPU and memory of processes, and messages in the partitions' queues."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from shared.broker import BrokerUnavailable
 from shared.broker.amqp.queues import QueueProbe
 
 WHOLE_LOOK: Final = 0.4
-"""Seconds over which the questions about all queues are spread."""
+"""Seconds over which the requests for all queues are spread."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One moment. CPU in cores (1.0: one core is full), memory in bytes; `queued` is None if nobody was asked.
+    """The state at one moment: CPU in cores (1.0: one core is full), memory in bytes; `queued` is None if unknown.
 
-    `machine` is all that runs here, also what is not watched.
+    `machine` is the CPU of everything on this machine, watched or not.
     """
 
     at: float
@@ -28,7 +28,7 @@ class Sample:
 
 
 class Watch:
-    """Of named processes, the generators and, with `amqp_url`, the queues `rooms.0` …"""
+    """Samples named processes, the generators and, with `amqp_url`, the queues `rooms.0` …"""
 
     def __init__(self, processes: dict[str, psutil.Process], amqp_url: str = "", partitions: int = 32) -> None:
         self._processes = processes

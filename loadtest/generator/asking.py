@@ -11,10 +11,10 @@ from shared.protocol.client import NOTIFICATION, REQUEST
 
 Then: TypeAlias = Callable[[Any], None]
 Excused: TypeAlias = Callable[[Refusal], bool]
-"""Whether an error answer may be, in this moment."""
+"""Decides whether an error answer is legitimate at this moment."""
 
 GONE: Final = 404
-"""What is answered about something that another peer has closed meanwhile."""
+"""The error of a request about something that another peer has closed meanwhile."""
 
 
 class Asking:
@@ -134,4 +134,4 @@ class Asking:
 
 
 def nothing(_: Any) -> None:
-    """For answers that only confirm."""
+    """Ignores an answer that only confirms."""

@@ -27,12 +27,12 @@ TOGETHER: Final = 25
 PATIENCE: Final = 45.0
 """Seconds without any answer after which the requests that are still open count as unanswered."""
 CLOCK_SECONDS: Final = 0.1
-"""How often the generator looks whether its event loop stood still."""
+"""Seconds between two looks at whether the event loop stood still."""
 
 
 @dataclass
 class Stream:
-    """Something that happens by chance, `rate` times a second on average."""
+    """An action that happens by chance, `rate` times a second on average."""
 
     rate: float
     act: Callable[[float], None]
@@ -41,7 +41,7 @@ class Stream:
 
 @dataclass
 class Gauges:
-    """How many are there, and wait for how many answers."""
+    """The numbers of peers that are connected and joined, and of their open requests."""
 
     connected: int = 0
     joined: int = 0
@@ -220,7 +220,7 @@ class Generator:
         await self._all("the leaving of a peer", 2, (peer.go(again=False) for peer in self._peers))
 
     async def _quiet(self) -> bool:
-        """Whether everything was answered, without a pause of `PATIENCE` between two answers."""
+        """Waits; returns whether everything was answered, without a pause of `PATIENCE` between two answers."""
         answers, deadline = self._answers, time.monotonic() + PATIENCE
         while self._tasks or any(peer.in_flight for peer in self._peers):
             if self._answers != answers:
@@ -235,7 +235,7 @@ class Generator:
         return self._answers_before + self.current.answers
 
     async def _all(self, what: str, requests: int, works: Iterable[Coroutine[Any, Any, None]]) -> bool:
-        """Does `TOGETHER` at a time; whether all succeeded, within `PATIENCE` for each of their `requests`."""
+        """Does `TOGETHER` at a time; returns whether all succeeded, within `PATIENCE` per request."""
         good = True
         several = asyncio.Semaphore(TOGETHER)
 

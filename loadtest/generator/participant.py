@@ -1,4 +1,4 @@
-"""What every virtual peer does: connects, joins, sends messages, leaves, and has what it is told checked.
+"""The base of virtual peers: connects, joins, sends messages, leaves, and has what it is told checked.
 
 The load generator's peers and the fault driver's participants are of this kind; they differ in what they do next and
 in what they know of media.
@@ -188,7 +188,7 @@ class Participant(Asking):
             self._post(MESSAGE, "message", due, data, self._seen(key))
 
     def _seen(self, key: Key) -> Then:
-        """For the answer to a message to all."""
+        """Returns what the answer to a message to all means."""
         view = self._here
         return lambda _: view.observe(key, "message")
 

@@ -1,4 +1,4 @@
-"""What a generator process is told to do, and what it reports: the messages between it and the coordinator."""
+"""The messages between the coordinator and a generator process: the plan, and the report of each second."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """What happened since the last one. `second` counts from the beginning."""
+    """A report of what happened since the last one. `second` counts from the start."""
 
     second: int
     phase: str

@@ -1,4 +1,4 @@
-"""What virtual peers do: a table of profiles."""
+"""The profiles of load: what virtual peers do, and how often."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -63,5 +63,5 @@ PROFILES: Final[dict[str, Profile]] = {
 
 
 def described() -> str:
-    """The table for people, one line each."""
+    """Returns the profiles and what they do, one line each."""
     return "\n".join(f"{name}: {profile.about}" for name, profile in PROFILES.items())

@@ -108,12 +108,12 @@ class Peer(Participant):
             self._enable(id_, now)
 
     def _media_lost(self) -> None:
-        """As an application that knows no better: it joins anew."""
+        """Joins anew, as applications do that cannot replace a transport."""
         if self.state == "here":
             self.renew(time.monotonic())
 
     async def _set_up(self) -> None:
-        """Both transports, both producers, and every consumer that was there already."""
+        """Makes both transports and both producers, and enables every consumer that was there already."""
         send, recv = self._next_id(), self._next_id()
         dtls = rtp.dtls(self._chance)
         await self._call(REQUEST, "createTransport", id=send, direction="send", options={}, dtlsParameters=dtls)
@@ -181,7 +181,7 @@ class Peer(Participant):
         self._say(due, self._profile.to_one, self._profile.message_bytes)
 
     def control(self, due: float) -> None:
-        """One of the things that people do in a call."""
+        """Does one of the things that people do in a call."""
         things = [self._pause_producer] * 3 + [self._pause_consumer] * 3
         things += [self._prefer, self._restart, self._query, self._change_producers]
         self._chance.choice(things)(due)
@@ -199,7 +199,7 @@ class Peer(Participant):
             self._request("restartTransport", due, nothing, id=id_)
 
     def _change_producers(self, due: float) -> None:
-        """A third producer comes, or goes: somebody shares a screen."""
+        """Makes a third producer, or closes it: somebody shares a screen."""
         if len(self._producers) < 3:
             if "send" in self._transports:
                 self._produce("video", due)
@@ -214,7 +214,7 @@ class Peer(Participant):
         self._request("createProducer", due, then, **data)
 
     def _producer(self, kind: str) -> tuple[dict[str, Any], Then]:
-        """A createProducer, and what its answer means."""
+        """Returns the data of a createProducer, and what its answer means."""
         key = self._key()
         producer = Producer(self._next_id(), key.n)
         self._doing.turns[key.n] = Turns()

@@ -1,4 +1,4 @@
-"""Durations, counted in buckets that are never wider than 3 % of what they hold. Cheap to add to and to merge."""
+"""A histogram of durations in buckets that are at most 3 % wide, cheap to add to and to merge."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _HALF: Final = 32
-"""Buckets for each power of two: what is below twice as many microseconds is counted exactly."""
+"""Buckets for each power of two: durations below twice as many microseconds are counted exactly."""
 
 
 def bucket(microseconds: int) -> int:
-    """The bucket of a duration; a longer one is never in a lower bucket."""
+    """Returns the bucket of a duration; a longer one is never in a lower bucket."""
     shift = microseconds.bit_length() - _HALF.bit_length()
     return microseconds if shift <= 0 else _HALF * shift + (microseconds >> shift)
 
 
 def highest(index: int) -> int:
-    """The longest duration of a bucket, microseconds."""
+    """Returns the longest duration of a bucket, microseconds."""
     if index < 2 * _HALF:
         return index
     shift, rest = divmod(index - _HALF, _HALF)
@@ -33,7 +33,7 @@ class Histogram:
     buckets: dict[int, int] = field(default_factory=dict)
 
     def add(self, seconds: float) -> None:
-        """Less than nothing counts as nothing."""
+        """Adds a duration; a negative one counts as zero."""
         microseconds = max(0, int(seconds * 1e6))
         self.count += 1
         self.total += microseconds
@@ -49,7 +49,7 @@ class Histogram:
             self.buckets[index] = self.buckets.get(index, 0) + count
 
     def percentile(self, percent: float) -> float:
-        """Seconds that `percent` of all durations do not exceed, at most 3 % too long. 0 if there are none."""
+        """Returns the seconds that `percent` of all durations do not exceed, at most 3 % too long; 0 without any."""
         wanted = max(1, math.ceil(self.count * percent / 100))
         seen = 0
         for index in sorted(self.buckets):
@@ -67,12 +67,12 @@ class Histogram:
         return self.longest / 1e6
 
     def steps(self) -> Iterator[tuple[float, int]]:
-        """Each bucket that holds something: its longest duration in seconds and how many, shortest first."""
+        """Yields each bucket that is not empty, shortest first: its longest duration in seconds and its count."""
         for index in sorted(self.buckets):
             yield highest(index) / 1e6, self.buckets[index]
 
     def dump(self) -> list[Any]:
-        """For JSON; `load` reads it."""
+        """Returns a form for JSON, which `load` reads."""
         return [self.count, self.total, self.longest, {str(index): n for index, n in self.buckets.items()}]
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What is counted while it runs: durations and failures, second by second, in a form that can be sent and merged."""
+"""The measurements of a run: durations and failures, second by second, in a form that can be sent and merged."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,29 +7,29 @@ from typing import Any, Final
 from loadtest.model.histogram import Histogram
 
 EXAMPLES: Final = 5
-"""Failures of one kind that are kept with their text, by each generator."""
+"""Number of failures of each kind that are kept with their text, per generator."""
 
 
 @dataclass
 class Measured:
-    """Some time of one generator or of all of them. Durations are in seconds."""
+    """The measurements of one generator, or of all, over some time. Durations are in seconds."""
 
     methods: dict[str, Histogram] = field(default_factory=dict)
-    """From the moment a request was meant to be sent until its answer, by method."""
+    """Durations from the moment when a request was due until its answer, by method."""
     errors: Counter[str] = field(default_factory=Counter)
     """Error answers by method, those that are failures."""
     steps: dict[str, Histogram] = field(default_factory=dict)
     """`connect`, `ready`, `resume`, `late`."""
     fanout: dict[str, Histogram] = field(default_factory=dict)
-    """From the moment something was meant to be done until another peer was told, by notification."""
+    """Durations from the moment when something was due until another peer was notified, by notification."""
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[list[Any]]] = field(default_factory=dict)
-    """By kind of failure: seconds since the beginning, and a sentence."""
+    """Seconds since the start and a sentence for the first failures of each kind."""
 
     @property
     def answers(self) -> int:
-        """All answers, errors included."""
+        """The number of all answers, errors included."""
         return sum(it.count for it in self.methods.values()) + self.errors.total() + self.counts["excused"]
 
     def answered(self, method: str, seconds: float) -> None:
@@ -62,7 +62,7 @@ class Measured:
         return [(self.methods, other.methods), (self.steps, other.steps), (self.fanout, other.fanout)]
 
     def dump(self) -> dict[str, Any]:
-        """For JSON; `load` reads it."""
+        """Returns a form for JSON, which `load` reads."""
         return {
             "methods": {name: it.dump() for name, it in self.methods.items()},
             "steps": {name: it.dump() for name, it in self.steps.items()},
@@ -87,7 +87,7 @@ class Measured:
 
 
 def together(histograms: dict[str, Histogram]) -> Histogram:
-    """All of them as one."""
+    """Returns the sum of all."""
     whole = Histogram()
     for histogram in histograms.values():
         whole.merge(histogram)

@@ -25,7 +25,7 @@ class MediaView(RoomView):
         self._on_transport_closed = on_transport_closed
 
     def leaving(self) -> dict[int, int]:
-        """By consumer, how many turns of its producer it must have been told of when it leaves now."""
+        """Returns, by consumer, the turns of its producer that the peer must have been told of when it leaves now."""
         return {id_: it.listener.turns.answered for id_, it in self.consumers.items() if it.listener}
 
     def check_listeners(self, known: dict[int, int]) -> None:

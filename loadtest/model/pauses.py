@@ -25,7 +25,7 @@ class Turns:
 
 @dataclass(eq=False)
 class Listener:
-    """One enabled consumer. Between `least` and `most` turns came before it was enabled."""
+    """The listener of an enabled consumer. Between `least` and `most` turns came before it was enabled."""
 
     about: str
     turns: Turns
@@ -51,7 +51,7 @@ class Listener:
             fail("lost", f"{self.about}: told of {self.observed} pauses and resumes; there were {had}")
 
     def _fits(self, told: int, least: int, most: int) -> bool:
-        """Whether some number of turns before the first notification explains what came."""
+        """Returns whether some number of turns before the first notification explains what came."""
         begun_paused = self.paused ^ bool(self.observed % 2)
         return any(
             before % 2 == begun_paused and least <= before + told <= most

@@ -1,4 +1,4 @@
-"""A room as the generator knows it: what its peers have done, and what each of them must therefore be told."""
+"""The model of a room: what its peers have done, and what each of them must therefore be told."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ _LIVES_KEPT = 16
 
 @dataclass
 class Life:
-    """What one life of a peer has set out to do, as numbers of its events."""
+    """The intentions of one life of a peer, as numbers of its events."""
 
     leave: int = END
     closes: dict[int, int] = field(default_factory=dict)
-    """By producer: its close."""
+    """The number of each producer's close, by producer."""
     turns: dict[int, Turns] = field(default_factory=dict)
-    """By producer: its pauses and resumes."""
+    """The pauses and resumes of each producer."""
 
 
 class Room:
@@ -31,7 +31,7 @@ class Room:
         self._lives: dict[str, dict[int, Life]] = {}
 
     def live(self, peer: str, life: int) -> Life:
-        """A new life of a peer. What it did long ago is forgotten: nobody speaks of it any more."""
+        """Begins a new life of a peer; lives of long ago are dropped."""
         lives = self._lives.setdefault(peer, {})
         lives[life] = Life()
         while len(lives) > _LIVES_KEPT:
@@ -39,16 +39,16 @@ class Room:
         return lives[life]
 
     def life(self, peer: str, life: int) -> Life:
-        """One that nobody knows of is one that did nothing."""
+        """Returns a life of a peer; an unknown one did nothing."""
         return self._lives.get(peer, {}).get(life) or Life()
 
     def check_complete(self) -> None:
-        """Nothing is under way any more."""
+        """Reports what never came. Nothing may be under way any more."""
         self.log.check_complete()
         self.direct.check_complete()
 
     def compare(self, told: list[dict[str, Any]]) -> None:
-        """What the server tells one who joins now (§join: `peers`) with what everybody has been told."""
+        """Compares the peers that the server lists to a new peer (§join) with what all have been told."""
         there = {peer["name"]: self._described(peer) for peer in told}
         believed = {
             name: (life, {n: bool(self.life(name, life).turns[n].asked % 2) for n in open_})

@@ -41,12 +41,12 @@ class Entry(NamedTuple):
     key: Key
     kind: Kind
     about: int = 0
-    """Of a `close`: the `n` of its producer."""
+    """The `n` of the producer, if it is a `close`."""
 
 
 @dataclass(eq=False)
 class Member:
-    """One life of one peer, from its join to its leaving."""
+    """The life of a peer from one join to its leave."""
 
     name: str
     life: int
@@ -58,9 +58,9 @@ class Member:
     """Set if it left before its position was known."""
     listed: Listed = field(default_factory=dict)
     pending: list[Entry] = field(default_factory=list)
-    """What it saw before its position was known."""
+    """Events that it saw before its position was known."""
     last: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By peer: life and number of the last event that it saw."""
+    """Life and number of the last event that it saw, by peer."""
     missed: dict[Key, Kind] = field(default_factory=dict)
     """Events that it passed without seeing them."""
 
@@ -79,7 +79,7 @@ class Segment:
         self.view: dict[str, tuple[int, set[int]]] = {}
         self.members: set[Member] = set()
         self.trimmed: dict[str, tuple[int, int]] = {}
-        """By peer: life and number of the last event that was trimmed."""
+        """Life and number of the last event that was trimmed, by peer."""
         self.departed: list[Member] = []
         """Members that left, while another member may still be at an earlier position."""
         self.reserved: dict[tuple[str, int], tuple[int, Listed]] = {}
@@ -134,7 +134,7 @@ class RoomLog:
         self._room = room
         self._fail = fail
         self._segments: dict[str, dict[int, Segment]] = {}
-        """By peer and life: its segment, for the last lives."""
+        """The segments of the last lives, by peer and life."""
         self._joining: set[tuple[str, int]] = set()
         """Lives whose join is asked for and not answered: they will see who joins after them."""
         self._unplaced: dict[tuple[str, int], Member] = {}
@@ -333,7 +333,7 @@ class RoomLog:
         return [segment for segment in dict.fromkeys(found) if segment is not None]
 
     def _is_witnessed(self, member: Member) -> bool:
-        """Whether a member is left that sees it join, or has seen it."""
+        """Returns whether a member is left that sees the join, or has seen it."""
         if any(segment.members or member.own in segment.reserved for segment in self._segments_of(member)):
             return True
         others = {(name, life) for name, (life, _) in member.listed.items()}

@@ -14,7 +14,7 @@ from shared.protocol.client import MESSAGE, NOTIFICATION
 
 @dataclass
 class Consumer:
-    """What may be received of one producer of `source`, which is in that `life`.
+    """A consumer: one producer of `source`, in that `life` of the source, as it may be received.
 
     `n` is the number of the producer's event in that life, 0 if it has none.
     """
@@ -25,7 +25,7 @@ class Consumer:
     kind: str = ""
     source_paused: bool = False
     paused: bool = False
-    """By its own peer."""
+    """Whether its own peer paused it."""
     transport: int | None = None
     """Set once it is enabled."""
     listener: Listener | None = None

@@ -114,7 +114,7 @@ def _vertical(values: Sequence[float], *, log: bool) -> Axis:
 
 
 def _paths(series: Series, x: Axis, y: Axis, *, log: bool) -> Iterator[str]:
-    """One for each stretch without a gap; a single point is a short line."""
+    """Yields a path for each stretch without a gap; a single point becomes a short line."""
     stretch: list[str] = []
     for at, value in (*series.points, (0.0, None)):
         if value is not None and (value > 0 or not log):
@@ -125,7 +125,7 @@ def _paths(series: Series, x: Axis, y: Axis, *, log: bool) -> Iterator[str]:
 
 
 def _hints(series: Sequence[Series], x: Axis, words: Words) -> str:
-    """What is shown under the pointer: all values of that moment."""
+    """Returns the texts under the pointer: all values of that moment."""
     moments = [at for at, _ in series[0].points]
     width = round((x.end - x.start) / max(len(moments), 1) + 1, 1)
     values = [dict(one.points) for one in series]

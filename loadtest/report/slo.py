@@ -58,7 +58,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Slo:
-    """One expression. `what` is empty for a count of failures; `limit` is in seconds where `what` is a duration."""
+    """An objective. `what` is empty for a count of failures; `limit` is in seconds where `what` is a duration."""
 
     text: str
     name: str
@@ -67,7 +67,7 @@ class Slo:
     limit: float
 
     def judge(self, summary: Mapping[str, Any]) -> Verdict:
-        """`summary` is that of `loadtest.report.summary`. A duration of which there is none does not hold."""
+        """Judges the figures of `loadtest.report.summary`. A duration that was not measured misses it."""
         if not self.what:
             found = summary["failures"].get(self.name, 0) if self.name != "failures" else summary["failed"]
             held = _OPERATORS[self.compare](found, self.limit)
@@ -136,7 +136,7 @@ def outcome(verdicts: Iterable[Verdict]) -> Outcome:
 
 
 def seconds(value: float) -> str:
-    """A duration for people: `1.24 s`, `38.1 ms`, `250 µs`."""
+    """Formats a duration: `1.24 s`, `38.1 ms`, `250 µs`."""
     if value >= 1:
         return f"{value:.3g} s" if value < 1000 else f"{value:.0f} s"
     return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.0f} µs"

@@ -64,7 +64,7 @@ _GAUGES: Final = ("connected", "joined", "in_flight")
 
 
 def row(histogram: Histogram, errors: int, took: float) -> dict[str, Any]:
-    """One line of a table."""
+    """Returns one row of a table."""
     percentiles = {name: histogram.percentile(percent) for name, percent in _PERCENTILES.items()}
     return {
         "count": histogram.count,
@@ -92,7 +92,7 @@ def _loaded(run: Run) -> dict[str, Any]:
 
 
 def _timeline(run: Run) -> list[dict[str, Any]]:
-    """One entry a second."""
+    """Returns one entry per second."""
     entries = []
     for at, second in sorted(run.seconds.items()):
         requests, told = together(second.measured.methods), together(second.measured.fanout)

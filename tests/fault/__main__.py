@@ -1,4 +1,4 @@
-"""`python -m tests.fault --seeds 20 --seconds 60 --queue-type quorum`: faults as long as you like, and figures."""
+"""`python -m tests.fault --seeds 20 --seconds 60 --queue-type quorum`: faults for as long as you like."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""What must hold when all is quiet again, whatever has happened."""
+"""The checks at the end of a run, when all is quiet again."""
 
 import asyncio
 import json
@@ -11,11 +11,11 @@ from tests.fault.participant import Failure, Participant
 from tests.fault.world import API_KEY, World
 
 SETTLED_WITHIN = 30.0
-"""What follows from a death (its objects close, its sessions end) is there by then."""
+"""Seconds by which the consequences of a death (closed objects, ended sessions) have come."""
 
 
 async def views(world: World, people: Sequence[Participant]) -> list[Failure]:
-    """What each client believes of its room is what the server has."""
+    """Compares what each client knows of its room with what the server has."""
     differences: list[str] = []
     async with asyncio.timeout(10 * SETTLED_WITHIN):
         loop = asyncio.get_running_loop()
@@ -28,7 +28,7 @@ async def views(world: World, people: Sequence[Participant]) -> list[Failure]:
 
 
 async def engines(world: World, people: Sequence[Participant]) -> list[Failure]:
-    """Media nodes have what clients believe; to be asked after `views`."""
+    """Compares what media nodes have with what clients know; to be called after `views`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLED_WITHIN
     while True:
@@ -43,7 +43,7 @@ async def engines(world: World, people: Sequence[Participant]) -> list[Failure]:
 
 
 def _objects(people: Sequence[Participant]) -> dict[str, int]:
-    """How many of each there must be on media nodes; what died with one may still be told to its clients."""
+    """Returns how many objects of each kind media nodes must have."""
     consumers = [consumer for it in people for consumer in it.consumers.values() if consumer.transport]
     producers = [paused for it in people for _, paused in it.media.producers.values()]
     return {

@@ -1,4 +1,4 @@
-"""A crowd of participants on a cluster, and faults among them; everything by chance, all chance from one seed."""
+"""Runs participants on a cluster and injects faults; all random choices come from one seed."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from tests.fault.world import Shape, World
 WARM_UP = 2.5
 """Seconds before the first fault: who does what is known from the registry, which is as old as a heartbeat."""
 COUNTED_NOTIFICATIONS = ("newConsumer", "consumerClosed", "consumerPaused", "consumerResumed", "transportClosed")
-"""Those whose way is not measured."""
+"""Notifications whose latency is not measured."""
 ANSWERED_WITHIN = 60.0
 """Seconds after the last fault is over by which everything that was asked is answered."""
 
@@ -52,7 +52,7 @@ class Crowd:
         return sum(participant.in_flight for participant in self.participants)
 
     async def until(self, condition: Callable[[], bool], within: float) -> bool:
-        """Whether it came true."""
+        """Waits; returns whether the condition came true."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while not condition():
@@ -71,7 +71,7 @@ class Crowd:
         return await self.until(lambda: all(participant.joined for participant in self.participants), ANSWERED_WITHIN)
 
     async def finish(self) -> bool:
-        """Everybody does what is begun and nothing more; whether everything was answered."""
+        """Lets all participants end what they have begun; returns whether everything was answered."""
         for participant in self.participants:
             participant.stop()
         await asyncio.wait(self._tasks, timeout=ANSWERED_WITHIN)

@@ -1,4 +1,4 @@
-"""What can happen to a cluster. Each fault names its victim, strikes, heals, and measures who noticed."""
+"""The faults of a cluster. Each chooses its victim, strikes, heals, and measures which participants noticed."""
 
 import asyncio
 import random
@@ -46,7 +46,7 @@ class Durations:
     down: float = 2.0
     """Between the death of somebody and the start of the next."""
     between: float = 2.0
-    """From everybody's recovery to the next fault."""
+    """Seconds from the recovery of all to the next fault."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Fault(ABC):
         return self.chance.uniform(longest / 8, longest)
 
     def most_used(self, processes: Iterable[Process]) -> tuple[Process, list[Participant]]:
-        """One of them by chance, one that somebody uses if there is any."""
+        """Chooses a process by chance, one that has users if there is any."""
         candidates = list(processes)
         self.chance.shuffle(candidates)
         uses = [(process, self.users(process)) for process in candidates]
@@ -235,7 +235,7 @@ class ClientsCut(ProcessFault):
 
 
 class LinkCut(ProcessFault):
-    """One process cannot reach a server for some seconds."""
+    """Cuts a process off from a server for some seconds."""
 
     among = "processes"
     link: ClassVar[str]

@@ -1,4 +1,4 @@
-"""One participant under faults: the load test's virtual peer with a life of its own, for which media may fail."""
+"""A participant under faults: a virtual peer of the load test that acts by itself and whose media may fail."""
 
 import asyncio
 import random
@@ -26,14 +26,14 @@ IN_FLIGHT = 48
 TO_ONE = 0.3
 """Share of the messages that are for one peer."""
 MEDIA = frozenset({404, 503})
-"""What a request about media may be answered with while nodes come and go."""
+"""Legitimate errors of requests about media while media nodes come and go."""
 NO_NODE = frozenset({503})
 NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that must not be. `kind` is what the report counts by."""
+    """A failure; the report counts failures by `kind`."""
 
     at: float
     kind: str
@@ -41,7 +41,7 @@ class Failure:
 
 
 class FailureLog(Recorder):
-    """What all participants of a run measure and find."""
+    """The measurements and failures of all participants of a run."""
 
     def __init__(self) -> None:
         self.current = Measured()
@@ -73,12 +73,12 @@ class Probe:
 
 @dataclass
 class Media:
-    """What a participant has in its room."""
+    """The transports and producers of a participant."""
 
     transports: dict[int, str] = field(default_factory=dict)
-    """By id: `send` or `recv`."""
+    """The direction (`send` or `recv`) by id."""
     producers: dict[int, tuple[int, bool]] = field(default_factory=dict)
-    """By id: its transport, and whether it is paused."""
+    """The transport, and whether it is paused, by id."""
 
 
 class Participant(VirtualPeer):
@@ -185,7 +185,7 @@ class Participant(VirtualPeer):
     async def _ask(
         self, method: str, then: Then = nothing, allowed: frozenset[int] = MEDIA, kind: str = REQUEST, **fields: Any
     ) -> bool:
-        """Whether the answer was none of the `allowed` errors. Raises `Ended`."""
+        """Sends a request; returns whether it succeeded. Errors but the `allowed` are failures. Raises `Ended`."""
         try:
             await self._call(kind, method, then, excused=lambda refusal: refusal.code in allowed, **fields)
         except Refusal:

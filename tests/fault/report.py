@@ -1,4 +1,4 @@
-"""What many runs found, by fault type."""
+"""The results of many runs, by fault type."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ BEFORE = 2.0
 
 @dataclass
 class OfKind:
-    """All that is known of one fault type."""
+    """The results of one fault type."""
 
     injections: int = 0
     in_flight: int = 0

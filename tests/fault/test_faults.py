@@ -1,6 +1,6 @@
-"""Processes and servers die, freeze and are cut off under load; whoever is connected gets everything, once, in order.
+"""Processes and servers die, freeze and are cut off under load; clients receive everything once and in order.
 
-`python -m tests.fault` (`make fault`) does more of it, for longer, and measures.
+`python -m tests.fault` (`make fault`) does so for longer, and measures.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ LOAD = Load(rooms=6, peers=3)
 SHORT = Durations(frozen=2.5, cut=4.0, down=0.5, between=0.3)
 
 OF_THE_QUEUES: list[Kind] = ["worker-kill", "worker-term", "worker-freeze", "rabbitmq-link", "rabbitmq-kill"]
-"""What another type of queue makes a difference to."""
+"""The faults for which the type of queue makes a difference."""
 
 
 @pytest.mark.sample(1, of="seed")

@@ -28,7 +28,7 @@ REGISTRIES: dict[Kind, str] = {
 
 @dataclass
 class Shape:
-    """How large a cluster, and of which kind."""
+    """The size and kind of a cluster."""
 
     gateways: int = 2
     workers: int = 3
@@ -39,7 +39,7 @@ class Shape:
 
 
 class Process:
-    """One place in the cluster; who dies there is followed by another with another name, at the same addresses."""
+    """A place in the cluster; a process that dies is followed by another with a new name, at the same addresses."""
 
     def __init__(self, world: "World", kind: Kind, name: str) -> None:
         self.kind: Kind = kind
@@ -168,7 +168,7 @@ class World:
                     await proxy.stop()
 
     def registered(self, process: Process) -> dict[str, Any] | None:
-        """What the process tells of itself in the registry; None: it has not said anything yet."""
+        """Returns the registry's entry of the process; None if there is none yet."""
         entries: dict[bytes, bytes] = self.redis.hgetall(REGISTRIES[process.kind])  # type: ignore[assignment]
         for member, info in entries.items():
             if member.decode().startswith(f"{process.role.name}-"):

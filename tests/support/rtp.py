@@ -1,4 +1,4 @@
-"""Plain RTP over UDP, as much of it as tells one source of video from another."""
+"""Plain RTP over UDP, enough of it to tell one source of video from another."""
 
 import asyncio
 import struct
@@ -78,7 +78,7 @@ class Sender(Endpoint):
         self._tick()
 
     def send(self, *ssrcs: int, first: int) -> None:
-        """From now on these and no others. `first` is the number of their first packets."""
+        """Sends these SSRCs from now on, and no others. `first` is the number of their first packets."""
         self._numbers = dict.fromkeys(ssrcs, first & 0xFFFF)
         self._frames = dict.fromkeys(ssrcs, 0)
         self._wanted = set(ssrcs)
