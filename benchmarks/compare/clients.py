@@ -1,7 +1,7 @@
 """Clients that cost little and check every answer: no future and no task per message, only numbers parsed.
 
-A message ends in the sender's number and its own; each receiver keeps the last number of every sender. `Fleet.settled`
-finds what is lost, comes twice, or comes where it must not.
+A message ends in the sender's number and its own; each receiver keeps the last number of every sender.
+`Fleet.settled` finds what is lost, comes twice, or comes where it must not.
 """
 
 import asyncio

@@ -18,33 +18,33 @@ from shared.protocol.protoo import Frame
 Down: TypeAlias = bus.Message | bus.Applied | bus.Link
 
 
-class FarEnd(Protocol):
-    """The room worker, as far as it can be seen from here."""
+class RoomWorker(Protocol):
+    """The room worker as its gateways see it."""
 
     def take(self, item: bus.AnyItem) -> list[Down]: ...
 
-    def stir(self, at: int) -> list[Down]:
-        """Something happens over there."""
+    def advance(self, at: int) -> list[Down]:
+        """Lets the room worker do one of the things that it has to do."""
         ...
 
     def settle(self) -> list[Down]:
-        """All that is under way over there is done."""
+        """Finishes what the room worker has begun."""
         ...
 
     def applied(self, session: str) -> list[int]:
-        """Its inputs, in the order in which they took effect."""
+        """Returns the inputs of a session, in the order in which they took effect."""
         ...
 
     def stream(self, session: str) -> list[bytes]: ...
 
     def connections(self) -> Collection[int]:
-        """That sessions go over."""
+        """Returns the connections that sessions go over."""
         ...
 
 
 @dataclass
-class Life:
-    """One session in the room worker."""
+class WorkerSession:
+    """A session in the room worker."""
 
     token: str
     connection: int | None
@@ -55,37 +55,37 @@ class Life:
 
 
 @dataclass
-class ByTheRules:
-    """The far end by the docstrings of `shared.protocol.bus`; its stream is never lost."""
+class ReferenceWorker:
+    """A room worker by the docstrings of `shared.protocol.bus`; its stream is never lost."""
 
-    lives: dict[str, Life] = field(default_factory=dict)
+    sessions: dict[str, WorkerSession] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
 
-    def stir(self, _: int) -> list[Down]:
+    def advance(self, _: int) -> list[Down]:
         return []
 
     def settle(self) -> list[Down]:
         return []
 
     def applied(self, session: str) -> list[int]:
-        return self.lives[session].seen
+        return self.sessions[session].seen
 
     def stream(self, session: str) -> list[bytes]:
-        return self.lives[session].stream
+        return self.sessions[session].stream
 
     def connections(self) -> Collection[int]:
-        return {life.connection for life in self.lives.values() if life.connection is not None}
+        return {life.connection for life in self.sessions.values() if life.connection is not None}
 
     def take(self, item: bus.AnyItem) -> list[Down]:
         match item:
             case bus.Connect():
-                if item.session not in self.lives and item.session not in self.ended:
-                    self.lives[item.session] = Life(item.token, item.connection)
+                if item.session not in self.sessions and item.session not in self.ended:
+                    self.sessions[item.session] = WorkerSession(item.token, item.connection)
                 return self.report(item)
             case bus.Input() | bus.RejectedInput():
                 return self.apply(item)
             case bus.Replay():
-                life = self.lives.get(item.session)
+                life = self.sessions.get(item.session)
                 if life is None or life.connection != item.connection:
                     return []
                 return [*self.outputs(item.session, item.after), *self.report(item)]
@@ -97,7 +97,7 @@ class ByTheRules:
                 raise AssertionError(item)
 
     def apply(self, item: bus.Input | bus.RejectedInput) -> list[Down]:
-        life = self.lives.get(item.session)
+        life = self.sessions.get(item.session)
         if life is None or item.n != life.last + 1:
             return self.report(item, again=life is not None and item.n > life.last)
         life.last = item.n
@@ -107,7 +107,7 @@ class ByTheRules:
         return [*self.outputs(item.session, before), *self.report(item)]
 
     def report(self, item: Any, *, again: bool = False) -> list[Down]:
-        life = self.lives.get(item.session)
+        life = self.sessions.get(item.session)
         if life is None:
             return [bus.Applied(item.connection, item.session, -1, 0)]
         if life.connection is None:
@@ -115,7 +115,7 @@ class ByTheRules:
         return [bus.Applied(life.connection, item.session, life.last, len(life.stream), again)]
 
     def outputs(self, session: str, after: int) -> list[Down]:
-        life = self.lives[session]
+        life = self.sessions[session]
         if life.connection is None:
             return []
         return [
@@ -125,7 +125,7 @@ class ByTheRules:
         ]
 
     def resume(self, item: bus.Resume) -> list[Down]:
-        life = self.lives.get(item.session)
+        life = self.sessions.get(item.session)
         again = life is not None and (item.attempt, item.connection) == (life.attempt, life.connection)
         if life is None or item.token != life.token or (item.attempt <= life.attempt and not again):
             return [bus.Link(item.connection, item.session, "refused")]
@@ -134,18 +134,18 @@ class ByTheRules:
         return [*replaced, bus.Link(item.connection, item.session, "resumed", life.last, len(life.stream))]
 
     def lost(self, item: bus.ConnectionLost) -> list[Down]:
-        life = self.lives.get(item.session)
+        life = self.sessions.get(item.session)
         if life is not None and life.connection == item.connection:
             life.connection = None
             if item.final:
-                del self.lives[item.session]
+                del self.sessions[item.session]
                 self.ended.add(item.session)
         return [bus.Link(item.connection, item.session, "released")]
 
 
 @dataclass
 class Socket:
-    """Keeps order and loses nothing until it is cut; then each side notices when it does."""
+    """A socket that keeps order and loses nothing until it is cut; each side notices the cut at its own time."""
 
     session: ResumableSession
     up: deque[bytes] = field(default_factory=deque)
@@ -156,8 +156,8 @@ class Socket:
 
 
 @dataclass
-class World:
-    worker: FarEnd
+class Network:
+    worker: RoomWorker
     room: str = "room"
     sockets: dict[int, Socket] = field(default_factory=dict)
     up: list[bus.AnyItem] = field(default_factory=list)
@@ -181,7 +181,7 @@ class World:
             self.current.up.append(encoded)
 
     def client_connects(self, _: int) -> None:
-        """Whatever became of its connection; the old one may still seem alive to its gateway."""
+        """Connects anew; the old connection may still seem alive to its gateway."""
         number = len(self.sockets) + 1
         resume = None
         if self.ledger.token:
@@ -234,7 +234,7 @@ class World:
                 socket.session.input(frame)
 
     def gateway_notices(self, at: int) -> None:
-        """That the socket is cut."""
+        """Lets a gateway notice that a socket is cut."""
         socket = self.socket(at)
         if socket is not None and socket.cut and not socket.session.closed:
             self.perform(socket, socket.session.disconnect())
@@ -278,7 +278,7 @@ class World:
                     assert_never(event)
 
     def flow(self, at: int) -> None:
-        """A little of everything, in an order of its own."""
+        """Does a little of everything."""
         for more in range(3):
             self.gateway_reads(more)
             self.publish(more)
@@ -290,14 +290,14 @@ class World:
     # --- faults
 
     def cut(self, _: int) -> None:
-        """What is under way in the socket is lost."""
+        """Cuts the connection; what is under way in the socket is lost."""
         if self.current is not None:
             self.current.cut = True
             self.current.up.clear()
             self.current = None
 
     def half_cut(self, _: int) -> None:
-        """The client has lost its connection, and the gateway still reads what was under way."""
+        """Cuts the connection at the client; the gateway still reads what was under way."""
         if self.current is not None:
             self.current.cut = True
             self.current = None
@@ -306,8 +306,8 @@ class World:
         if self.up:
             self.down += self.worker.take(self.up.pop(at % len(self.up)))
 
-    def stir(self, at: int) -> None:
-        self.down += self.worker.stir(at)
+    def advance(self, at: int) -> None:
+        self.down += self.worker.advance(at)
 
     def lose_up(self, at: int) -> None:
         if self.up:
@@ -340,13 +340,13 @@ class World:
         self.perform(socket, [event for event in socket.session.sweep() if not isinstance(event, Close)])
 
     def socket(self, at: int) -> Socket | None:
-        """Usually one of the last."""
+        """Returns one of the last sockets."""
         return self.sockets[len(self.sockets) - at % min(3, len(self.sockets))] if self.sockets else None
 
     # --- the end
 
-    def calm(self) -> None:
-        """From here on nothing is lost; silence and dead sockets are noticed."""
+    def come_to_rest(self) -> None:
+        """Delivers everything; from here on nothing is lost, and silence and dead sockets are noticed."""
         if self.current is None or self.current.cut:
             self.client_connects(0)
         for _ in range(100):
@@ -380,54 +380,54 @@ class World:
                 busy = True
 
 
-Steps: TypeAlias = list[tuple[Callable[[World, int], None], int]]
+Steps: TypeAlias = list[tuple[Callable[[Network, int], None], int]]
 
-STEPS: list[Callable[[World, int], None]] = [
-    *[World.client_sends] * 4,
-    *[World.client_connects] * 2,
-    *[World.flow] * 6,
-    *[World.client_reads] * 2,
-    *[World.gateway_reads] * 2,
-    World.gateway_notices,
-    *[World.publish] * 4,
-    *[World.work] * 3,
-    *[World.stir] * 3,
-    *[World.deliver] * 4,
-    World.cut,
-    World.half_cut,
-    World.lose_up,
-    World.lose_down,
-    World.repeat_up,
-    World.repeat_down,
-    World.broker_lost,
-    World.sweep,
+STEPS: list[Callable[[Network, int], None]] = [
+    *[Network.client_sends] * 4,
+    *[Network.client_connects] * 2,
+    *[Network.flow] * 6,
+    *[Network.client_reads] * 2,
+    *[Network.gateway_reads] * 2,
+    Network.gateway_notices,
+    *[Network.publish] * 4,
+    *[Network.work] * 3,
+    *[Network.advance] * 3,
+    *[Network.deliver] * 4,
+    Network.cut,
+    Network.half_cut,
+    Network.lose_up,
+    Network.lose_down,
+    Network.repeat_up,
+    Network.repeat_down,
+    Network.broker_lost,
+    Network.sweep,
 ]
 
 
-def play(world: World, steps: Steps, *, early: bool, leave: bool) -> None:
-    """Does all that, then lets everything come to rest and looks whether it is as it should be."""
-    world.client_connects(0)
+def play(network: Network, steps: Steps, *, early: bool, leave: bool) -> None:
+    """Does the steps, lets everything come to rest, and checks the result."""
+    network.client_connects(0)
     if not early:
-        world.calm()
+        network.come_to_rest()
     for step, argument in steps:
-        step(world, argument)
-    world.calm()
+        step(network, argument)
+    network.come_to_rest()
     for _ in range(5):
-        world.client_sends(0)
-    world.calm()
-    current = world.current
+        network.client_sends(0)
+    network.come_to_rest()
+    current = network.current
     assert current is not None
     session = current.session
-    assert world.worker.applied(session.id) == list(range(1, world.sent + 1))
-    assert world.got == [orjson.loads(body) for body in world.worker.stream(session.id)]
-    assert (world.ledger.duplicates, world.ledger.gaps) == (0, 0)
+    assert network.worker.applied(session.id) == list(range(1, network.sent + 1))
+    assert network.got == [orjson.loads(body) for body in network.worker.stream(session.id)]
+    assert (network.ledger.duplicates, network.ledger.gaps) == (0, 0)
     assert session.size == 0
-    assert all(socket.forgotten for socket in world.sockets.values() if socket is not current)
-    assert set(world.worker.connections()) == {session.connection}, "a session that nobody will ever end"
+    assert all(socket.forgotten for socket in network.sockets.values() if socket is not current)
+    assert set(network.worker.connections()) == {session.connection}, "a session that nobody will ever end"
     if leave:
         session.final = True
-        world.perform(current, session.disconnect())
-        world.current = None
-        world.settle()
+        network.perform(current, session.disconnect())
+        network.current = None
+        network.settle()
         assert current.forgotten
-        assert not world.worker.connections()
+        assert not network.worker.connections()

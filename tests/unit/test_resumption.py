@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from roomworker.core.journal import Changes
 from roomworker.runtime.executor import Executor
 from shared.protocol import bus
-from tests.support.resumption import STEPS, Down, Steps, World, play
+from tests.support.resumption import STEPS, Down, Network, Steps, play
 from tests.unit.roomworker.room_harness import RoomHarness
 
 GATEWAY = "gw"
@@ -49,7 +49,7 @@ class RealWorker:
         replayed = [bus.Message(sent.body, [it], sent.close) for sent, it in to if sent.out > item.after]
         return [*replayed, bus.Applied(item.connection, item.session, where.n_in, where.n_out)]
 
-    def stir(self, at: int) -> list[Down]:
+    def advance(self, at: int) -> list[Down]:
         harness = self.harness
         match at:
             case 0 | 1 | 2:
@@ -119,8 +119,8 @@ class RealWorker:
     st.booleans(),
     st.booleans(),
 )
-def test_nothing_is_lost_or_repeated_whatever_is_cut_and_whoever_dies(steps: Steps, early: bool, leave: bool) -> None:
+def test_resumable_session_survives_cuts_losses_and_worker_deaths(steps: Steps, early: bool, leave: bool) -> None:
     worker = RealWorker()
-    world = World(worker, worker.harness.name)
-    play(world, steps, early=early, leave=leave)
-    assert [frame["id"] for frame in world.got] == list(range(1, world.sent + 1))
+    network = Network(worker, worker.harness.name)
+    play(network, steps, early=early, leave=leave)
+    assert [frame["id"] for frame in network.got] == list(range(1, network.sent + 1))
