@@ -183,18 +183,18 @@ class Participant(VirtualPeer):
     # --- asking -------------------------------------------------------------------------------------------------
 
     async def _ask(
-        self, method: str, then: Then = nothing, allowed: frozenset[int] = MEDIA, kind: str = REQUEST, **fields: Any
+        self, method: str, then: Then = nothing, allowed: frozenset[int] = MEDIA, protoo: str = REQUEST, **fields: Any
     ) -> bool:
         """Sends a request; returns whether it succeeded. Errors but the `allowed` are failures. Raises `Ended`."""
         try:
-            await self._call(kind, method, then, excused=lambda refusal: refusal.code in allowed, **fields)
+            await self._call(protoo, method, then, excused=lambda refusal: refusal.code in allowed, **fields)
         except Refusal:
             return False
         return True
 
     async def _send_command(self, method: str, then: Then = nothing, **fields: Any) -> bool:
         """Sends a notification of the specification as a request, so that it is answered."""
-        return await self._ask(method, then, kind=NOTIFICATION, **fields)
+        return await self._ask(method, then, protoo=NOTIFICATION, **fields)
 
     @property
     def _may_chat(self) -> bool:
