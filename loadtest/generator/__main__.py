@@ -23,14 +23,14 @@ async def _serve() -> None:
     plan = msgspec.json.decode(_line(), type=Plan)
     generator = Generator(plan, _tell)
     work = asyncio.create_task(generator.run())
-    told = 0
+    stops = 0
 
     def listen() -> None:
-        nonlocal told
+        nonlocal stops
         chunk = os.read(sys.stdin.fileno(), 1024)
-        told += chunk.count(b"stop\n")
+        stops += chunk.count(b"stop\n")
         generator.stop()
-        if not chunk or told > 1:
+        if not chunk or stops > 1:
             loop.remove_reader(sys.stdin.fileno())
             work.cancel()
 

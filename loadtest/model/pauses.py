@@ -50,11 +50,11 @@ class Listener:
             had = f"{least} to {most} by now, {self.least} to {self.most} when it was enabled"
             fail("lost", f"{self.about}: told of {self.observed} pauses and resumes; there were {had}")
 
-    def _fits(self, told: int, least: int, most: int) -> bool:
+    def _fits(self, observed: int, least: int, most: int) -> bool:
         """Returns whether some number of turns before the first notification explains what came."""
         begun_paused = self.paused ^ bool(self.observed % 2)
         return any(
-            before % 2 == begun_paused and least <= before + told <= most
+            before % 2 == begun_paused and least <= before + observed <= most
             for before in range(self.least, self.most + 1)
         )
 

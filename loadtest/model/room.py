@@ -47,9 +47,9 @@ class Room:
         self.log.check_complete()
         self.direct.check_complete()
 
-    def compare(self, told: list[dict[str, Any]]) -> None:
+    def compare(self, listed: list[dict[str, Any]]) -> None:
         """Compares the peers that the server lists to a new peer (§join) with what all have been told."""
-        there = {peer["name"]: self._described(peer) for peer in told}
+        there = {peer["name"]: self._described(peer) for peer in listed}
         believed = {
             name: (life, {n: bool(self.life(name, life).turns[n].asked % 2) for n in open_})
             for name, (life, open_) in self.log.view().items()

@@ -193,7 +193,7 @@ class RoomLog:
     def check_complete(self) -> None:
         """Reports what members have missed. Nothing may be under way: each must be at the end of the log."""
         for waiting in list(self._unplaced.values()):
-            self._fail("mismatch", f"{self._name(waiting)}: nobody whom it was told of has seen it join")
+            self._fail("mismatch", f"{self._name(waiting)}: no peer that its join listed has seen it join")
             self._begin_log_of(waiting)
         living = {segment for lives in self._segments.values() for segment in lives.values() if segment.members}
         if len(living) > 1:

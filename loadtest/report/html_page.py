@@ -116,7 +116,7 @@ def _plots(result: dict[str, Any]) -> str:
     def over(words: plots.Words, series: list[Series], *, log: bool = False) -> str:
         return plots.lines(series, words, until=until, log=log, band=ramp)
 
-    def told(
+    def series_of(
         fields: dict[str, tuple[str, str]], pick: Callable[[Sequence[float]], float], none: float | None = 0.0
     ) -> list[Series]:
         """`none` is drawn where there was nothing."""
@@ -125,9 +125,9 @@ def _plots(result: dict[str, Any]) -> str:
             for field, (name, style) in fields.items()
         ]
 
-    latency = told({"p50": ("p50", "q0"), "p95": ("p95", "q1"), "p99": ("p99", "q2")}, max, None)
-    fanout = told({"fanout_p50": ("p50", "q0"), "fanout_p99": ("p99", "q2")}, max, None)
-    rates = told({"requests": ("requests", "s0"), "notifications": ("notifications", "s1")}, fmean)
+    latency = series_of({"p50": ("p50", "q0"), "p95": ("p95", "q1"), "p99": ("p99", "q2")}, max, None)
+    fanout = series_of({"fanout_p50": ("p50", "q0"), "fanout_p99": ("p99", "q2")}, max, None)
+    rates = series_of({"requests": ("requests", "s0"), "notifications": ("notifications", "s1")}, fmean)
     gauges = {"connected": ("connections", "s0"), "joined": ("in a room", "s1"), "in_flight": ("unanswered", "s2")}
     requests, notifications = result["histograms"]["requests"], result["histograms"]["fanout"]
     row = result["steps"]["requests"]
@@ -141,7 +141,7 @@ def _plots(result: dict[str, Any]) -> str:
         ),
         _figure("Notification latency", fanout, over(seconds, fanout, log=True)),
         _figure("Per second", rates, over(_number, rates)),
-        _figure("Peers", (it := told(gauges, max)), over(_number, it)),
+        _figure("Peers", (it := series_of(gauges, max)), over(_number, it)),
         _figure(
             "Latency distribution", [Series(n, [], s) for n, s, _ in both], plots.distribution(both, seconds, marks)
         ),

@@ -44,22 +44,22 @@ class Progress:
 
 
 def _line(run: Run, second: Second, now: float) -> str:
-    requests, told = together(second.measured.methods), together(second.measured.fanout)
+    requests, notified = together(second.measured.methods), together(second.measured.fanout)
     return (
         f"{now:5.0f} s {phase(second)}: {second.sum('connected')} connected, {second.sum('joined')} joined; "
         f"{requests.count} requests/s p50 {seconds(requests.percentile(50))} p99 {seconds(requests.percentile(99))}, "
-        f"{told.count} notifications/s p99 {seconds(told.percentile(99))}; {failed(run)}"
+        f"{notified.count} notifications/s p99 {seconds(notified.percentile(99))}; {failed(run)}"
     )
 
 
 def _table(run: Run, second: Second, now: float) -> Group:
     task = run.task
-    requests, told = together(second.measured.methods), together(second.measured.fanout)
+    requests, notified = together(second.measured.methods), together(second.measured.fanout)
     table = Table.grid(padding=(0, 3))
     peers = task.rooms * task.peers
     table.add_row("connected, joined", f"{second.sum('connected')}, {second.sum('joined')} of {peers}")
     table.add_row("requests", f"{requests.count}/s", _durations(requests.percentile))
-    table.add_row("notifications", f"{told.count}/s", _durations(told.percentile))
+    table.add_row("notifications", f"{notified.count}/s", _durations(notified.percentile))
     table.add_row("unanswered", f"{second.sum('in_flight')}")
     bad = run.whole.failures.total()
     table.add_row("failures", Text(failed(run), style="bold red" if bad else "green"))

@@ -83,11 +83,11 @@ def _loaded(run: Run) -> dict[str, Any]:
     if not seconds:
         return {"seconds": 0, "requests": 0.0, "notifications": 0.0}
     requests = sum(together(it.measured.methods).count for it in seconds)
-    told = sum(together(it.measured.fanout).count for it in seconds)
+    notified = sum(together(it.measured.fanout).count for it in seconds)
     return {
         "seconds": len(seconds),
         "requests": round(requests / len(seconds), 1),
-        "notifications": round(told / len(seconds), 1),
+        "notifications": round(notified / len(seconds), 1),
     }
 
 
@@ -95,17 +95,17 @@ def _timeline(run: Run) -> list[dict[str, Any]]:
     """Returns one entry per second."""
     entries = []
     for at, second in sorted(run.seconds.items()):
-        requests, told = together(second.measured.methods), together(second.measured.fanout)
+        requests, notified = together(second.measured.methods), together(second.measured.fanout)
         entries.append(
             {
                 "at": at,
                 **{gauge: second.sum(gauge) for gauge in _GAUGES},
                 "requests": requests.count,
-                "notifications": told.count,
+                "notifications": notified.count,
                 "failures": sum(second.measured.failures.values()),
                 **{name: requests.percentile(_PERCENTILES[name]) for name in ("p50", "p95", "p99")},
-                "fanout_p50": told.percentile(50),
-                "fanout_p99": told.percentile(99),
+                "fanout_p50": notified.percentile(50),
+                "fanout_p99": notified.percentile(99),
             }
         )
     return entries
