@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from plenary import cli
+from shared.cluster import redis_keys
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
@@ -24,7 +25,7 @@ NAMED: Final = re.compile(r"`([\w/]*test_\w+\.py)?(?:::(test_\w+))?`")
 
 @cache
 def files(name: str) -> list[Path]:
-    """Those whose path ends so."""
+    """The files of tests/ whose path ends with the name."""
     found = ROOT.joinpath("tests").rglob(Path(name).name)
     return [path for path in found if f"/{path.relative_to(ROOT)}".endswith(f"/{name}")]
 
@@ -40,7 +41,7 @@ def has(file: str, test: str) -> bool:
 
 
 def named(text: str) -> list[tuple[str, str]]:
-    """(file, test or nothing); `::test` alone is in the file named before."""
+    """The tests that a text names, as (file, test or nothing); `::test` alone is in the file named before."""
     tests: list[tuple[str, str]] = []
     for file, test in NAMED.findall(text):
         if file or (test and tests):
@@ -85,7 +86,7 @@ def test_every_test_that_a_document_names_exists(document: Path) -> None:
     assert not missing
 
 
-def test_a_named_test_that_does_not_exist_would_be_seen() -> None:
+def test_named_test_that_does_not_exist_is_found() -> None:
     assert named("`test_x.py::test_a`, `::test_b`; `api/test_y.py`") == [
         ("test_x.py", "test_a"),
         ("test_x.py", "test_b"),
@@ -141,6 +142,7 @@ def test_readme_has_at_most_150_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+COMPOSE_VARIABLES: Final = set(re.findall(r"\bPLENARY_[A-Z_]+\b", (ROOT / ".env.example").read_text()))
 FOLDERS: Final = (
     "gateway|roomworker|medianode|shared|plenary|loadtest|benchmarks|devtools|web|deploy|scripts|docs|tests"
 )
@@ -156,7 +158,7 @@ def test_every_file_that_a_document_names_exists(document: Path) -> None:
     ]
 
 
-def test_a_named_file_that_does_not_exist_would_be_seen() -> None:
+def test_named_file_that_does_not_exist_is_found() -> None:
     assert NAMED_FILE.findall("`gateway/nowhere.py`, `docs/`, `other/x.py`") == ["gateway/nowhere.py", "docs/"]
 
 
@@ -166,7 +168,7 @@ def blocks(document: Path) -> str:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_make_target_that_a_document_shows_exists(document: Path) -> None:
+def test_every_shown_make_target_exists(document: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = re.findall(r"^make ([a-z][\w-]*)", blocks(document), re.MULTILINE)
     shown += re.findall(r"`make ([a-z][\w-]*)", document.read_text())
@@ -191,7 +193,7 @@ def shown_commands(text: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_and_option_that_a_document_shows_exists(document: Path) -> None:
+def test_every_shown_command_and_option_exists(document: Path) -> None:
     known = commands(typer.main.get_command(cli.app))
     for words in shown_commands(document.read_text()):
         name = next((" ".join(words[:length]) for length in (3, 2) if " ".join(words[:length]) in known), "")
@@ -200,7 +202,7 @@ def test_every_command_and_option_that_a_document_shows_exists(document: Path) -
         assert options <= known[name], words
 
 
-def test_command_that_does_not_exist_would_be_seen() -> None:
+def test_shown_command_that_does_not_exist_is_found() -> None:
     text = "`plenary nothing` and\n```\nplenary status --url x \\\n  --json\n```\n"
     assert list(shown_commands(text)) == [["plenary", "status", "--url", "x", "--json"], ["plenary", "nothing"]]
     assert "plenary nothing" not in commands(typer.main.get_command(cli.app))
@@ -209,3 +211,30 @@ def test_command_that_does_not_exist_would_be_seen() -> None:
 def test_no_document_tells_to_install_the_foreign_package() -> None:
     for document in DOCUMENTS:
         assert not re.search(r"pip install (-U )?['\"]?plenary(?!-signaling)", document.read_text())
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    decisions = {path.name for path in folder.glob("*.md")} - {"index.md"}
+    assert decisions == set(re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "index.md").read_text()))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "adr").glob("0*.md")), ids=lambda path: path.stem)
+def test_decision_states_context_decision_and_consequence(path: Path) -> None:
+    headings = re.findall(r"^## (.*)$", path.read_text(), re.MULTILINE)
+    assert {"Context", "Decision"} <= set(headings)
+    assert any(heading.startswith("Consequence") for heading in headings)
+
+
+def test_every_redis_key_is_documented() -> None:
+    keys = re.findall(r"^([a-z]+:\S+)  ", redis_keys.__doc__ or "", re.MULTILINE)
+    documented = (ROOT / "docs" / "reference" / "redis-keys.md").read_text()
+    assert len(keys) > 5
+    assert [key for key in keys if f"`{key}`" not in documented] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_variable_that_a_document_names_is_a_setting(document: Path) -> None:
+    reference = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+    known = set(re.findall(r"`(PLENARY_[A-Z_]+)`", reference)) | COMPOSE_VARIABLES
+    assert set(re.findall(r"\bPLENARY_[A-Z_]+\b", document.read_text())) <= known
