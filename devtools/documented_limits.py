@@ -47,10 +47,10 @@ def _connections() -> Iterator[Limit]:
     yield (
         "unapplied input of one connection",
         f"{_default(GatewaySettings, 'unapplied_limit')} messages (`PLENARY_UNAPPLIED_LIMIT`)"
-        f" or {size(session.Limits().size)}",
+        f" or {size(session.InputLimits().size)}",
         "its socket is not read until some are applied",
     )
-    yield "unapplied input of one gateway", size(hub.HELD_BYTES), "new connections are closed with 1013"
+    yield "unapplied input of one gateway", size(hub.UNAPPLIED_BYTES_LIMIT), "new connections are closed with 1013"
     yield (
         "unsent output of one connection",
         f"{size(_default(GatewaySettings, 'send_buffer'))} (`PLENARY_SEND_BUFFER`)",
