@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from shared.cluster.port import Info
-from shared.cluster.redis_keys import Role, indexed_room
+from shared.cluster.redis_keys import Role, indexed_rooms
 
 
 class MemoryCluster:
@@ -44,10 +44,7 @@ class MemoryCluster:
         return [len(self.index.get(partition, ())) for partition in partitions]
 
     async def rooms(self, partitions: Sequence[int]) -> list[list[str]]:
-        return [
-            sorted({indexed_room(member.encode()) for member in self.index.get(partition, ())})
-            for partition in partitions
-        ]
+        return [indexed_rooms(self.index.get(partition, ())) for partition in partitions]
 
     def clear(self) -> None:
         """Forgets everything, as a server that was emptied does."""

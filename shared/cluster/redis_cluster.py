@@ -7,27 +7,33 @@ from typing import Any, TypeVar, cast
 
 import orjson
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from shared.cluster.availability import FAILURES, Availability
 from shared.cluster.port import Info
-from shared.cluster.redis_keys import EPOCH_KEY, PARTITIONS_KEY, Role, index_key, indexed_room, members_key
+from shared.cluster.redis_keys import EPOCH_KEY, PARTITIONS_KEY, Role, index_key, indexed_rooms, members_key
 
 T = TypeVar("T")
 
 
 class RedisCluster:
-    """Implements `shared.cluster.port.Cluster`. The caller owns the client."""
+    """Implements `shared.cluster.port.Cluster`. The caller owns the client.
+
+    `availability` says in the log when Redis stops to answer and when it answers again; callers need not.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self.availability = Availability()
 
     async def announce(self, role: Role, member: str, info: Info) -> None:
-        await _whole(self._redis.hset(members_key(role), member, orjson.dumps(info)))
+        await self._whole(self._redis.hset(members_key(role), member, orjson.dumps(info)))
 
     async def withdraw(self, role: Role, member: str) -> bool:
-        return bool(await _whole(self._redis.hdel(members_key(role), member)))
+        return bool(await self._whole(self._redis.hdel(members_key(role), member)))
 
     async def members(self, role: Role) -> dict[str, dict[str, Any]]:
-        entries = cast("dict[bytes, bytes]", await _whole(self._redis.hgetall(members_key(role))))
+        entries = cast("dict[bytes, bytes]", await self._whole(self._redis.hgetall(members_key(role))))
         return {name.decode(): orjson.loads(value) for name, value in entries.items()}
 
     async def agree_on_partitions(self, partitions: int) -> int:
@@ -43,16 +49,20 @@ class RedisCluster:
 
     async def rooms(self, partitions: Sequence[int]) -> list[list[str]]:
         indexes = await self._run(*(("SMEMBERS", index_key(partition)) for partition in partitions))
-        # twice the same name: an incarnation whose worker died between index and first commit, or deletion and index
-        return [sorted({indexed_room(member) for member in members}) for members in indexes]
+        return [indexed_rooms(member.decode(errors="replace") for member in members) for members in indexes]
 
     async def _run(self, *commands: tuple[Any, ...]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        return await _whole(pipeline.execute())
+        return await self._whole(pipeline.execute())
 
-
-async def _whole(command: Awaitable[T]) -> T:
-    """Runs a command to its end even if its caller is cancelled: redis-py may lose the cancellation, or a reply."""
-    return await asyncio.shield(asyncio.ensure_future(command))
+    async def _whole(self, command: Awaitable[T]) -> T:
+        """Runs a command to its end even if its caller is cancelled: redis-py may lose that, or a reply."""
+        try:
+            result = await asyncio.shield(asyncio.ensure_future(command))
+        except (RedisError, *FAILURES) as failure:
+            self.availability.failed(failure)
+            raise
+        self.availability.answered()
+        return result

@@ -11,6 +11,7 @@ plenary:partitions      string   the number of partitions
 plenary:epoch           string   a random value, gone when Redis was emptied
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -53,6 +54,9 @@ def index_member(room: str, incarnation: str) -> str:
     return f"{quote(room, safe='')}#{incarnation}"
 
 
-def indexed_room(member: bytes) -> str:
-    """The name in an entry of an index."""
-    return unquote(member.decode().rpartition("#")[0])
+def indexed_rooms(members: Iterable[str]) -> list[str]:
+    """The names in the entries of an index, in order, each once.
+
+    A name has two entries if a worker died between an index and a first commit, or between a deletion and the index.
+    """
+    return sorted({unquote(member.rpartition("#")[0]) for member in members})

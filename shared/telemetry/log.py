@@ -9,6 +9,9 @@ import structlog
 _SECRET_KEYS = frozenset({"token", "resume", "password", "authorization"})
 
 
+_level = logging.NOTSET
+
+
 def _hide_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     for key in _SECRET_KEYS & event.keys():
         event[key] = "…"
@@ -17,6 +20,8 @@ def _hide_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structl
 
 def configure(level: str = "info", fmt: str = "auto", **bound: Any) -> None:
     """Sets logging up for this process; `bound` (role, name) is in every line."""
+    global _level
+    _level = logging.getLevelNamesMapping()[level.upper()]
     as_text = fmt == "text" or (fmt == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -29,7 +34,7 @@ def configure(level: str = "info", fmt: str = "auto", **bound: Any) -> None:
             *([] if as_text else [structlog.processors.format_exc_info]),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(_level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -39,3 +44,8 @@ def configure(level: str = "info", fmt: str = "auto", **bound: Any) -> None:
 def get(name: str) -> Any:
     """A logger; `name` says which part of the process speaks."""
     return structlog.get_logger(part=name)
+
+
+def is_enabled(level: int) -> bool:
+    """Whether lines of a level (`logging.INFO`) are written: asked before work is done that only the log needs."""
+    return level >= _level
