@@ -11,7 +11,7 @@ from shared.protocol import client, media
 from shared.telemetry.histogram import Histogram, seconds, sizes
 
 Message: TypeAlias = type[client.FromClient | client.Message]
-CommitStatus: TypeAlias = Literal["OK", "APPLIED", "STALE"]
+CommitStatus: TypeAlias = Literal["OK", "APPLIED", "STALE", "FAILED"]
 
 OK = 200
 
@@ -38,7 +38,7 @@ class Counters:
     """Gateways' requests for messages that they missed."""
     replayed_messages_total: int = 0
     """Messages sent again in answer to these requests."""
-    commits: dict[CommitStatus, int] = field(default_factory=lambda: {"OK": 0, "APPLIED": 0, "STALE": 0})
+    commits: dict[CommitStatus, int] = field(default_factory=lambda: {"OK": 0, "APPLIED": 0, "STALE": 0, "FAILED": 0})
     """Commits of single rooms, by Redis' answer."""
     media_requests: dict[tuple[type[media.Request], int], int] = field(default_factory=dict)
     """Requests to media nodes, by kind and outcome (200 or an error's code)."""

@@ -2,11 +2,12 @@
 --
 -- KEYS  1 room:{R} (hash)   2 room:{R}:out (stream)   3 room:{R}:gone (hash)
 -- ARGV  1 expected version ('' = the room does not exist)   2 new version ('' = delete the room)
---       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that gone sessions are kept
+--       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that closed sessions are known
 --       6 outgoing messages ('' = none)   7 token of the room's last deletion, if it does not exist ('' = unknown)
 --       8 number of names and values to set, then these
---       then number of names to delete, then these; the same twice for the gone sessions
--- Returns OK, APPLIED (this very commit is already in: its answer was lost) or STALE (somebody else's is).
+--       then number of names to delete, then these; the same twice for the closed sessions
+-- Returns OK, APPLIED (this very commit is already in: its answer was lost), STALE (somebody else's is) or FAILED
+-- (a key holds something else than it should).
 --
 -- Whatever can fail is looked at before the first write: a script that fails midway keeps what it wrote.
 
@@ -22,8 +23,16 @@ local function section()
 end
 local set_first, set_last = section()
 local del_first, del_last = section()
-local bury_first, bury_last = section()
-local unbury_first, unbury_last = section()
+local close_first, close_last = section()
+local forget_first, forget_last = section()
+
+local function holds(key, kind)
+  local found = redis.call('TYPE', key).ok
+  return found == kind or found == 'none'
+end
+if not (holds(room, 'hash') and holds(out, 'stream') and holds(gone, 'hash')) then
+  return 'FAILED'
+end
 
 local held = redis.call('HMGET', room, 'v', 'token')
 -- a room that came and went meanwhile is not the one that never was
@@ -54,9 +63,9 @@ else
   end
 end
 
-each_chunk('HSET', gone, bury_first, bury_last)
-each_chunk('HDEL', gone, unbury_first, unbury_last)
-if version == '' or bury_last >= bury_first then
+each_chunk('HSET', gone, close_first, close_last)
+each_chunk('HDEL', gone, forget_first, forget_last)
+if version == '' or close_last >= close_first then
   redis.call('EXPIRE', gone, ARGV[5])
 end
 return 'OK'

@@ -1,36 +1,83 @@
-"""Rooms in Redis: the promises of `roomworker.storage.store`, kept by the real server and by the embedded one."""
+"""Rooms in memory and in Redis: the promises of `roomworker.storage.port`."""
 
+import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any, Protocol
 
 import pytest
-from fakeredis.aioredis import FakeRedis
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 
-from roomworker.core.model import ClosedSession
-from roomworker.storage.store import Commit, Store
+from roomworker.core.model import ClosedSession, StoredAnswer
+from roomworker.storage.memory import MemoryStore
+from roomworker.storage.port import KEEP_CLOSED_S, KEEP_SENT_MS, Commit, Store
+from roomworker.storage.store import ROUND_TRIPS_AT_ONCE, RedisStore
 from roomworker.storage.stream_entry import Entry, SentMessage
-from shared.cluster.redis_keys import closed_sessions_key, index_key, room_key, stream_key
+from shared.cluster.memory_cluster import MemoryCluster
+from shared.cluster.port import Cluster
+from shared.cluster.redis_cluster import RedisCluster
+from shared.cluster.redis_keys import (
+    closed_sessions_key,
+    index_key,
+    index_member,
+    room_key,
+    stream_key,
+    suspects_key,
+)
 from shared.protocol import bus, media
 
 ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]
+LONGEST_MS = 600_000
 
 
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.servers)])
-async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
-    if request.param == "embedded":
-        client: Redis = FakeRedis()
-    else:
-        client = Redis.from_url(request.getfixturevalue("redis_url"))
-    yield client
+class Backend(Protocol):
+    """A store, and what a test knows of its inside."""
+
+    store: Store
+    cluster: Cluster
+    """Of the same server: gateways read the index of rooms from it."""
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.cluster = MemoryCluster()
+        self.store = MemoryStore(self.cluster, lambda: self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Server:
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.cluster = RedisCluster(redis)
+        self.store = RedisStore(redis)
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.servers)])
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    if request.param == "memory":
+        yield Memory()
+        return
+    client = Redis.from_url(request.getfixturevalue("redis_url"))
+    yield Server(client)
     await client.aclose()
 
 
 @pytest.fixture
-def store(redis: Redis) -> Store:
-    return Store(redis)
+def store(backend: Backend) -> Store:
+    return backend.store
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """For what only Redis has."""
+    client = Redis.from_url(redis_url)
+    yield client
+    await client.aclose()
 
 
 def commit(
@@ -68,21 +115,10 @@ def deletion(expected: str, *, room: str = "room", token: str = "deletion") -> C
     )
 
 
-async def everything(redis: Redis) -> dict[bytes, object]:
-    """All keys, but for the time they have left."""
-    found: dict[bytes, object] = {}
-    for key in await redis.keys("*"):
-        kind = await redis.type(key)
-        match kind:
-            case b"hash":
-                found[key] = await redis.hgetall(key)
-            case b"stream":
-                found[key] = await redis.xrange(key)
-            case b"set":
-                found[key] = await redis.smembers(key)
-            case _:
-                raise AssertionError(kind)
-    return found
+async def everything(store: Store, *sessions: str) -> list[object]:
+    """All that the store has of the room."""
+    replayed = await store.replay([("room", session, 0) for session in sessions])
+    return [await store.load(["room"]), replayed, await store.orders(["room"]), await store.indexed(5)]
 
 
 # --- compare and set ----------------------------------------------------------------------------------------------
@@ -106,9 +142,9 @@ async def test_a_room_that_was_never_there_loads_empty(store: Store) -> None:
     assert (stored.version, stored.fields, stored.closed_sessions) == ("", {}, {})
 
 
-async def test_a_commit_over_another_version_is_stale_and_writes_nothing(store: Store, redis: Redis) -> None:
+async def test_a_commit_over_another_version_is_stale_and_writes_nothing(store: Store) -> None:
     await store.commit([commit(1), commit(2, fields={"meta": b"theirs"}, token="theirs")])
-    before = await everything(redis)
+    before = await everything(store, "s", "t")
 
     mine = commit(
         2,
@@ -119,16 +155,16 @@ async def test_a_commit_over_another_version_is_stale_and_writes_nothing(store: 
     )
     assert await store.commit([mine]) == ["STALE"]
 
-    assert await everything(redis) == before
+    assert await everything(store, "s", "t") == before
 
 
-async def test_a_commit_done_again_is_recognised_by_its_token(store: Store, redis: Redis) -> None:
+async def test_a_commit_done_again_is_recognised_by_its_token(store: Store) -> None:
     mine = commit(1, fields={"meta": b"1"}, messages=[SentMessage(b"{}", [("s", 1)])])
     assert await store.commit([mine]) == ["OK"]
-    before = await everything(redis)
+    before = await everything(store, "s", "t")
 
     assert await store.commit([mine]) == ["APPLIED"]
-    assert await everything(redis) == before
+    assert await everything(store, "s", "t") == before
 
 
 async def test_rooms_of_one_trip_succeed_and_fail_each_for_itself(store: Store) -> None:
@@ -153,7 +189,9 @@ async def test_fields_beyond_what_lua_takes_at_once(store: Store) -> None:
     assert (stored.fields, stored.closed_sessions) == ({}, {})
 
 
-async def test_redis_that_forgot_the_script_is_given_it_again(store: Store, redis: Redis) -> None:
+@pytest.mark.servers
+async def test_redis_that_forgot_the_script_is_given_it_again(redis: Redis) -> None:
+    store = RedisStore(redis)
     await store.commit([commit(1)])
     await redis.script_flush()
 
@@ -163,7 +201,7 @@ async def test_redis_that_forgot_the_script_is_given_it_again(store: Store, redi
 # --- the end of a room ----------------------------------------------------------------------------------------------
 
 
-async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store, redis: Redis) -> None:
+async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store) -> None:
     gone = {"gateway.1": ClosedSession(4, 2)}
     await store.commit([commit(1, messages=[SentMessage(b"{}", [("s", 1)])])])
     await store.commit([commit(2, closed_sessions=gone)])
@@ -171,15 +209,48 @@ async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store, redis:
 
     assert await store.commit([deletion("one:2")]) == ["OK"]
 
-    assert await redis.keys("*") == [closed_sessions_key("room").encode()]
+    assert await store.indexed(5) == []
+    assert await store.replay([("room", "s", 0)]) == [[]]
     (stored,) = await store.load(["room"])
     assert (stored.version, stored.fields, stored.closed_sessions) == ("", {}, gone)
 
 
-async def test_gone_sessions_are_forgotten_in_the_end(store: Store, redis: Redis) -> None:
+@pytest.mark.servers
+async def test_deleted_room_leaves_one_key_that_expires_in_redis(redis: Redis) -> None:
+    store = RedisStore(redis)
     await store.commit([commit(1, closed_sessions={"gateway.1": ClosedSession(4, 2)}), deletion("one:1")])
 
-    assert 0 < await redis.ttl(closed_sessions_key("room")) <= 600
+    assert await redis.keys("*") == [closed_sessions_key("room").encode()]
+    assert 0 < await redis.ttl(closed_sessions_key("room")) <= KEEP_CLOSED_S
+
+
+async def test_closed_sessions_are_forgotten_after_ten_minutes() -> None:
+    backend = Memory()
+    await backend.store.commit([commit(1, closed_sessions={"gateway.1": ClosedSession(4, 2)}), deletion("one:1")])
+    backend.pass_time(KEEP_CLOSED_S - 1)
+    (stored,) = await backend.store.load(["room"])
+    assert stored.closed_sessions
+    assert stored.deletion_token
+
+    backend.pass_time(1)
+
+    (stored,) = await backend.store.load(["room"])
+    assert (stored.closed_sessions, stored.deletion_token) == ({}, "")
+
+
+async def test_answers_to_calls_are_kept_with_the_closed_sessions(store: Store) -> None:
+    kept = replace(
+        commit(1), answered_calls={"key": StoredAnswer(200, b'{"a":":"}'), "other": StoredAnswer(404, b"no")}
+    )
+    await store.commit([kept])
+    await store.commit(
+        [replace(commit(2, closed_sessions={"gateway.1": ClosedSession(4, 2)}), answered_calls={"other": None})]
+    )
+
+    (stored,) = await store.load(["room"])
+
+    assert stored.answered_calls == {"key": StoredAnswer(200, b'{"a":":"}')}
+    assert stored.closed_sessions == {"gateway.1": ClosedSession(4, 2)}
 
 
 async def test_a_deletion_is_stale_if_the_room_has_moved_on_and_the_room_stays_in_the_index(store: Store) -> None:
@@ -244,11 +315,10 @@ async def test_replay_returns_a_sessions_messages_in_order_and_no_others(store: 
     await store.commit([commit(2, messages=[SentMessage(b'"other"', [("t", 2)])])])
     await store.commit([commit(3, messages=[SentMessage(b'"third"', [("u", 9), ("s", 3)]), closing])])
 
-    replayed = [(message.body, message.close, out) for message, out in await store.replay("room", "s", 1)]
+    replayed = [(message.body, message.close, out) for message, out in (await store.replay([("room", "s", 1)]))[0]]
 
     assert replayed == [(b'"second"', 0, 2), (b'"third"', 0, 3), (b"bye", 4000, 4)]
-    assert await store.replay("room", "s", 4) == []
-    assert await store.replay("nowhere", "s", 0) == []
+    assert await store.replay([("room", "s", 4), ("nowhere", "s", 0)]) == [[], []]
 
 
 async def test_orders_are_kept_with_the_messages(store: Store) -> None:
@@ -256,7 +326,7 @@ async def test_orders_are_kept_with_the_messages(store: Store) -> None:
     with_orders = Commit("room", 5, "", "one:1", "t", {}, Entry([], [("node", order)]), {}, first=True)
 
     assert await store.commit([with_orders]) == ["OK"]
-    assert await store.replay("room", "s", 0) == []
+    assert await store.replay([("room", "s", 0)]) == [[]]
     assert await store.orders(["room", "nowhere"]) == [("node", order)]
 
 
@@ -267,9 +337,18 @@ async def test_suspects_are_counted_until_they_are_cleared(store: Store) -> None
     assert await store.suspects(3) == {"two": 1}
 
 
-async def test_what_is_set_aside_can_be_read(store: Store, redis: Redis) -> None:
-    item = bus.Input("room", "s", 1, 4, "mediasoup-request", 9, b'{"method":"queryRoom"}')
+async def test_messages_that_are_set_aside_are_counted(store: Store) -> None:
+    item = bus.Tick(1, 1)
+    assert await store.dead_letters() == 0
     await store.set_aside(3, item, "its worker died")
+    await store.set_aside(4, item, "its worker died")
+    assert await store.dead_letters() == 2
+
+
+@pytest.mark.servers
+async def test_message_that_is_set_aside_can_be_read_in_redis(redis: Redis) -> None:
+    item = bus.Input("room", "s", 1, 4, "mediasoup-request", 9, b'{"method":"queryRoom"}')
+    await RedisStore(redis).set_aside(3, item, "its worker died")
     ((_, fields),) = await redis.xrange("plenary:dead")
     assert (fields[b"partition"], fields[b"reason"]) == (b"3", b"its worker died")
     assert b"queryRoom" in base64.b64decode(json.loads(fields[b"item"])[7])
@@ -279,43 +358,205 @@ async def test_what_is_set_aside_can_be_read(store: Store, redis: Redis) -> None
 
 
 @pytest.mark.parametrize("room", ROOMS)
-async def test_any_name_is_safe_in_keys_and_index(store: Store, redis: Redis, room: str) -> None:
+async def test_any_name_is_safe_in_keys_and_index(backend: Backend, room: str) -> None:
+    store = backend.store
     await store.commit([commit(1, room=room, fields={f"peer|{room}": b"1"})])
     await store.commit([commit(1, room="neighbour")])
 
     assert sorted(await store.indexed(5)) == sorted([room, "neighbour"])
+    assert await backend.cluster.rooms([5, 6]) == [sorted([room, "neighbour"]), []]
     (stored,) = await store.load([room])
     assert stored.fields == {f"peer|{room}": b"1"}
-    key = room_key(room)
-    assert key.index("}") == len(key) - 1, "the hash tag must be all of the name"
 
     await store.commit([deletion("one:1", room=room)])
     assert await store.indexed(5) == ["neighbour"]
-    assert await redis.smembers(index_key(6)) == set()
+
+
+def test_the_hash_tag_is_all_of_the_name() -> None:
+    for room in ROOMS:
+        key = room_key(room)
+        assert key.index("}") == len(key) - 1
 
 
 def test_no_two_names_share_a_key() -> None:
     assert len({room_key(room) for room in ROOMS}) == len(ROOMS)
 
 
-@pytest.mark.parametrize("keep_all", [False, True])
-async def test_old_messages_are_trimmed_unless_some_may_not_have_arrived(redis: Redis, *, keep_all: bool) -> None:
+# --- retention --------------------------------------------------------------------------------------------------
+
+
+async def test_messages_are_trimmed_by_their_age_when_the_room_commits() -> None:
+    backend = Memory()
+    for n in range(1, 4):
+        await backend.store.commit([commit(n, messages=[SentMessage(b"{}", [("s", n)])])])
+        backend.pass_time(KEEP_SENT_MS / 2000)
+    (replayed,) = await backend.store.replay([("room", "s", 0)])
+    assert [out for _, out in replayed] == [1, 2, 3]
+
+    longer = commit(4, messages=[SentMessage(b"{}", [("s", 4)])])
+    await backend.store.commit([replace(longer, keep_sent_ms=LONGEST_MS)])
+    (replayed,) = await backend.store.replay([("room", "s", 0)])
+    assert [out for _, out in replayed] == [1, 2, 3, 4]
+
+    await backend.store.commit([commit(5, messages=[SentMessage(b"{}", [("s", 5)])])])
+    (replayed,) = await backend.store.replay([("room", "s", 0)])
+    assert [out for _, out in replayed] == [2, 3, 4, 5]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("keep_ms", [0, LONGEST_MS])
+async def test_redis_trims_old_messages_unless_they_are_kept_longer(redis: Redis, keep_ms: int) -> None:
     """Redis trims a hundred entries at a time."""
-    store = Store(redis, keep_out_ms=0)
+    store = RedisStore(redis)
     for n in range(1, 251):
         sent = commit(n, messages=[SentMessage(b"{}", [("s", n)])])
-        assert await store.commit([replace(sent, keep_all=keep_all)]) == ["OK"]
+        assert await store.commit([replace(sent, keep_sent_ms=keep_ms)]) == ["OK"]
 
-    kept = len(await store.replay("room", "s", 0))
+    (replayed,) = await store.replay([("room", "s", 0)])
 
-    assert kept == 250 if keep_all else kept < 150
+    assert len(replayed) == 250 if keep_ms else len(replayed) < 150
 
 
-async def test_an_entry_that_cannot_be_read_is_passed_over(store: Store, redis: Redis) -> None:
+# --- what cannot be read: it is wrong for its room only -----------------------------------------------------------
+
+
+async def wrong_type(redis: Redis) -> None:
+    await redis.set(room_key("broken"), "a string")
+
+
+async def closed_sessions_of_wrong_type(redis: Redis) -> None:
+    await redis.set(closed_sessions_key("broken"), "a string")
+
+
+async def name_that_is_no_utf8(redis: Redis) -> None:
+    await redis.hset(room_key("broken"), mapping={b"v": b"one:1", b"peer|\xff": b"{}"})
+
+
+async def version_that_is_no_utf8(redis: Redis) -> None:
+    await redis.hset(room_key("broken"), "v", b"\xff")
+
+
+async def closed_session_without_numbers(redis: Redis) -> None:
+    await redis.hset(closed_sessions_key("broken"), "gateway.1", b"many")
+
+
+async def closed_session_that_is_no_utf8(redis: Redis) -> None:
+    await redis.hset(closed_sessions_key("broken"), b"\xff", b"1:1")
+
+
+async def answer_without_code(redis: Redis) -> None:
+    await redis.hset(closed_sessions_key("broken"), "call|key", b"ok")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "damage",
+    [
+        wrong_type,
+        closed_sessions_of_wrong_type,
+        name_that_is_no_utf8,
+        version_that_is_no_utf8,
+        closed_session_without_numbers,
+        closed_session_that_is_no_utf8,
+        answer_without_code,
+    ],
+)
+async def test_unreadable_room_is_told_and_hurts_no_other(redis: Redis, damage: Callable[[Redis], Any]) -> None:
+    store = RedisStore(redis)
+    await store.commit([commit(1, room="whole", fields={"meta": b"{}"})])
+    await damage(redis)
+
+    broken, whole = await store.load(["broken", "whole"])
+
+    assert broken.unreadable
+    assert (broken.version, broken.fields) == ("", {})
+    assert (whole.unreadable, whole.version) == ("", "one:1")
+    assert store.failures == 0
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("key", [room_key, stream_key, closed_sessions_key])
+async def test_commit_over_a_key_of_a_wrong_type_fails_alone_and_writes_nothing(
+    redis: Redis, key: Callable[[str], str]
+) -> None:
+    store = RedisStore(redis)
+    await redis.set(key("broken"), "a string")
+    keys = set(await redis.keys("room:*"))
+
+    mine = commit(1, room="broken", fields={"meta": b"{}"}, messages=[SentMessage(b"{}", [("s", 1)])])
+    trip = [commit(1, room="a"), replace(mine, closed_sessions={"s": ClosedSession(1, 1)}), commit(1, room="b")]
+
+    assert await store.commit(trip) == ["OK", "FAILED", "OK"]
+    assert set(await redis.keys("room:*")) == {*keys, room_key("a").encode(), room_key("b").encode()}
+    assert store.failures == 0
+
+
+@pytest.mark.servers
+async def test_an_entry_that_cannot_be_read_is_passed_over(redis: Redis) -> None:
     """Every worker that took the room over would die of it."""
+    store = RedisStore(redis)
     await store.commit([commit(1, messages=[SentMessage(b'"one"', [("s", 1)])])])
-    for broken in (b"x\x9cbroken", b"\x01"):
+    for broken in (b"x\x9cbroken", b"\x01", b"", b"\x92\x91\x93\xa1\xff\x90\x00\x90"):
         await redis.xadd(stream_key("room"), {"m": broken})
+    await redis.xadd(stream_key("room"), {"something": "else"})
     await store.commit([commit(2, messages=[SentMessage(b'"four"', [("s", 4)])])])
-    assert [out for _, out in await store.replay("room", "s", 0)] == [1, 4]
+
+    (replayed,) = await store.replay([("room", "s", 0)])
+
+    assert [out for _, out in replayed] == [1, 4]
     assert await store.orders(["room"]) == []
+
+
+@pytest.mark.servers
+async def test_stream_of_a_wrong_type_is_empty_and_hurts_no_other(redis: Redis) -> None:
+    store = RedisStore(redis)
+    await store.commit([commit(1, room="whole", messages=[SentMessage(b"{}", [("s", 1)])])])
+    await redis.set(stream_key("broken"), "a string")
+
+    broken, whole = await store.replay([("broken", "s", 0), ("whole", "s", 0)])
+
+    assert (broken, [out for _, out in whole]) == ([], [1])
+    assert await store.orders(["broken", "whole"]) == []
+
+
+@pytest.mark.servers
+async def test_index_with_entries_that_are_no_names_has_the_others(redis: Redis) -> None:
+    store = RedisStore(redis)
+    await redis.sadd(index_key(5), index_member("room", "one"), b"\xff#one")
+    await redis.set(index_key(6), "a string")
+
+    assert "room" in await store.indexed(5)
+    assert await store.indexed(6) == []
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("value", ["a string", {"name": "often"}])
+async def test_marks_that_cannot_be_read_are_none(redis: Redis, value: str | dict[str, str]) -> None:
+    store = RedisStore(redis)
+    if isinstance(value, str):
+        await redis.set(suspects_key(3), value)
+    else:
+        await redis.hset(suspects_key(3), mapping=value)
+
+    assert await store.suspects(3) == {}
+    assert await store.suspect(3, "name") == 1
+
+
+# --- connections --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.servers
+async def test_work_for_500_rooms_at_once_needs_few_connections(redis_url: str) -> None:
+    pool = ConnectionPool.from_url(redis_url, max_connections=ROUND_TRIPS_AT_ONCE)
+    redis = Redis.from_pool(pool)
+    store = RedisStore(redis)
+
+    await asyncio.gather(
+        *(store.replay([(f"room{n}", "s", 0)]) for n in range(500)),
+        *(store.orders([f"room{n}"]) for n in range(500)),
+        *(store.indexed(n) for n in range(500)),
+        *(store.suspect(n, "name") for n in range(500)),
+    )
+
+    assert store.failures == 0
+    await redis.aclose()

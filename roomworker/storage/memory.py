@@ -1,0 +1,186 @@
+"""Rooms in the memory of one process: the rules of `commit.lua`, without a server."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from roomworker.core.model import ClosedSession, StoredAnswer
+from roomworker.counters import CommitStatus
+from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S, Commit, Stored
+from roomworker.storage.stream_entry import Entry, SentMessage
+from shared.cluster.memory_cluster import MemoryCluster
+from shared.cluster.redis_keys import indexed_rooms
+from shared.protocol import media
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Room:
+    version: str = ""
+    token: str = ""
+    fields: dict[str, bytes] = field(default_factory=dict)
+    entries: deque[tuple[float, Entry]] = field(default_factory=deque)
+    """With the second in which each was committed."""
+
+
+@dataclass(slots=True)
+class _Past:
+    """What is known of a room beside what it is, and after it was deleted."""
+
+    closed_sessions: dict[str, ClosedSession] = field(default_factory=dict)
+    answered_calls: dict[str, StoredAnswer] = field(default_factory=dict)
+    deletion_token: str = ""
+
+
+class MemoryStore:
+    """Implements `roomworker.storage.port.Store`. `cluster` has the index of rooms; `clock` is monotonic, seconds."""
+
+    def __init__(self, cluster: MemoryCluster | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._index = (cluster or MemoryCluster()).index
+        self._clock = clock
+        self._rooms: dict[str, _Room] = {}
+        self._past: dict[str, _Past] = {}
+        self._past_until: dict[str, float] = {}
+        """When each of `_past` is forgotten, the soonest first."""
+        self._suspects: dict[int, dict[str, int]] = {}
+        self.set_aside_items: deque[tuple[int, msgspec.Struct, str]] = deque(maxlen=DEAD_LETTERS_KEPT)
+        self.round_trips = 0
+        self.failures = 0
+
+    # --- one room, at once ------------------------------------------------------------------------------------
+
+    def apply(self, commit: Commit) -> CommitStatus:
+        """Commits one room."""
+        self._forget_past()
+        room, past = self._rooms.get(commit.room), self._past.get(commit.room, _Past())
+        if commit.first:
+            self._index.setdefault(commit.partition, set()).add(commit.index_member)
+        version, token = (room.version, room.token) if room else ("", "")
+        deleted = past.deletion_token if room is None else ""
+        if (version, deleted) != (commit.expected, commit.deletion_token):
+            return "APPLIED" if commit.token in (token, deleted) else "STALE"
+        if commit.version:
+            self._write(commit, room or self._rooms.setdefault(commit.room, _Room()))
+        else:
+            self._rooms.pop(commit.room, None)
+            self._index.get(commit.partition, set()).discard(commit.index_member)
+        self._remember_past(commit, past)
+        return "OK"
+
+    def read(self, room: str) -> Stored:
+        """Loads one room."""
+        self._forget_past()
+        held, past = self._rooms.get(room), self._past.get(room, _Past())
+        closed, answers = dict(past.closed_sessions), dict(past.answered_calls)
+        if held is None:
+            return Stored("", {}, closed, answers, past.deletion_token)
+        return Stored(held.version, dict(held.fields), closed, answers)
+
+    def _write(self, commit: Commit, room: _Room) -> None:
+        room.version, room.token = commit.version, commit.token
+        for name, value in commit.fields.items():
+            if value is None:
+                room.fields.pop(name, None)
+            else:
+                room.fields[name] = value
+        if commit.entry is not None:
+            now = self._clock()
+            room.entries.append((now, commit.entry))
+            while room.entries[0][0] < now - commit.keep_sent_ms / 1000:
+                room.entries.popleft()
+
+    def _remember_past(self, commit: Commit, past: _Past) -> None:
+        news = [value for changes in (commit.closed_sessions, commit.answered_calls) for value in changes.values()]
+        if not commit.version:
+            past.deletion_token = commit.token
+        elif not news:
+            return
+        for session, last in commit.closed_sessions.items():
+            _put(past.closed_sessions, session, last)
+        for key, answer in commit.answered_calls.items():
+            _put(past.answered_calls, key, answer)
+        self._past[commit.room] = past
+        if not commit.version or any(value is not None for value in news):
+            self._past_until.pop(commit.room, None)
+            self._past_until[commit.room] = self._clock() + KEEP_CLOSED_S
+
+    def _forget_past(self) -> None:
+        now = self._clock()
+        while self._past_until and (first := next(iter(self._past_until.items())))[1] <= now:
+            del self._past_until[first[0]]
+            del self._past[first[0]]
+
+    # --- the port ---------------------------------------------------------------------------------------------
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitStatus]:
+        await self._round_trip()
+        return [self.apply(commit) for commit in commits]
+
+    async def load(self, rooms: Sequence[str]) -> list[Stored]:
+        await self._round_trip()
+        return [self.read(room) for room in rooms]
+
+    async def replay(self, sessions: Sequence[tuple[str, str, int]]) -> list[list[tuple[SentMessage, int]]]:
+        await self._round_trip()
+        return [
+            [
+                (message, out)
+                for entry in self._entries(room)
+                for message in entry.messages
+                for to, out in message.to
+                if to == session and out > after
+            ]
+            for room, session, after in sessions
+        ]
+
+    async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
+        await self._round_trip()
+        return [order for room in rooms for entry in self._entries(room) for order in entry.orders]
+
+    def _entries(self, room: str) -> list[Entry]:
+        held = self._rooms.get(room)
+        return [entry for _, entry in held.entries] if held else []
+
+    async def indexed(self, partition: int) -> list[str]:
+        await self._round_trip()
+        return indexed_rooms(self._index.get(partition, ()))
+
+    async def suspects(self, partition: int) -> dict[str, int]:
+        await self._round_trip()
+        return dict(self._suspects.get(partition, {}))
+
+    async def suspect(self, partition: int, name: str) -> int:
+        await self._round_trip()
+        marked = self._suspects.setdefault(partition, {})
+        marked[name] = marked.get(name, 0) + 1
+        return marked[name]
+
+    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None:
+        await self._round_trip()
+        for name in names:
+            self._suspects.get(partition, {}).pop(name, None)
+
+    async def set_aside(self, partition: int, item: msgspec.Struct, reason: str) -> None:
+        await self._round_trip()
+        self.set_aside_items.append((partition, item, reason))
+
+    async def dead_letters(self) -> int:
+        return len(self.set_aside_items)
+
+    async def _round_trip(self) -> None:
+        """Lets others run, as waiting for a server would."""
+        self.round_trips += 1
+        await asyncio.sleep(0)
+
+
+def _put(known: dict[str, T], name: str, value: T | None) -> None:
+    if value is None:
+        known.pop(name, None)
+    else:
+        known[name] = value

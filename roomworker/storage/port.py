@@ -1,0 +1,121 @@
+"""What a room worker needs of the store that rooms are kept in, and the records that go in and out.
+
+`roomworker.storage.store` keeps rooms in Redis, `roomworker.storage.memory` in one process. Both keep to
+tests/conformance/test_store.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+
+from roomworker.core.model import ClosedSession, StoredAnswer
+from roomworker.counters import CommitStatus
+from roomworker.storage.stream_entry import Entry, SentMessage
+from shared.cluster.redis_keys import index_member
+from shared.protocol import media
+
+KEEP_SENT_MS: Final = 30_000
+"""Milliseconds that sent messages are kept, unless a commit says otherwise."""
+KEEP_CLOSED_S: Final = 600
+"""Seconds that closed sessions, answers to API calls and the token of a deletion are known."""
+KEEP_SUSPECTS_S: Final = 3600
+DEAD_LETTERS_KEPT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One change of one room: all of it is stored, or nothing.
+
+    `expected` and `version` are `<incarnation>:<n>`; empty: no such room. `deletion_token`, as loaded, tells which of
+    several absences an empty `expected` means. `token` is this commit's own, by which the store recognises it.
+    `first`: the room is not in its partition's index yet. Messages older than `keep_sent_ms` may be forgotten.
+    """
+
+    room: str
+    partition: int
+    expected: str
+    version: str
+    token: str
+    fields: Mapping[str, bytes | None]
+    entry: Entry | None
+    closed_sessions: Mapping[str, ClosedSession | None]
+    answered_calls: Mapping[str, StoredAnswer | None] = field(default_factory=dict)
+    first: bool = False
+    deletion_token: str = ""
+    keep_sent_ms: int = KEEP_SENT_MS
+
+    @property
+    def index_member(self) -> str:
+        """The room's entry in its partition's index."""
+        return index_member(self.room, (self.version or self.expected).partition(":")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A room as read: `version` empty if there is none (its closed sessions may still be known).
+
+    `deletion_token` is then the token of the commit that deleted it, as long as that is known. With `unreadable`, the
+    reason, nothing else is set: what is stored is not a room, or of a version that this worker does not know.
+    """
+
+    version: str
+    fields: dict[str, bytes]
+    closed_sessions: dict[str, ClosedSession]
+    answered_calls: dict[str, StoredAnswer] = field(default_factory=dict)
+    deletion_token: str = ""
+    unreadable: str = ""
+
+
+class Store(Protocol):
+    """Methods that take several rooms need one round trip, and what is wrong with one room hurts no other.
+
+    All of them but `dead_letters` try again until the store answers, so they raise nothing.
+    """
+
+    round_trips: int
+    failures: int
+    """Round trips that were not answered as they should; each was repeated."""
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitStatus]:
+        """The status of each, in order:
+
+        `OK`        the commit is stored;
+        `APPLIED`   this very commit was stored before: its answer was lost;
+        `STALE`     the room's version is not the expected one: nothing was stored;
+        `FAILED`    the store refuses what it has of the room (keys of a wrong type): nothing was stored.
+        """
+        ...
+
+    async def load(self, rooms: Sequence[str]) -> list[Stored]: ...
+
+    async def replay(self, sessions: Sequence[tuple[str, str, int]]) -> list[list[tuple[SentMessage, int]]]:
+        """For each (room, session, output number) its later messages that are still kept, in order, numbered."""
+        ...
+
+    async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
+        """The orders of the rooms' commits that are still kept, with their nodes; those of a room in order."""
+        ...
+
+    async def indexed(self, partition: int) -> list[str]:
+        """The names of the rooms of a partition, each once."""
+        ...
+
+    async def suspects(self, partition: int) -> dict[str, int]:
+        """What was being run again, and how often that was begun (`roomworker.partitions.poison`)."""
+        ...
+
+    async def suspect(self, partition: int, name: str) -> int:
+        """Marks it once more; how often it has been."""
+        ...
+
+    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None: ...
+
+    async def set_aside(self, partition: int, item: msgspec.Struct, reason: str) -> None:
+        """Keeps a message that nobody can handle, for a person to look at."""
+        ...
+
+    async def dead_letters(self) -> int:
+        """How many messages were set aside and are still kept. Raises `RedisError` or `OSError`."""
+        ...
