@@ -15,8 +15,8 @@ from gateway.websocket.connection import FRAME_BYTES
 from roomworker.core import resumption
 from roomworker.core.journal import ANSWERED_CALLS_LIMIT, CLOSED_SESSIONS_LIMIT
 from roomworker.messaging.media_client import DEADLINE, SILENCE
-from roomworker.storage.store import DEAD_KEPT, KEEP_GONE_S, KEEP_OUT_MOST_MS
-from roomworker.worker import KEEP_BEYOND_GRACE_MS
+from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
+from roomworker.storage.retention import BEYOND_GRACE, LONGEST
 from shared.protocol.rtp import RtpParameters
 from shared.settings import GatewaySettings, WorkerSettings
 
@@ -93,7 +93,7 @@ def _server_api() -> Iterator[Limit]:
 def _kept() -> Iterator[Limit]:
     yield (
         "output kept for repetition",
-        f"`PLENARY_GRACE_SECONDS` and {KEEP_BEYOND_GRACE_MS / 1000:g} s; up to {KEEP_OUT_MOST_MS // 1000 // _MINUTE}"
+        f"`PLENARY_GRACE_SECONDS` and {BEYOND_GRACE:g} s; up to {LONGEST / _MINUTE:g}"
         " minutes while some of it may not have arrived because RabbitMQ was away",
         "the session ends with 4002 or 4001",
     )
@@ -104,15 +104,15 @@ def _kept() -> Iterator[Limit]:
     )
     yield (
         "closed sessions that a room remembers",
-        f"{CLOSED_SESSIONS_LIMIT:,}, for {KEEP_GONE_S // _MINUTE} minutes",
+        f"{CLOSED_SESSIONS_LIMIT:,}, for {KEEP_CLOSED_S // _MINUTE} minutes",
         "the oldest are forgotten",
     )
     yield (
         "calls of the server API that a room remembers",
-        f"{ANSWERED_CALLS_LIMIT:,}, for {KEEP_GONE_S // _MINUTE} minutes",
+        f"{ANSWERED_CALLS_LIMIT:,}, for {KEEP_CLOSED_S // _MINUTE} minutes",
         "the oldest are forgotten",
     )
-    yield "messages that were set aside", f"about {DEAD_KEPT:,}", "the oldest are deleted"
+    yield "messages that were set aside", f"about {DEAD_LETTERS_KEPT:,}", "the oldest are deleted"
 
 
 def size(number: int) -> str:

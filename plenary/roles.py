@@ -14,6 +14,7 @@ from medianode.toolchain.build import EngineUnavailable
 from plenary.exposition import exposition
 from plenary.process import CannotStart, links
 from roomworker.metrics import WorkerMetrics
+from roomworker.storage.store import RedisStore
 from roomworker.worker import RoomWorker
 from shared.cluster.agreement import DifferentCluster
 from shared.cluster.redis_cluster import RedisCluster
@@ -62,7 +63,8 @@ async def roomworker(settings: WorkerSettings, stop: asyncio.Event) -> None:
     ):
         if stop.is_set():
             return
-        role = RoomWorker(settings, broker, redis)
+        cluster = RedisCluster(redis)
+        role = RoomWorker(settings, broker, cluster, RedisStore(redis, cluster.availability))
         shown.serves("roomworker", role.trouble, WorkerMetrics(role))
         await started(role.start())
         try:

@@ -141,7 +141,7 @@ class WorkerMetrics:
         partitions = worker.partitions.values()
         active = [partition.number for partition in partitions if partition.active]
         yield PARTITIONS_ACTIVE.of(len(active))
-        yield PARTITIONS_SUBSCRIBED.of(worker.subscribed)
+        yield PARTITIONS_SUBSCRIBED.of(len(worker.coordinator.subscribed))
         yield PARTITION_ACTIVE.by(dict.fromkeys(active, 1))
         yield TAKEOVERS.of(counters.takeovers_total)
         yield HAND_OVERS.of(counters.hand_overs_total)
@@ -170,9 +170,9 @@ class WorkerMetrics:
         yield REPLAYED.of(counters.replayed_messages_total)
         yield REDIS_TRIPS.of(worker.store.round_trips)
         yield REDIS_FAILURES.of(worker.store.failures)
-        yield IN_WORK.of(sum(partition.in_work for partition in partitions))
+        yield IN_WORK.of(sum(partition.unacknowledged for partition in partitions))
         yield OUTBOX.of(worker.outbox.waiting)
-        yield MEDIA_WAITING.of(worker.media_requests_waiting)
+        yield MEDIA_WAITING.of(worker.media.waiting)
 
     def _rooms(self) -> Iterable[Metric]:
         totals = self._totals

@@ -13,16 +13,17 @@ from shared.protocol import media
 from shared.telemetry import log
 
 DEADLINE: Final = 5.0
+"""Seconds that a request waits for its result."""
 SILENCE: Final = 2.0
-"""A node that has answered nothing for so long fails what it was asked, and what it would be asked but for one
-request now and then, until it answers one: a dead node must not fill the partitions' prefetch windows with waiting
-messages (DELIVERY B6)."""
-
+"""Seconds without any result after which a node fails what it was asked. What it would be asked then fails at once,
+but for one request now and then, until it answers one: a dead node must not fill the partitions' prefetch windows
+with waiting messages (DELIVERY B6)."""
 AVOIDED_FOR: Final = 10.0
-"""Seconds that a node gets no new rooms after it said nothing, or had no command queue (cut off from the broker)."""
+"""Seconds that a node gets no new rooms after it was silent, or had no command queue (cut off from the broker)."""
+REMEMBERED_FOR: Final = 60 * SILENCE
 
-_AWAY: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
-_GONE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
+_SILENT: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
+_UNROUTABLE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
 
 logger = log.get("media")
 
@@ -38,7 +39,10 @@ class _Pending:
 
 
 class MediaClient:
-    """`send` takes (node, number, request). Every request is answered: by the node, or with a 503."""
+    """`send` takes (node, number, request). Every request is answered: by the node, or with a 503.
+
+    `now` is the monotonic clock's, seconds.
+    """
 
     def __init__(self, send: Callable[[str, int, media.AnyRequest], None], counters: Counters) -> None:
         self._send = send
@@ -47,21 +51,23 @@ class MediaClient:
         self._pending: dict[int, _Pending] = {}
         self._heard: dict[str, float] = {}
         self._circuit_open_until: dict[str, float] = {}
-        self._unreached: dict[str, float] = {}
+        """Silent nodes, and when the next request is let through to find out."""
+        self._unroutable_at: dict[str, float] = {}
         """When a request last found no queue of the node."""
 
     @property
     def waiting(self) -> int:
+        """Requests that are not answered yet."""
         return len(self._pending)
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult, now: float) -> None:
-        """`now` is the monotonic clock, seconds."""
+        """`on_result` is called exactly once, never inside this call."""
         open_until = self._circuit_open_until.get(node)
         if open_until is not None and now >= open_until:
             self._circuit_open_until[node] = now + SILENCE  # this one is to find out
         elif open_until is not None:
-            self._counters.count_media_request(type(request), _AWAY, 0.0)
-            asyncio.get_running_loop().call_soon(on_result, _AWAY)
+            self._counters.count_media_request(type(request), _SILENT, 0.0)
+            asyncio.get_running_loop().call_soon(on_result, _SILENT)
             return
         self._last += 1
         self._pending[self._last] = _Pending(on_result, node, type(request), now)
@@ -72,29 +78,25 @@ class MediaClient:
         try:
             results = media.decode_results(body)
         except msgspec.MsgspecError as failure:
-            logger.error("results that cannot be read", error=str(failure))
+            logger.error("results.unreadable", error=str(failure))
             return
         self._heard[results.node] = now
         self._circuit_open_until.pop(results.node, None)
-        self._unreached.pop(results.node, None)
+        self._unroutable_at.pop(results.node, None)
         for answer in results.answers:
             self._answer(answer.n, answer.result, now)
 
-    def lost(self, numbers: list[int], now: float) -> None:
-        """These found no node."""
+    def unroutable(self, numbers: list[int], now: float) -> None:
+        """These requests found no queue of their node."""
         for n in numbers:
             if n in self._pending:
-                self._unreached[self._pending[n].node] = now
-            self._answer(n, _GONE, now)
+                self._unroutable_at[self._pending[n].node] = now
+            self._answer(n, _UNROUTABLE, now)
 
     def avoided(self, now: float) -> set[str]:
         """Nodes that answered nothing lately, or could not be asked: alive, perhaps, but none for a new room."""
-        return {
-            node
-            for since in (self._circuit_open_until, self._unreached)
-            for node, at in since.items()
-            if now - at < AVOIDED_FOR
-        }
+        failures = (*self._circuit_open_until.items(), *self._unroutable_at.items())
+        return {node for node, at in failures if now - at < AVOIDED_FOR}
 
     def expire(self, now: float) -> None:
         """Fails what waits too long; to be called every second or so."""
@@ -104,19 +106,21 @@ class MediaClient:
             if now - max(pending.since, self._heard.get(pending.node, 0.0)) >= SILENCE
         }
         for node in silent:
-            logger.warning("media node does not answer", node=node)
+            logger.warning("node.silent", node=node)
             self._circuit_open_until[node] = now + SILENCE / 2
         late = [n for n, asked in self._pending.items() if asked.node in silent or now - asked.since >= DEADLINE]
         for n in late:
-            self._answer(n, _AWAY, now)
-        self._circuit_open_until = {
-            node: until for node, until in self._circuit_open_until.items() if now - until < 60 * SILENCE
-        }
-        self._unreached = {node: at for node, at in self._unreached.items() if now - at < AVOIDED_FOR}
-        self._heard = {node: at for node, at in self._heard.items() if now - at < 60 * SILENCE}
+            self._answer(n, _SILENT, now)
+        self._circuit_open_until = _younger(self._circuit_open_until, now, REMEMBERED_FOR)
+        self._unroutable_at = _younger(self._unroutable_at, now, AVOIDED_FOR)
+        self._heard = _younger(self._heard, now, REMEMBERED_FOR)
 
     def _answer(self, n: int, result: media.AnyResult, now: float) -> None:
         pending = self._pending.pop(n, None)
         if pending is not None:
             self._counters.count_media_request(pending.kind, result, now - pending.since)
             pending.on_result(result)
+
+
+def _younger(times: dict[str, float], now: float, age: float) -> dict[str, float]:
+    return {node: at for node, at in times.items() if now - at < age}

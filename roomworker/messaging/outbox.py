@@ -141,12 +141,12 @@ class Outbox:
                 return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 
             def done(parcels: list[ForGateway]) -> None:
-                self._retention.reached(gateway, time.monotonic())
+                self._retention.gateway_reached(gateway, time.monotonic())
                 _confirm(parcels)
 
             def lost(parcels: list[ForGateway]) -> None:
                 """What a vanished gateway does not get stays in the stream for whoever asks."""
-                self._retention.unreached(gateway, time.monotonic())
+                self._retention.gateway_unreachable(gateway, time.monotonic())
                 _confirm(parcels)
 
             batcher = self._gateways[gateway] = Batcher(

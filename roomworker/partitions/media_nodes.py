@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Final, Protocol
@@ -43,7 +43,7 @@ class MediaNodes:
         cluster: Cluster,
         broker: Broker,
         worker: str,
-        partitions: Callable[[], Iterable[Partition]],
+        partitions: Mapping[int, Partition],
         order: Callable[[str, media.AnyOrder], None],
     ) -> None:
         self.observer = Observer(cluster, "nodes")
@@ -104,7 +104,7 @@ class MediaNodes:
         if answer.cancelled() or not isinstance(answer.exception(), Unroutable):
             return
         if self._is_suspect(node, time.monotonic()):  # still: the answer may have taken long
-            logger.warning("media node has died", node=node)
+            logger.warning("node.died", node=node)
             self.observer.mark_dead(node)
             for actor in self._rooms_on(node):
                 actor.when_live(Executor.node_died)
@@ -112,7 +112,7 @@ class MediaNodes:
     def _rooms_on(self, node: str) -> list[RoomActor]:
         return [
             actor
-            for partition in self._partitions()
+            for partition in self._partitions.values()
             for actor in partition.actors.values()
             if (placement := actor.placement) is not None and placement.node == node
         ]
@@ -136,7 +136,7 @@ class MediaNodes:
                 continue  # without a transport its router may still have to be made
             missing[actor.room] = missed.get(actor.room, now)
             if now - missing[actor.room] >= MISSING_FOR:
-                logger.warning("the media node has no router of this room", room=actor.room, node=report.node)
+                logger.warning("router.missing", room=actor.room, node=report.node)
                 actor.when_live(Executor.node_died)
         if missing:
             self._missing[report.node, partition.number] = missing

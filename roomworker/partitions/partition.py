@@ -2,19 +2,21 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, time
-from typing import Any, Protocol, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from roomworker.messaging.outbox import Receipt
 from roomworker.partitions.poison import PoisonDetector, batch_name
-from roomworker.runtime.executor import Executor
-from roomworker.runtime.room_actor import Host, RoomActor
+from roomworker.runtime.room_actor import RoomActor
+from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Job
-from roomworker.storage.store import Store
+from roomworker.storage.port import Store
+from shared.aio.tasks import Spawn
 from shared.broker import Broker, Delivery, Subscription
 from shared.protocol import bus
 from shared.telemetry import log
@@ -25,49 +27,43 @@ Received: TypeAlias = tuple[str, bus.AnyItem]
 logger = log.get("partition")
 
 
-class PartitionHost(Host, Protocol):
-    """What a partition asks of its worker."""
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What is called when something happens in a partition that is about more than one room.
 
-    store: Store
+    `activated`: the first delivery since subscribing, or since the channel was lost: this worker is the active one.
+    `ticked`: a second has passed. `reported`: what a media node has of the partition's rooms. `replay`: a gateway
+    misses outputs of a session.
+    """
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs something beside; its failure is the worker's."""
-        ...
-
-    def activated(self, partition: "Partition") -> None:
-        """The first delivery since subscribing, or since the channel was lost: this worker is the active one."""
-        ...
-
-    def replay(self, actor: RoomActor, gateway: str, item: bus.Replay) -> None:
-        """A gateway misses outputs of a session."""
-        ...
-
-    def ticked(self, partition: "Partition", tick: bus.Tick) -> None:
-        """A second has passed."""
-        ...
-
-    def reported(self, partition: "Partition", report: bus.NodeReport) -> None:
-        """What a media node has of the partition's rooms."""
-        ...
+    activated: Callable[["Partition"], None]
+    ticked: Callable[["Partition", bus.Tick], None]
+    reported: Callable[["Partition", bus.NodeReport], None]
+    replay: Callable[[RoomActor, str, bus.Replay], None]
 
 
 class Partition:
-    def __init__(self, number: int, host: PartitionHost) -> None:
+    """`spawn` runs something beside; its failure is the worker's."""
+
+    def __init__(self, number: int, services: RoomServices, store: Store, handlers: Handlers, spawn: Spawn) -> None:
         self.number = number
-        self._host = host
+        self._services = services
+        self._counters = services.counters
+        self._handlers = handlers
+        self._spawn = spawn
         self._subscription: Subscription | None = None
         self.actors: dict[str, RoomActor] = {}
         self.active = False
         self.bad_items = 0
-        self._open: set[Delivery] = set()
-        self._line: deque[Delivery] = deque()
+        self._unacknowledged: set[Delivery] = set()
+        self._waiting: deque[Delivery] = deque()
         self._recovery_task: asyncio.Task[None] | None = None
-        self._poison_detector = PoisonDetector(host.store, number)
-        self._quiet = asyncio.Event()
+        self._poison_detector = PoisonDetector(store, number)
+        self._idle = asyncio.Event()
 
     async def subscribe(self, broker: Broker, prefetch: int) -> None:
         self._subscription = await broker.subscribe_partition(
-            self.number, self.receive, prefetch=prefetch, on_lost=self.lost
+            self.number, self.receive, prefetch=prefetch, on_lost=self.channel_lost
         )
 
     async def unsubscribe(self) -> None:
@@ -75,51 +71,51 @@ class Partition:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await subscription.close()
-        self.lost()
+        self.channel_lost()
 
     @property
-    def in_work(self) -> int:
+    def unacknowledged(self) -> int:
         """Deliveries that are not acknowledged yet."""
-        return len(self._open)
+        return len(self._unacknowledged)
 
-    async def quiet(self) -> None:
+    async def wait_idle(self) -> None:
         """Returns when everything that was delivered is committed and published."""
-        if self._open:
-            self._quiet.clear()
-            await self._quiet.wait()
+        if self._unacknowledged:
+            self._idle.clear()
+            await self._idle.wait()
 
-    def lost(self) -> None:
+    def channel_lost(self) -> None:
         """What was delivered and is not acknowledged belongs to the next active worker."""
         self.active = False
-        self._line.clear()
+        self._waiting.clear()
         if self._recovery_task is not None:
             self._recovery_task.cancel()
             self._recovery_task = None
-        self._open.clear()
-        self._quiet.set()
+        self._unacknowledged.clear()
+        self._idle.set()
         for actor in list(self.actors.values()):
-            actor.drop()
+            actor.close()
 
     def receive(self, delivery: Delivery) -> None:
         if not self.active:
             self.active = True
-            self._recovery_task = asyncio.get_running_loop().create_task(self._begin())
-            self._host.activated(self)
-        self._open.add(delivery)
+            self._recovery_task = self._spawn(self._begin())
+            self._handlers.activated(self)
+        self._unacknowledged.add(delivery)
         if sent := bus.published_at(delivery.body):
-            self._host.counters.queue.observe(max(0.0, time() - sent))
+            self._counters.queue.observe(max(0.0, time() - sent))
         if self._recovery_task is None and not delivery.redelivered and not self._poison_detector:
             self._run_whole(self._items(delivery), partial(self._finished, delivery))
         else:
-            self._line.append(delivery)
+            self._waiting.append(delivery)
             if self._recovery_task is None:
-                self._recovery_task = asyncio.get_running_loop().create_task(self._run_line())
+                self._recovery_task = self._spawn(self._run_waiting())
 
     def _finished(self, delivery: Delivery) -> None:
         delivery.ack()
-        self._open.discard(delivery)
-        if not self._open:
-            self._quiet.set()
+        self._unacknowledged.discard(delivery)
+        if not self._unacknowledged:
+            self._idle.set()
 
     def _run_whole(self, items: Iterable[Received], finished: Callable[[], None]) -> None:
         began, count = perf_counter(), 0
@@ -129,8 +125,8 @@ class Partition:
             self._run_item(origin, item, receipt)
         receipt.confirm()
         if count:
-            self._host.counters.items_in.observe(count)
-            self._host.counters.core.observe(perf_counter() - began)
+            self._counters.items_in.observe(count)
+            self._counters.core.observe(perf_counter() - began)
 
     def _items(self, delivery: Delivery) -> Iterator[Received]:
         """What can be read of a batch; a bad item fails alone (DELIVERY I3)."""
@@ -141,19 +137,19 @@ class Partition:
                     yield origin, bus.decode_item(encoded)
                 except msgspec.MsgspecError as broken:
                     self.bad_items += 1
-                    logger.error("item cannot be read", partition=self.number, origin=origin, error=str(broken))
+                    logger.error("item.unreadable", partition=self.number, origin=origin, error=str(broken))
         except ValueError as broken:
             self.bad_items += 1
-            logger.error("batch cannot be read", partition=self.number, error=str(broken))
+            logger.error("batch.unreadable", partition=self.number, error=str(broken))
 
     def _run_item(self, origin: str, item: bus.AnyItem, receipt: Receipt) -> None:
         match item:
             case bus.Tick():
-                self._host.ticked(self, item)
+                self._handlers.ticked(self, item)
             case bus.Replay():
-                self._host.replay(self.actor(item.room), origin, item)
+                self._handlers.replay(self.actor(item.room), origin, item)
             case bus.NodeReport():
-                self._host.reported(self, item)
+                self._handlers.reported(self, item)
             case _:
                 self.actor(item.room).receive(Job(item, origin, receipt.add().confirm))
 
@@ -162,16 +158,16 @@ class Partition:
     async def _begin(self) -> None:
         """Active at last: first it must be known what others died with."""
         await self._poison_detector.load()
-        await self._run_line()
+        await self._run_waiting()
 
-    async def _run_line(self) -> None:
+    async def _run_waiting(self) -> None:
         """What waits, in order, with care; once nothing does, deliveries are run as they come."""
         try:
-            while self._line and self.active:
-                delivery = self._line.popleft()
+            while self._waiting and self.active:
+                delivery = self._waiting.popleft()
                 items = list(self._items(delivery))
                 if not delivery.redelivered:
-                    await self._poison_detector.forget_others()
+                    await self._poison_detector.clear_batches_of_others()
                 if _only_time(items):  # no mark: it may expire before it comes again
                     self._run_whole(items, partial(self._finished, delivery))
                 elif delivery.redelivered and await self._poison_detector.may_run_whole(delivery.body):
@@ -200,7 +196,7 @@ class Partition:
             job = Job(item, origin, done.set)
             actor = self.actor(item.room)
             if not await self._poison_detector.may_run(job):
-                self._host.counters.dead_letters_total += 1
+                self._counters.dead_letters_total += 1
                 actor.poison(job)
             actor.receive(job)
             await done.wait()
@@ -210,17 +206,13 @@ class Partition:
 
     def _finished_again(self, delivery: Delivery) -> None:
         self._finished(delivery)
-        self._host.spawn(self._poison_detector.done(batch_name(delivery.body)))
+        self._spawn(self._poison_detector.done(batch_name(delivery.body)))
 
     def actor(self, room: str) -> RoomActor:
         actor = self.actors.get(room)
         if actor is None:
-            actor = self.actors[room] = RoomActor(room, self.number, self._host, self._forget)
+            actor = self.actors[room] = RoomActor(room, self.number, self._services, self._forget)
         return actor
-
-    def announce(self, room: str) -> None:
-        """A room found in the partition's index after taking it over."""
-        self.actor(room).when_live(Executor.announce)
 
     def _forget(self, actor: RoomActor) -> None:
         if self.actors.get(actor.room) is actor:

@@ -1,7 +1,4 @@
-"""Messages that were being handled when a room worker died: whoever runs them again is careful (DELIVERY B5).
-
-    plenary:suspects:<p>   hash     what is being run again → how often that was begun
-    plenary:dead           stream   messages that were set aside, with the reason
+"""Finds messages with which room workers die, so that they are not run for ever (DELIVERY B5).
 
 A batch that is delivered again is marked as a whole, so that an ordinary takeover costs one round trip. A batch whose
 worker died *again* is run one message at a time, each marked by itself: the message with which it dies twice more is
@@ -12,18 +9,18 @@ from hashlib import blake2b
 from typing import Final
 
 from roomworker.runtime.session_queue import Job
-from roomworker.storage.store import Store
+from roomworker.storage.port import Store
 from shared.telemetry import log
 
 BATCH_TRIES: Final = 1
 MESSAGE_TRIES: Final = 2
 _BATCH: Final = "batch/"
 
-logger = log.get("suspects")
+logger = log.get("poison")
 
 
 class PoisonDetector:
-    """One partition's, as this worker knows them since it became active."""
+    """The marks of one partition, as this worker knows them since it became active."""
 
     def __init__(self, store: Store, partition: int) -> None:
         self._store = store
@@ -53,11 +50,11 @@ class PoisonDetector:
         tries = await self._begin(name)
         if tries <= MESSAGE_TRIES:
             return True
-        logger.error("poison: a message with which workers die is set aside", room=job.item.room, message=name)
+        logger.error("message.set_aside", room=job.item.room, message=name, tries=MESSAGE_TRIES)
         await self._store.set_aside(self._partition, job.item, f"its worker died {MESSAGE_TRIES} times")
         return False
 
-    async def forget_others(self) -> None:
+    async def clear_batches_of_others(self) -> None:
         """The queue has given all that was delivered before: a batch that others began and nobody runs will not come.
 
         RabbitMQ lost it, or its worker died between ack and `done`. A message may still come, in a new batch.

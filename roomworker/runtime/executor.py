@@ -5,9 +5,11 @@ of a session are handled one after another; those of different sessions side by 
 under way.
 """
 
+import logging
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Protocol, TypeAlias, TypeVar, cast
+from time import perf_counter
+from typing import TypeAlias, TypeVar, cast
 
 from roomworker.core import api_calls, dispatch, media_events, resumption, sessions, stats, teardown
 from roomworker.core.dispatch import Handled
@@ -15,7 +17,8 @@ from roomworker.core.journal import Changes, Reply
 from roomworker.core.media_steps import Place, Placed, Step, StepResult, Steps
 from roomworker.core.model import ClosedSession, Reporter, Session
 from roomworker.core.room import Room
-from roomworker.counters import Counters
+from roomworker.counters import OK
+from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, number
 from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media, protoo
@@ -25,36 +28,23 @@ logger = log.get("room")
 
 T = TypeVar("T")
 OnResult: TypeAlias = Callable[[media.AnyResult], None]
-
-
-class Shell(Protocol):
-    """What a executor asks of its surroundings."""
-
-    counters: Counters
-
-    def choose_node(self) -> str | None:
-        """A media node for a room that has none."""
-        ...
-
-    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
-        """`on_result` is called exactly once, later; no answer in time is a `media.Failed`."""
-        ...
-
-    def report(self, gateway: str, applied: bus.Applied) -> None:
-        """Tells a gateway what is already committed."""
-        ...
-
-    def done(self, job: "Job") -> None:
-        """The job needs no commit."""
-        ...
+Ask: TypeAlias = Callable[[str, media.AnyRequest, OnResult], None]
+Done: TypeAlias = Callable[[Job], None]
 
 
 class Executor:
-    def __init__(self, room: Room, shell: Shell, poisoned: set[Identity]) -> None:
+    """`ask` sends a request to a node: its callback is called exactly once, later, with a `media.Failed` if no answer
+    comes in time. `done` is told of jobs that need no commit. `poisoned` are the jobs that must not be run again.
+    """
+
+    def __init__(self, room: Room, services: RoomServices, poisoned: set[Identity], ask: Ask, done: Done) -> None:
         self.room = room
-        self._shell = shell
-        self._handled = shell.counters.handled
+        self._services = services
+        self._counters = services.counters
         self._poisoned = poisoned
+        self._ask_node = ask
+        self._done = done
+        self._logs_requests = log.is_enabled(logging.DEBUG)
         self._queues = {session.id: SessionQueue(session) for session in room.sessions.values()}
         self._committed = {
             session.id: ClosedSession(session.n_in, session.n_out) for session in room.sessions.values()
@@ -95,7 +85,7 @@ class Executor:
                 if (queue := self._expected(job, item)) is not None:
                     self._guarded(job, partial(self._disconnect, queue, job, item))
             case bus.Input() | bus.RejectedInput():
-                self.released(job.origin, item)
+                self.report_released(job.origin, item)
                 if (queue := self._expected(job, item)) is not None:
                     queue.received = item.n
                     queue.waiting.append(job)
@@ -119,10 +109,10 @@ class Executor:
             return queue
         if queue is not None and n > queue.received:
             self._report(queue.session, again=True)
-            self._shell.done(job)
+            self._done(job)
         elif queue is None and item.session not in self.room.closed_sessions:
-            self._shell.report(job.origin, bus.Applied(item.connection, item.session, -1, 0))
-            self._shell.done(job)
+            self._services.outbox.tell(job.origin, bus.Applied(item.connection, item.session, -1, 0))
+            self._done(job)
         else:
             self._duplicate(job, item)
         return None
@@ -132,17 +122,17 @@ class Executor:
         queue = self._queues.get(item.session)
         if queue is not None:
             if isinstance(item, bus.Connect):
-                self.released(job.origin, item)
+                self.report_released(job.origin, item)
             self._report(queue.session)
-        elif (gone := self._closed_sessions.get(item.session)) is not None:
-            n = max(gone.n_in, number(item))
-            self._shell.report(job.origin, bus.Applied(item.connection, item.session, n, gone.n_out))
-        self._shell.done(job)
+        elif (closed := self._closed_sessions.get(item.session)) is not None:
+            n = max(closed.n_in, number(item))
+            self._services.outbox.tell(job.origin, bus.Applied(item.connection, item.session, n, closed.n_out))
+        self._done(job)
 
     def _report(self, session: Session, *, again: bool = False) -> None:
         committed = self._committed.get(session.id)
         if committed is not None and session.gateway:
-            self._shell.report(
+            self._services.outbox.tell(
                 session.gateway,
                 bus.Applied(session.connection, session.id, committed.n_in, committed.n_out, again),
             )
@@ -151,7 +141,7 @@ class Executor:
         """The last numbers of a session that are committed; None: no such session, or nothing of it is yet."""
         return self._committed.get(session_id) or self._closed_sessions.get(session_id)
 
-    def released(self, gateway: str, item: bus.SessionItem | bus.Replay) -> bool:
+    def report_released(self, gateway: str, item: bus.SessionItem | bus.Replay) -> bool:
         """Whether the session does not go over this connection any more; its gateway, which did not hear, is told.
 
         It may have been taken for dead while it had no queue; of what it sends nothing is lost.
@@ -196,7 +186,7 @@ class Executor:
         self._now = now
         api_calls.expire_idle_room(self.room, now)
         for session in resumption.close_expired(self.room, now, grace):
-            logger.info("session was not resumed", room=self.room.name, peer=session.peer)
+            logger.info("session.expired", room=self.room.name, peer=session.peer, session=session.id)
         self._drop_queues()
         for reporter in stats.take_due(self.room, now):
             self._ask_stats(reporter)
@@ -208,7 +198,7 @@ class Executor:
     def router_reported(self, node: str, held: bus.HeldRouter) -> None:
         """A media node has this router, made for the room (DELIVERY T3)."""
         if not self.room.is_on(node, held):
-            logger.info("closing a router that is not the room's", room=self.room.name, node=node, epoch=held.epoch)
+            logger.info("router.closed_foreign", room=self.room.name, node=node, epoch=held.epoch)
             self.room.close_foreign_router(node, held)
 
     # --- handling ---------------------------------------------------------------------------------------------
@@ -228,6 +218,7 @@ class Executor:
     def _run(self, queue: SessionQueue) -> None:
         while queue.job is None and queue.waiting:
             job = queue.job = queue.waiting.popleft()
+            queue.began = perf_counter()
             item = cast("bus.Input | bus.RejectedInput", job.item)
             if isinstance(item, bus.RejectedInput):
                 queue.kind = None
@@ -271,7 +262,7 @@ class Executor:
                 outcome = refused
                 break
             if isinstance(step, Place):
-                node = self._shell.choose_node()
+                node = self._services.choose_node()
                 if node is None:
                     resume = _throw(steps, Unavailable("no media node is available: try again later"))
                 else:
@@ -294,7 +285,7 @@ class Executor:
 
         placement = self.room.meta.placement
         assert placement is not None  # `request.router` could not have been made without
-        self._shell.ask(placement.node, request, on_result)
+        self._ask_node(placement.node, request, on_result)
 
     def _finish(self, queue: SessionQueue, outcome: client.AnyAnswer | PlenaryError) -> None:
         job, session = queue.job, queue.session
@@ -304,26 +295,30 @@ class Executor:
         session.n_in = item.n
         self.room.save_session(session)
         if not isinstance(outcome, PlenaryError):
-            self._handled[queue.kind] = self._handled.get(queue.kind, 0) + 1
+            self._counters.handled[queue.kind] = self._counters.handled.get(queue.kind, 0) + 1
             if item.id is not None:
                 self.room.send(session, protoo.answer_frame(item.id, outcome))
         else:
-            self._shell.counters.count_rejection(queue.kind, outcome.code)
-            self._refused(session, item, outcome)
+            self._counters.count_rejection(queue.kind, outcome.code)
+            if item.id is not None:
+                self.room.send(session, protoo.error_frame(item.id, outcome))
+        if self._logs_requests:
+            self._log(queue, outcome)
         self._finished.append(job)
         self._tell_stats()
 
-    def _refused(self, session: Session, item: "bus.Input | bus.RejectedInput", outcome: PlenaryError) -> None:
-        if item.id is not None:
-            self.room.send(session, protoo.error_frame(item.id, outcome))
-        else:
-            logger.info(
-                "notification not applied",
-                room=self.room.name,
-                peer=session.peer,
-                code=outcome.code,
-                reason=outcome.reason,
-            )
+    def _log(self, queue: SessionQueue, outcome: client.AnyAnswer | PlenaryError) -> None:
+        refused = outcome if isinstance(outcome, PlenaryError) else None
+        logger.debug(
+            "request.handled",
+            room=self.room.name,
+            peer=queue.session.peer,
+            session=queue.session.id,
+            method=client.method_of(queue.kind) if queue.kind else "other",
+            code=refused.code if refused else OK,
+            seconds=round(perf_counter() - queue.began, 6),
+            **({"reason": refused.reason} if refused else {}),
+        )
 
     # --- stats ------------------------------------------------------------------------------------------------
 
@@ -342,7 +337,7 @@ class Executor:
             if self._alive and isinstance(result, media.Stats):
                 stats.report(self.room, reporter, request.object, result)
 
-        self._shell.ask(placement.node, request, on_result)
+        self._ask_node(placement.node, request, on_result)
 
     def _guarded(self, job: Job, call: Callable[[], T]) -> T:
         """Lets a handler's errors through; anything else is a defect."""
@@ -379,11 +374,11 @@ class Executor:
                 self._committed[session.id] = ClosedSession(n_in, n_out)
             else:
                 self._committed.pop(session.id, None)
-        for session_id, gone in changes.closed_sessions.items():
-            if gone is None:
+        for session_id, closed in changes.closed_sessions.items():
+            if closed is None:
                 self._closed_sessions.pop(session_id, None)
             else:
-                self._closed_sessions[session_id] = gone
+                self._closed_sessions[session_id] = closed
 
     def stop(self) -> None:
         """The room in memory is given up: handlers under way end without effect, results are ignored."""

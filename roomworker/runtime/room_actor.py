@@ -1,75 +1,76 @@
 """One room in this worker's hands: loading, its executor, the commit under way, and what waits for them.
 
 empty ──first job──▶ loading ──▶ live ⇄ committing
-                        ▲          │
-                        └──────────┘  stale, or a defect: drop the copy, read again, redo what is not committed
+                    ▲   │  ▲       │
+                    │   │  └───────┘  stale, or a defect: drop the copy, read again, redo what is not committed
+       after a while└── unreadable    what is stored is not a room: jobs are put off, gateways send theirs again
 """
 
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Final
 
-from roomworker.core.journal import Changes, Reply
-from roomworker.core.limits import Limits
+from roomworker.core.journal import Changes
 from roomworker.core.model import Placement
 from roomworker.core.room import Room
-from roomworker.counters import Counters
+from roomworker.counters import CommitStatus
+from roomworker.runtime.activity import Activity
 from roomworker.runtime.executor import Executor, OnResult
+from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job
 from roomworker.storage.loader import load
-from roomworker.storage.store import Commit, Status, Stored
-from roomworker.storage.stream_entry import Entry, SentMessage
+from roomworker.storage.port import Commit, Stored
+from roomworker.storage.stream_entry import entry_of
+from shared.errors import Unavailable
 from shared.protocol import bus, media
 from shared.telemetry import log
+
+RETRY_UNREADABLE_AFTER: Final = 10.0
+"""Seconds after which a room that could not be read is read again."""
+EVENTS_KEPT: Final = 256
+"""Events of media nodes that wait for a room that cannot be read; nobody would send them again."""
+
+_UNREADABLE: Final = b"the room cannot be read: try again later"
 
 logger = log.get("room")
 
 
-class Host(Protocol):
-    """The worker, as a room sees it."""
+@dataclass(slots=True)
+class _Pending:
+    """The commit under way, and what it will have done."""
 
-    limits: Limits
-    counters: Counters
-
-    def choose_node(self) -> str | None: ...
-
-    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None: ...
-
-    def report(self, gateway: str, applied: bus.Applied) -> None: ...
-
-    def publish(self, changes: Changes, done: Callable[[], None]) -> None: ...
-
-    def reply(self, gateway: str, reply: Reply) -> None: ...
-
-    def want_load(self, actor: "RoomActor") -> None: ...
-
-    def want_commit(self, actor: "RoomActor") -> None: ...
-
-    def next_token(self) -> str: ...
-
-    def keeps_all(self, actor: "RoomActor") -> bool:
-        """Whether messages of the room may not have arrived for long, and none is to be trimmed."""
-        ...
+    executor: Executor
+    changes: Changes
+    jobs: list[Job] = field(default_factory=list)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 class RoomActor:
-    def __init__(self, room: str, partition: int, host: Host, forget: Callable[["RoomActor"], None]) -> None:
+    """`forget` is called once, when this worker is done with the room."""
+
+    def __init__(
+        self, room: str, partition: int, services: RoomServices, forget: Callable[["RoomActor"], None]
+    ) -> None:
         self.room = room
         self.partition = partition
-        self._host = host
-        self.counters = host.counters
+        self.unreadable = ""
+        """Why what is stored of the room could not be read; empty if it could, or was not tried."""
+        self._services = services
         self._forget = forget
+        self._activity = Activity(room, partition)
         self._executor: Executor | None = None
         self._jobs: dict[Job, None] = {}
         self._poisoned: set[Identity] = set()
         self._version = ""
         self._deletion_token = ""
-        self._pending: tuple[Executor, Changes, list[Job]] | None = None
+        self._pending: _Pending | None = None
         self._deleting = False
         self._publishing = 0
         self._on_live: list[Callable[[Executor], None]] = []
-        self._dropped = False
+        self._retry_at = 0.0
+        self._closed = False
 
     def gateways(self) -> set[str]:
         """The gateways that its sessions are connected to, as far as it is loaded."""
@@ -83,12 +84,13 @@ class RoomActor:
 
     @property
     def wants_time(self) -> bool:
+        """Whether anything in it is due by time."""
         return self._executor is not None and self._executor.wants_time
 
     @property
     def placement(self) -> Placement | None:
         """Its place on a media node, as far as it is loaded."""
-        return self._executor.room.meta.placement if self._executor else None
+        return self.content.meta.placement if self.content else None
 
     @property
     def has_transports(self) -> bool:
@@ -102,25 +104,40 @@ class RoomActor:
     # --- jobs -------------------------------------------------------------------------------------------------
 
     def receive(self, job: Job) -> None:
+        """Takes a job in; `job.done` is called when its effect is committed and published, or it has none."""
         self._jobs[job] = None
         if self._executor is not None:
             self._feed(self._executor, job)
-            self.release_or_schedule()
+            self._release_or_schedule()
+        elif self.unreadable:
+            self._put_off(job)
         else:
             self._load()
 
     def poison(self, job: Job) -> None:
-        """Workers die with it: it is answered 500, or has no effect."""
+        """Workers die of the job: it is answered 500, or has no effect."""
         self._poisoned.add(job.identity)
 
     def when_live(self, call: Callable[[Executor], None]) -> None:
-        """Runs `call` now or once the room is loaded: for what comes from time or other processes' death."""
-        if self._executor is None:
+        """Runs `call` now or once the room is loaded: for what comes from time or other processes' death.
+
+        While the room cannot be read, calls are dropped: whoever makes them makes them again.
+        """
+        if self._executor is not None:
+            self._run(call)
+            self._release_or_schedule()
+        elif not self.unreadable:
             self._on_live.append(call)
             self._load()
-            return
-        self._run(call)
-        self.release_or_schedule()
+
+    def announce(self) -> None:
+        """Another worker served the room before: gateways are told what is committed of its sessions."""
+        self.when_live(self._announce)
+
+    def _announce(self, executor: Executor) -> None:
+        if executor.room.exists:
+            self._activity.taken_over(executor.room)
+        executor.announce()
 
     def _run(self, call: Callable[[Executor], None]) -> None:
         executor = self._executor
@@ -128,7 +145,7 @@ class RoomActor:
         try:
             call(executor)
         except Exception:
-            logger.exception("defect", room=self.room)
+            logger.exception("room.defect", room=self.room)
             self._reload()
 
     def _feed(self, executor: Executor, job: Job) -> None:
@@ -139,45 +156,49 @@ class RoomActor:
 
     def _failed(self, defect: Defect) -> None:
         """The message that did it is answered 500 when it is redone; all else is redone as if nothing had been."""
-        logger.error("defect in a handler", room=self.room, item=defect.job.identity, exc_info=defect.__cause__)
-        self.counters.defects_total += 1
+        logger.error("room.defect", room=self.room, item=defect.job.identity, exc_info=defect.__cause__)
+        self._services.counters.defects_total += 1
         self._poisoned.add(defect.job.identity)
         self._reload()
 
-    def release_or_schedule(self) -> None:
-        """After anything that may have changed the room."""
+    def _release_or_schedule(self) -> None:
+        """After anything that may have changed the room: a commit is wanted, or what needs none is released."""
         executor = self._executor
         if executor is None:
             return
         if self._pending is not None:
             return  # replies might tell of what is not committed, and are due again if it never is
         if executor.changed:
-            self._host.want_commit(self)
+            self._services.committer.want_commit(self)
             return
         for gateway, reply in executor.take_replies():
-            self._host.reply(gateway, reply)
+            self._services.outbox.tell(gateway, reply)
         for job in executor.take_finished():
-            self.done(job)
-        self._leave_if_unused(executor)
+            self._done(job)
+        self._close_if_unused(executor)
 
-    def _leave_if_unused(self, executor: Executor) -> None:
+    def _close_if_unused(self, executor: Executor) -> None:
         if not executor.room.empty or executor.changed or self._jobs or self._publishing or self._pending:
             return
         if self._version and not self._deleting:
             self._deleting = True
-            self._host.want_commit(self)
+            self._services.committer.want_commit(self)
         elif not self._version:
-            self.drop()
+            self.close()
 
     # --- loading ----------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        if self._pending is None and not self._dropped:
-            self._host.want_load(self)
+        if self._pending is None and not self._closed:
+            self._services.committer.want_load(self)
 
     def loaded(self, stored: Stored) -> None:
-        """What Redis has of the room, asked for by `want_load`."""
-        if self._dropped or self._executor is not None:
+        """What is stored of the room, asked for by `want_load`."""
+        if self._closed or self._executor is not None:
+            return
+        if stored.unreadable:
+            logger.error("room.unreadable", room=self.room, partition=self.partition, error=stored.unreadable)
+            self._set_unreadable(stored.unreadable)
             return
         incarnation, _, n = stored.version.partition(":")
         self._version, self._deletion_token = stored.version, stored.deletion_token
@@ -190,17 +211,23 @@ class RoomActor:
                 stored.fields,
                 stored.closed_sessions,
                 stored.answered_calls,
-                self._host.limits,
+                self._services.limits,
             )
-        except Exception:  # whatever is wrong with it, it is wrong for this room only
-            logger.exception("room cannot be read; its messages wait for a worker that can", room=self.room)
+        except Exception as broken:  # whatever is wrong with it, it is wrong for this room only
+            logger.exception("room.unreadable", room=self.room, partition=self.partition)
+            self._set_unreadable(repr(broken))
             return
         if not incarnation:
             room.incarnation = secrets.token_hex(8)
+        self._activity.loaded(room)
         self._start(room)
 
     def _start(self, room: Room) -> None:
-        executor = self._executor = Executor(room, self, self._poisoned)
+        if self.unreadable:
+            logger.info("room.readable", room=self.room, partition=self.partition)
+            self.unreadable = ""
+            self._on_live.append(Executor.announce)
+        executor = self._executor = Executor(room, self._services, self._poisoned, self._ask, self._done)
         for job in list(self._jobs):
             if self._executor is executor:
                 self._feed(executor, job)
@@ -208,113 +235,142 @@ class RoomActor:
         for call in calls:
             if self._executor is executor:
                 self._run(call)
-        self.release_or_schedule()
+        self._release_or_schedule()
 
     def _reload(self) -> None:
-        if self._executor is not None:
-            self._executor.stop()
-            self._executor = None
+        self._stop()
         self._deleting = False
         self._load()
 
-    def drop(self) -> None:
-        """This worker is done with the room (or lost it): what is not committed is somebody else's to redo."""
-        if self._dropped:
-            return
-        self._dropped = True
+    def _stop(self) -> None:
         if self._executor is not None:
             self._executor.stop()
             self._executor = None
+
+    def close(self) -> None:
+        """This worker is done with the room (or lost it): what is not committed is somebody else's to redo."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop()
         self._forget(self)
+
+    # --- what cannot be read ----------------------------------------------------------------------------------
+
+    def _set_unreadable(self, reason: str) -> None:
+        if self._closed:
+            return
+        self.unreadable = reason
+        self._retry_at = self._services.clock() + RETRY_UNREADABLE_AFTER
+        self._stop()
+        self._deleting = False
+        self._on_live.clear()
+        for job in list(self._jobs):
+            self._put_off(job)
+
+    def _put_off(self, job: Job) -> None:
+        """Lets go of a job, or its delivery would never be acknowledged, and the partition come to a standstill.
+
+        Gateways send their messages again until these are reported applied. A call of the server API is answered.
+        """
+        if job.done is _nothing:
+            return
+        if isinstance(job.item, bus.Call):
+            self._services.outbox.tell(job.item.reply_to, bus.CallAnswer(job.item.n, Unavailable.code, _UNREADABLE))
+        elif isinstance(job.item, bus.MediaEvent) and len(self._jobs) <= EVENTS_KEPT:
+            self._jobs[Job(job.item, job.origin, _nothing)] = None
+        self._done(job)
+
+    def retry(self) -> None:
+        """Reads a room again that could not be read, if it is time; to be called every second or so."""
+        if self.unreadable and self._services.clock() >= self._retry_at:
+            self._retry_at = self._services.clock() + RETRY_UNREADABLE_AFTER
+            self._load()
 
     # --- committing -------------------------------------------------------------------------------------------
 
-    def take(self) -> Commit | None:
+    def next_commit(self) -> Commit | None:
         """The next commit of this room, if it still wants one."""
         executor = self._executor
         if executor is None or self._pending is not None:
             return None
         if self._deleting:
-            return self._take_deletion(executor)
+            return self._next_deletion(executor)
         if not executor.changed:
             return None
         changes, jobs = executor.take()
-        self._pending = (executor, changes, jobs)
+        first = not self._version
+        self._pending = _Pending(executor, changes, jobs, self._activity.of(executor.room, changes, first=first))
+        services = self._services
         return Commit(
             room=self.room,
             partition=self.partition,
             expected=self._version,
             version=f"{executor.room.incarnation}:{changes.n}",
-            token=self._host.next_token(),
+            token=services.next_token(),
             fields=changes.fields,
-            entry=_entry(changes),
+            entry=entry_of(changes),
             closed_sessions=changes.closed_sessions,
             answered_calls=changes.answered_calls,
-            first=not self._version,
-            deletion_token="" if self._version else self._deletion_token,
-            keep_all=self._host.keeps_all(self),
+            first=first,
+            deletion_token=self._deletion_token if first else "",
+            keep_sent_ms=services.retention.keep_ms(self.gateways, services.clock()),
         )
 
-    def _take_deletion(self, executor: Executor) -> Commit | None:
+    def _next_deletion(self, executor: Executor) -> Commit | None:
         if executor.changed or self._jobs or not executor.room.empty:
             self._deleting = False
-            return self.take()
-        executor.stop()
-        self._executor = None
-        self._pending = (executor, Changes(executor.room.n), [])
-        return Commit(
-            room=self.room,
-            partition=self.partition,
-            expected=self._version,
-            version="",
-            token=self._host.next_token(),
-            fields={},
-            entry=None,
-            closed_sessions={},
-        )
+            return self.next_commit()
+        self._stop()
+        self._pending = _Pending(executor, Changes(executor.room.n))
+        token = self._services.next_token()
+        return Commit(self.room, self.partition, self._version, "", token, fields={}, entry=None, closed_sessions={})
 
-    def commit_answered(self, commit: Commit, status: Status) -> None:
-        """The answer to the commit that `take` gave."""
-        assert self._pending is not None
-        executor, changes, jobs = self._pending
-        self._pending = None
-        if self._deleting:
-            self._deleted()
-            return
-        if status == "STALE":
-            logger.warning("somebody else has changed this room; reading it again", room=self.room)
+    def commit_answered(self, commit: Commit, status: CommitStatus) -> None:
+        """What became of the commit that `next_commit` gave."""
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        if status == "FAILED":
+            self._set_unreadable("the store refuses to write it")
+        elif self._deleting:
+            self._deleted(status)
+        elif status == "STALE":
+            logger.warning("room.stale", room=self.room, partition=self.partition)
             self._reload()
-            return
+        else:
+            self._committed(commit, pending)
+
+    def _committed(self, commit: Commit, pending: _Pending) -> None:
         self._version = commit.version
-        executor.committed(changes)
+        pending.executor.committed(pending.changes)
+        self._activity.committed(pending.events)
         self._publishing += 1
-        self._host.publish(changes, partial(self._published, jobs))
+        self._services.outbox.push(pending.changes, partial(self._published, pending.jobs))
         if self._executor is None:
             self._load()
         else:
-            self.release_or_schedule()
+            self._release_or_schedule()
 
-    def _deleted(self) -> None:
+    def _deleted(self, status: CommitStatus) -> None:
         self._deleting = False
         self._version = ""
+        if status != "STALE":
+            self._activity.ended()
         if self._jobs or self._on_live:
             self._load()
         else:
-            self.drop()
+            self.close()
 
     def _published(self, jobs: list[Job]) -> None:
         self._publishing -= 1
         for job in jobs:
-            self.done(job)
+            self._done(job)
         if self._executor is not None:
-            self._leave_if_unused(self._executor)
+            self._close_if_unused(self._executor)
 
-    # --- the executor's shell -----------------------------------------------------------------------------------
+    # --- what the executor asks for ---------------------------------------------------------------------------
 
-    def choose_node(self) -> str | None:
-        return self._host.choose_node()
-
-    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
+    def _ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
         executor = self._executor
 
         def resumed(result: media.AnyResult) -> None:
@@ -325,27 +381,18 @@ class RoomActor:
             except Defect as defect:
                 self._failed(defect)
             except Exception:
-                logger.exception("defect", room=self.room)
+                logger.exception("room.defect", room=self.room)
                 self._reload()
-            self.release_or_schedule()
+            self._release_or_schedule()
 
-        self._host.ask(node, request, resumed)
+        self._services.media.ask(node, request, resumed, self._services.clock())
 
-    def report(self, gateway: str, applied: bus.Applied) -> None:
-        self._host.report(gateway, applied)
-
-    def done(self, job: Job) -> None:
+    def _done(self, job: Job) -> None:
         if job in self._jobs:
             del self._jobs[job]
             self._poisoned.discard(job.identity)
             job.done()
 
 
-def _entry(changes: Changes) -> Entry | None:
-    if not changes.messages and not changes.orders:
-        return None
-    messages = [
-        SentMessage(message.body, [(session.id, out) for session, out in message.to], message.close)
-        for message in changes.messages
-    ]
-    return Entry(messages, changes.orders)
+def _nothing() -> None:
+    """A job whose delivery was acknowledged before."""

@@ -51,13 +51,15 @@ class Defect(Exception):
 class SessionQueue:
     """One session's jobs. `received` is the highest number taken in, `job` the one being handled."""
 
-    __slots__ = ("job", "kind", "received", "session", "steps", "waiting")
+    __slots__ = ("began", "job", "kind", "received", "session", "steps", "waiting")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.received = session.n_in
         self.waiting: deque[Job] = deque()
         self.job: Job | None = None
+        self.began = 0.0
+        """When `job` was begun, by `time.perf_counter`."""
         self.kind: type[client.FromClient | client.Message] | None = None
         """What kind of message `job` is; None: of none that there is."""
         self.steps: Steps[client.AnyAnswer] | None = None

@@ -6,12 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fakeredis import FakeServer
-from fakeredis.aioredis import FakeRedis
-from redis.asyncio import Redis
 
 from devtools.probes import amqp_connection
 from roomworker import worker as worker_module
+from roomworker.partitions import clock, coordinator
 from roomworker.worker import RoomWorker
 from shared.cluster import registry
 from shared.protocol import bus
@@ -26,14 +24,15 @@ SYSTEMS = ["memory", pytest.param("servers", marks=pytest.mark.servers)]
 
 @pytest.fixture(params=SYSTEMS)
 async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(worker_module, "BEAT_EVERY", 0.1)
+    monkeypatch.setattr(coordinator, "BEAT_EVERY", 0.1)
+    monkeypatch.setattr(clock, "TICK_EVERY", 0.1)
+    monkeypatch.setattr(worker_module, "CLEAN_UP_EVERY", 0.1)
     monkeypatch.setattr(registry, "DEAD_AFTER", 1.0)
     if request.param == "memory":
-        server = FakeServer()
-        made = Bench(MemoryHarness(), lambda: FakeRedis(server=server))
+        made = Bench(MemoryHarness())
     else:
         amqp, redis = request.getfixturevalue("amqp_url"), request.getfixturevalue("redis_url")
-        made = Bench(AmqpHarness(amqp, "classic"), lambda: Redis.from_url(redis, protocol=2))
+        made = Bench(AmqpHarness(amqp, "classic"), redis)
     yield made
     await made.end()
 
@@ -41,7 +40,7 @@ async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 async def has_node(worker: RoomWorker) -> None:
     """A worker sees a node within its next look at the registry."""
     async with asyncio.timeout(WITHIN):
-        while worker.choose_node() is None:
+        while worker.nodes.choose() is None:
             await asyncio.sleep(0.01)
 
 
@@ -89,13 +88,12 @@ async def test_a_call_from_first_to_last(bench: Bench) -> None:
     bob.disconnect()
     await bob.done()
 
-    async def keys() -> list[bytes]:
-        return sorted([key for key in await bench.redis.keys("*") if b"room" in key or b"partition:" in key])
+    async def only_closed_sessions() -> bool:
+        (stored,) = await bench.store.load(["salon"])
+        rooms = await bench.cluster.rooms(range(PARTITIONS))
+        return not stored.version and bool(stored.closed_sessions) and not any(rooms)
 
-    async def only_gone() -> bool:
-        return await keys() == [b"room:{salon}:gone"]
-
-    await until(only_gone)
+    await until(only_closed_sessions)
     assert (alice.closed, bob.closed) == (None, None)
 
 
@@ -203,8 +201,8 @@ async def test_two_workers_on_one_room_cannot_do_anything_twice(bench: Bench) ->
 
     await gateway.until(lambda: len(alice.written) == 30)
     assert list(alice.answers) == list(range(1, 31))
-    stream = await bench.redis.xlen("room:{salon}:out")
-    assert stream <= 30
+    (kept,) = await bench.store.replay([("salon", alice.session, 0)])
+    assert [out for _, out in kept] == list(range(1, 31))
 
 
 async def test_sessions_of_a_gateway_that_died_end(bench: Bench) -> None:
@@ -246,24 +244,24 @@ async def test_a_worker_that_leaves_hands_everything_over_and_does_not_come_back
     gateway = await bench.gateway()
     alice = gateway.line("salon", "alice")
     await join(alice)
-    await bench.redis.hset("plenary:nodes", "silent", b'{"beat":1,"load":0}')
+    await bench.cluster.announce("nodes", "silent", {"beat": 1, "load": 0})
     silence = await bench.brokers.broker()
     await silence.subscribe_exclusive(
         "media", "silent", lambda _: None, on_lost=lambda: None, on_restored=lambda: None
     )
     await has_node(one)
     slow = alice.send("createTransport", id=1, direction="send")
-    await until(lambda: one._media.waiting)
+    await until(lambda: one.media.waiting)
 
     other = await bench.worker("b")
     bench.workers.remove(one)
     await asyncio.wait_for(one.close(), WITHIN)
-    await bench.redis.hdel("plenary:nodes", "silent")
+    await bench.cluster.withdraw("nodes", "silent")
 
-    assert [name.decode() for name in await bench.redis.hkeys("plenary:workers")] == [other.id]
+    assert list(await bench.cluster.members("workers")) == [other.id]
     bob = gateway.line("salon", "bob")
     assert [peer["name"] for peer in await join(bob)] == ["alice"]
-    assert not one._subscribed
+    assert not one.coordinator.subscribed
     await gateway.until(lambda: slow in alice.answers)  # by the other: there is no node left
     assert alice.answers[slow]["errorCode"] == 503
 

@@ -10,8 +10,13 @@ from redis.asyncio import Redis
 
 from medianode.engines.null import NullEngine
 from medianode.node import MediaNode
+from roomworker.storage.memory import MemoryStore
+from roomworker.storage.port import Store
+from roomworker.storage.store import RedisStore
 from roomworker.worker import RoomWorker
 from shared.broker import Broker
+from shared.cluster.memory_cluster import MemoryCluster
+from shared.cluster.port import Cluster
 from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.registry import Membership
 from shared.protocol import bus, client
@@ -155,11 +160,11 @@ class Line:
 
 
 class FakeGateway:
-    def __init__(self, broker: Broker, redis: Redis, name: str) -> None:
+    def __init__(self, broker: Broker, cluster: Cluster, name: str) -> None:
         self.id = name
         self.broker = broker
         self.lines: dict[str, Line] = {}
-        self._membership = Membership(RedisCluster(redis), "gateways", name, {})
+        self._membership = Membership(cluster, "gateways", name, {})
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -223,26 +228,30 @@ class FakeGateway:
 
 
 class Bench:
-    """Starts roles, each with a link of its own."""
+    """Starts roles, each with a link of its own. Without `redis_url` cluster and store are in memory."""
 
-    def __init__(self, brokers: BrokerHarness, make_redis: Callable[[], Redis]) -> None:
+    def __init__(self, brokers: BrokerHarness, redis_url: str | None = None) -> None:
         self.brokers = brokers
-        self.redis = make_redis()
-        self._make_redis = make_redis
-        self._redises: list[Redis] = [self.redis]
+        self._redis_url = redis_url
+        self._redises: list[Redis] = []
+        self._memory = MemoryCluster()
+        self._memory_store = MemoryStore(self._memory)
+        self.cluster, self.store = self._link()
         self.workers: list[RoomWorker] = []
         self.links: dict[RoomWorker, Broker] = {}
         self.nodes: list[MediaNode] = []
         self.gateways: list[FakeGateway] = []
 
-    def _redis(self) -> Redis:
-        redis = self._make_redis()
+    def _link(self) -> tuple[Cluster, Store]:
+        if self._redis_url is None:
+            return self._memory, self._memory_store
+        redis = Redis.from_url(self._redis_url, protocol=2)
         self._redises.append(redis)
-        return redis
+        return RedisCluster(redis), RedisStore(redis)
 
     async def worker(self, name: str = "worker") -> RoomWorker:
         broker = await self.brokers.broker()
-        worker = RoomWorker(WorkerSettings(partitions=PARTITIONS, name=name), broker, self._redis())
+        worker = RoomWorker(WorkerSettings(partitions=PARTITIONS, name=name), broker, *self._link())
         self.links[worker] = broker
         await asyncio.wait_for(worker.start(), WITHIN)
         self.workers.append(worker)
@@ -251,13 +260,13 @@ class Bench:
     async def node(self) -> MediaNode:
         settings = NodeSettings(engine="null", announced_ip="127.0.0.1", name="node")
         broker = await self.brokers.broker()
-        node = MediaNode(settings, broker, RedisCluster(self._redis()), lambda _: NullEngine("127.0.0.1"))
+        node = MediaNode(settings, broker, self._link()[0], lambda _: NullEngine("127.0.0.1"))
         await asyncio.wait_for(node.start(), WITHIN)
         self.nodes.append(node)
         return node
 
     async def gateway(self) -> FakeGateway:
-        gateway = FakeGateway(await self.brokers.broker(), self._redis(), f"gateway{len(self.gateways) + 1}-x")
+        gateway = FakeGateway(await self.brokers.broker(), self._link()[0], f"gateway{len(self.gateways) + 1}-x")
         await gateway.start()
         self.gateways.append(gateway)
         return gateway
@@ -266,7 +275,7 @@ class Bench:
         """Its link breaks for good and its work stops where it stands."""
         await self.brokers.cut(self.links[worker])
         self.workers.remove(worker)
-        await end(worker._tasks)
+        await worker.tasks.cancel()
 
     async def end(self) -> None:
         for gateway in self.gateways:

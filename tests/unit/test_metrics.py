@@ -22,6 +22,7 @@ from medianode.metrics import process as usage
 from medianode.node import MediaNode
 from plenary.exposition import Exposition
 from roomworker.metrics import WorkerMetrics
+from roomworker.storage.store import RedisStore
 from roomworker.worker import RoomWorker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.cluster.redis_cluster import RedisCluster
@@ -84,7 +85,7 @@ def described(of: tuple[Described, ...]) -> list[str]:
 async def test_every_role_exposes_what_it_describes() -> None:
     broker, redis = MemoryBroker(MemoryHub(4)), FakeAsyncRedis()
     settings = RunSettings(partitions=4, engine="null")
-    worker = WorkerMetrics(RoomWorker(settings, broker, redis))
+    worker = WorkerMetrics(RoomWorker(settings, broker, RedisCluster(redis), RedisStore(redis)))
     await worker.refresh()
     for role in (
         GatewayMetrics(Gateway(settings, broker, RedisCluster(redis))),
@@ -108,7 +109,9 @@ def test_what_is_said_of_the_process_itself_is_documented() -> None:
 
 async def test_a_redis_that_is_away_is_no_reason_not_to_answer() -> None:
     redis = FakeAsyncRedis(connected=False)
-    metrics = WorkerMetrics(RoomWorker(RunSettings(partitions=1), MemoryBroker(MemoryHub(1)), redis))
+    broker = MemoryBroker(MemoryHub(1))
+    worker = RoomWorker(RunSettings(partitions=1), broker, RedisCluster(redis), RedisStore(redis))
+    metrics = WorkerMetrics(worker)
     await metrics.refresh()
     assert "plenary_roomworker_dead_letters" in names(metrics.collect())
 

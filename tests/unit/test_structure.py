@@ -34,7 +34,6 @@ GIVEN_UP: Final = (
 # What has not been mended yet. Lines are only ever taken away here.
 TOO_LONG: Final = {
     "devtools/servers.py",
-    "roomworker/worker.py",
 }
 LONG_FUNCTIONS: Final[set[str]] = set()
 IMPORTS_TESTS: Final[set[str]] = set()

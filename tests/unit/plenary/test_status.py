@@ -9,7 +9,7 @@ from rich.console import Console
 
 from plenary import backlog, status
 from plenary.backlog import Partition
-from roomworker.storage.store import Store
+from roomworker.storage.store import RedisStore
 from shared.protocol import bus
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_known_of_a_queue_is_not_called_empty(capsys: pytest.Capture
 
 async def test_messages_set_aside_are_shown_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     redis = FakeAsyncRedis()
-    store = Store(redis)
+    store = RedisStore(redis)
     for n in range(12):
         item = bus.Input(f"[salon {n}]", "gw.1", 1, n, "mediasoup-request", 1, b"{}")
         await store.set_aside(3, item, "its worker died 2 times")

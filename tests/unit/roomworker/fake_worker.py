@@ -1,181 +1,135 @@
-"""A worker by hand: what actors and partitions ask of it is done when the test says."""
+"""A worker by hand: what rooms and partitions ask of it is done when the test says."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 from roomworker.core.journal import Changes, Reply
 from roomworker.core.limits import Limits
 from roomworker.core.model import ClosedSession
-from roomworker.counters import Counters
-from roomworker.partitions.partition import Partition
+from roomworker.counters import CommitStatus, Counters
+from roomworker.partitions.partition import Handlers, Partition
 from roomworker.runtime.executor import OnResult
 from roomworker.runtime.room_actor import RoomActor
-from roomworker.storage.store import Commit, Status, Stored
+from roomworker.runtime.services import RoomServices
+from roomworker.storage.memory import MemoryStore
+from roomworker.storage.port import Commit
+from roomworker.storage.retention import Retention
 from shared.protocol import bus, media
 from tests.unit.roomworker.harness_client import Output
 from tests.unit.roomworker.room_harness import result_of
 
 
-@dataclass
-class Shelf:
-    """The rooms as Redis has them, for one or more desks."""
-
-    rooms: dict[str, Stored] = field(default_factory=dict)
-    tokens: dict[str, str] = field(default_factory=dict)
-    stream: dict[str, list[Output]] = field(default_factory=dict)
-
-    def load(self, room: str) -> Stored:
-        held = self.rooms.get(room, Stored("", {}, {}))
-        return Stored(
-            held.version,
-            dict(held.fields),
-            dict(held.closed_sessions),
-            dict(held.answered_calls),
-            held.deletion_token,
-        )
-
-    def commit(self, commit: Commit) -> Status:
-        held = self.load(commit.room)
-        if (held.version, held.deletion_token) != (commit.expected, commit.deletion_token):
-            return "APPLIED" if self.tokens.get(commit.room) == commit.token else "STALE"
-        self.tokens[commit.room] = commit.token
-        gone = {
-            **held.closed_sessions,
-            **{name: last for name, last in commit.closed_sessions.items() if last is not None},
-        }
-        known = {
-            **held.answered_calls,
-            **{key: answer for key, answer in commit.answered_calls.items() if answer is not None},
-        }
-        if not commit.version:
-            self.rooms[commit.room] = Stored("", {}, gone, known, commit.token)
-            return "OK"
-        fields = {**held.fields, **commit.fields}
-        kept = {name: value for name, value in fields.items() if value is not None}
-        self.rooms[commit.room] = Stored(commit.version, kept, gone, known)
-        for message in commit.entry.messages if commit.entry else ():
-            for session, out in message.to:
-                self.stream.setdefault(session, []).append(Output(out, message.body, message.close))
-        return "OK"
-
-
-class Marks:
-    """What a store keeps of suspects, in memory."""
-
-    def __init__(self) -> None:
-        self.begun: dict[str, int] = {}
-        self.aside: list[tuple[Any, str]] = []
-
-    async def suspects(self, partition: int) -> dict[str, int]:
-        return dict(self.begun)
-
-    async def suspect(self, partition: int, name: str) -> int:
-        self.begun[name] = self.begun.get(name, 0) + 1
-        return self.begun[name]
-
-    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None:
-        for name in names:
-            self.begun.pop(name, None)
-
-    async def set_aside(self, partition: int, item: Any, reason: str) -> None:
-        self.aside.append((item, reason))
-
-
 class FakeWorker:
-    """A `PartitionHost`."""
+    """Several of these with one store are several workers."""
 
-    store: Any
-
-    def __init__(self, shelf: Shelf | None = None, name: str = "worker") -> None:
-        self.shelf = shelf or Shelf()
-        self.store = Marks()
+    def __init__(self, store: MemoryStore | None = None, name: str = "worker") -> None:
+        self.store = store or MemoryStore()
+        self.stream: dict[str, list[Output]] = {}
+        """What each session was sent, by this worker."""
         self.spawned: list[asyncio.Task[None]] = []
-        self.name = name
         self.node: str | None = "node"
+        self.now = 0.0
         self.loads: list[RoomActor] = []
         self.commits: list[RoomActor] = []
         self.published: list[tuple[Changes, Callable[[], None]]] = []
         self.asked: list[tuple[media.AnyRequest, OnResult]] = []
         self.reports: list[bus.Applied] = []
         self.replies: list[Reply] = []
-        self.limits = Limits()
         self.counters = Counters()
         self.activations = 0
         self.ticks: list[bus.Tick] = []
         self.replays: list[bus.Replay] = []
         self.node_reports: list[bus.NodeReport] = []
         self.forgotten: list[RoomActor] = []
-        self._tokens = 0
+        self.services = self._make_services(name)
+        self.handlers = Handlers(self._activated, self._ticked, self._reported, self._replay)
+
+    def _make_services(self, name: str) -> RoomServices:
+        outbox: Any = SimpleNamespace(
+            tell=self._tell, push=lambda changes, done: self.published.append((changes, done))
+        )
+        media_client: Any = SimpleNamespace(
+            ask=lambda _node, request, on_result, _now: self.asked.append((request, on_result))
+        )
+        committer: Any = SimpleNamespace(want_load=self._want_load, want_commit=self._want_commit)
+        return RoomServices(
+            worker=name,
+            limits=Limits(),
+            counters=self.counters,
+            outbox=outbox,
+            media=media_client,
+            committer=committer,
+            retention=Retention(15.0, 0.0),
+            choose_node=lambda: self.node,
+            clock=lambda: self.now,
+        )
+
+    def actor(self, room: str = "room") -> RoomActor:
+        return RoomActor(room, 0, self.services, self.forgotten.append)
+
+    def partition(self, number: int = 3) -> Partition:
+        return Partition(number, self.services, self.store, self.handlers, self.spawn)
 
     # --- what the worker is asked -----------------------------------------------------------------------------
 
-    def choose_node(self) -> str | None:
-        return self.node
+    def _tell(self, _gateway: str, what: bus.Applied | Reply) -> None:
+        if isinstance(what, bus.Applied):
+            self.reports.append(what)
+        else:
+            self.replies.append(what)
 
-    def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
-        self.asked.append((request, on_result))
-
-    def report(self, gateway: str, applied: bus.Applied) -> None:
-        self.reports.append(applied)
-
-    def publish(self, changes: Changes, done: Callable[[], None]) -> None:
-        self.published.append((changes, done))
-
-    def reply(self, gateway: str, reply: Reply) -> None:
-        self.replies.append(reply)
-
-    def want_load(self, actor: RoomActor) -> None:
+    def _want_load(self, actor: RoomActor) -> None:
         if actor not in self.loads:
             self.loads.append(actor)
 
-    def want_commit(self, actor: RoomActor) -> None:
+    def _want_commit(self, actor: RoomActor) -> None:
         if actor not in self.commits:
             self.commits.append(actor)
 
-    def keeps_all(self, actor: RoomActor) -> bool:
-        return False
-
-    def next_token(self) -> str:
-        self._tokens += 1
-        return f"{self.name}:{self._tokens}"
-
-    def activated(self, partition: Partition) -> None:
+    def _activated(self, _partition: Partition) -> None:
         self.activations += 1
 
-    def replay(self, actor: RoomActor, gateway: str, item: bus.Replay) -> None:
+    def _replay(self, _actor: RoomActor, _gateway: str, item: bus.Replay) -> None:
         self.replays.append(item)
 
-    def ticked(self, partition: Partition, tick: bus.Tick) -> None:
+    def _ticked(self, _partition: Partition, tick: bus.Tick) -> None:
         self.ticks.append(tick)
 
-    def reported(self, partition: Partition, report: bus.NodeReport) -> None:
+    def _reported(self, _partition: Partition, report: bus.NodeReport) -> None:
         self.node_reports.append(report)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self.spawned.append(asyncio.get_running_loop().create_task(work))
-
-    def forget(self, actor: RoomActor) -> None:
-        self.forgotten.append(actor)
+        return self.spawned[-1]
 
     # --- what the test does -----------------------------------------------------------------------------------
 
     def load(self) -> None:
         loads, self.loads = self.loads, []
         for actor in loads:
-            actor.loaded(self.shelf.load(actor.room))
+            actor.loaded(self.store.read(actor.room))
 
     def take(self) -> list[tuple[RoomActor, Commit]]:
         """The commits of one trip, begun."""
         commits, self.commits = self.commits, []
-        taken = [(actor, actor.take()) for actor in commits]
+        taken = [(actor, actor.next_commit()) for actor in commits]
         return [(actor, commit) for actor, commit in taken if commit is not None]
 
-    def commit(self) -> list[Status]:
+    def apply(self, commit: Commit) -> CommitStatus:
+        """The store's answer to a commit."""
+        status = self.store.apply(commit)
+        if status == "OK":
+            for message in commit.entry.messages if commit.entry else ():
+                for session, out in message.to:
+                    self.stream.setdefault(session, []).append(Output(out, message.body, message.close))
+        return status
+
+    def commit(self) -> list[CommitStatus]:
         statuses = []
         for actor, commit in self.take():
-            statuses.append(self.shelf.commit(commit))
+            statuses.append(self.apply(commit))
             actor.commit_answered(commit, statuses[-1])
         return statuses
 
@@ -197,5 +151,22 @@ class FakeWorker:
             self.commit()
             self.publish_all()
 
-    def closed_sessions(self, room: str) -> dict[str, ClosedSession]:
-        return self.shelf.load(room).closed_sessions
+    def version(self, room: str = "room") -> str:
+        """The stored version of a room."""
+        return self.store.read(room).version
+
+    def fields(self, room: str = "room") -> dict[str, bytes]:
+        return self.store.read(room).fields
+
+    def closed_sessions(self, room: str = "room") -> dict[str, ClosedSession]:
+        return self.store.read(room).closed_sessions
+
+    def answers(self) -> list[tuple[int, int]]:
+        """(number, code) of what gateways were answered, with a commit or without."""
+        replies = [*self.replies, *(reply for changes, _ in self.published for _, reply in changes.replies)]
+        return [(reply.n, reply.code) for reply in replies if isinstance(reply, bus.CallAnswer)]
+
+
+def foreign_commit(room: str = "room", version: str = "theirs:1", expected: str = "", **fields: bytes) -> Commit:
+    """What another worker, of which the test has no more, commits."""
+    return Commit(room, 0, expected, version, f"another worker's {version}", fields, None, {}, first=not expected)

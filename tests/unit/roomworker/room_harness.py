@@ -1,11 +1,12 @@
 """A room without Redis, broker and media node: bus items in, decoded frames out, faults when the test wants them.
 
-`RoomHarness` stands for everything around an `Executor`: it stores what is committed, keeps the committed messages as
-the stream does, answers media requests when and how the test says, and can crash and load the room again.
+`RoomHarness` stands for everything around a `RoomActor`: it says when and how media requests are answered, when the
+room is committed to its `MemoryStore`, and when the worker crashes, so that another loads the room again.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from roomworker.core.journal import Changes, Reply
@@ -14,8 +15,13 @@ from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.core.room import Room
 from roomworker.counters import Counters
 from roomworker.runtime.executor import Executor, OnResult
+from roomworker.runtime.room_actor import RoomActor
+from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job, RoomItem
 from roomworker.storage.loader import load
+from roomworker.storage.memory import MemoryStore
+from roomworker.storage.port import Commit, Stored
+from roomworker.storage.retention import Retention
 from shared.protocol import bus, media
 from shared.protocol.rtp import DtlsParameters, Fingerprint, IceCandidate, IceParameters
 from tests.unit.roomworker.harness_client import GATEWAY, Client, Output
@@ -54,11 +60,21 @@ class PendingRequest:
     on_result: OnResult
 
 
-class RoomHarness:
-    """Implements `roomworker.runtime.executor.Shell`.
+class WatchedActor(RoomActor):
+    """Tells the test of defects."""
 
-    With `prompt` everything happens at once: media requests succeed, changes are committed. Without, the test decides
-    when. Jobs whose effect is not committed are done again after a crash, as by a `RoomActor`.
+    def __init__(self, harness: "RoomHarness") -> None:
+        super().__init__(harness.name, 0, harness.services, lambda _: harness.forgotten())
+        self._harness = harness
+
+    def _failed(self, defect: Defect) -> None:
+        self._harness.defects.append(defect.__cause__)
+        super()._failed(defect)
+
+
+class RoomHarness:
+    """With `prompt` everything happens at once: media requests succeed, changes are committed. Without, the test says
+    when. Jobs whose effect is not committed are delivered again after a crash, as a broker does.
     """
 
     def __init__(self, name: str = "room", *, prompt: bool = True) -> None:
@@ -69,45 +85,116 @@ class RoomHarness:
         self.requests: list[media.AnyRequest] = []
         self.reports: list[tuple[str, bus.Applied]] = []
         self.orders: list[media.AnyOrder] = []
-        self.fields: dict[str, bytes] = {}
-        self.closed_sessions: dict[str, ClosedSession] = {}
-        self.answered_calls: dict[str, StoredAnswer] = {}
         self.answers: list[tuple[str, bus.CallAnswer]] = []
         self.links: list[tuple[str, bus.Link]] = []
-        self.limits = Limits()
         self.counters = Counters()
+        self.memory = MemoryStore()
         self.n = 0
+        """The number of the last commit that is stored."""
         self.stream: dict[str, list[Output]] = {}
         self.pending: tuple[Changes, list[Job]] | None = None
-        self.poisoned: set[Identity] = set()
         self.jobs: dict[Job, None] = {}
         self.done_items: list[bus.AnyItem] = []
         self.defects: list[BaseException | None] = []
         self.observers: list[Callable[[Changes], None]] = []
+        self.services = self._make_services()
         self._sessions = 0
-        self.executor = self._load()
+        self._commit: Commit | None = None
+        self._loads: list[RoomActor] = []
+        self._present: RoomActor | None = None
+
+    def _make_services(self) -> RoomServices:
+        """Stand-ins for what a room uses of its worker."""
+        outbox: Any = SimpleNamespace(tell=self.tell, push=self.push)
+        client: Any = SimpleNamespace(ask=lambda node, request, on_result, _: self.ask(node, request, on_result))
+        committer: Any = SimpleNamespace(want_load=self._loads_append, want_commit=lambda _: None)
+        return RoomServices(
+            worker="worker",
+            limits=Limits(),
+            counters=self.counters,
+            outbox=outbox,
+            media=client,
+            committer=committer,
+            retention=Retention(15.0, 0.0),
+            choose_node=lambda: self.node,
+            clock=lambda: 0.0,
+        )
+
+    def _loads_append(self, actor: RoomActor) -> None:
+        self._loads.append(actor)
+
+    @property
+    def _actor(self) -> RoomActor:
+        """The room in the worker's hands; made when it is needed, and given up when it is of no more use."""
+        if self._present is None:
+            self._present = WatchedActor(self)
+        return self._present
 
     @property
     def room(self) -> Room:
-        return self.executor.room
+        """The room in memory or, if it is not loaded, as it is stored."""
+        return self._actor.content or self.reloaded()
 
-    # --- the executor's shell -----------------------------------------------------------------------------------
+    @property
+    def executor(self) -> Executor:
+        """The room's executor or, if it is not loaded, one that a successor would have."""
+        return self._actor._executor or Executor(self.reloaded(), self.services, set(), self.ask, _ignore)
 
-    def choose_node(self) -> str | None:
-        return self.node
+    @property
+    def changed(self) -> bool:
+        """Whether anything waits to be committed."""
+        return self._actor._deleting or (self._actor.content is not None and self._actor.content.changed)
+
+    @property
+    def limits(self) -> Limits:
+        return self.services.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self.services.limits = limits
+
+    @property
+    def poisoned(self) -> set[Identity]:
+        return self._actor._poisoned
+
+    # --- what is stored ---------------------------------------------------------------------------------------
+
+    @property
+    def stored(self) -> Stored:
+        return self.memory.read(self.name)
+
+    @property
+    def fields(self) -> dict[str, bytes]:
+        return self.stored.fields
+
+    @property
+    def closed_sessions(self) -> dict[str, ClosedSession]:
+        return self.stored.closed_sessions
+
+    @property
+    def answered_calls(self) -> dict[str, StoredAnswer]:
+        return self.stored.answered_calls
+
+    # --- what the room asks for -------------------------------------------------------------------------------
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
         self.pending_requests.append(PendingRequest(node, request, on_result))
         self.requests.append(request)
 
-    def report(self, gateway: str, applied: bus.Applied) -> None:
-        self.reports.append((gateway, applied))
+    def tell(self, gateway: str, what: bus.Applied | Reply) -> None:
+        if isinstance(what, bus.Applied):
+            self.reports.append((gateway, what))
+        else:
+            self._take_replies([(gateway, what)])
 
-    def done(self, job: Job) -> None:
-        if job in self.jobs:
-            del self.jobs[job]
-            self.poisoned.discard(job.identity)
-            job.done()
+    def push(self, changes: Changes, done: Callable[[], None]) -> None:
+        self.orders += [order for _, order in changes.orders]
+        self._take_replies(changes.replies)
+        done()
+
+    def forgotten(self) -> None:
+        """The worker is done with the room; the next message makes another actor."""
+        self._present = None
 
     # --- given ------------------------------------------------------------------------------------------------
 
@@ -148,11 +235,17 @@ class RoomHarness:
     # --- when -------------------------------------------------------------------------------------------------
 
     def receive(self, item: RoomItem, origin: str = GATEWAY) -> Job:
-        job = Job(item, origin, lambda: self.done_items.append(item))
+        job = Job(item, origin, lambda: self._job_done(job))
         self.jobs[job] = None
-        self._hand_to_executor(job)
+        self._actor.receive(job)
+        self._load()
         self._run_until_idle()
         return job
+
+    def _job_done(self, job: Job) -> None:
+        if job in self.jobs:
+            del self.jobs[job]
+            self.done_items.append(job.item)
 
     def event(self, event: media.AnyEvent, *, n: int = 1, node: str = NODE, epoch: int | None = None) -> None:
         epoch = self.room.meta.epochs if epoch is None else epoch
@@ -160,12 +253,10 @@ class RoomHarness:
         self.receive(bus.MediaEvent(self.name, self.room.incarnation, epoch, node, n, encoded), node)
 
     def answer(self, result: media.AnyResult | None = None, at: int = 0) -> media.AnyRequest:
-        """Answers a pending media request, by default the oldest, and with success."""
+        """Answers a request under way, by default the oldest, and that it worked."""
         asked = self.pending_requests.pop(at)
-        try:
-            asked.on_result(result or result_of(asked.request))
-        except Defect as defect:
-            self._handle_defect(defect)
+        asked.on_result(result or result_of(asked.request))
+        self._load()
         self._run_until_idle()
         return asked.request
 
@@ -173,8 +264,20 @@ class RoomHarness:
         return self.answer(media.Failed(code, reason), at)
 
     def act(self, call: Callable[[Executor], None]) -> None:
-        """Has the executor do what no item asks for: time passes, or another process dies."""
-        call(self.executor)
+        """Something that comes from time or from other processes' death. A defect of it fails the test."""
+        raised: list[Exception] = []
+
+        def guarded(executor: Executor) -> None:
+            try:
+                call(executor)
+            except Exception as defect:
+                raised.append(defect)
+                raise
+
+        self._actor.when_live(guarded)
+        self._load()
+        if raised:
+            raise raised[0]
         self._run_until_idle()
 
     def tick(self, seconds: float) -> None:
@@ -182,32 +285,25 @@ class RoomHarness:
         self.act(lambda executor: executor.tick(round(seconds * 1000)))
 
     def take(self) -> bool:
-        """Begins a commit, if none is under way; whether it did."""
-        if self.pending is not None or not self.executor.changed:
+        """Begins a commit, if one is wanted and none is under way."""
+        commit = self._actor.next_commit()
+        if commit is None:
             return False
-        self.pending = self.executor.take()
+        self._commit = commit
+        under_way = self._actor._pending
+        assert under_way is not None
+        self.pending = under_way.changes, under_way.jobs
         return True
 
     def store(self) -> None:
-        """Stores the commit under way; the worker may still die before it learns of that."""
+        """The commit under way is stored; the worker may still die before it hears so."""
         assert self.pending is not None
+        assert self._commit is not None
+        assert self.memory.apply(self._commit) == "OK"
+        if not self._commit.version:
+            return  # a deletion
         changes, _ = self.pending
         self.n = changes.n
-        for name, record in changes.fields.items():
-            if record is None:
-                self.fields.pop(name, None)
-            else:
-                self.fields[name] = record
-        for session, closed in changes.closed_sessions.items():
-            if closed is None:
-                self.closed_sessions.pop(session, None)
-            else:
-                self.closed_sessions[session] = closed
-        for key, answer in changes.answered_calls.items():
-            if answer is None:
-                self.answered_calls.pop(key, None)
-            else:
-                self.answered_calls[key] = answer
         for message in changes.messages:
             for receiver, out in message.to:
                 self.stream.setdefault(receiver.id, []).append(Output(out, message.body, message.close))
@@ -215,23 +311,17 @@ class RoomHarness:
             observer(changes)
 
     def finish(self) -> None:
-        """Tells the worker that its commit is stored: orders and messages go out, jobs are done."""
-        assert self.pending is not None
-        (changes, jobs), self.pending = self.pending, None
-        self.executor.committed(changes)
-        self.orders += [order for _, order in changes.orders]
-        self._take_replies(changes.replies)
-        for job in jobs:
-            self.done(job)
+        """The worker hears that its commit is in: orders and messages go out, jobs are done."""
+        assert self._commit is not None
+        commit, self._commit, self.pending = self._commit, None, None
+        self._actor.commit_answered(commit, "OK")
+        self._load()
 
     def commit(self) -> None:
         """Commits until nothing is left to commit."""
         while self.take():
             self.store()
             self.finish()
-        self._take_replies(self.executor.take_replies())
-        for job in self.executor.take_finished():
-            self.done(job)
 
     def _take_replies(self, replies: Iterable[tuple[str, Reply]]) -> None:
         for gateway, reply in replies:
@@ -241,12 +331,14 @@ class RoomHarness:
                 self.answers.append((gateway, reply))
 
     def crash(self) -> None:
-        """Crashes the worker: another one loads the room and gets again what was not committed."""
-        self.executor.stop()
-        self.pending = None
+        """Another worker takes over; what was not committed is delivered to it again."""
+        self._actor.close()
+        self._loads.clear()
+        self._commit = self.pending = None
         self.pending_requests.clear()
-        self.poisoned.clear()
-        self._reload()
+        for job in list(self.jobs):
+            self._actor.receive(job)
+        self._load()
 
     def _run_until_idle(self) -> None:
         if not self.prompt:
@@ -255,34 +347,28 @@ class RoomHarness:
             self.answer()
         self.commit()
 
-    def _hand_to_executor(self, job: Job) -> None:
-        try:
-            self.executor.receive(job)
-        except Defect as defect:
-            self._handle_defect(defect)
-
-    def _handle_defect(self, defect: Defect) -> None:
-        self.defects.append(defect.__cause__)
-        self.poisoned.add(defect.job.identity)
-        self.executor.stop()
-        self._reload()
-
-    def _load(self) -> Executor:
-        room = load(
-            self.name, 0, "incarnation", self.n, self.fields, self.closed_sessions, self.answered_calls, self.limits
-        )
-        return Executor(room, self, self.poisoned)
-
-    def _reload(self) -> None:
-        executor = self.executor = self._load()
-        for job in list(self.jobs):
-            if self.executor is executor:
-                self._hand_to_executor(job)
+    def _load(self) -> None:
+        """Rooms are loaded as soon as somebody wants it."""
+        while self._loads:
+            self._loads.pop(0).loaded(self.memory.read(self.name))
 
     # --- then -------------------------------------------------------------------------------------------------
 
     def reloaded(self) -> Room:
-        """The room as another worker would load it."""
+        """The room as a successor would load it."""
+        stored = self.stored
+        incarnation, _, n = stored.version.partition(":")
         return load(
-            self.name, 0, "incarnation", self.n, self.fields, self.closed_sessions, self.answered_calls, self.limits
+            self.name,
+            0,
+            incarnation,
+            int(n or 0),
+            stored.fields,
+            stored.closed_sessions,
+            stored.answered_calls,
+            self.limits,
         )
+
+
+def _ignore(job: Job) -> None:
+    """Nobody waits for the job."""

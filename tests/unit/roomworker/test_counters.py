@@ -59,6 +59,6 @@ def test_commits_and_media_requests_are_counted_by_outcome() -> None:
     counters.count_commits(["OK", "STALE", "OK"], 0.002)
     counters.count_media_request(media.Produce, media.Produced(), 0.1)
     counters.count_media_request(media.Produce, media.Failed(503, "away"), 0.1)
-    assert counters.commits == {"OK": 2, "APPLIED": 0, "STALE": 1}
+    assert counters.commits == {"OK": 2, "APPLIED": 0, "STALE": 1, "FAILED": 0}
     assert (counters.commit.count, counters.rooms_committed.sum) == (1, 3)
     assert counters.media_requests == {(media.Produce, 200): 1, (media.Produce, 503): 1}

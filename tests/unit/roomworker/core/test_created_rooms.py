@@ -210,12 +210,14 @@ def test_closed_room_leaves_only_the_numbers_of_its_sessions() -> None:
 
 def test_closed_room_may_be_entered_again_at_once() -> None:
     call = CallOfThree()
+    before = call.harness.room.incarnation
     call.backend.do("closeRoom")
 
     again = call.harness.sending("alice")
 
     assert again.close_code is None
-    assert again.produce(10) > call.consumer
+    assert again.produce(10) in call.harness.room.producers_by_number
+    assert call.harness.room.incarnation != before
 
 
 def test_pending_requests_of_a_closed_room_are_abandoned() -> None:

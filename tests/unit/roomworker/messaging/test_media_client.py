@@ -54,9 +54,9 @@ def test_a_result_that_comes_twice_or_for_nobody_is_ignored(worker: FakeWorker) 
 
 
 def test_a_node_that_cannot_be_asked_is_avoided_until_it_answers_or_time_has_passed(worker: FakeWorker) -> None:
-    worker.client.lost([99], 0)
+    worker.client.unroutable([99], 0)
     assert worker.client.avoided(0) == set()
-    worker.client.lost([worker.ask("one")], 0)
+    worker.client.unroutable([worker.ask("one")], 0)
     assert worker.client.avoided(AVOIDED_FOR - 1) == {"node"}
     assert worker.client.avoided(AVOIDED_FOR) == set()
 
@@ -74,7 +74,7 @@ def test_a_silent_node_is_avoided(worker: FakeWorker) -> None:
 def test_requests_that_found_no_node_fail_at_once(worker: FakeWorker) -> None:
     one = worker.ask("one")
 
-    worker.client.lost([one, 99], 0)
+    worker.client.unroutable([one, 99], 0)
 
     (failed,) = worker.results["one"]
     assert isinstance(failed, media.Failed)

@@ -57,7 +57,7 @@ def lost() -> list[int]:
 @pytest.fixture
 def outbox(broker: Held, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> Outbox:
     monkeypatch.setattr(batcher, "RETRY_PAUSE", 0)
-    return Outbox(broker, "worker", lost.extend, Counters(), Retention(30.0, 0.0))  # type: ignore[arg-type]
+    return Outbox(broker, "worker", lost.extend, Counters(), Retention(15.0, 0.0))  # type: ignore[arg-type]
 
 
 def session(n: int, gateway: str = "g") -> Session:

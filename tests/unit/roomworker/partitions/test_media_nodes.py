@@ -10,12 +10,12 @@ import pytest
 from roomworker.core.media_steps import Placed
 from roomworker.partitions import media_nodes as nodes_module
 from roomworker.partitions.media_nodes import MediaNodes
-from roomworker.partitions.partition import Partition
+from roomworker.storage.memory import MemoryStore
 from shared.broker import Unroutable
 from shared.cluster.memory_cluster import MemoryCluster
 from shared.cluster.registry import Membership
 from shared.protocol import bus, media
-from tests.unit.roomworker.fake_worker import FakeWorker, Shelf
+from tests.unit.roomworker.fake_worker import FakeWorker
 from tests.unit.roomworker.payloads import DTLS
 
 NODE = "node"
@@ -45,14 +45,14 @@ class Exchange:
 class Scene:
     """A worker by hand with one partition and one room `room`, which is on `NODE`."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self.worker = FakeWorker(shelf)
-        self.partition = Partition(0, self.worker)
+    def __init__(self, store: MemoryStore) -> None:
+        self.worker = FakeWorker(store)
+        self.partition = self.worker.partition(0)
         self.broker = Exchange()
         self.cluster = MemoryCluster()
         self.orders: list[tuple[str, media.AnyOrder]] = []
         self.nodes = MediaNodes(
-            self.cluster, self.broker, "worker", lambda: [self.partition], lambda *order: self.orders.append(order)
+            self.cluster, self.broker, "worker", {0: self.partition}, lambda *order: self.orders.append(order)
         )
         self._n = 0
 
@@ -100,13 +100,13 @@ class Delivered:
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
-def scene(shelf: Shelf) -> Scene:
-    return Scene(shelf)
+async def scene(store: MemoryStore) -> Scene:
+    return Scene(store)
 
 
 def closes(held: bus.HeldRouter) -> Any:
@@ -116,30 +116,30 @@ def closes(held: bus.HeldRouter) -> Any:
 # --- routers --------------------------------------------------------------------------------------------------
 
 
-async def test_the_rooms_own_router_is_left_alone(scene: Scene, shelf: Shelf) -> None:
+async def test_the_rooms_own_router_is_left_alone(scene: Scene, store: MemoryStore) -> None:
     held = await scene.placed()
-    before = shelf.load("room")
+    before = store.read("room")
 
     assert scene.report(held) == []
-    assert shelf.load("room") == before
+    assert store.read("room") == before
 
 
-async def test_a_successor_that_has_not_loaded_the_room_knows_its_router(scene: Scene, shelf: Shelf) -> None:
+async def test_a_successor_that_has_not_loaded_the_room_knows_its_router(scene: Scene, store: MemoryStore) -> None:
     held = await scene.placed()
-    successor = Scene(shelf)
+    successor = Scene(store)
 
     assert successor.report(held) == []
     assert successor.partition.actor("room").placement is not None
 
 
-async def test_a_router_of_a_room_that_is_no_more_is_closed_and_nothing_is_left(scene: Scene, shelf: Shelf) -> None:
+async def test_router_of_a_deleted_room_is_closed_and_leaves_nothing(scene: Scene, store: MemoryStore) -> None:
     stray = bus.HeldRouter("never stored", "incarnation", 1, "stray")
 
     ((node, order),) = scene.report(stray)
     scene.worker.work()
 
     assert (node, closes(stray)(order)) == (NODE, True)
-    assert shelf.load("never stored").fields == {}
+    assert store.read("never stored").fields == {}
     assert scene.partition.actors == {}
 
 
@@ -155,15 +155,15 @@ async def test_a_router_of_another_placement_is_closed(scene: Scene, incarnation
 
 
 async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_again(
-    scene: Scene, shelf: Shelf
+    scene: Scene, store: MemoryStore
 ) -> None:
     """Its router's id is closed for ever: the next placement must have another."""
     held = await scene.placed()
-    successor = Scene(shelf)
+    successor = Scene(store)
     lost = bus.HeldRouter("room", held.incarnation, held.epoch + 1, "stray")
     assert len(successor.report(held, lost)) == 1
 
-    third = Scene(shelf)
+    third = Scene(store)
     actor = third.partition.actor("room")
     actor.when_live(lambda executor: executor.node_died())
     third.worker.work()
@@ -177,10 +177,10 @@ async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_aga
     assert actor.placement.epoch > lost.epoch
 
 
-async def test_a_worker_that_does_not_know_of_its_successor_closes_nothing(scene: Scene, shelf: Shelf) -> None:
+async def test_a_worker_that_does_not_know_of_its_successor_closes_nothing(scene: Scene, store: MemoryStore) -> None:
     """It woke up late with an old copy, and a report of the present placement in its hands (C4)."""
     held = await scene.placed()
-    successor = Scene(shelf)
+    successor = Scene(store)
     successor.report(held)
     actor = successor.partition.actor("room")
     actor.when_live(lambda executor: executor.node_died())

@@ -45,7 +45,7 @@ def worker() -> FakeWorker:
 
 @pytest.fixture
 async def partition(worker: FakeWorker) -> Partition:
-    return Partition(3, worker)
+    return worker.partition()
 
 
 async def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(
@@ -73,7 +73,7 @@ async def test_items_that_cannot_be_read_fail_alone(worker: FakeWorker, partitio
 
     assert delivery.acks == 1
     assert partition.bad_items == 3
-    assert len(worker.shelf.stream["gateway.1"]) == 1
+    assert len(worker.stream["gateway.1"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_what_can_be_read_of_a_truncated_batch_counts(worker: FakeWorker, 
     worker.work()
 
     assert delivery.acks == 1
-    assert "session|peer1" in worker.shelf.rooms["room"].fields
+    assert "session|peer1" in worker.fields()
 
 
 async def test_the_first_delivery_tells_that_the_partition_is_ours(worker: FakeWorker, partition: Partition) -> None:
@@ -133,8 +133,8 @@ async def test_a_lost_channel_leaves_everything_to_the_next(worker: FakeWorker, 
     worker.load()
     ((actor, commit),) = worker.take()
 
-    partition.lost()
-    actor.commit_answered(commit, worker.shelf.commit(commit))
+    partition.channel_lost()
+    actor.commit_answered(commit, worker.apply(commit))
     assert (partition.active, partition.actors) == (False, {})
     again = Delivered(connect(), query())
     await receive(partition, again)
@@ -142,14 +142,14 @@ async def test_a_lost_channel_leaves_everything_to_the_next(worker: FakeWorker, 
 
     assert again.acks == 1
     assert worker.activations == 2
-    assert [sent.out for sent in worker.shelf.stream["gateway.1"]] == [1]
+    assert [sent.out for sent in worker.stream["gateway.1"]] == [1]
 
 
 async def test_quiet_waits_for_all_that_was_delivered(worker: FakeWorker, partition: Partition) -> None:
-    await partition.quiet()
+    await partition.wait_idle()
     await receive(partition, Delivered(connect()))
     await receive(partition, Delivered(query()))
-    waiting = asyncio.ensure_future(partition.quiet())
+    waiting = asyncio.ensure_future(partition.wait_idle())
     await asyncio.sleep(0)
     assert not waiting.done()
 
@@ -161,10 +161,10 @@ async def test_quiet_waits_for_all_that_was_delivered(worker: FakeWorker, partit
 
 async def test_quiet_ends_with_the_channel(partition: Partition) -> None:
     await receive(partition, Delivered(connect()))
-    waiting = asyncio.ensure_future(partition.quiet())
+    waiting = asyncio.ensure_future(partition.wait_idle())
     await asyncio.sleep(0)
 
-    partition.lost()
+    partition.channel_lost()
 
     async with asyncio.timeout(10):
         await waiting
@@ -173,10 +173,10 @@ async def test_quiet_ends_with_the_channel(partition: Partition) -> None:
 async def test_rooms_of_the_index_are_announced_after_a_takeover(worker: FakeWorker, partition: Partition) -> None:
     await receive(partition, Delivered(connect()))
     worker.work()
-    partition.lost()
+    partition.channel_lost()
 
-    partition.announce("room")
-    partition.announce("never there")
+    partition.actor("room").announce()
+    partition.actor("never there").announce()
     worker.work()
 
     assert worker.reports == [bus.Applied(1, "gateway.1", 0, 0)]
@@ -191,12 +191,12 @@ async def test_a_batch_delivered_again_is_run_whole_once_more(worker: FakeWorker
     delivery = Redelivered(connect("one"), connect("two"))
     await receive(partition, delivery)
     assert set(partition.actors) == {"one", "two"}
-    assert len(worker.store.begun) == 1
+    assert len(await worker.store.suspects(3)) == 1
 
     worker.work()
     await asyncio.gather(*worker.spawned)
     assert delivery.acks == 1
-    assert not worker.store.begun
+    assert not await worker.store.suspects(3)
 
 
 async def test_a_tick_delivered_again_is_not_marked(
@@ -214,17 +214,18 @@ async def test_a_tick_delivered_again_is_not_marked(
 async def test_marks_of_batches_that_will_not_come_again_go_with_the_first_new_delivery(
     worker: FakeWorker, partition: Partition
 ) -> None:
-    worker.store.begun = {"batch/lost with RabbitMQ": 1, "gateway.9/1": 1}
+    for name in ("batch/lost with RabbitMQ", "gateway.9/1"):
+        await worker.store.suspect(3, name)
     again, new = Redelivered(connect("one")), Delivered(connect("two"))
     await receive(partition, again)
-    assert len(worker.store.begun) == 3
+    assert len(await worker.store.suspects(3)) == 3
 
     await receive(partition, new)
-    assert len(worker.store.begun) == 2, "the batch that is being run again keeps its mark"
+    assert len(await worker.store.suspects(3)) == 2, "the batch that is being run again keeps its mark"
     worker.work()
     await asyncio.gather(*worker.spawned)
     assert (again.acks, new.acks) == (1, 1)
-    assert worker.store.begun == {"gateway.9/1": 1}, "a message may come in a new batch"
+    assert await worker.store.suspects(3) == {"gateway.9/1": 1}, "a message may come in a new batch"
 
 
 async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(
@@ -232,27 +233,27 @@ async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(
 ) -> None:
     await receive(partition, Redelivered(connect()), Delivered(query()))
     worker.work()
-    assert worker.shelf.stream["gateway.1"], "the request was answered, so its session was known"
+    assert worker.stream["gateway.1"], "the request was answered, so its session was known"
 
 
 async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(worker: FakeWorker) -> None:
     """Each new partition object is a worker that died with the second message of the batch and was replaced."""
-    shelf, marks = worker.shelf, worker.store
+    store, stream = worker.store, worker.stream
     body = bus.encode_batch("gateway", [connect(), query(number=1), query(number=2)], time.time())
 
     def dies_with(item: object) -> bool:
         return isinstance(item, bus.Input) and item.n == 1
 
     for _ in range(4):
-        worker = FakeWorker(shelf)
-        worker.store = marks
-        partition = Partition(3, worker)
+        worker = FakeWorker(store)
+        worker.stream = stream
+        partition = worker.partition()
         delivery = Redelivered(body=body)
         await receive(partition, delivery)
         for _ in range(10):  # one message at a time, until the worker would die
             worker.load()
             running = [job.item for actor in partition.actors.values() for job in actor._jobs]
-            if any(dies_with(item) for item in running) and not marks.aside:
+            if any(dies_with(item) for item in running) and not store.set_aside_items:
                 break
             worker.work()
             await receive(partition)
@@ -260,21 +261,22 @@ async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(w
             break
 
     assert delivery.acks == 1
-    ((item, reason),) = marks.aside
+    ((_, item, reason),) = store.set_aside_items
     assert dies_with(item)
     assert "died" in reason
-    frames = [sent.body for sent in shelf.stream["gateway.1"]]
+    frames = [sent.body for sent in stream["gateway.1"]]
     assert b'"errorCode":500' in frames[0]
     assert b'"ok":true' in frames[1]
 
 
 async def test_a_suspect_that_comes_in_a_new_batch_is_still_one(worker: FakeWorker, partition: Partition) -> None:
-    worker.store.begun["gateway.1/1"] = 2
+    for _ in range(2):
+        await worker.store.suspect(3, "gateway.1/1")
     delivery = Delivered(connect(), query(number=1))
     await receive(partition, delivery)
     for _ in range(3):
         worker.work()
         await receive(partition)
     assert delivery.acks == 1
-    assert b'"errorCode":500' in worker.shelf.stream["gateway.1"][0].body
-    assert len(worker.store.aside) == 1
+    assert b'"errorCode":500' in worker.stream["gateway.1"][0].body
+    assert await worker.store.dead_letters() == 1

@@ -354,7 +354,7 @@ class Network(RuleBasedStateMachine):
 
     def run_dry(self) -> None:
         """All that is under way arrives, is answered and committed."""
-        while self.wire or self.harness.pending_requests or self.harness.pending or self.harness.executor.changed:
+        while self.wire or self.harness.pending_requests or self.harness.pending or self.harness.changed:
             if self.wire:
                 self._deliver(0)
             elif self.harness.pending_requests:
@@ -375,8 +375,6 @@ class Network(RuleBasedStateMachine):
             self.wire = [(it, item) for it in self.everybody for item in self.kept[it.session]]
             self.run_dry()
         assert not any(self.kept.values()), "something never got through"
-        for job in self.harness.executor.take_finished():
-            self.harness.done(job)
         assert not self.harness.jobs
         self.check_outputs()
         assert self.harness.room.empty

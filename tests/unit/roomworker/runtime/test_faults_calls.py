@@ -174,7 +174,7 @@ class CalledNetwork(Network):
     def repeats_call(self, at: int) -> None:
         self.calls_on_wire.append(self.calls[-1 - at % len(self.calls)])
 
-    @precondition(lambda self: self.harness.pending is None and not self.harness.executor.changed)
+    @precondition(lambda self: self.harness.pending is None and not self.harness.changed)
     @rule()
     def settles(self) -> None:
         """What needs no commit is answered."""

@@ -6,11 +6,10 @@ import pytest
 
 from roomworker.core import transports
 from roomworker.runtime.executor import Executor
-from roomworker.runtime.room_actor import RoomActor
+from roomworker.runtime.room_actor import EVENTS_KEPT, RETRY_UNREADABLE_AFTER, RoomActor
 from roomworker.runtime.session_queue import Job
-from roomworker.storage.store import Stored
-from shared.protocol import bus
-from tests.unit.roomworker.fake_worker import FakeWorker, Shelf
+from shared.protocol import bus, media
+from tests.unit.roomworker.fake_worker import FakeWorker, foreign_commit
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import CAPABILITIES
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -43,7 +42,7 @@ class Line:
 
     @property
     def answers(self) -> list[int]:
-        return [sent.frame["id"] for sent in self.worker.shelf.stream.get(self.client.session, [])]
+        return [sent.frame["id"] for sent in self.worker.stream.get(self.client.session, [])]
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def worker() -> FakeWorker:
 
 @pytest.fixture
 def actor(worker: FakeWorker) -> RoomActor:
-    return RoomActor("room", 0, worker, worker.forget)
+    return worker.actor()
 
 
 @pytest.fixture
@@ -105,11 +104,11 @@ def test_one_commit_at_a_time_and_the_next_has_all_that_came_meanwhile(
     alice.join()
     alice.query()
     assert worker.take() == []
-    actor.commit_answered(first, worker.shelf.commit(first))
+    actor.commit_answered(first, worker.apply(first))
     worker.commit()
 
     assert alice.answers == [1, 2]
-    assert worker.shelf.rooms["room"].version.endswith(":2")
+    assert worker.version().endswith(":2")
 
 
 @pytest.mark.parametrize("status", ["OK", "APPLIED"])
@@ -119,9 +118,9 @@ def test_a_commit_whose_answer_was_lost_counts(
     alice.connect()
     worker.load()
     ((_, commit),) = worker.take()
-    worker.shelf.commit(commit)
+    worker.apply(commit)
     if status == "APPLIED":
-        assert worker.shelf.commit(commit) == "APPLIED"
+        assert worker.apply(commit) == "APPLIED"
 
     actor.commit_answered(commit, status)
     alice.query()
@@ -131,9 +130,9 @@ def test_a_commit_whose_answer_was_lost_counts(
 
 
 def test_a_stale_room_is_read_again_and_the_work_redone_once() -> None:
-    shelf = Shelf()
-    one, other = FakeWorker(shelf, "one"), FakeWorker(shelf, "other")
-    actors = [RoomActor("room", 0, worker, worker.forget) for worker in (one, other)]
+    one = FakeWorker(name="one")
+    other = FakeWorker(one.store, "other")
+    actors = [worker.actor() for worker in (one, other)]
     alice, bob = Line(one, actors[0]), Line(other, actors[1], "bob", 2)
     alice.connect()
     bob.connect()
@@ -151,13 +150,13 @@ def test_a_stale_room_is_read_again_and_the_work_redone_once() -> None:
         worker.work()
 
     assert (alice.answers, bob.answers) == ([1], [1])
-    assert {"session|alice", "session|bob"} <= set(shelf.rooms["room"].fields)
+    assert {"session|alice", "session|bob"} <= set(one.fields())
 
 
 def test_two_workers_given_the_same_messages_apply_them_once() -> None:
-    shelf = Shelf()
-    one, other = FakeWorker(shelf, "one"), FakeWorker(shelf, "other")
-    actors = [RoomActor("room", 0, worker, worker.forget) for worker in (one, other)]
+    one = FakeWorker(name="one")
+    other = FakeWorker(one.store, "other")
+    actors = [worker.actor() for worker in (one, other)]
     alice = Line(one, actors[0])
     for item in (alice.connect(), alice.join(), alice.query()):
         alice.put(item, actors[1])
@@ -177,8 +176,8 @@ def test_an_empty_room_is_deleted_and_its_slot_forgotten(worker: FakeWorker, act
 
     worker.work()
 
-    assert worker.shelf.rooms["room"].version == ""
-    assert worker.closed_sessions("room") == {"gateway.1": (1, 0)}
+    assert worker.version() == ""
+    assert worker.closed_sessions() == {"gateway.1": (1, 0)}
     assert worker.forgotten == [actor]
     assert len(alice.done) == 2
 
@@ -188,7 +187,7 @@ def test_who_comes_while_the_room_is_being_deleted_finds_a_new_one(
 ) -> None:
     alice.connect()
     worker.work()
-    old = worker.shelf.rooms["room"].version
+    old = worker.version()
     alice.disconnect()
     worker.load()
     worker.commit()
@@ -200,11 +199,11 @@ def test_who_comes_while_the_room_is_being_deleted_finds_a_new_one(
     bob.connect()
     bob.query()
     assert worker.loads == []
-    actor.commit_answered(deletion, worker.shelf.commit(deletion))
+    actor.commit_answered(deletion, worker.apply(deletion))
     worker.work()
 
     assert bob.answers == [1]
-    assert worker.shelf.rooms["room"].version.partition(":")[0] not in old
+    assert worker.version().partition(":")[0] not in old
     assert worker.forgotten == []
 
 
@@ -213,7 +212,7 @@ def test_who_comes_before_the_deletion_is_taken_keeps_the_room(
 ) -> None:
     alice.connect()
     worker.work()
-    incarnation = worker.shelf.rooms["room"].version.partition(":")[0]
+    incarnation = worker.version().partition(":")[0]
     alice.disconnect()
     worker.commit()
     worker.publish_all()
@@ -222,7 +221,7 @@ def test_who_comes_before_the_deletion_is_taken_keeps_the_room(
     Line(worker, actor, "bob", 2).connect()
     worker.work()
 
-    assert worker.shelf.rooms["room"].version.partition(":")[0] == incarnation
+    assert worker.version().partition(":")[0] == incarnation
 
 
 def test_a_deletion_that_is_stale_leaves_the_room_to_who_changed_it(
@@ -234,11 +233,11 @@ def test_a_deletion_that_is_stale_leaves_the_room_to_who_changed_it(
     worker.commit()
     worker.publish_all()
     ((_, deletion),) = worker.take()
-    worker.shelf.rooms["room"] = Stored("theirs:1", {}, {})
+    worker.store.apply(foreign_commit(expected=worker.version()))
 
-    actor.commit_answered(deletion, worker.shelf.commit(deletion))
+    actor.commit_answered(deletion, worker.apply(deletion))
 
-    assert worker.shelf.rooms["room"].version == "theirs:1"
+    assert worker.version() == "theirs:1"
     assert worker.forgotten == [actor]
 
 
@@ -258,11 +257,11 @@ def test_a_defect_during_a_commit_waits_for_it_and_loses_nothing(
     alice.query()
     assert worker.loads == []
 
-    actor.commit_answered(first, worker.shelf.commit(first))
+    actor.commit_answered(first, worker.apply(first))
     worker.work()
 
     assert alice.answers == [1, 2, 3]
-    codes = [sent.frame.get("errorCode") for sent in worker.shelf.stream["gateway.1"]]
+    codes = [sent.frame.get("errorCode") for sent in worker.stream["gateway.1"]]
     assert codes == [None, 500, None]
     assert len(alice.done) == 4
 
@@ -281,20 +280,7 @@ def test_a_defect_of_what_comes_from_time_reads_the_room_again(
     worker.work()
 
     assert alice.answers == [1]
-    assert b'"numbers":0' in worker.shelf.rooms["room"].fields["meta"]
-
-
-def test_a_room_that_cannot_be_read_keeps_its_messages(worker: FakeWorker, alice: Line) -> None:
-    worker.shelf.rooms["room"] = Stored("x:1", {"meta": b"{broken"}, {})
-    alice.connect()
-    worker.work()
-    assert alice.done == []
-
-    del worker.shelf.rooms["room"]
-    alice.query()
-    worker.work()
-
-    assert alice.answers == [1]
+    assert b'"numbers":0' in worker.fields()["meta"]
 
 
 def test_a_result_for_a_copy_that_was_dropped_is_ignored(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
@@ -304,18 +290,12 @@ def test_a_result_for_a_copy_that_was_dropped_is_ignored(worker: FakeWorker, act
     worker.load()
     ((_, commit),) = worker.take()
     late = worker.asked.pop()
-    worker.shelf.rooms["room"] = Stored("theirs:1", {}, {})
-    actor.commit_answered(commit, worker.shelf.commit(commit))
-    late[1](desk_result())
+    worker.store.apply(foreign_commit())
+    actor.commit_answered(commit, worker.apply(commit))
+    late[1](media.Failed(500, "late"))
     worker.work()
 
     assert alice.answers == [1, 2]
-
-
-def desk_result() -> Any:
-    from shared.protocol import media
-
-    return media.Failed(500, "late")
 
 
 def test_after_the_partition_is_lost_a_commit_under_way_still_counts(
@@ -325,30 +305,30 @@ def test_after_the_partition_is_lost_a_commit_under_way_still_counts(
     worker.load()
     ((_, commit),) = worker.take()
 
-    actor.drop()
-    actor.commit_answered(commit, worker.shelf.commit(commit))
+    actor.close()
+    actor.commit_answered(commit, worker.apply(commit))
     worker.publish_all()
 
     assert worker.forgotten == [actor]
     assert worker.loads == worker.commits == []
-    assert len(worker.shelf.rooms["room"].fields) == 2
+    assert len(worker.fields()) == 2
 
 
 def test_what_waits_when_the_partition_is_lost_is_left_to_the_next(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     alice.connect()
-    actor.drop()
+    actor.close()
     worker.work()
 
     assert alice.done == []
-    assert worker.shelf.rooms == {}
+    assert (worker.version(), worker.fields()) == ("", {})
 
 
 def test_what_comes_from_time_loads_a_room_that_is_there(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
     alice.connect()
     worker.work()
-    fresh = RoomActor("room", 0, worker, worker.forget)
+    fresh = worker.actor()
 
     fresh.when_live(Executor.announce)
     worker.work()
@@ -358,18 +338,154 @@ def test_what_comes_from_time_loads_a_room_that_is_there(worker: FakeWorker, act
     assert fresh.placement is None
 
 
+# --- rooms that cannot be read ------------------------------------------------------------------------------------
+
+META = b'{"name":"room","numbers":0,"epochs":0,"placement":null,"events":0,"created":{"idleSeconds":60}}'
+
+
+@pytest.fixture
+def unreadable(worker: FakeWorker, actor: RoomActor, alice: Line) -> Line:
+    """A client whose room cannot be read when its first message comes."""
+    worker.store.apply(foreign_commit(version="theirs:1", meta=b"{broken"))
+    alice.connect()
+    worker.work()
+    assert actor.unreadable
+    return alice
+
+
+def repair(worker: FakeWorker) -> None:
+    """Makes the room readable, and lets the time pass after which it is read again."""
+    worker.store.apply(foreign_commit(version="theirs:2", expected="theirs:1", meta=META))
+    worker.now += RETRY_UNREADABLE_AFTER
+
+
+def test_messages_of_an_unreadable_room_are_acknowledged(unreadable: Line) -> None:
+    first = unreadable.done[0]
+    again = unreadable.put(first)  # its gateway keeps it, and sends it again
+    assert unreadable.done == [first, again]
+
+
+def test_an_unreadable_room_is_read_again_after_ten_seconds(
+    worker: FakeWorker, actor: RoomActor, unreadable: Line
+) -> None:
+    repair(worker)
+    worker.now -= 1
+    actor.retry()
+    assert worker.loads == []
+    worker.now += 1
+    actor.retry()
+    worker.work()
+    assert actor.unreadable == ""
+
+    for item in (unreadable.done[0], unreadable.query()):
+        unreadable.put(item)
+    worker.work()
+
+    assert unreadable.answers == [1]
+
+
+def test_an_unreadable_room_that_still_is_one_is_tried_every_ten_seconds(
+    worker: FakeWorker, actor: RoomActor, unreadable: Line
+) -> None:
+    for _ in range(3):
+        worker.now += RETRY_UNREADABLE_AFTER
+        actor.retry()
+        assert worker.loads == [actor]
+        worker.work()
+        assert actor.unreadable
+        actor.retry()
+        assert worker.loads == []
+
+
+def test_gateways_hear_what_is_committed_when_a_room_can_be_read_again(worker: FakeWorker, alice: Line) -> None:
+    alice.connect()
+    worker.work()
+    meta = worker.fields().get("meta", META)
+    version = worker.version()
+    worker.store.apply(foreign_commit(version="theirs:1", expected=version, meta=b"[]"))
+    successor = worker.actor()
+    successor.announce()
+    worker.work()
+    assert successor.unreadable
+    assert worker.reports == []
+
+    worker.store.apply(foreign_commit(version="theirs:2", expected="theirs:1", meta=meta))
+    worker.now += RETRY_UNREADABLE_AFTER
+    successor.retry()
+    worker.work()
+
+    assert worker.reports == [bus.Applied(1, "gateway.1", 0, 0)]
+
+
+def test_a_call_to_an_unreadable_room_is_answered_503(worker: FakeWorker, actor: RoomActor, unreadable: Line) -> None:
+    put_call(actor, '{"do":"inspectRoom"}')
+    assert worker.answers() == [(1, 503)]
+
+
+def test_events_of_media_nodes_wait_for_an_unreadable_room(
+    worker: FakeWorker, actor: RoomActor, unreadable: Line
+) -> None:
+    """No media node keeps them."""
+    acknowledged: list[int] = []
+
+    def put_event(n: int) -> None:
+        item = bus.MediaEvent("room", "theirs", 1, "node", n, b"{}")
+        actor.receive(Job(item, "node", lambda: acknowledged.append(n)))
+
+    for n in range(EVENTS_KEPT + 10):
+        put_event(n)
+    assert acknowledged == list(range(EVENTS_KEPT + 10))
+    assert len(actor._jobs) == EVENTS_KEPT
+
+    repair(worker)
+    actor.retry()
+    worker.work()
+
+    assert not actor._jobs
+
+
+def test_what_comes_from_time_does_not_pile_up_in_an_unreadable_room(
+    worker: FakeWorker, actor: RoomActor, unreadable: Line
+) -> None:
+    called: list[Executor] = []
+    for _ in range(100):
+        actor.when_live(called.append)
+    assert worker.loads == []
+    repair(worker)
+    actor.retry()
+    worker.work()
+    assert called == []
+
+
+def test_a_room_that_the_store_refuses_to_write_is_unreadable(
+    worker: FakeWorker, actor: RoomActor, alice: Line
+) -> None:
+    alice.connect()
+    worker.load()
+    ((_, commit),) = worker.take()
+
+    actor.commit_answered(commit, "FAILED")
+    assert actor.unreadable
+    assert len(alice.done) == 1
+
+    worker.now += RETRY_UNREADABLE_AFTER
+    actor.retry()
+    worker.work()
+    assert worker.forgotten == [actor], "nothing was committed"
+
+    successor = worker.actor()
+    alice.put(alice.done[0], successor)
+    alice.put(alice.client.request_item("queryRoom"), successor)
+    worker.work()
+    assert alice.answers == [1]
+
+
 # --- calls of the server API --------------------------------------------------------------------------------------
 
 
 def put_call(actor: RoomActor, action: str, *, key: str = "key", n: int = 1) -> None:
     call = bus.Call("room", key, "gateway", n, action.encode())
     actor.receive(Job(call, "gateway", lambda: None))
-
-
-def answers(worker: FakeWorker) -> list[tuple[int, int]]:
-    """(number, code) of what gateways were answered, with a commit or without."""
-    replies = [*worker.replies, *(reply for changes, _ in worker.published for _, reply in changes.replies)]
-    return [(reply.n, reply.code) for reply in replies if isinstance(reply, bus.CallAnswer)]
 
 
 def test_what_is_read_while_a_commit_is_under_way_is_answered_when_it_is_in(
@@ -381,10 +497,10 @@ def test_what_is_read_while_a_commit_is_under_way_is_answered_when_it_is_in(
     ((_, commit),) = worker.take()
 
     put_call(actor, '{"do":"inspectRoom"}')
-    assert answers(worker) == []
-    actor.commit_answered(commit, worker.shelf.commit(commit))
+    assert worker.answers() == []
+    actor.commit_answered(commit, worker.apply(commit))
 
-    assert answers(worker) == [(1, 200)]
+    assert worker.answers() == [(1, 200)]
 
 
 def test_a_call_repeated_while_its_commit_is_under_way_is_answered_when_it_is_in(
@@ -395,10 +511,10 @@ def test_a_call_repeated_while_its_commit_is_under_way_is_answered_when_it_is_in
     ((_, commit),) = worker.take()
 
     put_call(actor, '{"do":"createRoom"}', n=2)
-    assert answers(worker) == []
-    actor.commit_answered(commit, worker.shelf.commit(commit))
+    assert worker.answers() == []
+    actor.commit_answered(commit, worker.apply(commit))
 
-    assert sorted(answers(worker)) == [(1, 200), (2, 200)]
+    assert sorted(worker.answers()) == [(1, 200), (2, 200)]
 
 
 @pytest.mark.parametrize("action", ['{"do":"inspectRoom"}', '{"do":"closePeer","peer":"alice"}'])
@@ -406,8 +522,8 @@ def test_what_was_answered_over_a_stale_room_is_answered_anew(
     worker: FakeWorker, actor: RoomActor, action: str
 ) -> None:
     alice = Line(worker, actor)
-    other = FakeWorker(worker.shelf, "other")
-    elsewhere = RoomActor("room", 0, other, other.forget)
+    other = FakeWorker(worker.store, "other")
+    elsewhere = other.actor()
     alice.connect()
     worker.load()
     ((_, commit),) = worker.take()
@@ -416,12 +532,12 @@ def test_what_was_answered_over_a_stale_room_is_answered_anew(
     other.load()
     assert other.commit() == ["OK"]
 
-    actor.commit_answered(commit, worker.shelf.commit(commit))
-    assert answers(worker) == []
+    actor.commit_answered(commit, worker.apply(commit))
+    assert worker.answers() == []
     worker.load()
     worker.commit()
 
-    assert answers(worker) == [(1, 200)]
+    assert worker.answers() == [(1, 200)]
 
 
 def test_a_call_about_a_room_that_is_not_there_is_answered_and_leaves_nothing(
@@ -430,19 +546,19 @@ def test_a_call_about_a_room_that_is_not_there_is_answered_and_leaves_nothing(
     put_call(actor, '{"do":"inspectRoom"}')
     worker.work()
 
-    assert answers(worker) == [(1, 404)]
+    assert worker.answers() == [(1, 404)]
     assert worker.forgotten == [actor]
-    assert worker.shelf.rooms == {}
+    assert (worker.version(), worker.fields()) == ("", {})
 
 
 def test_a_closed_room_is_deleted_and_its_call_still_known(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
     alice.connect()
     put_call(actor, '{"do":"closeRoom"}', key="close")
     worker.work()
-    assert worker.shelf.rooms["room"].version == ""
+    assert worker.version() == ""
 
-    again = RoomActor("room", 0, worker, worker.forget)
+    again = worker.actor()
     put_call(again, '{"do":"closeRoom"}', key="close", n=2)
     worker.work()
 
-    assert answers(worker) == [(2, 200)]
+    assert worker.answers() == [(2, 200)]

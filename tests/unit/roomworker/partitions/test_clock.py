@@ -1,24 +1,23 @@
-"""What a room worker does by itself: how it takes the time."""
+"""Ticks: when they are published, and what they cause."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakeredis import FakeAsyncRedis
 
-import roomworker.worker
-from roomworker.worker import QUIET_TICKS, RoomWorker
+from roomworker.partitions import clock
+from roomworker.partitions.clock import QUIET_TICKS, TickPublisher, TickReceiver
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.memory_cluster import MemoryCluster
+from shared.cluster.registry import Observer
 from shared.protocol import bus
-from shared.settings import WorkerSettings
 
 SECOND = 1000
 
 
-class RoomActor:
+class Actor:
     """A room in which something is due."""
 
     wants_time = True
@@ -26,6 +25,7 @@ class RoomActor:
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.retries = 0
 
     def gateways(self) -> set[str]:
         return set()
@@ -33,31 +33,48 @@ class RoomActor:
     def when_live(self, call: Callable[[Any], None]) -> None:
         self.calls.append(call)
 
+    def retry(self) -> None:
+        self.retries += 1
+
 
 class Partition:
     number = 0
 
     def __init__(self) -> None:
-        self.actor = RoomActor()
+        self.actor = Actor()
         self.actors = {"salon": self.actor}
 
 
 @pytest.fixture
-async def worker() -> RoomWorker:
-    return RoomWorker(WorkerSettings(partitions=1), MemoryBroker(MemoryHub(1)), FakeAsyncRedis())
+def receiver() -> TickReceiver:
+    cluster = MemoryCluster()
+    return TickReceiver(15_000, Observer(cluster, "gateways"), Observer(cluster, "nodes"))
 
 
-async def test_nothing_ends_by_time_just_after_activation_or_a_gap_between_ticks(worker: RoomWorker) -> None:
+def test_nothing_ends_by_time_just_after_activation_or_a_gap_between_ticks(receiver: TickReceiver) -> None:
     partition: Any = Partition()
 
     def due_after(now: int) -> bool:
         partition.actor.calls.clear()
-        worker.ticked(partition, bus.Tick(1, now))
+        receiver.ticked(partition, bus.Tick(1, now))
         return bool(partition.actor.calls)
 
     quiet = [False] * QUIET_TICKS
     assert [due_after(at * SECOND) for at in range(1, QUIET_TICKS + 3)] == [*quiet, True, True]
     assert [due_after(at * SECOND) for at in range(20, 20 + QUIET_TICKS + 1)] == [*quiet, True]
+    receiver.activated(partition)
+    assert [due_after(at * SECOND) for at in range(24, 24 + QUIET_TICKS + 1)] == [*quiet, True]
+
+
+def test_unreadable_rooms_are_tried_again_from_the_first_tick_on(receiver: TickReceiver) -> None:
+    partition: Any = Partition()
+    receiver.ticked(partition, bus.Tick(1, SECOND))
+    assert partition.actor.retries == 1
+
+
+@pytest.fixture
+def ten_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "TICK_EVERY", 0.1)
 
 
 class SlowBroker(MemoryBroker):
@@ -83,23 +100,34 @@ class SlowBroker(MemoryBroker):
 async def leading(confirm: float, seconds: float) -> Counter[str]:
     """How many ticks each of 40 partitions was given in this time, with ten to a second."""
     broker = SlowBroker(MemoryHub(40), confirm)
-    worker = RoomWorker(WorkerSettings(partitions=40), broker, FakeAsyncRedis())
-    telling = asyncio.create_task(worker._publish_ticks())
-    worker._leads_until = time.monotonic() + seconds
-    worker._leads.set()
+    publisher = TickPublisher("worker", broker, 40)
+    publishing = asyncio.create_task(publisher.run())
+    publisher.lead(seconds)
     await asyncio.sleep(seconds + 0.1)
-    telling.cancel()
-    assert not worker._leads.is_set()
+    publishing.cancel()
+    assert not publisher.leads
     return Counter(broker.ticks)
 
 
-async def test_ticks_do_not_wait_for_each_others_confirms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roomworker.worker, "BEAT_EVERY", 0.1)
+@pytest.mark.usefixtures("ten_a_second")
+async def test_ticks_do_not_wait_for_each_others_confirms() -> None:
     ticks = await leading(confirm=0.05, seconds=0.5)
     assert len(ticks) == 40
     assert max(ticks.values()) <= 6
 
 
-async def test_a_partition_whose_tick_is_not_confirmed_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roomworker.worker, "BEAT_EVERY", 0.1)
+@pytest.mark.usefixtures("ten_a_second")
+async def test_a_partition_whose_tick_is_not_confirmed_gets_no_other() -> None:
     assert set((await leading(confirm=60, seconds=0.5)).values()) == {1}
+
+
+@pytest.mark.usefixtures("ten_a_second")
+async def test_a_worker_that_resigned_publishes_no_ticks() -> None:
+    broker = SlowBroker(MemoryHub(4), 0.0)
+    publisher = TickPublisher("worker", broker, 4)
+    publishing = asyncio.create_task(publisher.run())
+    publisher.lead(60)
+    publisher.resign()
+    await asyncio.sleep(0.1)
+    publishing.cancel()
+    assert broker.ticks == []
