@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.client import FloodClient
-from benchmarks.compare.load import percentile
 from benchmarks.compare.processes import listening
 from devtools import servers
 from devtools.cluster import Cluster
+from loadtest.model.histogram import percentile
 
 console = Console()
 PEERS = 4

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import orjson
 
-from benchmarks.compare.clients import PATIENCE, PlainClient, Tally, Wrong
-from benchmarks.compare.load import Sample, no_collection, percentile
+from benchmarks.compare.clients import ANSWER_SECONDS, PlainClient, Tally, Wrong
+from benchmarks.compare.load import Sample, no_collection
 from benchmarks.compare.processes import OTHERS, cpu_seconds
 from benchmarks.compare.systems import System
 from loadtest.client.rtp import FINGERPRINT, audio, video
+from loadtest.model.histogram import percentile
 
 PEERS: Final = 4
 _ids = itertools.count(1_000_000)
@@ -90,7 +91,7 @@ class Call:
     async def set_up(self) -> float:
         """Seconds from the first `queryRoom` until every consumer of all is enabled. Raises `Wrong`."""
         began = time.perf_counter()
-        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(ANSWER_SECONDS), asyncio.TaskGroup() as tasks:
             for peer in self.peers:
                 tasks.create_task(peer.set_up())
         if self._tally.wrong:

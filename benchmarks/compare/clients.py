@@ -21,7 +21,7 @@ _OF_ONE_SENDER: Final = 10**8
 _DIGITS: Final = 12
 _END: Final = 3
 """Bytes of a frame behind the number."""
-PATIENCE: Final = 30.0
+ANSWER_SECONDS: Final = 30.0
 
 
 class Wrong(AssertionError):
@@ -62,7 +62,7 @@ class LoadClient(ABC):
     ) -> Self:
         """Returns a client that is connected and, if `joined` is asked for, in the room."""
         client = cls(url, room, number, others, tally)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(ANSWER_SECONDS):
             await client.connect()
             if joined:
                 await client.join()

@@ -17,17 +17,18 @@ import psutil
 import uvloop
 from redis.asyncio import Redis
 
-from benchmarks.compare.clients import PATIENCE, TEXT, Wrong
-from benchmarks.compare.load import WARM_SECONDS, Sample, no_collection, percentile
+from benchmarks.compare.clients import ANSWER_SECONDS, TEXT, Wrong
+from benchmarks.compare.load import WARM_SECONDS, Sample, no_collection
 from benchmarks.compare.processes import OTHERS, cpu_seconds, listening
 from benchmarks.compare.systems import ROOT, Servers, Unavailable
+from loadtest.model.histogram import percentile
 
 REQUESTS: Final = "floor.requests"
 ANSWERS: Final = "floor.answers"
 BODY: Final = TEXT.encode()
 PARALLEL: Final = 32
 """Requests that the responder has in work at once, and connections to Redis that it opens at most."""
-ANSWERED_WITHIN: Final = 20.0
+WORK_SECONDS: Final = 20.0
 """Seconds for one request in work, after which the responder gives up."""
 LOOK_AGAIN: Final = 0.5
 
@@ -49,7 +50,7 @@ async def serve(amqp_url: str, redis_url: str) -> None:
 
     async def answer(message: Any) -> None:
         try:
-            async with places, asyncio.timeout(ANSWERED_WITHIN):
+            async with places, asyncio.timeout(WORK_SECONDS):
                 await redis.hset("floor", "message", message.body)
                 await channel.basic_publish(message.body, routing_key=ANSWERS)
         except Exception as failure:  # noqa: BLE001 - ends the responder
@@ -147,7 +148,7 @@ class Floor:
 
     async def _until_answered(self) -> None:
         """Waits until nothing is unanswered. Raises `Wrong` if the responder ends, or answers nothing more."""
-        deadline = time.perf_counter() + PATIENCE
+        deadline = time.perf_counter() + ANSWER_SECONDS
         while self._waiting:
             try:
                 await asyncio.wait_for(self._all.wait(), LOOK_AGAIN)
@@ -155,7 +156,7 @@ class Floor:
                 if (code := self._process.poll()) is not None:
                     raise Wrong(f"the floor's responder ended with exit code {code}; its error is above") from None
                 if time.perf_counter() > deadline:
-                    unanswered = f"{len(self._waiting)} requests unanswered for {PATIENCE:g} s"
+                    unanswered = f"{len(self._waiting)} requests unanswered for {ANSWER_SECONDS:g} s"
                     raise Wrong(f"the floor's responder left {unanswered}") from None
 
 

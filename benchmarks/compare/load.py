@@ -7,19 +7,15 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any, Final
 
-from benchmarks.compare.clients import PATIENCE, LoadClient, Tally, Wrong
+from benchmarks.compare.clients import ANSWER_SECONDS, LoadClient, Tally, Wrong
 from benchmarks.compare.processes import OTHERS, CpuSeconds
+from loadtest.model.histogram import percentile
 
 CONNECT_AT_ONCE: Final = 20
 WARM_SECONDS: Final = 1.0
 LOOK_AGAIN: Final = 0.01
 
 Sample = dict[str, Any]
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 @contextmanager
@@ -71,7 +67,7 @@ class Fleet:
     def sent(self) -> int:
         return sum(client.sent for client in self.clients)
 
-    async def settled(self, patience: float = PATIENCE) -> None:
+    async def settled(self, patience: float = ANSWER_SECONDS) -> None:
         """Every request is answered and delivered to everybody else exactly once. Raises `Wrong` otherwise, after
         `patience` seconds if something is missing."""
         deadline = time.perf_counter() + patience

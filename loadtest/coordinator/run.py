@@ -12,14 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from loadtest.coordinator.watch import Sample, Watch
-from loadtest.generator.generator import PATIENCE
+from loadtest.generator.generator import ANSWER_SECONDS
 from loadtest.generator.plan import Plan, Tick
 from loadtest.generator.profiles import Profile
 from loadtest.model.measurements import Measured
 
 START: Final = 1.5
 """Seconds from the start of the generators until the first peer comes."""
-OVER: Final = 10 * PATIENCE
+OVER: Final = 10 * ANSWER_SECONDS
 """Seconds after the planned end when generators that still run are killed."""
 _LINE: Final = 64 * 1024 * 1024
 

@@ -24,7 +24,7 @@ AT_ONCE: Final = 64
 """Actions after which the generator reads what has come, however late everything is."""
 TOGETHER: Final = 25
 """Peers of one process that do the same at the same time when the test is over."""
-PATIENCE: Final = 45.0
+ANSWER_SECONDS: Final = 45.0
 """Seconds without any answer after which the requests that are still open count as unanswered."""
 CLOCK_SECONDS: Final = 0.1
 """Seconds between two looks at whether the event loop stood still."""
@@ -220,11 +220,11 @@ class Generator:
         await self._all("the leaving of a peer", 2, (peer.go(again=False) for peer in self._peers))
 
     async def _quiet(self) -> bool:
-        """Waits; returns whether everything was answered, without a pause of `PATIENCE` between two answers."""
-        answers, deadline = self._answers, time.monotonic() + PATIENCE
+        """Waits; returns whether everything was answered, without a pause of `ANSWER_SECONDS` between two answers."""
+        answers, deadline = self._answers, time.monotonic() + ANSWER_SECONDS
         while self._tasks or any(peer.in_flight for peer in self._peers):
             if self._answers != answers:
-                answers, deadline = self._answers, time.monotonic() + PATIENCE
+                answers, deadline = self._answers, time.monotonic() + ANSWER_SECONDS
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(0.05)
@@ -235,7 +235,7 @@ class Generator:
         return self._answers_before + self.current.answers
 
     async def _all(self, what: str, requests: int, works: Iterable[Coroutine[Any, Any, None]]) -> bool:
-        """Does `TOGETHER` at a time; returns whether all succeeded, within `PATIENCE` per request."""
+        """Does `TOGETHER` at a time; returns whether all succeeded, within `ANSWER_SECONDS` per request."""
         good = True
         several = asyncio.Semaphore(TOGETHER)
 
@@ -243,10 +243,10 @@ class Generator:
             nonlocal good
             async with several:
                 try:
-                    async with asyncio.timeout(requests * PATIENCE):
+                    async with asyncio.timeout(requests * ANSWER_SECONDS):
                         await work
                 except TimeoutError:
-                    self.fail("unanswered", f"{what} did not end within {requests * PATIENCE:g} s")
+                    self.fail("unanswered", f"{what} did not end within {requests * ANSWER_SECONDS:g} s")
                     good = False
                 except (Ended, Refusal, Overflow, OSError):
                     good = False

@@ -20,7 +20,7 @@ from loadtest.model.room_log import Key, Member
 from loadtest.model.room_view import RoomView
 from shared.protocol.client import MESSAGE, NOTIFICATION, REQUEST
 
-CLOSED_WITHIN: Final = 60.0
+CLOSE_SECONDS: Final = 60.0
 """Seconds within which the server closes a connection that a peer has ended."""
 PADDING: Final = "x" * 4096
 
@@ -97,7 +97,7 @@ class Participant(Asking):
         if session is not None:
             self._check_numbers(session)
             try:
-                async with asyncio.timeout(CLOSED_WITHIN):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await session.close()
             except TimeoutError:
                 self._fail("sessions", "the server did not answer the end of the connection")

@@ -1,12 +1,18 @@
 """A histogram of durations in buckets that are at most 3 % wide, cheap to add to and to merge."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 _HALF: Final = 32
 """Buckets for each power of two: durations below twice as many microseconds are counted exactly."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Returns the value that this share of all does not exceed; 0 without any."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def bucket(microseconds: int) -> int:

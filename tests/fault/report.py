@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtest.model.histogram import percentile
 from tests.fault.driver import Outcome
 from tests.fault.faults import Injection
 from tests.fault.participant import Failure
@@ -26,7 +27,7 @@ class OfKind:
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*COUNTED, "other"), 0))
 
     def as_json(self) -> dict[str, Any]:
-        gaps = {name: round(share(self.gaps, of), 3) for name, of in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
+        gaps = {name: round(percentile(self.gaps, of), 3) for name, of in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
         return {
             "injections": self.injections,
             "in_flight": self.in_flight,
@@ -55,14 +56,8 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[str, OfKind]:
 
 
 def blamed(failure: Failure, injections: Sequence[Injection]) -> Injection | None:
-    """The latest fault that began before it, or so soon after that it was on its way."""
+    """Returns the latest fault that began before the failure, or so soon after that it was on its way."""
     return max((it for it in injections if it.at <= failure.at + BEFORE), key=lambda it: it.at, default=None)
-
-
-def share(values: Sequence[float], of: float) -> float:
-    """The value that this share of all does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(of * len(ordered)))] if ordered else 0.0
 
 
 def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -87,7 +82,7 @@ def as_table(outcomes: Sequence[Outcome]) -> str:
             f"{of.failures[name]:{width}}"
             for name, width in (("lost", 6), ("duplicated", 8), ("reordered", 6), ("other", 6))
         )
-        gaps = "".join(f"{share(of.gaps, part):{width}.2f}" for part, width in ((0.5, 9), (0.99, 8), (1.0, 8)))
+        gaps = "".join(f"{percentile(of.gaps, part):{width}.2f}" for part, width in ((0.5, 9), (0.99, 8), (1.0, 8)))
         late = f"  {of.unanswered} clients without an answer" if of.unanswered else ""
         lines.append(f"{kind:16}{counts}{gaps}{late}")
     total = as_json(outcomes)

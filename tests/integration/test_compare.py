@@ -93,7 +93,7 @@ async def test_floor_answers_everything_after_redis_stood_still(servers: Servers
 async def test_floor_whose_responder_ends_or_stalls_says_so(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(floors, "PATIENCE", 1.0)
+    monkeypatch.setattr(floors, "ANSWER_SECONDS", 1.0)
     async with Floor(servers, "always") as floor:
         floor._process.send_signal(signal.SIGSTOP)
         with pytest.raises(Wrong, match=r"left \d+ requests unanswered for 1 s"):

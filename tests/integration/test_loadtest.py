@@ -248,7 +248,7 @@ async def test_repeated_notification_is_found(
 
 
 async def test_missing_answer_is_found(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "PATIENCE", 2.0)
+    monkeypatch.setattr(generator, "ANSWER_SECONDS", 2.0)
     answered = ProtooClient._answered
     seen = 0
 
