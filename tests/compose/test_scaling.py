@@ -7,13 +7,14 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from devtools.cluster import ROOT
 from tests.compose.stack import SETTLED_WITHIN, Stack, until
 from tests.fault import checks
 from tests.fault.driver import Crowd, Load
-from tests.fault.participant import Participant, Wrong
+from tests.fault.participant import Failure
+from tests.fault.world import World
 
 LOAD = Load(rooms=8, peers=3)
 LOADTEST = ("--profile", "flaky", "--rooms", "30", "--peers", "4", "--ramp", "15", "--duration", "900")
@@ -26,7 +27,7 @@ async def test_nothing_is_lost_doubled_or_reordered_while_gateways_and_room_work
 ) -> None:
     # Given a crowd of resumable clients behind HAProxy, on one gateway and one room worker
     await start(cluster)
-    crowd = Crowd(cluster, LOAD, seed="scaling")
+    crowd = Crowd(as_world(cluster), LOAD, seed="scaling")
     try:
         crowd.start()
         assert await crowd.all_joined(), cluster.logs()
@@ -44,19 +45,18 @@ async def test_nothing_is_lost_doubled_or_reordered_while_gateways_and_room_work
         await until("2 room workers share", lambda: len(partitions(cluster)) == 2 and all(partitions(cluster)))
 
         # ... and gateways are removed with clients on them
-        resumed = sum(resumptions(it) for it in crowd.participants)
+        resumed = resumptions(crowd)
         await asyncio.to_thread(cluster.scale, gateways=2, workers=2)
         await asyncio.to_thread(cluster.scale, gateways=2, workers=1)
         await until("2 gateways", lambda: len(cluster.members("gateways")) == 2)
         assert await crowd.until(all_connected(crowd), SETTLED_WITHIN)
 
         # Then the clients of those that went have resumed their sessions elsewhere
-        assert sum(resumptions(it) for it in crowd.participants) > resumed
+        assert resumptions(crowd) > resumed
 
         # ... and everything that was asked and said has arrived once and in order, and no session has ended
-        wrong = await look(cluster, crowd)
-        assert not wrong, "\n".join(f"{it.kind}: {it.text}" for it in wrong) + "\n" + cluster.logs()
-        assert not [it for it in crowd.participants if it.lost_sessions]
+        failures = await look(cluster, crowd)
+        assert not failures, "\n".join(f"{it.kind}: {it.text}" for it in failures) + "\n" + cluster.logs()
 
         # ... and who was told to go went in time by himself
         await all_went_in_time(cluster)
@@ -129,17 +129,23 @@ async def loadtest(cluster: Stack, folder: Path) -> AsyncIterator[dict[str, Any]
             await process.wait()
 
 
-async def look(cluster: Stack, crowd: Crowd) -> list[Wrong]:
-    """What is wrong when it is quiet again."""
+def as_world(cluster: Stack) -> World:
+    """A stack has all that a crowd and its checks ask of the fault tests' clusters."""
+    return cast("World", cluster)
+
+
+async def look(cluster: Stack, crowd: Crowd) -> list[Failure]:
+    """Everything that went wrong, once all is quiet again."""
     people = crowd.participants
     answered = await crowd.finish()
     assert answered, f"{crowd.in_flight} requests are not answered"
     await asyncio.gather(*(it.barrier() for it in people))
-    wrong = checks.requests(people) + checks.sequences(people) + checks.messages(people)
-    wrong += await checks.views(cluster, people)
+    for room in crowd.rooms:
+        room.settle()
+    failures = await checks.views(as_world(cluster), people)
     await asyncio.gather(*(it.leave_for_good() for it in people))
-    wrong += await checks.emptiness(cluster)
-    return wrong + [it for participant in people for it in participant.wrong]
+    failures += await checks.emptiness(as_world(cluster))
+    return failures + crowd.log.failures
 
 
 def all_connected(crowd: Crowd) -> Callable[[], bool]:
@@ -156,17 +162,17 @@ def partitions(cluster: Stack) -> list[list[int]]:
     return [info["active"] for info in cluster.members("workers").values()]
 
 
-def resumptions(participant: Participant) -> int:
-    return sum(session.counts.resumed for session in participant.sessions)
+def resumptions(crowd: Crowd) -> int:
+    resumed = crowd.log.current.steps.get("resume")
+    return resumed.count if resumed is not None else 0
 
 
 def tell(crowd: Crowd) -> None:
-    people = crowd.participants
+    measured = crowd.log.current
     figures = {
-        "requests": sum(len(it.asked) for it in people),
-        "notifications": sum(it.notifications.total() for it in people),
-        "sessions": sum(len(it.sessions) for it in people),
-        "resumptions": sum(resumptions(it) for it in people),
-        "attempts without a session": sum(it.counts["attempts without a session"] for it in people),
+        "answers": measured.answers,
+        "notifications": sum(histogram.count for histogram in measured.fanout.values()),
+        "resumptions": resumptions(crowd),
+        "attempts without a session": measured.counts["attempts without a session"],
     }
     print(figures)
