@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -123,15 +124,22 @@ def main(path: str) -> None:
     listener.bind(f"{path}.new")
     listener.listen(64)
     os.rename(f"{path}.new", path)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for the programs
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection = listener.accept()[0]
         if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             attend(connection)
             return
         connection.close()
+        reap()
+    reap()
+
+
+def reap() -> None:
+    """Takes leave of the watching processes that have ended, so that none stays as a zombie."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def attend(connection: socket.socket) -> None:

@@ -12,7 +12,15 @@ from typing import Final
 import psutil
 
 from devtools.probes import rabbitmq_answers, redis_answers
-from devtools.starting import PortTaken, StartFailed, Unavailable, on_free_ports, random_port, wait_until
+from devtools.starting import (
+    START_WITHIN,
+    PortTaken,
+    StartFailed,
+    Unavailable,
+    on_free_ports,
+    random_port,
+    wait_until,
+)
 
 STOP_WITHIN: Final = 20.0
 REDIS_OPTIONS: Final = (
@@ -225,7 +233,7 @@ class RabbitmqProcess(ServerProcess):
             env=self._environment(),
             capture_output=True,
             text=True,
-            timeout=STOP_WITHIN,
+            timeout=START_WITHIN,
             check=False,
         )
         if done.returncode:

@@ -43,8 +43,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
     for item in items:
-        if _shares_fixture_of_module(item) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        if item.get_closest_marker("xdist_group") is None and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str:
+    """The tests that are run one after another by the same worker, or "" for a test that may run beside any other."""
+    if item.get_closest_marker("browser"):
+        return "browser"  # two browsers with video are what two cores can do
+    return item.nodeid.partition("::")[0] if _shares_fixture_of_module(item) else ""
 
 
 def _shares_fixture_of_module(item: pytest.Item) -> bool:

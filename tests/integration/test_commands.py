@@ -1,14 +1,14 @@
 """The `plenary` command on real servers: what it says to people."""
 
-import subprocess
-import sys
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from devtools.cluster import PATIENCE, ROOT, Cluster
+from devtools.cluster import PATIENCE, ROOT, Cluster, Role
 from devtools.probes import amqp_connection
 
 pytestmark = pytest.mark.servers
@@ -16,9 +16,10 @@ pytestmark = pytest.mark.servers
 
 def plenary(*arguments: str) -> tuple[int, str]:
     """Exit code and all that was said."""
-    command = [sys.executable, "-m", "plenary", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    return done.returncode, done.stdout + done.stderr
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        process = Role.start("plenary", arguments, cwd=ROOT, log=log, env=os.environ)
+        return process.wait(PATIENCE), log.read_text()
 
 
 @pytest.fixture

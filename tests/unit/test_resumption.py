@@ -12,6 +12,7 @@ from roomworker.core.journal import Changes
 from roomworker.runtime.executor import Executor
 from shared.protocol import bus
 from tests.support.resumption import STEPS, Down, Network, Steps, play
+from tests.support.sampling import examples
 from tests.unit.roomworker.room_harness import RoomHarness
 
 GATEWAY = "gw"
@@ -113,7 +114,7 @@ class RealWorker:
         return {session.connection for session in self.harness.room.sessions.values() if session.gateway}
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), min_size=20, max_size=200),
     st.booleans(),

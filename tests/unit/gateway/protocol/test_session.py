@@ -31,6 +31,7 @@ from shared.protocol.bus import (
     encode_item,
 )
 from shared.protocol.protoo import Frame
+from tests.support.sampling import examples
 
 ID = "gateway-1.7"
 
@@ -441,7 +442,7 @@ FAULTS: list[Callable[[Wires, int], None]] = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 9)), min_size=10, max_size=100),
     st.booleans(),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.protocol import client
+from tests.support.sampling import examples
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, OPUS, VP8, error_of
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -86,7 +87,7 @@ def check(harness: RoomHarness, alice: Client, answer: dict[str, Any], before: d
     assert after == before
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(method=st.sampled_from(sorted(REQUESTS)), data=st.data(), by=JSON)
 def test_any_value_in_a_request_is_accepted_or_rejected_naming_its_field(
     method: str, data: st.DataObject, by: Any
@@ -108,7 +109,7 @@ def test_any_value_in_a_request_is_accepted_or_rejected_naming_its_field(
     assert snapshot(harness.reloaded()) == snapshot(harness.room)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(method=st.sampled_from(sorted(NOTIFICATIONS)), data=st.data(), by=JSON)
 def test_any_value_in_a_notification_leaves_the_room_intact(method: str, data: st.DataObject, by: Any) -> None:
     harness, alice = room()
@@ -122,7 +123,7 @@ def test_any_value_in_a_notification_leaves_the_room_intact(method: str, data: s
     assert harness.room.sessions[alice.session].n_in == alice.n
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(method=st.sampled_from([client.REQUEST, client.NOTIFICATION, "chat", ""]), body=st.binary(max_size=30))
 def test_arbitrary_bytes_are_rejected(method: str, body: bytes) -> None:
     harness, alice = room()

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from roomworker.core.journal import Changes
 from shared.protocol import bus, client, media
+from tests.support.sampling import examples
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import AUDIO_ONLY, CAPABILITIES, DTLS, NO_CODECS, OPUS, VP8
 from tests.unit.roomworker.room_harness import NODE, RoomHarness
@@ -411,4 +412,4 @@ def known_engines(harness: RoomHarness) -> set[str]:
 
 
 TestNetwork = Network.TestCase
-TestNetwork.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestNetwork.settings = settings(max_examples=examples(150), stateful_step_count=60, deadline=None)

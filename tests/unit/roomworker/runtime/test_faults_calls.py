@@ -10,6 +10,7 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from roomworker.core.journal import Changes
 from shared.protocol import actions, bus, client
+from tests.support.sampling import examples
 from tests.unit.roomworker.harness_client import GATEWAY
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, VP8, Json
 from tests.unit.roomworker.room_harness import NODE
@@ -220,4 +221,4 @@ class CalledNetwork(Network):
 
 
 TestCalledNetwork = CalledNetwork.TestCase
-TestCalledNetwork.settings = settings(max_examples=100, stateful_step_count=80, deadline=None)
+TestCalledNetwork.settings = settings(max_examples=examples(100), stateful_step_count=80, deadline=None)
