@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from devtools.cluster import ROOT, Cluster, from_scratch
@@ -135,6 +136,27 @@ def test_interrupted_run_ends_in_order_and_reports(urls: list[str], tmp_path: Pa
     result = json.loads(file.read_text())
     assert result["interrupted"]
     assert result["methods"]["leave"]["count"] == result["methods"]["join"]["count"]
+
+
+def test_generator_that_stands_still_makes_the_run_invalid(urls: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    with subprocess.Popen(
+        command(urls, *SMALL[:-1], "8", "--json", str(file)), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if " joined; " in line:
+                [generator] = psutil.Process(running.pid).children()
+                generator.suspend()
+                time.sleep(2.5)
+                generator.resume()
+                break
+        said = running.stdout.read()
+    assert running.returncode == 3
+    assert "invalid: load generator at fault" in said
+    result = json.loads(file.read_text())
+    assert (result["verdict"], result["passed"]) == ("invalid", False)
+    assert set(result["failures"]) == {"overloaded"}
 
 
 def test_run_without_a_gateway_at_the_address_does_not_start() -> None:

@@ -61,12 +61,12 @@ def measured(
     return whole
 
 
-@pytest.mark.parametrize("latency", [0.02, 2.0, 30.0])
+@pytest.mark.parametrize("latency", [0.02, 30.0])
 @pytest.mark.parametrize("profile", ["calls", "messages", "joins", "presence"])
 def test_correct_server_has_no_failures_at_any_latency(
     monkeypatch: pytest.MonkeyPatch, profile: str, latency: float
 ) -> None:
-    duration = 100.0 if profile == "messages" else 300.0
+    duration = 70.0 if profile == "messages" else 250.0
     found = measured(monkeypatch, FakeServer(latency), profile, churn=0.2, duration=duration)
     assert found.failures == {}
     assert found.methods["join"].count >= len(ROOMS) * PEERS
@@ -87,8 +87,8 @@ def test_refused_request_is_one_error_and_later_answers_change_nothing(
     assert found.failures == {"errors": 1}
 
 
-@pytest.mark.parametrize("latency", [0.2, 5.0, 30.0])
-@pytest.mark.parametrize(("profile", "at", "duration"), [("calls", 300.0, 500.0), ("messages", 100.0, 180.0)])
+@pytest.mark.parametrize("latency", [0.2, 30.0])
+@pytest.mark.parametrize(("profile", "at", "duration"), [("calls", 300.0, 500.0), ("messages", 60.0, 120.0)])
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_room_that_comes_again_after_its_sessions_ended_is_no_mismatch(
     monkeypatch: pytest.MonkeyPatch, profile: str, at: float, duration: float, latency: float, seed: str
