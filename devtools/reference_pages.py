@@ -123,17 +123,24 @@ def _default(parameter: Any) -> str:
 
 
 def error_codes() -> str:
-    rows = [(code, kind.meaning, "yes" if kind.retry else "no") for code, kind in errors.ERRORS.items()]
-    return table(("code", "meaning", "does trying again help?"), rows)
+    rows = [
+        (code, kind.meaning, "yes" if kind.temporary else "no", kind.advice) for code, kind in errors.ERRORS.items()
+    ]
+    return table(("code", "meaning", "temporary", "what to do"), rows)
 
 
 def close_codes() -> str:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, errors.CloseKind)]
     rows = [
-        (kind.code, kind.reason, "stays away" if kind.code == 4000 else "reconnects")
-        for kind in sorted(kinds, key=lambda kind: (kind.code < 4000, kind.code))
+        (
+            kind.code,
+            kind.reason,
+            "reconnects" if kind.reconnects else "stays away",
+            "yes" if kind.resumable else "no",
+            kind.advice,
+        )
+        for kind in errors.CLOSES
     ]
-    return table(("code", "reason", "protoo-client"), rows)
+    return table(("code", "reason", "protoo-client", "session can be resumed", "what to do"), rows)
 
 
 def metrics() -> str:

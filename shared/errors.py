@@ -1,6 +1,7 @@
-"""The two error taxonomies: answers to a message, and close codes of a socket.
+"""The two error taxonomies of the clients' protocol: errors that answer a message, and close codes of a WebSocket.
 
-`ERRORS` is the table of docs/reference/errors.md. An error's reason names the field it is about.
+This module is their only source: docs/reference/errors.md, the OpenAPI document and the server API's page are made
+from `ERRORS` and `CLOSES`. An error's reason names the field that it is about.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Final
 
 
 class PlenaryError(Exception):
-    """An error that is somebody's answer: `code` from `ERRORS`, `reason` for people."""
+    """An error that answers a message: `code` is one of `ERRORS`, `reason` is for people."""
 
     code = 500
 
@@ -55,20 +56,24 @@ class Unavailable(PlenaryError):
 
 @dataclass(frozen=True)
 class ErrorKind:
+    """What an error code means. `temporary`: the same message may succeed later."""
+
     meaning: str
-    retry: bool
+    temporary: bool
+    advice: str
+    """What the client, or the caller of the server API, should do."""
 
 
 ERRORS: Final[dict[int, ErrorKind]] = {
-    400: ErrorKind("bad payload: the reason names the field", retry=False),
-    401: ErrorKind("no or bad token", retry=False),
-    403: ErrorKind("not allowed", retry=False),
-    404: ErrorKind("no such object", retry=False),
-    409: ErrorKind("duplicate, or the object is in the wrong state", retry=False),
-    413: ErrorKind("too large", retry=False),
-    429: ErrorKind("too many", retry=True),
-    500: ErrorKind("a defect of the server; the state is unchanged", retry=False),
-    503: ErrorKind("no media node, or overloaded", retry=True),
+    400: ErrorKind("the message is malformed; the reason names the field", False, "correct the message"),
+    401: ErrorKind("server API: the key is missing or wrong", False, "send `Authorization: Bearer` and the key"),
+    403: ErrorKind("this peer may not do that", False, "do not send it"),
+    404: ErrorKind("the object does not exist (any more)", False, "forget the object"),
+    409: ErrorKind("duplicate, or the object is in the wrong state", False, "compare with your own state"),
+    413: ErrorKind("the message, or a part of it, is too large", False, "send less"),
+    429: ErrorKind("too many messages a second, or too many objects", True, "wait, or close some first"),
+    500: ErrorKind("a defect of the server; the state is unchanged", False, "report it"),
+    503: ErrorKind("no media node, overloaded, or a server does not answer", True, "repeat it after growing pauses"),
 }
 
 _BY_CODE: Final = {error.code: error for error in PlenaryError.__subclasses__()}
@@ -79,24 +84,59 @@ def error(code: int, reason: str) -> PlenaryError:
     return _BY_CODE.get(code, InternalError)(reason)
 
 
+STAY_AWAY: Final = 4000
+"""The close code after which protoo-client does not reconnect; it does after any other."""
+
+
 @dataclass(frozen=True)
 class CloseKind:
-    """Why a socket is closed. protoo-client stays away after 4000 and reconnects after any other code."""
+    """Why the server closes a WebSocket. `resumable`: a resumable session may be resumed afterwards."""
 
     code: int
     reason: str
+    advice: str = ""
+    """What a client other than protoo-client should do."""
+    resumable: bool = False
+
+    @property
+    def reconnects(self) -> bool:
+        """Whether protoo-client reconnects by itself."""
+        return self.code != STAY_AWAY
 
 
-REPLACED: Final = CloseKind(4000, "replaced by a newer connection of this peer")
-LEFT: Final = CloseKind(4000, "peer closed")
-ROOM_CLOSED: Final = CloseKind(4000, "room closed")
-BAD_REQUEST: Final = CloseKind(4000, "roomId or peerName missing, or something in the query is invalid")
-MISNUMBERED: Final = CloseKind(4000, "frames of a resumable session are not numbered as they must be")
-GONE: Final = CloseKind(4001, "session unknown: connect again")
-GAP: Final = CloseKind(4002, "messages missing: connect again")
-RELEASED: Final = CloseKind(4004, "the session does not go over this connection any more: resume it")
-TOO_SLOW: Final = CloseKind(4003, "client reads too slowly")
-PROTOCOL: Final = CloseKind(1002, "not a WebSocket stream as RFC 6455 has it")
-TOO_BIG: Final = CloseKind(1009, "frame above 1 MiB")
-DRAINING: Final = CloseKind(1012, "gateway restarts: connect again")
-UNAVAILABLE: Final = CloseKind(1013, "overloaded: try again later")
+REPLACED: Final = CloseKind(4000, "replaced by a newer connection of this peer", "stay away: the peer is elsewhere")
+LEFT: Final = CloseKind(4000, "peer closed", "stay away: the application's server closed the peer")
+ROOM_CLOSED: Final = CloseKind(4000, "room closed", "stay away: the application's server closed the room")
+BAD_REQUEST: Final = CloseKind(
+    4000, "roomId or peerName missing, or something in the query is invalid", "correct the URL"
+)
+MISNUMBERED: Final = CloseKind(
+    4000, "frames of a resumable session are not numbered as they must be", "correct the client; start a new session"
+)
+GONE: Final = CloseKind(4001, "session unknown: connect again", "start a new session and join again")
+GAP: Final = CloseKind(4002, "messages missing: connect again", "reconnect", resumable=True)
+TOO_SLOW: Final = CloseKind(4003, "client reads too slowly", "reconnect, and read faster", resumable=True)
+RELEASED: Final = CloseKind(
+    4004, "the session does not go over this connection any more: resume it", "resume the session", resumable=True
+)
+PROTOCOL: Final = CloseKind(1002, "not a WebSocket stream as RFC 6455 has it", "correct the client")
+TOO_BIG: Final = CloseKind(1009, "frame above 1 MiB", "send less")
+DRAINING: Final = CloseKind(1012, "gateway restarts: connect again", "reconnect at once", resumable=True)
+UNAVAILABLE: Final = CloseKind(1013, "overloaded: try again later", "reconnect after growing pauses", resumable=True)
+
+CLOSES: Final = (
+    REPLACED,
+    LEFT,
+    ROOM_CLOSED,
+    BAD_REQUEST,
+    MISNUMBERED,
+    GONE,
+    GAP,
+    TOO_SLOW,
+    RELEASED,
+    PROTOCOL,
+    TOO_BIG,
+    DRAINING,
+    UNAVAILABLE,
+)
+"""All of them, those of our own first."""

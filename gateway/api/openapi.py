@@ -132,7 +132,7 @@ percent-encoded. The complete description is <a href="/v1/openapi.json">openapi.
 {operations}</table>
 <h2>Errors</h2>
 <p><code>{{"code": …, "reason": "…"}}</code> with the code as HTTP status.</p>
-<table><tr><th>code</th><th>meaning</th><th>does trying again help?</th></tr>
+<table><tr><th>code</th><th>meaning</th><th>temporary</th><th>what to do</th></tr>
 {errors}</table>
 """
 
@@ -143,7 +143,8 @@ def page() -> str:
     return _PAGE.format(
         operations="\n".join(map(_row, OPERATIONS)),
         errors="\n".join(
-            f"<tr><td>{code}</td><td>{escape(kind.meaning)}</td><td>{'yes' if kind.retry else 'no'}</td></tr>"
+            f"<tr><td>{code}</td><td>{escape(kind.meaning)}</td><td>{'yes' if kind.temporary else 'no'}</td>"
+            f"<td>{escape(kind.advice)}</td></tr>"
             for code, kind in sorted(ERRORS.items())
         ),
     )

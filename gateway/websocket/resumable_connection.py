@@ -22,7 +22,7 @@ from shared.protocol.protoo import Frame
 
 _FINAL: Final = frozenset({0, 1000, 4000})
 """Close codes (0: none) with which a client says that it will not come back."""
-_FINAL_HERE: Final = frozenset({errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.TOO_BIG.code})
+FINAL_HERE: Final = frozenset({errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.TOO_BIG.code})
 """Close codes of the gateway that end the session: the resumed client would only send the same once more."""
 
 
@@ -43,12 +43,12 @@ class ResumableConnection(Connection):
         super().on_ws_frame(transport, frame)
 
     def close(self, code: int, reason: str) -> None:
-        if not self.closing and code in _FINAL_HERE:
+        if not self.closing and code in FINAL_HERE:
             self.session.final = True
         super().close(code, reason)
 
     def closed_by_picows(self, code: int) -> None:
-        self.session.final = code in _FINAL_HERE
+        self.session.final = code in FINAL_HERE
         super().closed_by_picows(code)
 
     def _handle(self, frame: ValidationResult) -> None:
