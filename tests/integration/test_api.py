@@ -99,7 +99,7 @@ async def said(peer: Peer) -> Any:
 # --- what clients see -------------------------------------------------------------------------------------------
 
 
-async def test_what_is_done_to_media_is_seen_by_whom_it_concerns(cluster: Cluster, api: Api) -> None:
+async def test_media_operations_notify_the_peers_concerned(cluster: Cluster, api: Api) -> None:
     stage = await staged(cluster.roles["gateway1"])
     alice, bob = stage.alice, stage.bob
     producer, consumer = stage.producer, stage.consumer
@@ -132,7 +132,7 @@ async def test_what_is_done_to_media_is_seen_by_whom_it_concerns(cluster: Cluste
     await bob.notified("transportClosed", id=stage.recv)
 
 
-async def test_messages_and_ends_are_seen_by_whom_they_concern(cluster: Cluster, api: Api) -> None:
+async def test_messages_and_closures_notify_the_peers_concerned(cluster: Cluster, api: Api) -> None:
     stage = await staged(cluster.roles["gateway1"])
     alice, bob = stage.alice, stage.bob
 
@@ -155,7 +155,7 @@ async def test_messages_and_ends_are_seen_by_whom_they_concern(cluster: Cluster,
 # --- rooms ------------------------------------------------------------------------------------------------------
 
 
-async def test_rooms_are_made_found_listed_and_closed(cluster: Cluster, api: Api) -> None:
+async def test_rooms_are_created_found_listed_and_closed(cluster: Cluster, api: Api) -> None:
     opus = {"kind": "audio", "name": "opus", "clockRate": 48000, "channels": 2}
     asked = {"codecs": [opus], "limits": {"peers": 1}, "appData": {"course": 7}}
     names = ["räum/1 ☺", *(f"room{n}" for n in range(10))]
@@ -188,7 +188,7 @@ async def test_rooms_are_made_found_listed_and_closed(cluster: Cluster, api: Api
             await asyncio.sleep(0.05)
 
 
-async def test_rooms_and_peers_show_what_they_have(cluster: Cluster, api: Api) -> None:
+async def test_rooms_and_peers_show_their_objects(cluster: Cluster, api: Api) -> None:
     stage = await staged(cluster.roles["gateway1"])
     room = await api.do("GET", "rooms/salon")
     assert [(peer["name"], peer["transports"], peer["producers"]) for peer in room["peers"]] == [
@@ -205,7 +205,7 @@ async def test_rooms_and_peers_show_what_they_have(cluster: Cluster, api: Api) -
     ]
 
 
-async def test_the_status_tells_who_is_there(api: Api) -> None:
+async def test_the_status_lists_the_live_processes(api: Api) -> None:
     async with asyncio.timeout(PATIENCE):  # it is as of the last look, which may have been before they came
         while True:
             status = await api.do("GET", "status")
@@ -216,7 +216,7 @@ async def test_the_status_tells_who_is_there(api: Api) -> None:
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["", "and-its-worker-is-killed"])
-async def test_a_call_with_a_key_is_done_once(cluster: Cluster, api: Api, killed: bool) -> None:
+async def test_a_call_with_an_idempotency_key_is_done_once(cluster: Cluster, api: Api, killed: bool) -> None:
     stage = await staged(cluster.roles["gateway1"])
     path = f"{stage.path('alice', 'producers', stage.producer)}"
     key = {"Idempotency_Key": "order-7"}
@@ -230,7 +230,7 @@ async def test_a_call_with_a_key_is_done_once(cluster: Cluster, api: Api, killed
     assert [told["method"] for told in stage.alice.notifications].count("producerClosed") == 0
 
 
-async def test_what_is_not_there_or_not_allowed_is_said(cluster: Cluster, api: Api) -> None:
+async def test_missing_objects_and_wrong_keys_are_answered_with_errors(cluster: Cluster, api: Api) -> None:
     assert await api.ask("GET", "rooms/nowhere") == (404, {"code": 404, "reason": "room: no room 'nowhere'"})
     assert (await api.ask("GET", "rooms/nowhere", Authorization="Bearer wrong"))[0] == 401
     alice = await Peer.connect(cluster.roles["gateway1"].url, "salon", "alice")
@@ -242,7 +242,7 @@ async def test_what_is_not_there_or_not_allowed_is_said(cluster: Cluster, api: A
     assert (status, refused["reason"].partition(":")[0]) == (413, "data")
 
 
-async def test_the_command_line_speaks_to_it(cluster: Cluster, api: Api) -> None:
+async def test_the_command_line_calls_the_server_api(cluster: Cluster, api: Api) -> None:
     stage = await staged(cluster.roles["gateway1"])
 
     def plenary(*arguments: str) -> str:

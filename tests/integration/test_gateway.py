@@ -94,7 +94,7 @@ def closing(kind: CloseKind) -> tuple[int, str]:
 # --- the way of a message -----------------------------------------------------------------------------------
 
 
-async def test_a_connection_is_announced_and_its_requests_are_answered_in_order(setup: Setup) -> None:
+async def test_requests_of_a_connection_are_answered_in_order(setup: Setup) -> None:
     client = await setup.client("räum 1", "Zoë")
     assert client.subprotocol == "protoo"
     ids = [client.request({"number": number}) for number in range(100)]
@@ -107,7 +107,7 @@ async def test_a_connection_is_announced_and_its_requests_are_answered_in_order(
     assert setup.worker.numbers(setup.session()) == list(range(101))
 
 
-async def test_a_room_goes_to_its_partition(setup: Setup) -> None:
+async def test_inputs_of_a_room_are_published_to_its_partition(setup: Setup) -> None:
     for room in ("one", "two", "three"):
         await setup.echo(await setup.client(room), room)
     assert {key for key, _ in setup.broker.published} == {
@@ -115,7 +115,7 @@ async def test_a_room_goes_to_its_partition(setup: Setup) -> None:
     }
 
 
-async def test_a_closed_socket_is_reported_and_its_record_goes(setup: Setup) -> None:
+async def test_a_closed_socket_is_reported_and_its_record_removed(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     client.transport.send_close(1000)  # type: ignore[arg-type]
@@ -124,14 +124,14 @@ async def test_a_closed_socket_is_reported_and_its_record_goes(setup: Setup) -> 
     assert isinstance(setup.worker.items[-1], bus.Disconnect)
 
 
-async def test_without_subprotocol_a_client_is_let_in_too(setup: Setup) -> None:
+async def test_a_client_without_the_subprotocol_is_accepted(setup: Setup) -> None:
     url = f"ws://127.0.0.1:{setup.gateway.port}/ws?roomId=r&peerName=p"
     client = await Client.at(url, extra_headers=[("Sec-WebSocket-Protocol", "other")])
     assert client.subprotocol is None
     await setup.echo(client, 1)
 
 
-async def test_a_message_reaches_all_its_recipients_and_no_stranger(setup: Setup) -> None:
+async def test_a_message_reaches_its_recipients_and_no_other_session(setup: Setup) -> None:
     alice, bob = await setup.client(peer="alice"), await setup.client(peer="bob")
     await setup.echo(alice, 0)
     await setup.echo(bob, 0)
@@ -147,7 +147,7 @@ async def test_a_message_reaches_all_its_recipients_and_no_stranger(setup: Setup
     assert setup.gateway.counters.undeliverable_total == 2
 
 
-async def test_large_messages_pass_whole_in_both_directions(setup: Setup) -> None:
+async def test_large_messages_pass_unchanged_in_both_directions(setup: Setup) -> None:
     client = await setup.client()
     for size in (8180, 9000, 70_000, 200_000, 10):
         client.request("x" * size)
@@ -185,7 +185,7 @@ async def test_outputs_lost_with_the_notify_queue_are_replayed(setup: Setup) -> 
     assert setup.gateway.trouble() == ""
 
 
-async def test_inputs_sent_while_the_broker_is_away_arrive_afterwards(setup: Setup) -> None:
+async def test_inputs_sent_during_a_broker_outage_arrive_afterwards(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     setup.queues.drop(setup.broker, heal=False)
@@ -197,7 +197,7 @@ async def test_inputs_sent_while_the_broker_is_away_arrive_afterwards(setup: Set
     assert (await late.receive())["id"] == late_id
 
 
-async def test_requests_that_cannot_leave_for_long_are_answered_503_and_never_done(
+async def test_unpublished_requests_are_answered_503_in_a_long_broker_outage(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """protoo-client gives up after 22 s, and then nobody knows whether it was done."""
@@ -218,7 +218,7 @@ async def test_requests_that_cannot_leave_for_long_are_answered_503_and_never_do
     assert setup.gateway.counters.rejected_frames_total("unavailable") == 6
 
 
-async def test_without_redis_for_long_requests_are_answered_503_at_once(
+async def test_requests_are_answered_503_at_once_in_a_long_redis_outage(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "DEPENDENCY_SWEEPS", 2)
@@ -233,7 +233,7 @@ async def test_without_redis_for_long_requests_are_answered_503_at_once(
     await setup.echo(client, 3)
 
 
-async def test_inputs_that_the_broker_confirmed_and_forgot_are_sent_again_after_silence(setup: Setup) -> None:
+async def test_inputs_confirmed_and_lost_by_the_broker_are_published_again(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     setup.broker.forgetful = True
@@ -246,7 +246,7 @@ async def test_inputs_that_the_broker_confirmed_and_forgot_are_sent_again_after_
     assert setup.worker.numbers(setup.session()) == [0, 1, 2]
 
 
-async def test_a_gap_at_the_worker_is_filled_at_its_request(setup: Setup) -> None:
+async def test_a_gap_reported_by_the_worker_is_filled(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     setup.broker.forgetful = True
@@ -258,7 +258,7 @@ async def test_a_gap_at_the_worker_is_filled_at_its_request(setup: Setup) -> Non
     assert [(await client.receive())["id"], (await client.receive())["id"]] == [first, second]
 
 
-async def test_a_refused_publish_is_repeated_in_order(setup: Setup) -> None:
+async def test_a_rejected_publish_is_repeated_in_order(setup: Setup) -> None:
     setup.broker.nack_next = 2
     client = await setup.client()
     ids = [client.request(number) for number in range(3)]
@@ -266,7 +266,7 @@ async def test_a_refused_publish_is_repeated_in_order(setup: Setup) -> None:
     assert setup.worker.numbers(setup.session()) == [0, 1, 2, 3]
 
 
-async def test_a_session_that_the_worker_does_not_know_is_closed(setup: Setup) -> None:
+async def test_a_session_unknown_to_the_worker_is_closed(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     setup.worker.known.clear()
@@ -276,7 +276,7 @@ async def test_a_session_that_the_worker_does_not_know_is_closed(setup: Setup) -
         await setup.gateway.hub.empty.wait()
 
 
-async def test_a_worker_that_sends_nonsense_harms_nobody(setup: Setup) -> None:
+async def test_an_invalid_batch_from_a_worker_disturbs_no_client(setup: Setup) -> None:
     client = await setup.client()
     await setup.worker.broker.publish("notify", f"{setup.gateway.id}.1", b"\xc1nonsense")
     await setup.echo(client, 1)
@@ -285,7 +285,7 @@ async def test_a_worker_that_sends_nonsense_harms_nobody(setup: Setup) -> None:
 # --- bad frames -----------------------------------------------------------------------------------------------
 
 
-async def test_bad_frames_are_complained_about_and_disturb_nobody(setup: Setup) -> None:
+async def test_malformed_frames_are_answered_and_disturb_no_other_client(setup: Setup) -> None:
     bad, good = await setup.client(peer="bad"), await setup.client(peer="good")
     for frame in (b"\xff", b"{", b"[]", b'{"request":true,"method":"m"}', b"[" * 100_000):
         bad.send(frame)
@@ -300,7 +300,7 @@ async def test_bad_frames_are_complained_about_and_disturb_nobody(setup: Setup) 
 
 
 @settings(frame_limit=2000)
-async def test_a_refused_request_is_answered_in_its_turn(setup: Setup) -> None:
+async def test_a_rejected_request_is_answered_in_its_turn(setup: Setup) -> None:
     client = await setup.client()
     client.send('{"request":true,"id":101}')
     client.send(json.dumps({"request": True, "id": 102, "method": "m", "data": "x" * 3000}))
@@ -315,20 +315,20 @@ async def test_a_refused_request_is_answered_in_its_turn(setup: Setup) -> None:
     ]
 
 
-async def test_a_frame_above_a_mebibyte_ends_the_connection(setup: Setup) -> None:
+async def test_a_frame_above_1_mib_closes_the_connection(setup: Setup) -> None:
     client = await setup.client()
     client.send("x" * (1024 * 1024 + 1))
     assert (await client.until_closed())[0] == errors.TOO_BIG.code
 
 
-async def test_fragments_above_a_mebibyte_end_the_connection(setup: Setup) -> None:
+async def test_fragments_above_1_mib_close_the_connection(setup: Setup) -> None:
     client = await setup.client()
     client.send("x" * 700_000, fin=False)
     client.send("x" * 700_000, WSMsgType.CONTINUATION)
     assert await client.until_closed() == closing(errors.TOO_BIG)
 
 
-async def test_a_continuation_of_nothing_ends_the_connection(setup: Setup) -> None:
+async def test_a_continuation_without_a_start_closes_the_connection(setup: Setup) -> None:
     client = await setup.client()
     client.send("x", WSMsgType.CONTINUATION)
     assert await client.until_closed() == closing(errors.PROTOCOL)
@@ -337,7 +337,7 @@ async def test_a_continuation_of_nothing_ends_the_connection(setup: Setup) -> No
 # --- closing, slowness, bounds ----------------------------------------------------------------------------------
 
 
-async def test_a_close_from_the_room_comes_after_what_was_written(setup: Setup) -> None:
+async def test_a_close_from_the_room_follows_earlier_messages(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     session = setup.session()
@@ -348,7 +348,7 @@ async def test_a_close_from_the_room_comes_after_what_was_written(setup: Setup) 
 
 
 @settings(send_buffer=64 * 1024)
-async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(setup: Setup) -> None:
+async def test_a_client_that_does_not_read_is_closed_and_delays_no_other(setup: Setup) -> None:
     slow, quick = await setup.client(peer="slow"), await setup.client(peer="quick")
     await setup.echo(slow, 0)
     slow.transport.underlying_transport.pause_reading()
@@ -361,7 +361,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(setup: S
 
 
 @settings(send_buffer=64 * 1024)
-async def test_a_slow_client_that_recovers_learns_why(setup: Setup) -> None:
+async def test_a_slow_client_that_recovers_gets_close_code_4003(setup: Setup) -> None:
     slow = await setup.client()
     await setup.echo(slow, 0)
     slow.transport.underlying_transport.pause_reading()
@@ -374,7 +374,7 @@ async def test_a_slow_client_that_recovers_learns_why(setup: Setup) -> None:
 
 
 @settings(unapplied_limit=8)
-async def test_a_client_too_far_ahead_of_the_worker_is_not_read_until_it_caught_up(setup: Setup) -> None:
+async def test_a_socket_is_not_read_while_too_many_inputs_are_unapplied(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 0)
     setup.worker.deaf = True
@@ -389,7 +389,7 @@ async def test_a_client_too_far_ahead_of_the_worker_is_not_read_until_it_caught_
     assert hub.unapplied_bytes.total == 0
 
 
-async def test_a_dead_client_is_dropped(setup: Setup) -> None:
+async def test_a_client_that_answers_no_ping_is_cut_off(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 0)
     client.transport.underlying_transport.pause_reading()
@@ -401,7 +401,7 @@ async def test_a_dead_client_is_dropped(setup: Setup) -> None:
     await setup.worker.until(lambda: isinstance(setup.worker.items[-1], bus.Disconnect))
 
 
-async def test_a_client_that_answers_pings_stays(setup: Setup) -> None:
+async def test_a_client_that_answers_pings_stays_connected(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 0)
     connection = setup.gateway.hub.connections[1]
@@ -430,13 +430,13 @@ async def test_a_client_that_answers_pings_stays(setup: Setup) -> None:
         "&".join("a=b" for _ in range(100)) + "&roomId=r&peerName=p",
     ],
 )
-async def test_bad_names_are_turned_away_with_a_code_that_browsers_see(setup: Setup, query: str) -> None:
+async def test_a_socket_with_invalid_names_gets_a_close_code(setup: Setup, query: str) -> None:
     client = await Client.at(f"ws://127.0.0.1:{setup.gateway.port}/?{query}")
     assert await client.until_closed() == closing(errors.BAD_REQUEST)
     assert setup.worker.items == []
 
 
-async def test_the_longest_names_are_let_in(setup: Setup) -> None:
+async def test_names_of_the_maximum_length_are_accepted(setup: Setup) -> None:
     await setup.echo(await setup.client("é" * 64, "x" * 128), 1)
 
 
@@ -463,7 +463,7 @@ async def test_tls_serves_page_and_websocket(setup: Setup, tmp_path: Path) -> No
 
 
 @settings(message_rate=0.001, message_burst=2)
-async def test_requests_beyond_the_rate_are_answered_429_in_their_turn(setup: Setup) -> None:
+async def test_requests_above_the_rate_are_answered_429_in_their_turn(setup: Setup) -> None:
     client = await setup.client()
     for _ in range(4):
         client.request(1)
@@ -475,7 +475,7 @@ async def test_requests_beyond_the_rate_are_answered_429_in_their_turn(setup: Se
 
 
 @settings(message_rate=0.001, message_burst=1)
-async def test_notifications_beyond_the_rate_are_dropped_and_counted(setup: Setup) -> None:
+async def test_notifications_above_the_rate_are_dropped_and_counted(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     for _ in range(3):
@@ -493,7 +493,7 @@ async def test_notifications_beyond_the_rate_are_dropped_and_counted(setup: Setu
 
 
 @settings(message_rate=0, message_burst=1)
-async def test_a_rate_of_zero_is_no_limit(setup: Setup) -> None:
+async def test_a_message_rate_of_zero_is_no_limit(setup: Setup) -> None:
     client = await setup.client()
     ids = [client.request(number) for number in range(300)]
     assert [(await client.receive())["ok"] for _ in ids] == [True] * 300
@@ -529,7 +529,7 @@ async def test_the_page_is_served_and_revalidated(setup: Setup) -> None:
     assert (await get(setup, "/assets/app.js?v=1"))[1]["content-type"] == "text/javascript; charset=utf-8"
 
 
-async def test_a_new_build_of_the_page_shows_at_once(setup: Setup, tmp_path: Path) -> None:
+async def test_a_new_build_of_the_page_is_served_after_a_moment(setup: Setup, tmp_path: Path) -> None:
     assert (await get(setup, "/"))[0] == 200
     (tmp_path / "page" / "index.html").write_text("new")
     (tmp_path / "page" / "new.js").write_text("run()")
@@ -543,15 +543,15 @@ async def test_a_new_build_of_the_page_shows_at_once(setup: Setup, tmp_path: Pat
     "path",
     ["/nothing", "/../secret.txt", "/assets/../../secret.txt", "/%2e%2e/secret.txt", "//etc/passwd", "/assets"],
 )
-async def test_nothing_else_is_served(setup: Setup, path: str) -> None:
+async def test_paths_outside_the_page_folder_are_404(setup: Setup, path: str) -> None:
     assert (await get(setup, path))[0] == 404
 
 
-async def test_other_methods_are_refused(setup: Setup) -> None:
+async def test_other_http_methods_are_rejected(setup: Setup) -> None:
     assert (await get(setup, "/", method="POST"))[0] == 400
 
 
-async def test_firefox_is_let_in(setup: Setup) -> None:
+async def test_firefoxs_connection_header_is_accepted(setup: Setup) -> None:
     status, _, _ = await http(
         setup.gateway.port,
         "GET /nowhere HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: keep-alive, Upgrade\n"
@@ -569,7 +569,7 @@ async def test_firefox_is_let_in(setup: Setup) -> None:
     writer.close()
 
 
-async def test_health_says_what_is_wrong(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readiness_says_what_is_wrong(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await get(setup, "/healthz"))[0] == 200
     assert (await get(setup, "/readyz"))[0] == 200
     setup.queues.drop(setup.broker, heal=False)
@@ -590,7 +590,7 @@ async def _fail(*_: Any) -> None:
 # --- the gateway's own life ---------------------------------------------------------------------------------------
 
 
-async def test_a_gateway_is_registered_while_it_lives(setup: Setup) -> None:
+async def test_a_gateway_is_registered_until_it_closes(setup: Setup) -> None:
     entry = await setup.redis.hget("plenary:gateways", setup.gateway.id)
     assert json.loads(entry)["beat"] >= 1
     await setup.gateway.drain()
@@ -598,7 +598,7 @@ async def test_a_gateway_is_registered_while_it_lives(setup: Setup) -> None:
     assert await setup.redis.hgetall("plenary:gateways") == {}
 
 
-async def test_a_gateway_that_cannot_listen_leaves_nothing_behind(setup: Setup) -> None:
+async def test_a_gateway_that_cannot_listen_leaves_no_registration(setup: Setup) -> None:
     options = GatewaySettings(host="127.0.0.1", port=setup.gateway.port, page="none", name="second")
     second = Gateway(options, setup.broker, RedisCluster(setup.redis))
     with pytest.raises(OSError, match="in use"):
@@ -606,14 +606,14 @@ async def test_a_gateway_that_cannot_listen_leaves_nothing_behind(setup: Setup) 
     assert list(await setup.redis.hgetall("plenary:gateways")) == [setup.gateway.id.encode()]
 
 
-async def test_of_two_connections_at_once_one_is_later(setup: Setup) -> None:
+async def test_accept_times_of_simultaneous_connections_differ(setup: Setup) -> None:
     for _ in range(5):
         await setup.echo(await setup.client(), 1)
     accepted = [item.accepted for item in setup.worker.items if isinstance(item, bus.Connect)]
     assert accepted == sorted(set(accepted))
 
 
-async def test_a_drain_closes_all_and_waits_for_their_goodbyes(setup: Setup) -> None:
+async def test_a_drain_closes_all_sockets_and_waits_for_disconnects(setup: Setup) -> None:
     clients = [await setup.client(peer=f"peer {number}") for number in range(50)]
     for client in clients:
         await setup.echo(client, 1)
@@ -640,7 +640,7 @@ async def test_a_drain_is_bounded_when_no_worker_answers(setup: Setup) -> None:
 
 
 @pytest.mark.servers
-async def test_every_request_is_answered_once_and_in_order_across_a_killed_rabbitmq(
+async def test_requests_are_answered_once_and_in_order_across_a_rabbitmq_kill(
     killable_rabbitmq: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "DEPENDENCY_SWEEPS", 1000)  # on a busy machine RabbitMQ takes longer to start than 10 s

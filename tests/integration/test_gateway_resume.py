@@ -98,7 +98,7 @@ def in_order(client: ProtooClient) -> None:
 # --- a connection -------------------------------------------------------------------------------------------
 
 
-async def test_the_worker_gets_the_hash_of_the_secret_and_the_client_the_token(setup: Setup) -> None:
+async def test_the_worker_gets_the_secrets_hash_and_the_client_the_token(setup: Setup) -> None:
     client = await setup.client()
     (connect,) = setup.told(bus.Connect)
     wanted = handshake.parse(f"roomId=r&peerName=p&resumable=1&resume={client.ledger.token}&ack=0&attempt=1")
@@ -108,7 +108,7 @@ async def test_the_worker_gets_the_hash_of_the_secret_and_the_client_the_token(s
     assert client.ledger.grace_seconds == 15
 
 
-async def test_the_first_frame_is_the_session_and_the_others_are_numbered(setup: Setup) -> None:
+async def test_the_first_frame_is_session_and_later_ones_are_numbered(setup: Setup) -> None:
     client = await Client.at(f"{setup.urls(0)[0]}/?roomId=r&peerName=p&resumable=1")
     greeting = await client.receive()
     assert (greeting["method"], greeting["data"]["resumed"]) == ("session", False)
@@ -125,7 +125,7 @@ async def test_the_first_frame_is_the_session_and_the_others_are_numbered(setup:
 
 
 @settings(frame_limit=2000)
-async def test_refused_frames_keep_their_numbers(setup: Setup) -> None:
+async def test_rejected_frames_keep_their_numbers(setup: Setup) -> None:
     client = await setup.client()
     answers = [client.ask(data) for data in ("fine", "x" * 3000, json.loads("[" * 65 + "]" * 65), "fine")]
     client.send({"response": True, "id": 3, "ok": True})
@@ -138,7 +138,7 @@ async def test_refused_frames_keep_their_numbers(setup: Setup) -> None:
 
 
 @settings(message_rate=0.001, message_burst=2, grace_seconds=1)
-async def test_frames_beyond_the_rate_keep_their_numbers(setup: Setup) -> None:
+async def test_rate_limited_frames_keep_their_numbers(setup: Setup) -> None:
     client = await setup.client()
     answers = [client.ask(1) for _ in range(4)]
     for answer in answers[:2]:
@@ -148,7 +148,7 @@ async def test_frames_beyond_the_rate_keep_their_numbers(setup: Setup) -> None:
             await answer
 
 
-async def test_what_cannot_be_read_is_complained_about_and_blocks_nothing(setup: Setup) -> None:
+async def test_unreadable_frames_are_answered_and_block_no_later_frame(setup: Setup) -> None:
     client = await Client.at(f"{setup.urls(0)[0]}/?roomId=r&peerName=p&resumable=1")
     await client.receive()
     client.send(b"\xff")
@@ -164,7 +164,7 @@ async def test_what_cannot_be_read_is_complained_about_and_blocks_nothing(setup:
     await setup.until(lambda: not setup.worker.known)
 
 
-async def test_a_gap_sends_the_client_round(setup: Setup) -> None:
+async def test_a_gap_in_cseq_closes_the_connection_with_4002(setup: Setup) -> None:
     client = await Client.at(f"{setup.urls(0)[0]}/?roomId=r&peerName=p&resumable=1")
     await client.receive()
     client.send('{"request":true,"id":1,"method":"m","cseq":2}')
@@ -173,14 +173,14 @@ async def test_a_gap_sends_the_client_round(setup: Setup) -> None:
     assert not setup.told(bus.ConnectionLost)[0].final
 
 
-async def test_large_frames_pass_whole(setup: Setup) -> None:
+async def test_large_frames_of_a_resumable_session_pass_unchanged(setup: Setup) -> None:
     client = await setup.client()
     for size in (8100, 8180, 8192, 9000, 200_000):
         await setup.echo(client, "x" * size)
     in_order(client)
 
 
-async def test_a_client_that_only_notifies_hears_what_is_applied(setup: Setup) -> None:
+async def test_inputs_of_a_client_that_only_notifies_are_acknowledged(setup: Setup) -> None:
     client = await setup.client()
     for _ in range(100):
         client.notify("x")
@@ -191,7 +191,7 @@ async def test_a_client_that_only_notifies_hears_what_is_applied(setup: Setup) -
 
 
 @pytest.mark.parametrize("order", [(0, 1), (0,)], ids=["elsewhere", "here"])
-async def test_a_cut_client_goes_on_and_nothing_is_lost_or_repeated(setup: Setup, order: tuple[int, ...]) -> None:
+async def test_a_cut_client_resumes_without_loss_or_repetition(setup: Setup, order: tuple[int, ...]) -> None:
     client = await setup.client(*order)
     answers = []
     for number in range(10):
@@ -207,7 +207,7 @@ async def test_a_cut_client_goes_on_and_nothing_is_lost_or_repeated(setup: Setup
     assert len(setup.worker.known) == 1
 
 
-async def test_what_was_sent_while_away_is_replayed(setup: Setup) -> None:
+async def test_outputs_sent_during_a_disconnection_are_replayed(setup: Setup) -> None:
     client = await setup.client(0, 1)
     await setup.echo(client, 1)
     setup.brokers[1].forgetful = True
@@ -226,7 +226,7 @@ async def test_what_was_sent_while_away_is_replayed(setup: Setup) -> None:
     in_order(client)
 
 
-async def test_the_connection_that_was_taken_over_is_closed_and_its_record_goes(setup: Setup) -> None:
+async def test_a_connection_taken_over_is_closed_and_its_record_removed(setup: Setup) -> None:
     client = await setup.client(0, 1)
     await setup.echo(client, 1)
     fields = f"roomId=room&peerName=alice&resumable=1&resume={client.ledger.token}&ack=1&attempt=1"
@@ -239,7 +239,7 @@ async def test_the_connection_that_was_taken_over_is_closed_and_its_record_goes(
     assert (await thief.receive())["data"] == "mine"
 
 
-async def test_a_client_whose_gateway_was_taken_for_dead_goes_on(setup: Setup) -> None:
+async def test_a_client_of_a_gateway_wrongly_declared_dead_resumes(setup: Setup) -> None:
     client = await setup.client(0, 1)
     await setup.echo(client, 1)
     known = setup.worker.known[setup.session()]
@@ -255,7 +255,7 @@ async def test_a_client_whose_gateway_was_taken_for_dead_goes_on(setup: Setup) -
 
 
 @pytest.mark.parametrize("wrong", ["token", "session", "ack"])
-async def test_a_resumption_that_cannot_be_is_refused(setup: Setup, wrong: str) -> None:
+async def test_an_impossible_resumption_is_refused(setup: Setup, wrong: str) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
     token, ack = client.ledger.token, "0"
@@ -272,13 +272,13 @@ async def test_a_resumption_that_cannot_be_is_refused(setup: Setup, wrong: str) 
     await until(lambda: not setup.gateways[1].hub.connections)
 
 
-async def test_a_resumption_that_makes_no_sense_is_a_bad_request(setup: Setup) -> None:
+async def test_an_invalid_resumption_is_closed_as_a_bad_request(setup: Setup) -> None:
     fields = "roomId=room&peerName=alice&resumable=1&resume=nonsense&ack=0&attempt=1"
     client = await Client.at(f"{setup.urls(0)[0]}/?{fields}")
     assert await client.until_closed() == (errors.BAD_REQUEST.code, errors.BAD_REQUEST.reason)
 
 
-async def test_a_resumption_that_nobody_answers_is_sent_elsewhere(setup: Setup) -> None:
+async def test_an_unanswered_resumption_is_closed_with_1013(setup: Setup) -> None:
     client = await setup.client(0)
     setup.brokers[1].forgetful = True
     fields = f"roomId=room&peerName=alice&resumable=1&resume={client.ledger.token}&ack=0&attempt=1"
@@ -300,7 +300,7 @@ async def test_a_resumption_that_nobody_answers_is_sent_elsewhere(setup: Setup) 
     ],
     ids=["too big", "no WebSocket"],
 )
-async def test_what_can_only_happen_again_ends_the_session(
+async def test_a_repeatable_protocol_error_ends_the_session(
     setup: Setup, frames: list[tuple[str, WSMsgType]], code: int
 ) -> None:
     client = await Client.at(f"{setup.urls(0)[0]}/?roomId=r&peerName=p&resumable=1")
@@ -313,7 +313,7 @@ async def test_what_can_only_happen_again_ends_the_session(
     assert setup.gateways[0].counters.closes == {code: 1}
 
 
-async def test_who_closes_for_good_is_told_of_as_final(setup: Setup) -> None:
+async def test_a_close_by_the_client_is_reported_as_final(setup: Setup) -> None:
     client = await setup.client()
     client.notify("last words")
     await client.close()
@@ -323,7 +323,7 @@ async def test_who_closes_for_good_is_told_of_as_final(setup: Setup) -> None:
     await until(lambda: not setup.gateways[0].hub.connections)
 
 
-async def test_a_draining_gateway_sends_its_clients_to_another_and_nothing_is_lost(setup: Setup) -> None:
+async def test_clients_of_a_draining_gateway_resume_elsewhere_without_loss(setup: Setup) -> None:
     clients = [await setup.client(0, 1, peer=f"peer{number}") for number in range(20)]
     answers = [client.ask(number) for client in clients for number in range(20)]
     await setup.gateways[0].drain()
@@ -335,7 +335,7 @@ async def test_a_draining_gateway_sends_its_clients_to_another_and_nothing_is_lo
         in_order(client)
 
 
-async def test_a_killed_gateway_is_left_for_another(setup: Setup) -> None:
+async def test_a_client_of_a_killed_gateway_resumes_at_another(setup: Setup) -> None:
     client = await setup.client(0, 1)
     answers = [client.ask(number) for number in range(50)]
     await setup.gateways[0].close()

@@ -64,7 +64,7 @@ async def hear_each_other(alice: ResumingPeer, bob: ResumingPeer, count: int) ->
     assert [n["method"] for n in (*alice.notifications, *bob.notifications)] == []
 
 
-async def test_a_client_of_a_killed_gateway_goes_on_at_another_and_nobody_notices(cluster: Cluster) -> None:
+async def test_peers_do_not_notice_a_resumption_after_a_gateway_kill(cluster: Cluster) -> None:
     alice, bob = await two(cluster)
     asked = [alice.client.request({"method": "queryRoom"}) for _ in range(50)]
     for number in range(100):
@@ -102,7 +102,7 @@ async def test_a_cut_socket_is_resumed_at_the_same_gateway(cluster: Cluster) -> 
     assert alice.protoo.counts.resumed == 5
 
 
-async def test_whoever_is_killed_nothing_is_lost_and_nothing_comes_twice(cluster: Cluster) -> None:
+async def test_no_message_is_lost_or_repeated_when_processes_are_killed(cluster: Cluster) -> None:
     alice, bob = await two(cluster)
     victims = [("gateway1", cluster.gateway), ("worker1", cluster.roomworker), ("gateway2", cluster.gateway)]
     victims += [("worker2", cluster.roomworker)]
@@ -125,7 +125,7 @@ async def test_whoever_is_killed_nothing_is_lost_and_nothing_comes_twice(cluster
     await hear_each_other(alice, bob, number)
 
 
-async def test_a_client_of_a_stopped_gateway_goes_on_at_another(cluster: Cluster) -> None:
+async def test_a_client_of_a_stopped_gateway_resumes_at_another(cluster: Cluster) -> None:
     alice, bob = await two(cluster)
     for number in range(50):
         alice.say(number)
@@ -140,7 +140,7 @@ async def test_a_client_of_a_stopped_gateway_goes_on_at_another(cluster: Cluster
     assert alice.protoo.counts.resumed == 1
 
 
-async def test_who_stays_away_for_longer_than_the_grace_has_left(impatient_cluster: Cluster) -> None:
+async def test_a_peer_leaves_when_the_grace_has_expired(impatient_cluster: Cluster) -> None:
     cluster = impatient_cluster
     alice, bob = await two(cluster)
     assert alice.protoo.ledger.grace_seconds == 1
@@ -159,7 +159,7 @@ async def test_who_stays_away_for_longer_than_the_grace_has_left(impatient_clust
     assert [peer["name"] for peer in await again.join()] == ["bob"]
 
 
-async def test_a_clients_goodbye_needs_no_grace(cluster: Cluster) -> None:
+async def test_a_peer_leaves_at_once_when_its_client_closes(cluster: Cluster) -> None:
     alice, bob = await two(cluster)
     alice.say("last words")
     await alice.close()
@@ -168,7 +168,7 @@ async def test_a_clients_goodbye_needs_no_grace(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("second", [ResumingPeer.at, None], ids=["resumable", "plain"])
-async def test_a_second_tab_replaces_the_first_for_good(cluster: Cluster, second: object) -> None:
+async def test_a_second_tab_replaces_the_first_permanently(cluster: Cluster, second: object) -> None:
     alice, bob = await two(cluster)
     if second is None:
         tab: Peer = await Peer.connect(cluster.roles["gateway2"].url, "salon", "alice")
@@ -182,7 +182,7 @@ async def test_a_second_tab_replaces_the_first_for_good(cluster: Cluster, second
     await bob.notified("newPeer", name="alice")
 
 
-async def test_a_session_that_came_back_leaves_nothing_behind(cluster: Cluster) -> None:
+async def test_a_resumed_session_leaves_no_record_of_its_old_connection(cluster: Cluster) -> None:
     alice, bob = await two(cluster)
     cluster.roles["gateway1"].kill()
     await alice.request("queryRoom")

@@ -3,7 +3,7 @@
 from gateway.counters import SAMPLES, Counters
 
 
-def test_few_frames_are_all_timed_and_of_many_about_as_many() -> None:
+def test_all_of_few_frames_and_a_sample_of_many_are_timed() -> None:
     counters = Counters()
     for frames in (0, 10, SAMPLES - 1):
         counters.pace(frames)
@@ -13,7 +13,7 @@ def test_few_frames_are_all_timed_and_of_many_about_as_many() -> None:
         assert SAMPLES / 2 <= frames / counters.stride <= SAMPLES
 
 
-def test_refusals_are_counted_by_what_became_of_them_and_code() -> None:
+def test_rejected_frames_are_counted_by_outcome_and_code() -> None:
     counters = Counters()
     counters.reject_frame("dropped", 429)
     counters.reject_frame("dropped", 400)

@@ -46,7 +46,7 @@ def test_path_and_body_make_the_action(name: str, body: bytes, action: actions.A
     assert read(name, body) == action
 
 
-def test_any_json_is_passed_on() -> None:
+def test_any_json_data_is_passed_on_unchanged() -> None:
     sent = read("sendToRoom", '{"data": {"a": [1, "ü☺"]}}'.encode())
     assert isinstance(sent, SendMessage)
     assert (sent.peer, bytes(sent.data)) == (None, '{"a": [1, "ü☺"]}'.encode())
@@ -74,14 +74,14 @@ def test_any_json_is_passed_on() -> None:
         ("createRoom", b'{"do": "closeRoom"}', "do: unknown field"),
     ],
 )
-def test_what_is_wrong_is_named(name: str, body: bytes, reason: str) -> None:
+def test_an_invalid_body_is_rejected_with_the_fields_name(name: str, body: bytes, reason: str) -> None:
     with pytest.raises(BadPayload) as refused:
         read(name, body)
     assert refused.value.reason.startswith(reason)
 
 
 @pytest.mark.parametrize("id_", ["x", "-1", "7.0", "٧", "9007199254740992", "9" * 99, ""])
-def test_an_id_is_a_number(id_: str) -> None:
+def test_an_id_that_is_no_number_is_rejected(id_: str) -> None:
     with pytest.raises(BadPayload, match=r"^id: expected int"):
         read("closeProducer", id=id_)
 
@@ -93,7 +93,7 @@ def test_what_everybody_gets_a_copy_of_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\udcff"])
-def test_names_are_names(name: str) -> None:
+def test_an_invalid_name_in_a_path_is_rejected(name: str) -> None:
     with pytest.raises(BadPayload, match=r"^peer: expected 1 to 128 bytes"):
         check_name("peer", name)
 
@@ -117,7 +117,7 @@ def described() -> Iterator[tuple[Operation, dict[str, object]]]:
         yield operation, paths[operation.path][operation.method.lower()]
 
 
-def test_every_operation_is_described_with_all_it_takes() -> None:
+def test_every_operation_is_described_with_all_its_parameters() -> None:
     for operation, description in described():
         assert description["operationId"] == operation.name
         taken = [parameter["name"] for parameter in description["parameters"]]  # type: ignore[attr-defined]
@@ -126,7 +126,7 @@ def test_every_operation_is_described_with_all_it_takes() -> None:
         assert ("requestBody" in description) is bool(operation.body)
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_in_the_openapi_document_resolves() -> None:
     document = openapi.document("1")
 
     def references(node: object) -> Iterator[str]:
@@ -145,7 +145,7 @@ def test_every_reference_leads_somewhere() -> None:
             target = target[part]
 
 
-def test_the_page_lists_all_and_needs_nothing_else() -> None:
+def test_the_page_lists_all_operations_and_loads_nothing() -> None:
     page = openapi.page()
     assert all(f"{operation.method} {operation.path}" in page for operation in OPERATIONS)
     assert "http://" not in page

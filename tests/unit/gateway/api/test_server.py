@@ -65,7 +65,7 @@ async def setup() -> AsyncIterator[Setup]:
     await redis.aclose()
 
 
-async def test_a_call_is_carried_to_its_room_and_back(setup: Setup) -> None:
+async def test_a_call_is_published_to_its_room_and_answered(setup: Setup) -> None:
     status, body = await setup.ask("PUT", "/v1/rooms/salon", json={"idleSeconds": 9})
     assert (status, body) == (200, {"do": "createRoom", "idleSeconds": 9})
     [call] = setup.worker.calls
@@ -80,14 +80,14 @@ async def test_names_in_paths_are_percent_encoded(setup: Setup, name: str) -> No
     assert bus.msgspec.json.decode(call.action) == {"do": "closePeer", "peer": name}
 
 
-async def test_the_rooms_error_is_the_answer(setup: Setup) -> None:
+async def test_an_error_of_the_room_is_the_http_answer(setup: Setup) -> None:
     setup.worker.answer_call = (409, b"codecs: the room has others")
     status, body, headers = await setup.ask_all("PUT", "/v1/rooms/salon")
     assert (status, body) == (409, {"code": 409, "reason": "codecs: the room has others"})
     assert headers["Content-Type"].startswith("application/json")
 
 
-async def test_the_callers_key_is_the_calls_identity(setup: Setup) -> None:
+async def test_an_idempotency_key_is_the_calls_identity(setup: Setup) -> None:
     for _ in range(2):
         await setup.ask("DELETE", "/v1/rooms/salon", headers={"Idempotency-Key": "order-7"})
     await setup.ask("GET", "/v1/rooms/salon", headers={"Idempotency-Key": "order-7"})
@@ -97,7 +97,7 @@ async def test_the_callers_key_is_the_calls_identity(setup: Setup) -> None:
     assert (await setup.ask("DELETE", "/v1/rooms/salon", headers={"Idempotency-Key": "x" * 129}))[0] == 400
 
 
-async def test_without_an_answer_it_is_503_and_the_caller_may_try_again(setup: Setup) -> None:
+async def test_an_unanswered_call_is_503_with_retry_after(setup: Setup) -> None:
     setup.worker.mute = True
     asking = asyncio.create_task(setup.ask_all("GET", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
@@ -108,7 +108,7 @@ async def test_without_an_answer_it_is_503_and_the_caller_may_try_again(setup: S
     assert int(headers["Retry-After"]) > 0
 
 
-async def test_silence_repeats_the_call_until_it_is_answered(setup: Setup) -> None:
+async def test_a_call_is_repeated_after_silence_until_it_is_answered(setup: Setup) -> None:
     setup.worker.mute = True
     asking = asyncio.create_task(setup.ask("DELETE", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
@@ -119,7 +119,7 @@ async def test_silence_repeats_the_call_until_it_is_answered(setup: Setup) -> No
     assert len({call.key for call in setup.worker.calls}) == 1
 
 
-async def test_a_closing_gateway_sends_callers_elsewhere(setup: Setup) -> None:
+async def test_a_closing_gateway_answers_pending_calls_503(setup: Setup) -> None:
     setup.worker.mute = True
     asking = asyncio.create_task(setup.ask("GET", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
@@ -131,18 +131,18 @@ async def test_a_closing_gateway_sends_callers_elsewhere(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", KEY + "x", KEY[:-1], "\xff"])
-async def test_only_the_key_opens(setup: Setup, key: str | None) -> None:
+async def test_a_request_without_the_right_key_is_401(setup: Setup, key: str | None) -> None:
     for path in ("/v1/rooms", "/v1/rooms/salon", "/v1/status", "/nothing"):
         status, body, headers = await setup.ask_all("GET", path, key=key)
         assert (status, body["code"], headers["WWW-Authenticate"]) == (401, 401, "Bearer")
     assert setup.worker.calls == []
 
 
-async def test_without_a_key_there_is_no_api(setup: Setup) -> None:
+async def test_the_server_api_is_off_without_a_key(setup: Setup) -> None:
     assert Gateway(GatewaySettings(), MemoryBroker(MemoryHub()), RedisCluster(setup.redis)).api is None
 
 
-async def test_the_document_and_the_page_are_for_everybody(setup: Setup) -> None:
+async def test_the_openapi_document_and_the_page_need_no_key(setup: Setup) -> None:
     status, body = await setup.ask("GET", "/v1/openapi.json", key=None)
     assert (status, body["openapi"]) == (200, "3.1.0")
     assert setup.gateway.api is not None
@@ -155,17 +155,19 @@ async def test_the_document_and_the_page_are_for_everybody(setup: Setup) -> None
     ("method", "path", "status"),
     [("GET", "/", 404), ("GET", "/v2/rooms", 404), ("POST", "/v1/rooms/salon", 405), ("PUT", "/v1/status", 405)],
 )
-async def test_what_is_not_there_is_said_in_json(setup: Setup, method: str, path: str, status: int) -> None:
+async def test_an_unknown_path_or_method_is_answered_in_json(
+    setup: Setup, method: str, path: str, status: int
+) -> None:
     assert (await setup.ask(method, path))[1]["code"] == status
 
 
-async def test_bodies_are_bounded(setup: Setup) -> None:
+async def test_a_body_above_the_limit_is_413(setup: Setup) -> None:
     status, body = await setup.ask("PUT", "/v1/rooms/salon", data=b" " * (1024 * 1024 + 1))
     assert (status, body["reason"]) == (413, "body: more than 1048576 bytes")
 
 
 @pytest.mark.parametrize("path", ["/v1/rooms/a%00b", f"/v1/rooms/{'x' * 129}", "/v1/rooms/r/peers/a%0Ab"])
-async def test_bad_names_are_refused(setup: Setup, path: str) -> None:
+async def test_invalid_names_in_paths_are_400(setup: Setup, path: str) -> None:
     status, body = await setup.ask("GET", path)
     assert (status, body["code"]) == (400, 400)
 
@@ -180,7 +182,7 @@ async def put_in_index(setup: Setup, *rooms: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 1000])
-async def test_rooms_are_listed_page_by_page_each_once(setup: Setup, limit: int) -> None:
+async def test_every_room_is_on_exactly_one_page_of_the_list(setup: Setup, limit: int) -> None:
     rooms = [f"räum {n}#/%" for n in range(40)]
     await put_in_index(setup, *rooms)
     found: list[str] = []
@@ -198,7 +200,7 @@ async def test_rooms_are_listed_page_by_page_each_once(setup: Setup, limit: int)
     assert len(found) == len(rooms)
 
 
-async def test_a_room_that_goes_between_two_pages_takes_no_other_along(setup: Setup) -> None:
+async def test_a_room_removed_between_two_pages_hides_no_other(setup: Setup) -> None:
     await put_in_index(setup, *(f"room{n}" for n in range(20)))
     _, first = await setup.ask("GET", "/v1/rooms", params={"limit": "5"})
     last = first["next"]
@@ -208,18 +210,18 @@ async def test_a_room_that_goes_between_two_pages_takes_no_other_along(setup: Se
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "9" * 20])
-async def test_the_limit_is_a_number(setup: Setup, limit: str) -> None:
+async def test_an_invalid_page_limit_is_400(setup: Setup, limit: str) -> None:
     status, body = await setup.ask("GET", "/v1/rooms", params={"limit": limit})
     assert (status, body["reason"]) == (400, "limit: expected a number from 1 to 1000")
 
 
-async def test_the_status_is_told(setup: Setup) -> None:
+async def test_the_status_lists_gateways_workers_and_nodes(setup: Setup) -> None:
     _, status = await setup.ask("GET", "/v1/status")
     assert [(process["id"], process["alive"]) for process in status["gateways"]] == [(setup.gateway.id, True)]
     assert (status["workers"], status["nodes"]) == ([], [])
 
 
-async def test_the_status_tells_the_living_from_the_dead(setup: Setup) -> None:
+async def test_the_status_tells_live_processes_from_dead_ones(setup: Setup) -> None:
     await Membership(RedisCluster(setup.redis), "workers", "worker-1", {"rooms": 3}).beat()
     watch = Watch(RedisCluster(setup.redis))
     await watch.look(1000.0)
@@ -228,7 +230,7 @@ async def test_the_status_tells_the_living_from_the_dead(setup: Setup) -> None:
     assert watch.status().workers == [ProcessView("worker-1", False, {})]
 
 
-async def test_without_redis_it_is_503(setup: Setup) -> None:
+async def test_list_and_status_are_503_without_redis(setup: Setup) -> None:
     setup.redis_server.connected = False
     status, body = await setup.ask("GET", "/v1/rooms")
     assert (status, body["code"]) == (503, 503)

@@ -48,7 +48,7 @@ def harness() -> CallHarness:
     return CallHarness(ApiCalls("gw-1", inputs), inputs)
 
 
-async def test_a_call_goes_to_its_rooms_partition_and_its_answer_comes_back(harness: CallHarness) -> None:
+async def test_a_call_is_published_to_its_partition_and_answered(harness: CallHarness) -> None:
     async with harness.asked(room="salon") as task:
         [call] = harness.published("salon")
         assert (call.room, call.reply_to, decode(call.action)) == ("salon", "gw-1", InspectRoom())
@@ -58,7 +58,7 @@ async def test_a_call_goes_to_its_rooms_partition_and_its_answer_comes_back(harn
     assert harness.inputs.publisher_of("salon").sources == set()
 
 
-async def test_an_error_is_raised_as_what_it_is(harness: CallHarness) -> None:
+async def test_an_error_answer_raises_the_error_of_its_code(harness: CallHarness) -> None:
     async with harness.asked() as task:
         [call] = harness.published()
         harness.calls.resolve(bus.CallAnswer(call.n, 404, b"room: none of that name"))
@@ -66,7 +66,7 @@ async def test_an_error_is_raised_as_what_it_is(harness: CallHarness) -> None:
             await task
 
 
-async def test_keys_of_callers_and_random_ones_never_meet(harness: CallHarness) -> None:
+async def test_callers_keys_and_random_keys_never_collide(harness: CallHarness) -> None:
     async with harness.asked("order-7"), harness.asked(), harness.asked():
         keys = [call.key for call in harness.published()]
     assert keys[0] == "key:order-7"
@@ -74,7 +74,7 @@ async def test_keys_of_callers_and_random_ones_never_meet(harness: CallHarness) 
     assert len(set(keys)) == 3
 
 
-async def test_silence_publishes_the_same_call_again(harness: CallHarness) -> None:
+async def test_an_unanswered_call_is_published_again_after_silence(harness: CallHarness) -> None:
     async with harness.asked():
         first = harness.published()
         harness.sweep(FIRST_PATIENCE - 1)
@@ -87,7 +87,7 @@ async def test_silence_publishes_the_same_call_again(harness: CallHarness) -> No
         assert harness.published() == first
 
 
-async def test_a_lost_broker_publishes_it_again(harness: CallHarness) -> None:
+async def test_an_unanswered_call_is_published_again_after_a_lost_broker(harness: CallHarness) -> None:
     async with harness.asked() as task:
         first = harness.published()
         harness.inputs.rewind()
@@ -98,7 +98,7 @@ async def test_a_lost_broker_publishes_it_again(harness: CallHarness) -> None:
         assert harness.published() == []
 
 
-async def test_nobody_waits_for_ever(harness: CallHarness) -> None:
+async def test_an_unanswered_call_fails_after_its_lifetime(harness: CallHarness) -> None:
     async with harness.asked() as task:
         [call] = harness.published()
         harness.sweep(LIFETIME + 1)
@@ -108,7 +108,7 @@ async def test_nobody_waits_for_ever(harness: CallHarness) -> None:
         assert not harness.calls.resolve(bus.CallAnswer(call.n, 200, b"{}"))
 
 
-async def test_an_answer_that_comes_twice_counts_once(harness: CallHarness) -> None:
+async def test_a_second_answer_to_a_call_is_ignored(harness: CallHarness) -> None:
     async with harness.asked() as task:
         [call] = harness.published()
         assert harness.calls.resolve(bus.CallAnswer(call.n, 200, b"1"))
@@ -116,14 +116,14 @@ async def test_an_answer_that_comes_twice_counts_once(harness: CallHarness) -> N
         assert await task == b"1"
 
 
-async def test_who_goes_away_leaves_nothing_behind(harness: CallHarness) -> None:
+async def test_a_cancelled_call_is_removed(harness: CallHarness) -> None:
     async with harness.asked():
         pass
     assert harness.published() == []
     assert harness.inputs.publisher_of("room").sources == set()
 
 
-async def test_there_is_a_bound(harness: CallHarness) -> None:
+async def test_calls_beyond_the_limit_are_rejected(harness: CallHarness) -> None:
     waiting = [asyncio.create_task(harness.calls.call("room", CloseRoom())) for _ in range(WAITING_CALLS)]
     await until(lambda: len(harness.inputs.publisher_of("room").sources) == WAITING_CALLS)
     with pytest.raises(Unavailable, match="too many calls"):

@@ -35,7 +35,7 @@ def test_sessions_take_turns() -> None:
     assert publisher.take_batch() == []
 
 
-def test_a_busy_session_does_not_keep_others_out_of_the_next_batch() -> None:
+def test_a_busy_session_leaves_room_for_others_in_the_next_batch() -> None:
     publisher = PartitionPublisher(0)
     busy = session(1, inputs=10 * BATCH_ITEMS)
     publisher.schedule(busy)
@@ -50,7 +50,7 @@ def test_a_batch_is_bounded_in_bytes() -> None:
     assert [len(names(publisher.take_batch())) for _ in range(3)] == [5, 4, 2]
 
 
-def test_a_session_is_in_line_once() -> None:
+def test_a_scheduled_session_is_queued_once() -> None:
     publisher = PartitionPublisher(0)
     one = session(1)
     publisher.schedule(one)
@@ -90,7 +90,7 @@ async def partition() -> Partition:
     return Partition()
 
 
-async def test_what_accumulates_during_a_publish_is_the_next_batch(partition: Partition) -> None:
+async def test_inputs_that_arrive_during_a_publish_form_the_next_batch(partition: Partition) -> None:
     inputs = await partition.start()
     publisher = inputs.publisher_of("room")
     one = session(1)
@@ -106,7 +106,7 @@ async def test_what_accumulates_during_a_publish_is_the_next_batch(partition: Pa
     assert partition.batches == [[(1, 0)], [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]]
 
 
-async def test_after_a_lost_connection_everything_unapplied_comes_again_in_order(partition: Partition) -> None:
+async def test_unapplied_inputs_are_published_again_after_a_lost_connection(partition: Partition) -> None:
     inputs = await partition.start()
     publisher = inputs.publisher_of("room")
     one = session(1, inputs=2)
@@ -125,7 +125,7 @@ async def test_after_a_lost_connection_everything_unapplied_comes_again_in_order
     assert partition.batches[-1] == [(1, 0), (1, 1), (1, 2), (1, 3)]
 
 
-async def test_a_refused_batch_is_repeated_before_anything_later(partition: Partition) -> None:
+async def test_a_rejected_batch_is_repeated_before_later_batches(partition: Partition) -> None:
     inputs = await partition.start()
     publisher = inputs.publisher_of("room")
     one = session(1)

@@ -39,7 +39,7 @@ def test_a_notification_passes_without_id_and_without_data() -> None:
 
 
 @pytest.mark.parametrize("extra", [{}, {"cseq": 5}, {"unknown": [1]}])
-def test_unknown_fields_and_cseq_do_not_matter(extra: dict[str, Any]) -> None:
+def test_unknown_fields_and_cseq_are_accepted(extra: dict[str, Any]) -> None:
     assert isinstance(verdict({"request": True, "id": 0, "method": "m", "data": None, **extra}), Frame)
 
 
@@ -58,7 +58,7 @@ def test_unknown_fields_and_cseq_do_not_matter(extra: dict[str, Any]) -> None:
         '{"request":true,"id":1,"method":"m","data":{"a":"\\q"}}',
     ],
 )
-def test_what_is_not_json_is_complained_about(text: str) -> None:
+def test_invalid_json_is_a_malformed_frame(text: str) -> None:
     complaint = verdict(text)
     assert isinstance(complaint, MalformedFrame)
     assert "not valid JSON" in complaint.reason
@@ -82,7 +82,7 @@ def test_what_is_not_json_is_complained_about(text: str) -> None:
         ({"request": 1, "id": 1, "method": "m"}, "request: expected"),
     ],
 )
-def test_a_frame_without_usable_id_is_complained_about(frame: Any, reason: str) -> None:
+def test_a_request_without_a_valid_id_is_a_malformed_frame(frame: Any, reason: str) -> None:
     complaint = verdict(frame)
     assert isinstance(complaint, MalformedFrame)
     assert reason in complaint.reason
@@ -99,14 +99,14 @@ def test_a_frame_without_usable_id_is_complained_about(frame: Any, reason: str) 
         ({"request": True, "response": True, "id": 4, "method": "m"}, "exactly one"),
     ],
 )
-def test_a_misshapen_request_with_an_id_is_refused_under_that_id(frame: Any, reason: str) -> None:
+def test_an_invalid_request_with_an_id_is_rejected_under_that_id(frame: Any, reason: str) -> None:
     refused = verdict(frame)
     assert isinstance(refused, RejectedRequest)
     assert (refused.id, refused.code) == (4, 400)
     assert reason in refused.reason
 
 
-def test_too_large_a_request_is_refused_with_413() -> None:
+def test_a_too_large_request_is_rejected_with_413() -> None:
     frame = {"request": True, "id": 4, "method": "m", "data": "x" * LIMIT}
     refused = verdict(frame)
     assert isinstance(refused, RejectedRequest)
@@ -116,16 +116,16 @@ def test_too_large_a_request_is_refused_with_413() -> None:
 @pytest.mark.parametrize(
     "frame", [{"notification": True}, {"notification": True, "method": "m", "data": "x" * LIMIT}]
 )
-def test_a_refused_notification_is_only_dropped(frame: Any) -> None:
+def test_an_invalid_notification_is_rejected_without_an_answer(frame: Any) -> None:
     assert isinstance(verdict(frame), RejectedNotification)
 
 
-def test_a_response_is_told_apart() -> None:
+def test_a_response_is_recognised() -> None:
     assert isinstance(verdict({"response": True, "id": 3, "ok": True}), Response)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
-def test_data_may_be_64_levels_deep_and_not_65(opening: str) -> None:
+def test_data_of_64_levels_is_accepted_and_of_65_rejected(opening: str) -> None:
     def nested(levels: int) -> str:
         closing = "]" if opening == "[" else "}"
         return f'{{"request":true,"id":1,"method":"m","data":{opening * levels}1{closing * levels}}}'
@@ -136,12 +136,12 @@ def test_data_may_be_64_levels_deep_and_not_65(opening: str) -> None:
     assert "64 levels" in refused.reason
 
 
-def test_brackets_in_strings_and_siblings_are_no_depth() -> None:
+def test_brackets_in_strings_and_siblings_do_not_count_as_depth() -> None:
     data = json.dumps(['[[[{{{\\"' * 100, [{}] * 500])
     assert isinstance(verdict(f'{{"request":true,"id":1,"method":"m","data":{data}}}', 10**6), Frame)
 
 
-def test_absurdly_deep_data_is_complained_about() -> None:
+def test_absurdly_deep_data_is_a_malformed_frame() -> None:
     complaint = verdict('{"request":true,"id":1,"method":"m","data":' + "[" * 300_000, 10**6)
     assert isinstance(complaint, MalformedFrame)
 
@@ -153,7 +153,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_any_json_gets_a_verdict(value: Any) -> None:
+def test_any_json_gets_a_validation_result(value: Any) -> None:
     assert verdict(value) is not None
 
 
@@ -165,7 +165,7 @@ def test_any_data_passes_unchanged(value: Any) -> None:
 
 
 @given(json_values)
-def test_depth_is_that_of_the_value(value: Any) -> None:
+def test_nesting_depth_is_that_of_the_value(value: Any) -> None:
     def measure(value: Any) -> int:
         if not isinstance(value, dict | list):
             return 0

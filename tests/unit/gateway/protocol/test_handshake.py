@@ -21,18 +21,18 @@ def test_names_are_utf8_without_control_characters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "☺" * 43, "a\nb", "\x7f", "\x85", "\ud800"])
-def test_other_names_are_not(name: str) -> None:
+def test_other_names_are_invalid(name: str) -> None:
     assert not valid_name(name)
 
 
-def test_names_are_decoded() -> None:
+def test_names_in_the_query_are_percent_decoded() -> None:
     assert parse("roomId=r%C3%A4um+1&peerName=a%26b&x=1&x=2") == ConnectionRequest("räum 1", "a&b")
 
 
 @pytest.mark.parametrize(
     "text", ["", "roomId=r", "peerName=p", "roomId=r&roomId=s&peerName=p", "roomId=%ff&peerName=p"]
 )
-def test_both_names_are_needed_once(text: str) -> None:
+def test_both_names_are_required_exactly_once(text: str) -> None:
     assert parse(text) is None
 
 
@@ -41,7 +41,7 @@ def asked(**fields: str) -> ConnectionRequest | None:
 
 
 @pytest.mark.parametrize(("value", "resumable"), [("1", True), ("0", False), ("", False), ("yes", False)])
-def test_resumable_is_opted_into(value: str, resumable: bool) -> None:
+def test_a_session_is_resumable_only_on_request(value: str, resumable: bool) -> None:
     assert asked(resumable=value) == ConnectionRequest("r", "p", resumable)
 
 
@@ -72,17 +72,17 @@ def test_a_resumption_names_session_hash_ack_and_attempt() -> None:
         {"resumable": "0"},
     ],
 )
-def test_a_bad_resumption_is_a_bad_request(wrong: dict[str, str]) -> None:
+def test_a_query_with_an_invalid_resumption_is_rejected(wrong: dict[str, str]) -> None:
     assert asked(**{"resumable": "1", "resume": TOKEN, "ack": "0", "attempt": "1", **wrong}) is None
 
 
 @given(st.text(st.characters(max_codepoint=0x7F)))
-def test_no_query_does_harm(text: str) -> None:
+def test_any_query_is_parsed_without_an_exception(text: str) -> None:
     parse(text)
 
 
 @given(st.text(), st.text(), st.text())
-def test_no_resumption_does_harm(resume: str, ack: str, attempt: str) -> None:
+def test_any_resumption_is_parsed_without_an_exception(resume: str, ack: str, attempt: str) -> None:
     fields = {"resume": resume, "ack": ack, "attempt": attempt}
     asked(resumable="1", **{name: text.encode(errors="replace").decode() for name, text in fields.items()})
 

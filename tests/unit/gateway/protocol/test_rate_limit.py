@@ -21,7 +21,7 @@ def admitted(bucket: TokenBucket, tries: int) -> int:
     return sum(bucket.admit() for _ in range(tries))
 
 
-def test_a_burst_then_the_rate() -> None:
+def test_a_burst_is_followed_by_the_rate() -> None:
     clock = Clock()
     bucket = TokenBucket(50, 200, clock)
     assert admitted(bucket, 300) == 200
@@ -32,7 +32,7 @@ def test_a_burst_then_the_rate() -> None:
     assert bucket.rejected == 450
 
 
-def test_a_burst_of_one_is_one_at_a_time() -> None:
+def test_a_burst_of_one_admits_one_message_at_a_time() -> None:
     clock = Clock()
     bucket = TokenBucket(10, 1, clock)
     assert [admitted(bucket, 3), setattr(clock, "now", clock.now + 0.1), admitted(bucket, 3)] == [1, None, 1]
@@ -43,7 +43,9 @@ def test_a_burst_of_one_is_one_at_a_time() -> None:
     st.integers(1, 500),
     st.lists(st.tuples(st.floats(0, 5), st.integers(0, 300)), max_size=30),
 )
-def test_never_more_than_burst_and_rate_together(rate: float, burst: int, steps: list[tuple[float, int]]) -> None:
+def test_admitted_messages_never_exceed_burst_plus_rate(
+    rate: float, burst: int, steps: list[tuple[float, int]]
+) -> None:
     clock = Clock()
     bucket = TokenBucket(rate, burst, clock)
     total, began = 0, clock.now

@@ -103,7 +103,7 @@ def put_text(session: ResumableSession, text: str) -> FramePosition:
 # --- a new session ------------------------------------------------------------------------------------------
 
 
-def test_the_greeting_comes_when_the_connect_is_applied_and_has_the_token_whose_hash_the_worker_got() -> None:
+def test_the_session_frame_follows_the_applied_connect_with_its_token() -> None:
     session = opened()
     (connect,) = drain(session)
     assert isinstance(connect, Connect)
@@ -121,7 +121,7 @@ def test_the_greeting_comes_when_the_connect_is_applied_and_has_the_token_whose_
     assert apply(session, 0) == []
 
 
-def test_outputs_wait_for_the_greeting() -> None:
+def test_outputs_wait_for_the_session_frame() -> None:
     session = opened()
     drain(session)
     assert output(session, 2) == output(session, 1) == output(session, 0) == []
@@ -131,12 +131,12 @@ def test_outputs_wait_for_the_greeting() -> None:
     assert rest == [{"seq": 1, "ack": 0, "o": 1}, {"seq": 2, "ack": 0, "o": 2}]
 
 
-def test_a_close_that_is_not_numbered_does_not_wait() -> None:
+def test_an_unnumbered_close_does_not_wait_for_the_session_frame() -> None:
     message = Message(b"bye", [], close=4000)
     assert list(opened().receive(0, message)) == [message]
 
 
-def test_outputs_carry_their_number_and_how_far_the_client_is_applied() -> None:
+def test_outputs_carry_their_number_and_the_last_applied_input() -> None:
     session = greeted()
     put(session, 1)
     put(session, 2)
@@ -147,13 +147,13 @@ def test_outputs_carry_their_number_and_how_far_the_client_is_applied() -> None:
     assert output(session, 0) == [{"o": 0}]
 
 
-def test_a_close_among_the_outputs_is_not_touched() -> None:
+def test_a_close_among_the_outputs_is_passed_unchanged() -> None:
     session = greeted()
     message = Message(b"bye", [], close=4000)
     assert list(session.receive(1, message)) == [message]
 
 
-def test_a_client_that_hears_nothing_else_is_told_now_and_then_what_is_applied() -> None:
+def test_applied_inputs_are_acknowledged_now_and_then_without_outputs() -> None:
     session = greeted()
     for n in range(1, ACK_EVERY + 2):
         put(session, n)
@@ -165,7 +165,7 @@ def test_a_client_that_hears_nothing_else_is_told_now_and_then_what_is_applied()
 # --- the client's numbers -----------------------------------------------------------------------------------
 
 
-def test_the_number_of_an_input_is_the_clients() -> None:
+def test_an_input_keeps_the_clients_number() -> None:
     session = greeted()
     assert [put(session, n) for n in (1, 2, 2, 1, 3, 5)] == [
         FramePosition.NEXT,
@@ -178,24 +178,24 @@ def test_the_number_of_an_input_is_the_clients() -> None:
     assert [item.n for item in drain(session) if isinstance(item, Input)] == [1, 2, 3]
 
 
-def test_frames_without_number_or_with_a_bad_one_have_no_place() -> None:
+def test_frames_without_a_valid_number_are_unnumbered() -> None:
     session = greeted()
     assert {put(session, None)} | {put(session, cseq) for cseq in (0, -1, 2**53)} == {FramePosition.UNNUMBERED}  # type: ignore[arg-type]
     assert put_text(session, "[]") is FramePosition.UNNUMBERED
 
 
 @pytest.mark.parametrize("extra", [{"method": 5}, {"request": True}, {"method": ""}, {"response": True}])
-def test_a_misshapen_frame_with_a_number_takes_it(extra: dict[str, Any]) -> None:
+def test_an_invalid_frame_with_a_number_takes_that_number(extra: dict[str, Any]) -> None:
     session = greeted()
     assert put(session, 1, **extra) is FramePosition.NEXT
     assert put(session, 2) is FramePosition.NEXT
 
 
-def test_a_response_takes_its_number() -> None:
+def test_a_response_with_a_number_takes_that_number() -> None:
     assert put_text(greeted(), '{"response":true,"id":1,"ok":true,"cseq":1}') is FramePosition.NEXT
 
 
-def test_what_cannot_be_read_takes_the_next_number() -> None:
+def test_an_unreadable_frame_takes_the_next_number() -> None:
     session = greeted()
     assert put(session, 1) is FramePosition.NEXT
     assert put_text(session, "{") is FramePosition.NEXT
@@ -205,7 +205,7 @@ def test_what_cannot_be_read_takes_the_next_number() -> None:
 
 
 @pytest.mark.parametrize("broken", [1, 2])
-def test_a_client_that_did_not_number_what_could_not_be_read_is_found_out(broken: int) -> None:
+def test_a_number_reused_after_an_unreadable_frame_is_out_of_sequence(broken: int) -> None:
     session = greeted()
     put(session, 1)
     for _ in range(broken):
@@ -216,7 +216,7 @@ def test_a_client_that_did_not_number_what_could_not_be_read_is_found_out(broken
 # --- a session that goes on ---------------------------------------------------------------------------------
 
 
-def test_a_resumption_is_asked_for_until_it_is_answered() -> None:
+def test_a_resumption_is_requested_until_it_is_answered() -> None:
     session = resuming()
     asked = Resume("room", ID, 9, "hash", 2, 3)
     assert drain(session) == [asked]
@@ -229,7 +229,7 @@ def test_a_resumption_is_asked_for_until_it_is_answered() -> None:
     assert not session.awaits_worker
 
 
-def test_a_resumed_session_replays_what_was_missed_and_goes_on_with_the_next_input() -> None:
+def test_a_resumed_session_replays_outputs_and_expects_the_next_input() -> None:
     session = resuming(ack=3)
     drain(session)
     (greeting,) = frames(session.linked(link("resumed", 5, 4)))
@@ -243,7 +243,7 @@ def test_a_resumed_session_replays_what_was_missed_and_goes_on_with_the_next_inp
     assert (item.n, item.connection) == (6, 9)
 
 
-def test_outputs_that_come_before_the_answer_wait_for_it() -> None:
+def test_outputs_before_the_resumption_is_answered_wait_for_it() -> None:
     session = resuming(ack=3)
     drain(session)
     assert output(session, 4) == output(session, 2) == []
@@ -255,14 +255,14 @@ def test_outputs_that_come_before_the_answer_wait_for_it() -> None:
     assert drain(session) == []
 
 
-def test_an_answer_that_comes_again_changes_nothing() -> None:
+def test_a_repeated_answer_to_a_resumption_changes_nothing() -> None:
     session = resumed(n=5)
     put(session, 6)
     assert session.linked(link("resumed", 5, 3)) == ()
     assert put(session, 7) is FramePosition.NEXT
 
 
-def test_a_refused_resumption_is_told_and_leaves_nothing() -> None:
+def test_a_refused_resumption_is_answered_and_forgotten() -> None:
     session = resuming()
     drain(session)
     events = session.linked(link("refused"))
@@ -271,7 +271,7 @@ def test_a_refused_resumption_is_told_and_leaves_nothing() -> None:
     assert session.disconnect() == (Forgotten(),)
 
 
-def test_a_client_that_claims_more_than_there_was_is_refused_and_its_session_ends() -> None:
+def test_a_resumption_with_too_high_an_ack_is_refused_and_final() -> None:
     session = resuming(ack=10)
     drain(session)
     events = session.linked(link("resumed", 5, 9))
@@ -282,11 +282,11 @@ def test_a_client_that_claims_more_than_there_was_is_refused_and_its_session_end
     assert drain(session) == [ConnectionLost("room", ID, 9, final=True)]
 
 
-def test_a_frame_before_the_answer_has_no_place() -> None:
+def test_a_frame_before_the_resumption_is_answered_is_out_of_sequence() -> None:
     assert put(resuming(), 6) is FramePosition.OUT_OF_SEQUENCE
 
 
-def test_waiting_for_an_answer_has_an_end() -> None:
+def test_an_unanswered_resumption_closes_the_connection_in_the_end() -> None:
     session = resuming()
     too_late = Close(errors.UNAVAILABLE)
     assert all(too_late not in session.sweep() for _ in range(LINK_PATIENCE))
@@ -296,7 +296,7 @@ def test_waiting_for_an_answer_has_an_end() -> None:
 # --- the end of a connection --------------------------------------------------------------------------------
 
 
-def test_a_lost_socket_is_told_after_the_inputs_until_the_connection_is_released() -> None:
+def test_a_lost_socket_is_reported_after_the_inputs_until_released() -> None:
     session = greeted()
     put(session, 1)
     session.disconnect()
@@ -310,7 +310,7 @@ def test_a_lost_socket_is_told_after_the_inputs_until_the_connection_is_released
     assert drain(session) == []
 
 
-def test_a_final_goodbye_waits_until_its_last_inputs_are_applied() -> None:
+def test_a_final_disconnect_waits_until_its_last_inputs_are_applied() -> None:
     session = greeted()
     put(session, 1)
     session.final = True
@@ -321,7 +321,7 @@ def test_a_final_goodbye_waits_until_its_last_inputs_are_applied() -> None:
     assert drain(session) == [ConnectionLost("room", ID, 7, final=True)]
 
 
-def test_a_final_goodbye_does_not_wait_for_ever() -> None:
+def test_a_final_disconnect_stops_waiting_after_silence() -> None:
     session = greeted()
     put(session, 1)
     session.final = True
@@ -332,7 +332,7 @@ def test_a_final_goodbye_does_not_wait_for_ever() -> None:
     assert drain(session)[-1] == ConnectionLost("room", ID, 7, final=True)
 
 
-def test_a_lost_socket_is_not_told_of_before_the_connect_is_applied() -> None:
+def test_a_lost_socket_is_reported_only_after_the_applied_connect() -> None:
     session = opened()
     drain(session)
     session.disconnect()
@@ -342,7 +342,7 @@ def test_a_lost_socket_is_not_told_of_before_the_connect_is_applied() -> None:
     assert drain(session) == [ConnectionLost("room", ID, 7)]
 
 
-def test_a_socket_lost_while_resuming_is_told_of_when_that_has_happened() -> None:
+def test_a_socket_lost_while_resuming_is_reported_after_the_answer() -> None:
     session = resuming()
     drain(session)
     assert session.disconnect() == ()
@@ -353,12 +353,12 @@ def test_a_socket_lost_while_resuming_is_told_of_when_that_has_happened() -> Non
 
 
 @pytest.mark.parametrize("session", [opened(), resuming()])
-def test_a_connection_of_which_nobody_heard_ends_without_a_word(session: ResumableSession) -> None:
+def test_an_unpublished_connection_is_forgotten_without_a_report(session: ResumableSession) -> None:
     assert session.disconnect() == (Forgotten(),)
     assert drain(session) == []
 
 
-def test_a_connection_that_another_has_taken_over_is_forgotten() -> None:
+def test_a_released_connection_is_closed_and_forgotten() -> None:
     session = greeted()
     put(session, 1)
     assert session.linked(link("released")) == (Close(errors.RELEASED),)

@@ -97,7 +97,7 @@ def test_inputs_are_numbered_from_connect_to_disconnect() -> None:
     ]
 
 
-def test_what_is_applied_is_freed_and_numbers_go_on() -> None:
+def test_applied_inputs_are_freed_and_numbers_continue() -> None:
     session = opened()
     session.input(frame())
     drain(session)
@@ -107,7 +107,7 @@ def test_what_is_applied_is_freed_and_numbers_go_on() -> None:
     assert numbers(drain(session)) == [2]
 
 
-def test_after_a_loss_all_unapplied_inputs_come_again_in_order() -> None:
+def test_unapplied_inputs_are_taken_again_in_order_after_a_loss() -> None:
     session = opened()
     for _ in range(4):
         session.input(frame())
@@ -118,7 +118,7 @@ def test_after_a_loss_all_unapplied_inputs_come_again_in_order() -> None:
     assert not session.has_items
 
 
-def test_what_was_applied_meanwhile_does_not_come_again() -> None:
+def test_inputs_applied_after_a_loss_are_not_taken_again() -> None:
     session = opened()
     for _ in range(3):
         session.input(frame())
@@ -128,7 +128,7 @@ def test_what_was_applied_meanwhile_does_not_come_again() -> None:
     assert numbers(drain(session)) == [3]
 
 
-def test_again_repeats_once_until_something_moves() -> None:
+def test_a_report_of_a_gap_rewinds_once_until_progress() -> None:
     session = opened()
     for _ in range(3):
         session.input(frame())
@@ -141,7 +141,7 @@ def test_again_repeats_once_until_something_moves() -> None:
     assert numbers(drain(session)) == [2, 3]
 
 
-def test_an_unknown_session_whose_connect_is_kept_begins_anew() -> None:
+def test_an_unknown_session_with_unapplied_connect_starts_again() -> None:
     session = opened()
     session.input(frame())
     drain(session)
@@ -149,7 +149,7 @@ def test_an_unknown_session_whose_connect_is_kept_begins_anew() -> None:
     assert numbers(drain(session)) == [0, 1]
 
 
-def test_an_unknown_session_whose_connect_was_applied_is_forgotten() -> None:
+def test_an_unknown_session_with_applied_connect_is_closed() -> None:
     session = opened()
     drain(session)
     session.applied(applied(0))
@@ -159,7 +159,7 @@ def test_an_unknown_session_whose_connect_was_applied_is_forgotten() -> None:
     assert session.disconnect() == (Forgotten(),)
 
 
-def test_a_closed_session_is_over_when_its_disconnect_is_applied() -> None:
+def test_a_closed_session_is_forgotten_when_disconnect_is_applied() -> None:
     session = opened()
     drain(session)
     assert session.disconnect() == (Publish(),)
@@ -167,13 +167,13 @@ def test_a_closed_session_is_over_when_its_disconnect_is_applied() -> None:
     assert session.applied(applied(1)) == (Forgotten(),)
 
 
-def test_a_session_of_which_nobody_heard_ends_without_a_word() -> None:
+def test_an_unpublished_session_is_forgotten_without_a_disconnect() -> None:
     session = opened()
     assert session.disconnect() == (Forgotten(),)
     assert drain(session) == []
 
 
-def test_bounds_count_items_and_bytes() -> None:
+def test_input_limits_count_items_and_bytes() -> None:
     session = opened()
     assert not session.exceeds(InputLimits(items=2, size=10**6))
     session.input(frame())
@@ -184,7 +184,7 @@ def test_bounds_count_items_and_bytes() -> None:
     assert session.below_half(InputLimits(items=2, size=10**6))
 
 
-def test_silence_repeats_with_growing_patience_until_progress() -> None:
+def test_silence_repeats_inputs_at_growing_intervals_until_progress() -> None:
     session = opened()
     drain(session)
     patience = [sweep_until_repeated(session) for _ in range(4)]
@@ -195,7 +195,7 @@ def test_silence_repeats_with_growing_patience_until_progress() -> None:
     assert sweep_until_repeated(session) == FIRST_PATIENCE
 
 
-def test_an_idle_session_waits_for_nothing() -> None:
+def test_an_idle_session_does_not_await_the_worker() -> None:
     session = opened()
     drain(session)
     assert session.awaits_worker
@@ -203,7 +203,7 @@ def test_an_idle_session_waits_for_nothing() -> None:
     assert not session.awaits_worker
 
 
-def test_each_step_of_a_session_asks_for_what_follows_from_it() -> None:
+def test_each_method_of_a_session_returns_the_events_that_follow() -> None:
     session = Session("room", ID, 7)
     assert session.connect("alice", 1000) == (Publish(),)
     assert session.input(frame()) == (Publish(),)
@@ -218,7 +218,7 @@ def test_each_step_of_a_session_asks_for_what_follows_from_it() -> None:
     assert list(session.receive(2, message(2))) == [message(2), message(3), message(4)]
 
 
-def test_silence_asks_to_publish_again() -> None:
+def test_silence_returns_a_repeated_publish() -> None:
     session = opened()
     drain(session)
     assert [session.sweep() for _ in range(FIRST_PATIENCE)] == [()] * (FIRST_PATIENCE - 1) + [
@@ -226,7 +226,7 @@ def test_silence_asks_to_publish_again() -> None:
     ]
 
 
-def test_sessions_account_for_their_unapplied_bytes_together() -> None:
+def test_sessions_share_one_count_of_unapplied_bytes() -> None:
     total = UnappliedBytes()
     sessions = [Session("room", f"gw.{number}", number, total) for number in (1, 2)]
     for session in sessions:
@@ -246,11 +246,11 @@ def test_sessions_account_for_their_unapplied_bytes_together() -> None:
 # --- outputs ------------------------------------------------------------------------------------------------
 
 
-def test_outputs_in_order_pass_and_duplicates_do_not() -> None:
+def test_outputs_in_order_are_written_and_duplicates_dropped() -> None:
     assert written(opened(), 1, 2, 2, 1, 3) == [1, 2, 3]
 
 
-def test_an_early_output_waits_and_a_replay_is_asked_for_once() -> None:
+def test_an_early_output_waits_and_one_replay_is_requested() -> None:
     session = opened()
     drain(session)
     assert written(session, 1, 4, 3) == [1]
@@ -259,7 +259,7 @@ def test_an_early_output_waits_and_a_replay_is_asked_for_once() -> None:
     assert not session.has_gap
 
 
-def test_a_report_of_an_unseen_output_asks_for_a_replay() -> None:
+def test_a_report_of_an_unseen_output_requests_a_replay() -> None:
     session = opened()
     drain(session)
     session.applied(applied(0, out=2))
@@ -269,7 +269,7 @@ def test_a_report_of_an_unseen_output_asks_for_a_replay() -> None:
     assert drain(session) == []
 
 
-def test_an_unanswered_replay_is_asked_for_again() -> None:
+def test_an_unanswered_replay_is_requested_again() -> None:
     session = opened()
     drain(session)
     session.applied(applied(0))
@@ -281,7 +281,7 @@ def test_an_unanswered_replay_is_asked_for_again() -> None:
     assert not session.awaits_worker
 
 
-def test_early_outputs_are_bounded_and_what_was_dropped_is_replayed() -> None:
+def test_early_outputs_beyond_the_limit_are_dropped_and_replayed() -> None:
     session = opened()
     drain(session)
     last = EARLY_OUTPUTS + 10
@@ -294,7 +294,7 @@ def test_early_outputs_are_bounded_and_what_was_dropped_is_replayed() -> None:
     assert written(session, *range(1, last + 1)) == list(range(EARLY_OUTPUTS + 2, last + 1))
 
 
-def test_an_unnumbered_message_passes_at_once() -> None:
+def test_an_unnumbered_message_is_written_at_once() -> None:
     session = opened()
     assert written(session, 3, 0) == [0]
 
@@ -447,7 +447,7 @@ FAULTS: list[Callable[[Wires, int], None]] = [
     st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 9)), min_size=10, max_size=100),
     st.booleans(),
 )
-def test_everything_arrives_once_and_in_order_whatever_happens(
+def test_all_messages_arrive_once_and_in_order_under_faults(
     steps: list[tuple[Callable[[Wires, int], None], int]], leave: bool
 ) -> None:
     wires = Wires()
@@ -467,7 +467,7 @@ def test_everything_arrives_once_and_in_order_whatever_happens(
 
 
 @pytest.mark.parametrize("order", [[1, 2, 3], [3, 2, 1], [2, 1, 3], [2, 2, 3, 1, 1]])
-def test_a_close_keeps_its_place_among_the_outputs(order: list[int]) -> None:
+def test_a_close_is_written_in_order_among_the_outputs(order: list[int]) -> None:
     session = opened()
     messages = {1: message(1), 2: message(2), 3: Message(b"3", [Recipient(7, ID, 3)], close=4000)}
     ready = [one for out in order for one in session.receive(out, messages[out]) if isinstance(one, Message)]
@@ -477,7 +477,7 @@ def test_a_close_keeps_its_place_among_the_outputs(order: list[int]) -> None:
 # --- the broker is away ----------------------------------------------------------------------------------------
 
 
-def test_requests_that_nobody_has_heard_of_are_taken_back_once_and_keep_their_numbers() -> None:
+def test_unpublished_requests_are_cancelled_once_and_keep_their_numbers() -> None:
     session = opened()
     session.input(frame(1))
     drain(session)
@@ -504,7 +504,7 @@ def test_requests_that_nobody_has_heard_of_are_taken_back_once_and_keep_their_nu
     assert session.size == sum(len(encode_item(item)) for item in items)  # type: ignore[arg-type]
 
 
-def test_what_was_published_is_not_taken_back() -> None:
+def test_published_requests_are_not_cancelled() -> None:
     session = opened()
     session.input(frame(1))
     drain(session)
