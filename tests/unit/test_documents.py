@@ -238,3 +238,12 @@ def test_every_variable_that_a_document_names_is_a_setting(document: Path) -> No
     reference = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     known = set(re.findall(r"`(PLENARY_[A-Z_]+)`", reference)) | COMPOSE_VARIABLES
     assert set(re.findall(r"\bPLENARY_[A-Z_]+\b", document.read_text())) <= known
+
+
+def test_every_log_event_that_the_monitoring_page_names_is_logged() -> None:
+    section = (ROOT / "docs" / "how-to" / "monitor.md").read_text().partition("\n## Logs\n")[2]
+    events = re.findall(r"`([a-z]+\.[a-z_]+)`", section)
+    folders = ("gateway", "roomworker", "medianode", "shared", "plenary")
+    code = "".join(path.read_text() for folder in folders for path in ROOT.joinpath(folder).rglob("*.py"))
+    assert len(events) > 10
+    assert [event for event in events if f'"{event}"' not in code] == []

@@ -56,7 +56,7 @@ def test_every_metric_that_a_document_names_exists(document: Path) -> None:
     assert set(re.findall(r"`(plenary_\w+)`", document.read_text())) <= known
 
 
-def test_names_are_as_prometheus_wants_them() -> None:
+def test_metric_names_follow_the_conventions_of_prometheus() -> None:
     assert len({each.name for each in ALL}) == len(ALL)
     for each in ALL:
         assert re.fullmatch(r"plenary_[a-z_]+", each.name)
@@ -74,7 +74,7 @@ def test_every_alert_is_documented() -> None:
 
 
 def names(metrics: Iterable[Metric]) -> list[str]:
-    """As `Described` calls them."""
+    """The names of metrics in the form that `Described` uses."""
     return [f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in metrics]
 
 
@@ -100,14 +100,14 @@ def test_every_process_exposes_what_it_describes() -> None:
     assert sorted(names(Exposition(4).collect())) == described(Exposition.described)
 
 
-def test_what_is_said_of_the_process_itself_is_documented() -> None:
+def test_metrics_of_the_process_itself_are_documented() -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     assert {f"`{name}`" for name in names(registry.collect())} <= set(re.findall(r"`process_\w+`", text))
 
 
-async def test_a_redis_that_is_away_is_no_reason_not_to_answer() -> None:
+async def test_metrics_are_collected_while_redis_is_away() -> None:
     redis = FakeAsyncRedis(connected=False)
     broker = MemoryBroker(MemoryHub(1))
     worker = RoomWorker(RunSettings(partitions=1), broker, RedisCluster(redis), RedisStore(redis))
@@ -146,7 +146,7 @@ def all_queries() -> list[str]:
 
 
 @pytest.mark.parametrize("query", all_queries())
-def test_a_query_speaks_of_metrics_and_labels_that_there_are(query: str) -> None:
+def test_query_uses_existing_metrics_and_labels(query: str) -> None:
     labels_of = {each.name + part: each.labels for each in ALL for part in PARTS[each.kind]}
     bare = re.sub(r'"[^"]*"', '""', query)
     spoken = re.findall(r"\b(plenary_\w+|process_\w+|rabbitmq_\w+|up|ALERTS)\b", bare)
@@ -159,7 +159,7 @@ def test_a_query_speaks_of_metrics_and_labels_that_there_are(query: str) -> None
     assert used <= known
 
 
-def test_the_dashboards_answer_by_panels_with_a_title_of_their_own() -> None:
+def test_dashboards_have_distinct_panel_titles_and_ids() -> None:
     assert {dashboard.stem for dashboard in DASHBOARDS} == {"overview", "signaling", "media"}
     for dashboard in DASHBOARDS:
         assert json.loads(dashboard.read_text())["uid"] == f"plenary-{dashboard.stem}"
