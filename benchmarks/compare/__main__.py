@@ -17,7 +17,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks.compare.clients import Wrong
+from benchmarks.compare.clients import CheckFailed
 from benchmarks.compare.goals import judge
 from benchmarks.compare.load import Sample
 from benchmarks.compare.report import figures, machine, show
@@ -44,13 +44,13 @@ def main(
     plan = Plan(rounds, seconds, connections, rate, window, patience=patience)
     began = time.monotonic()
 
-    def told(system: str, workload: str, round_: int, sample: Sample) -> None:
+    def report(system: str, workload: str, round_: int, sample: Sample) -> None:
         shown = ", ".join(f"{name} {sample[name]:,}" for name in (*_SHOWN, *_SHOWN_OF_CALLS) if name in sample)
         turn = "memory" if workload in (IDLE, IN_CALLS) else f"round {round_ + 1} of {rounds}"
         line = f"{time.monotonic() - began:5.0f} s  {turn}  {system}: {workload}  {shown}"
         console.print(line, highlight=False, soft_wrap=True)
 
-    results = Results(told)
+    results = Results(report)
     before = machine()
     console.print(f"{rounds} rounds; this takes about {_minutes(plan)} minutes", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers started here end, too
@@ -60,7 +60,7 @@ def main(
     except Unavailable as why:
         console.print(f"cannot compare: {why}", style="red")
         raise typer.Exit(1) from None
-    except Wrong as why:
+    except CheckFailed as why:
         console.print(f"the comparison failed: {why}", style="red")
         raise typer.Exit(1) from None
     judged = judge(results.samples)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from benchmarks.compare.clients import ANSWER_SECONDS, PlainClient, Tally, Wrong
+from benchmarks.compare.clients import ANSWER_SECONDS, CheckFailed, PlainClient, Tally
 from benchmarks.compare.load import Sample, no_collection
 from benchmarks.compare.processes import OTHERS, cpu_seconds
 from benchmarks.compare.systems import System
@@ -46,7 +46,7 @@ class CallPeer(PlainClient):
 
     def _offer(self, consumer: int) -> None:
         if consumer in self._offered:
-            self.tally.wrong.append(f"peer{self.number} was offered consumer {consumer} twice")
+            self.tally.failures.append(f"peer{self.number} was offered consumer {consumer} twice")
         self._offered.add(consumer)
         self._offers.put_nowait(consumer)
 
@@ -89,13 +89,13 @@ class Call:
         return self
 
     async def set_up(self) -> float:
-        """Seconds from the first `queryRoom` until every consumer of all is enabled. Raises `Wrong`."""
+        """Seconds from the first `queryRoom` until every consumer of all is enabled. Raises `CheckFailed`."""
         began = time.perf_counter()
         async with asyncio.timeout(ANSWER_SECONDS), asyncio.TaskGroup() as tasks:
             for peer in self.peers:
                 tasks.create_task(peer.set_up())
-        if self._tally.wrong:
-            raise Wrong(self._tally.wrong[0])
+        if self._tally.failures:
+            raise CheckFailed(self._tally.failures[0])
         return time.perf_counter() - began
 
     @property

@@ -24,7 +24,7 @@ _END: Final = 3
 ANSWER_SECONDS: Final = 30.0
 
 
-class Wrong(AssertionError):
+class CheckFailed(AssertionError):
     """A benchmark's answers were not what they must be."""
 
 
@@ -39,7 +39,7 @@ class Tally:
         """Seconds from a request to its answer."""
         self.flooding = False
         """Each answer is followed by the next request."""
-        self.wrong: list[str] = []
+        self.failures: list[str] = []
 
 
 class LoadClient(ABC):
@@ -94,7 +94,7 @@ class LoadClient(ABC):
     # --- what comes ---------------------------------------------------------------------------------------------
 
     def on_closed(self, code: object) -> None:
-        self.tally.wrong.append(f"peer{self.number} was closed: {code}")
+        self.tally.failures.append(f"peer{self.number} was closed: {code}")
 
     def on_message(self, body: bytes) -> None:
         tally = self.tally
@@ -108,7 +108,7 @@ class LoadClient(ABC):
     def _unexpected(self, sender: int, n: int) -> None:
         last = self.heard.get(sender)
         if last is None or n <= last or (sender, n) in self.early:
-            self.tally.wrong.append(f"peer{self.number} got message {n} of peer{sender} again, or not for it")
+            self.tally.failures.append(f"peer{self.number} got message {n} of peer{sender} again, or not for it")
             return
         self.tally.reordered += 1
         self.early.add((sender, n))
@@ -117,7 +117,7 @@ class LoadClient(ABC):
         began = self.waiting.pop(n, None)
         tally = self.tally
         if began is None or not ok:
-            tally.wrong.append(f"peer{self.number}: answer to {n} is an error, or comes again")
+            tally.failures.append(f"peer{self.number}: answer to {n} is an error, or comes again")
             return
         tally.latencies.append(time.perf_counter() - began)
         tally.answered += 1
@@ -161,7 +161,7 @@ class PlainClient(LoadClient):
         try:
             return await self.protoo.request(data)
         except Refusal as refusal:
-            raise Wrong(str(refusal)) from None
+            raise CheckFailed(str(refusal)) from None
 
     def write(self, body: bytes) -> None:
         self.protoo.send_encoded(body)
@@ -196,7 +196,7 @@ class ResumableClient(PlainClient):
     def _ended(self, why: Ended) -> None:
         super()._ended(why)
         if self.protoo.ledger.duplicates or self.protoo.ledger.gaps:
-            self.tally.wrong.append(f"peer{self.number}: the session's numbers had repetitions or gaps")
+            self.tally.failures.append(f"peer{self.number}: the session's numbers had repetitions or gaps")
 
 
 class SocketIoClient(LoadClient, WSListener):
@@ -246,4 +246,4 @@ class SocketIoClient(LoadClient, WSListener):
         elif body.startswith(b"40"):
             self._connected.set_result(None)
         else:
-            self.tally.wrong.append(f"peer{self.number} got {body[:80]!r}")
+            self.tally.failures.append(f"peer{self.number} got {body[:80]!r}")

@@ -17,7 +17,7 @@ import psutil
 import uvloop
 from redis.asyncio import Redis
 
-from benchmarks.compare.clients import ANSWER_SECONDS, TEXT, Wrong
+from benchmarks.compare.clients import ANSWER_SECONDS, TEXT, CheckFailed
 from benchmarks.compare.load import WARM_SECONDS, Sample, no_collection
 from benchmarks.compare.processes import OTHERS, cpu_seconds, listening
 from benchmarks.compare.systems import ROOT, Servers, Unavailable
@@ -96,7 +96,7 @@ class Floor:
     async def _answered(self, message: Any) -> None:
         began = self._waiting.pop(int(message.body[len(BODY) :]), None)
         if began is None:
-            raise Wrong("an answer came twice")
+            raise CheckFailed("an answer came twice")
         self._latencies.append(time.perf_counter() - began)
         if not self._waiting:
             self._all.set()
@@ -108,7 +108,7 @@ class Floor:
         await self._channel.basic_publish(BODY + b"%012d" % self._sent, routing_key=REQUESTS)
 
     async def pace(self, seconds: float, rate: int, warm: float = WARM_SECONDS) -> Sample:
-        """`rate` requests a second; then one after the other, as fast as they are answered."""
+        """Sends `rate` requests a second; then one after the other, as fast as they are answered."""
         processes = {
             "responder": psutil.Process(self._process.pid),
             "RabbitMQ": listening(self._rabbitmq.port),
@@ -147,17 +147,19 @@ class Floor:
         await self._until_answered()
 
     async def _until_answered(self) -> None:
-        """Waits until nothing is unanswered. Raises `Wrong` if the responder ends, or answers nothing more."""
+        """Waits until nothing is unanswered. Raises `CheckFailed` if the responder ends, or answers nothing more."""
         deadline = time.perf_counter() + ANSWER_SECONDS
         while self._waiting:
             try:
                 await asyncio.wait_for(self._all.wait(), LOOK_AGAIN)
             except TimeoutError:
                 if (code := self._process.poll()) is not None:
-                    raise Wrong(f"the floor's responder ended with exit code {code}; its error is above") from None
+                    raise CheckFailed(
+                        f"the floor's responder ended with exit code {code}; its error is above"
+                    ) from None
                 if time.perf_counter() > deadline:
                     unanswered = f"{len(self._waiting)} requests unanswered for {ANSWER_SECONDS:g} s"
-                    raise Wrong(f"the floor's responder left {unanswered}") from None
+                    raise CheckFailed(f"the floor's responder left {unanswered}") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rooms full of clients, and what is done with them: as much as goes, or at a fixed rate."""
+"""Fleets of clients in rooms, and their load: saturation, or a fixed rate."""
 
 import asyncio
 import gc
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any, Final
 
-from benchmarks.compare.clients import ANSWER_SECONDS, LoadClient, Tally, Wrong
+from benchmarks.compare.clients import ANSWER_SECONDS, CheckFailed, LoadClient, Tally
 from benchmarks.compare.processes import OTHERS, CpuSeconds
 from loadtest.model.histogram import percentile
 
@@ -20,7 +20,7 @@ Sample = dict[str, Any]
 
 @contextmanager
 def no_collection() -> Any:
-    """A collection in the load generator would be taken for the servers' slowness."""
+    """Suspends garbage collection: in the load generator it would be taken for the servers' slowness."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -32,7 +32,7 @@ def no_collection() -> Any:
 
 
 class Fleet:
-    """`connections` clients in rooms of `size`."""
+    """A fleet of `connections` clients in rooms of `size`."""
 
     def __init__(self, make: type[LoadClient], url: str, connections: int, size: int) -> None:
         self.make = make
@@ -68,15 +68,17 @@ class Fleet:
         return sum(client.sent for client in self.clients)
 
     async def settled(self, patience: float = ANSWER_SECONDS) -> None:
-        """Every request is answered and delivered to everybody else exactly once. Raises `Wrong` otherwise, after
-        `patience` seconds if something is missing."""
+        """Waits until every request is answered and delivered to everybody else exactly once.
+
+        Raises `CheckFailed` otherwise, after `patience` seconds if something is missing.
+        """
         deadline = time.perf_counter() + patience
-        while time.perf_counter() < deadline and not self.tally.wrong:
+        while time.perf_counter() < deadline and not self.tally.failures:
             if self.tally.answered == self.sent and self.tally.delivered == self.sent * (self.size - 1):
                 break
             await asyncio.sleep(LOOK_AGAIN)
         await asyncio.sleep(5 * LOOK_AGAIN)  # for what comes twice
-        wrong = self.tally.wrong + [
+        wrong = self.tally.failures + [
             f"peer{client.number}: {len(client.waiting)} requests are not answered"
             for client in self.clients
             if client.waiting
@@ -84,7 +86,7 @@ class Fleet:
         for client in self.clients:
             wrong += self._missing(client)
         if wrong:
-            raise Wrong(f"{len(wrong)} times, at first: {wrong[0]}")
+            raise CheckFailed(f"{len(wrong)} times, at first: {wrong[0]}")
 
     def _missing(self, client: LoadClient) -> list[str]:
         missing = []
@@ -125,7 +127,7 @@ async def saturate(
 async def pace(
     fleet: Fleet, seconds: float, rate: int, cpu: Callable[[], CpuSeconds], warm: float = WARM_SECONDS
 ) -> Sample:
-    """`rate` requests a second in all, sent when they are due whatever is unanswered; `warm` as in `saturate`."""
+    """Sends `rate` requests a second in all, when they are due whatever is unanswered; `warm` as in `saturate`."""
     tally = fleet.tally
     with no_collection():
         await _send(fleet, warm, rate)

@@ -1,4 +1,4 @@
-"""The run: round after round, each system started, measured and stopped in its turn."""
+"""Runs the comparison: round after round, each system is started, measured and stopped."""
 
 import asyncio
 import itertools
@@ -47,14 +47,14 @@ class Plan:
 
 @dataclass
 class Results:
-    """`samples` by system and workload, one for each round. `told` hears of each as it comes."""
+    """`samples` by system and workload, one for each round. `report` is called with each as it comes."""
 
-    told: Callable[[str, str, int, Sample], None]
+    report: Callable[[str, str, int, Sample], None]
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
 
     def add(self, system: str, workload: str, round_: int, sample: Sample) -> None:
         self.samples.setdefault(system, {}).setdefault(workload, []).append(sample)
-        self.told(system, workload, round_, sample)
+        self.report(system, workload, round_, sample)
 
 
 async def run(plan: Plan, results: Results) -> None:

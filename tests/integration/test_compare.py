@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.compare import floor as floors
 from benchmarks.compare.calls import call_after_call
-from benchmarks.compare.clients import LoadClient, PlainClient, ResumableClient, SocketIoClient, Wrong
+from benchmarks.compare.clients import CheckFailed, LoadClient, PlainClient, ResumableClient, SocketIoClient
 from benchmarks.compare.floor import Floor
 from benchmarks.compare.load import Fleet, pace, saturate
 from benchmarks.compare.processes import cpu_seconds
@@ -44,7 +44,7 @@ def system(request: pytest.FixtureRequest, servers: Servers) -> Iterator[System]
 
 
 async def relays(system: System, make: type[LoadClient]) -> None:
-    """`settled`, inside, raises `Wrong` if an answer or a delivery is missing or comes twice."""
+    """`settled`, inside, raises `CheckFailed` if an answer or a delivery is missing or comes twice."""
     processes = system.processes
     fleet = await Fleet(make, system.url, 8, 4).open()
     before = fleet.sent
@@ -96,10 +96,10 @@ async def test_floor_whose_responder_ends_or_stalls_says_so(
     monkeypatch.setattr(floors, "ANSWER_SECONDS", 1.0)
     async with Floor(servers, "always") as floor:
         floor._process.send_signal(signal.SIGSTOP)
-        with pytest.raises(Wrong, match=r"left \d+ requests unanswered for 1 s"):
+        with pytest.raises(CheckFailed, match=r"left \d+ requests unanswered for 1 s"):
             await floor.pace(0.1, 100, warm=0.0)
         floor._process.kill()
-        with pytest.raises(Wrong, match="responder ended with exit code -9"):
+        with pytest.raises(CheckFailed, match="responder ended with exit code -9"):
             await floor.pace(0.1, 100, warm=0.0)
 
 
@@ -124,5 +124,5 @@ async def test_lost_and_repeated_messages_are_found(heard: list[int], right: boo
     if right:
         await fleet.settled(0.1)
     else:
-        with pytest.raises(Wrong):
+        with pytest.raises(CheckFailed):
             await fleet.settled(0.1)
