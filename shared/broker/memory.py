@@ -1,7 +1,7 @@
 """A broker inside the process, with those semantics of RabbitMQ that Plenary relies on.
 
-One `MemoryHub` a process holds the queues; each role has its own `MemoryBroker` on it, as it would have its
-own connections. Nothing is delivered or confirmed inside `publish`, always later on the event loop.
+One `MemoryHub` per process holds the queues, and each role has its own `MemoryBroker` on it, as it would have its
+own connections. Nothing is delivered or confirmed inside `publish`, but always later on the event loop.
 """
 
 import asyncio
@@ -21,10 +21,11 @@ from shared.broker import (
     Subscription,
     Unroutable,
 )
+from shared.broker.futures import complete
 from shared.telemetry import log
 
 QUEUE_LIMIT = 65536
-"""Messages one queue holds before it refuses more."""
+"""The number of messages that a queue holds before it rejects more."""
 
 _log = log.get("broker")
 
@@ -37,7 +38,7 @@ class _Message:
 
 
 class _Queue:
-    """Messages in order, given to the channel that joined first: the single active consumer."""
+    """Gives its messages in order to the channel that joined first, the single active consumer."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -74,7 +75,7 @@ class _Queue:
 
     def _deliver(self) -> None:
         self._awake = False
-        # Only what waits now: a consumer that publishes to itself must not keep the loop from the others.
+        # One pass takes what waits now: a consumer that publishes to itself must not occupy the event loop.
         for _ in range(len(self._waiting)):
             self._drop_expired()
             if not (self._waiting and self._channels and self._channels[0].has_room):
@@ -101,7 +102,7 @@ class _Channel(ABC):
         try:
             self._receive(message)
         except Exception:  # noqa: BLE001 - whatever a role's callback does, the queue goes on
-            _log.exception("a receiver failed")
+            _log.exception("receiver.failed")
 
     @abstractmethod
     def _receive(self, message: _Message) -> None: ...
@@ -111,7 +112,7 @@ class _Channel(ABC):
 
 
 class _PartitionChannel(_Channel):
-    """Its unacked messages go back to the front of the queue, in order, when it closes."""
+    """A consumer with acknowledgements: on closing, unacked messages return to the front of the queue in order."""
 
     def __init__(self, queue: _Queue, receive: Receive, prefetch: int) -> None:
         super().__init__(queue)
@@ -151,7 +152,7 @@ class _Delivery:
         self._channel.ack(self._tag)
 
 
-class _OwnChannel(_Channel):
+class _ExclusiveChannel(_Channel):
     def __init__(self, queue: _Queue, receive: ReceiveExclusive) -> None:
         super().__init__(queue)
         self._to = receive
@@ -161,7 +162,7 @@ class _OwnChannel(_Channel):
 
 
 class MemoryHub:
-    """The queues and bindings all brokers of this process share."""
+    """The queues and bindings that all brokers of a process share."""
 
     def __init__(self, partitions: int = 32, *, queue_limit: int = QUEUE_LIMIT) -> None:
         self._limit = queue_limit
@@ -173,21 +174,21 @@ class MemoryHub:
         }
 
     def drop(self, broker: "MemoryBroker", *, heal: bool = True) -> None:
-        """For tests: the broker loses its connection. With `heal` it is back on the loop's next turns, else
-        when `restore` is called.
+        """Breaks the broker's connection, for tests. With `heal` it returns on the loop's next turn, else when
+        `restore` is called.
         """
         broker.lose()
         if heal:
             asyncio.get_running_loop().call_soon(broker.restore)
 
     def restore(self, broker: "MemoryBroker") -> None:
-        """For tests: ends a `drop(…, heal=False)`."""
+        """Ends a `drop(…, heal=False)`."""
         broker.restore()
 
     def partition(self, number: int) -> _Queue:
         return self._partitions[number]
 
-    def bind_own(self, exchange: Exchange, binding: str) -> _Queue:
+    def bind_exclusive(self, exchange: Exchange, binding: str) -> _Queue:
         queue = _Queue(self._limit)
         self._bindings[exchange][queue] = binding
         return queue
@@ -196,7 +197,7 @@ class MemoryHub:
         del self._bindings[exchange][queue]
 
     def put(self, exchange: Exchange, key: str, body: bytes, ttl: float | None) -> bool:
-        """False if no queue is bound with the key. Raises `PublishRejected`."""
+        """Returns False if no queue is bound with the key. Raises `PublishRejected`."""
         if exchange == "rooms":
             queues = [self._partitions[int(key)]] if key.isdecimal() and int(key) < len(self._partitions) else []
         else:
@@ -215,8 +216,8 @@ def _matches(binding: str, key: str) -> bool:
     return key == binding
 
 
-class _Subscribed(ABC):
-    """One subscription of a broker, through all its channels."""
+class _Subscription(ABC):
+    """One subscription of a broker, on one channel after another."""
 
     def __init__(self, broker: "MemoryBroker", on_lost: Notice, on_restored: Notice | None) -> None:
         self._broker = broker
@@ -248,7 +249,7 @@ class _Subscribed(ABC):
         channel.close()
 
 
-class _PartitionSubscribed(_Subscribed):
+class _PartitionSubscription(_Subscription):
     def __init__(self, broker: "MemoryBroker", queue: _Queue, receive: Receive, prefetch: int, lost: Notice) -> None:
         super().__init__(broker, lost, None)
         self._queue = queue
@@ -261,7 +262,7 @@ class _PartitionSubscribed(_Subscribed):
         return channel
 
 
-class _OwnSubscribed(_Subscribed):
+class _ExclusiveSubscription(_Subscription):
     def __init__(
         self,
         broker: "MemoryBroker",
@@ -277,8 +278,8 @@ class _OwnSubscribed(_Subscribed):
         self._queue: _Queue
 
     def _make(self) -> _Channel:
-        self._queue = self._hub.bind_own(self._exchange, self._binding)
-        channel = _OwnChannel(self._queue, self._receive)
+        self._queue = self._hub.bind_exclusive(self._exchange, self._binding)
+        channel = _ExclusiveChannel(self._queue, self._receive)
         self._queue.join(channel)
         return channel
 
@@ -288,11 +289,11 @@ class _OwnSubscribed(_Subscribed):
 
 
 class MemoryBroker:
-    """One role's link to the hub. See `shared.broker.Broker`."""
+    """One role's access to the hub. See `shared.broker.Broker`."""
 
     def __init__(self, hub: MemoryHub) -> None:
         self._hub = hub
-        self._subscribed: dict[_Subscribed, None] = {}
+        self._subscriptions: dict[_Subscription, None] = {}
         self._unconfirmed: deque[tuple[asyncio.Future[None], Exception | None]] = deque()
         self._wanted = False
         self._up = asyncio.Event()
@@ -304,8 +305,8 @@ class MemoryBroker:
 
     async def close(self) -> None:
         self._wanted = False
-        for subscribed in list(self._subscribed):
-            await subscribed.close()
+        for subscription in list(self._subscriptions):
+            await subscription.close()
         self.lose()
 
     @property
@@ -326,7 +327,7 @@ class MemoryBroker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         if not self._up.is_set():
-            _settle(future, BrokerUnavailable("not connected"))
+            complete(future, BrokerUnavailable("not connected"))
             return future
         failure: Exception | None = None
         try:
@@ -342,53 +343,42 @@ class MemoryBroker:
 
     def _confirm(self) -> None:
         while self._unconfirmed:
-            _settle(*self._unconfirmed.popleft())
+            complete(*self._unconfirmed.popleft())
 
     async def subscribe_partition(
         self, partition: int, receive: Receive, *, prefetch: int, on_lost: Notice
     ) -> Subscription:
         queue = self._hub.partition(partition)
-        return await self._subscribe(_PartitionSubscribed(self, queue, receive, prefetch, on_lost))
+        return await self._subscribe(_PartitionSubscription(self, queue, receive, prefetch, on_lost))
 
     async def subscribe_exclusive(
         self, exchange: Exchange, binding: str, receive: ReceiveExclusive, *, on_lost: Notice, on_restored: Notice
     ) -> Subscription:
         notices = (on_lost, on_restored)
-        return await self._subscribe(_OwnSubscribed(self, self._hub, (exchange, binding), receive, notices))
+        return await self._subscribe(_ExclusiveSubscription(self, self._hub, (exchange, binding), receive, notices))
 
-    async def _subscribe(self, subscribed: _Subscribed) -> Subscription:
+    async def _subscribe(self, subscription: _Subscription) -> Subscription:
         await self._up.wait()
-        subscribed.open()
-        self._subscribed[subscribed] = None
-        return subscribed
+        subscription.open()
+        self._subscriptions[subscription] = None
+        return subscription
 
-    def forget(self, subscribed: _Subscribed) -> None:
-        self._subscribed.pop(subscribed, None)
+    def forget(self, subscription: _Subscription) -> None:
+        self._subscriptions.pop(subscription, None)
 
     def lose(self) -> None:
         self._stats.lost += self._up.is_set()
         self._up.clear()
-        for subscribed in self._subscribed:
-            subscribed.lose()
+        for subscription in self._subscriptions:
+            subscription.lose()
         while self._unconfirmed:
             future, _ = self._unconfirmed.popleft()
-            _settle(future, BrokerUnavailable("the connection was lost before the confirm"))
+            complete(future, BrokerUnavailable("the connection was lost before the confirm"))
 
     def restore(self) -> None:
         if not self._wanted or self._up.is_set():
             return
         self._up.set()
         self._stats.connections += 1
-        for subscribed in list(self._subscribed):
-            subscribed.open(again=True)
-
-
-def _settle(future: asyncio.Future[None], failure: Exception | None) -> None:
-    if future.done():
-        return
-    if failure is None:
-        future.set_result(None)
-    else:
-        future.set_exception(failure)
-        # Looked at once, it is not reported as never retrieved when nobody waits any more.
-        future.exception()
+        for subscription in list(self._subscriptions):
+            subscription.open(again=True)

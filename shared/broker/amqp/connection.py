@@ -87,11 +87,11 @@ class Channel:
         if not self.is_open:
             raise BrokerUnavailable("the channel is closed")
         self._connection.send(self.number, method)
-        return await self._answered(method.name)
+        return await self._answered(method.name, CALL_TIMEOUT)
 
     async def opened(self) -> None:
         """Waits for the answer to the channel.open that the connection sent."""
-        await self._answered("Channel.Open")
+        await self._answered("Channel.Open", CALL_TIMEOUT)
 
     async def close(self) -> None:
         """Closes the channel. What was written before, acknowledgements too, reaches RabbitMQ first.
@@ -126,7 +126,7 @@ class Channel:
             self.is_open = False
             guarded(self.on_closed, failure)
 
-    async def _answered(self, name: str, within: float = CALL_TIMEOUT) -> Any:
+    async def _answered(self, name: str, within: float) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending.append(answer)
         try:
@@ -188,7 +188,11 @@ class AmqpConnection(asyncio.Protocol):
             raise BrokerUnavailable(str(failure)) from None
         self._channels[channel.number] = channel
         self._write_output()
-        await channel.opened()
+        try:
+            await channel.opened()
+        except BaseException:
+            await channel.close()
+            raise
         return channel
 
     def send(self, channel: int, method: Any) -> None:
@@ -261,10 +265,12 @@ class AmqpConnection(asyncio.Protocol):
     def _on_event(self, event: Event) -> None:
         match event:
             case Replied(number, method):
-                channel = self._channels[number]
                 if isinstance(method, commands.Channel.CloseOk):
-                    del self._channels[number]
-                channel.replied(method)
+                    channel = self._channels.pop(number, None)
+                else:
+                    channel = self._channels.get(number)
+                if channel is not None:  # None: a receiver ended the connection meanwhile
+                    channel.replied(method)
             case Returned(number, message_id, reason):
                 if number in self._channels:
                     guarded(self._channels[number].on_return, message_id, reason)
@@ -272,7 +278,8 @@ class AmqpConnection(asyncio.Protocol):
                 if number in self._channels:
                     guarded(self._channels[number].on_cancelled)
             case ChannelClosed(number, code, reason):
-                self._channels.pop(number).fail(ChannelClosedByServer(code, reason))
+                if (channel := self._channels.pop(number, None)) is not None:
+                    channel.fail(ChannelClosedByServer(code, reason))
             case Blocked(reason):
                 self.blocked = reason
                 guarded(self.on_blocked, reason)

@@ -11,6 +11,7 @@ from shared.broker import BrokerStats, BrokerUnavailable, Exchange, PublishRejec
 from shared.broker.amqp import frames
 from shared.broker.amqp.connection import AmqpConnection, Channel
 from shared.broker.amqp.writer import FrameWriter
+from shared.broker.futures import complete
 
 UNCONFIRMED_LIMIT: Final = 65536
 UNSENT_LIMIT: Final = 64 * 1024 * 1024
@@ -63,7 +64,7 @@ class Publisher:
         self._timed = 0
         unconfirmed, self._unconfirmed = self._unconfirmed, deque()
         for future in unconfirmed:
-            _settle(future, BrokerUnavailable("the connection was lost before the confirm"))
+            complete(future, BrokerUnavailable("the connection was lost before the confirm"))
 
     def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool, ttl: float | None
@@ -72,10 +73,10 @@ class Publisher:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         writer = self._writer
         if writer is None:
-            _settle(future, BrokerUnavailable("not connected"))
+            complete(future, BrokerUnavailable("not connected"))
             return future
         if len(self._unconfirmed) >= UNCONFIRMED_LIMIT or writer.waiting > UNSENT_LIMIT:
-            _settle(future, PublishRejected("RabbitMQ does not keep up: too much is unconfirmed"))
+            complete(future, PublishRejected("RabbitMQ does not keep up: too much is unconfirmed"))
             return future
         tag = self._oldest + len(self._unconfirmed)
         message = frames.publish(
@@ -98,26 +99,16 @@ class Publisher:
         """Fails a returned message; RabbitMQ returns a message before it confirms it."""
         index = int(message_id or 0) - self._oldest
         if 0 <= index < len(self._unconfirmed):
-            _settle(self._unconfirmed[index], Unroutable(reason))
+            complete(self._unconfirmed[index], Unroutable(reason))
 
     def _on_confirm(self, tag: int, multiple: bool, rejected: bool) -> None:
         last = tag - self._oldest
         unconfirmed = self._unconfirmed
         for index in range(0 if multiple else max(last, 0), min(last + 1, len(unconfirmed))):
-            _settle(unconfirmed[index], PublishRejected("RabbitMQ rejected it") if rejected else None)
+            complete(unconfirmed[index], PublishRejected("RabbitMQ rejected it") if rejected else None)
         while unconfirmed and unconfirmed[0].done():
             unconfirmed.popleft()
             self._oldest += 1
         if self._timed and self._timed < self._oldest:
             self._stats.confirm.observe(perf_counter() - self._timed_from)
             self._timed = 0
-
-
-def _settle(future: asyncio.Future[None], failure: Exception | None) -> None:
-    if future.done():
-        return
-    if failure is None:
-        future.set_result(None)
-    else:
-        future.set_exception(failure)
-        future.exception()  # Retrieved, so that asyncio does not report it when nobody awaits it any more.

@@ -1,0 +1,14 @@
+"""Ends the futures of publishes."""
+
+import asyncio
+
+
+def complete(future: asyncio.Future[None], failure: Exception | None) -> None:
+    """Gives `future` its outcome, unless it has one. asyncio does not report a failure that nobody awaits."""
+    if future.done():
+        return
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(failure)
+        future.exception()
