@@ -193,11 +193,9 @@ class Gateway:
         try:
             await self._membership.beat()
             if await self._epoch.changed():
-                self._log.error("Redis was emptied: all rooms are gone", connections=len(self.hub.connections))
+                self._log.error("redis.emptied", connections=len(self.hub.connections))
                 self.hub.end_all_sessions()
-        except (RedisError, OSError) as failed:
-            if self._beating:
-                self._log.warning("Redis does not answer; still trying", why=repr(failed))
+        except (RedisError, OSError):  # the cluster has said so in the log
             self._beating = False
         else:
             self._beating = True

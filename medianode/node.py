@@ -316,13 +316,9 @@ class MediaNode:
             try:
                 await self._membership.beat()
                 await self._look_for_redis()
-            except (RedisError, OSError) as error:
-                if self._redis_answers:
-                    self._log.warning("registry not reached", error=repr(error))
+            except (RedisError, OSError):  # the cluster has said so in the log
                 self._redis_answers = False
             else:
-                if not self._redis_answers:
-                    self._log.info("registry reached again")
                 self._redis_answers = True
             ready.set()
             await asyncio.sleep(NODE_BEAT_EVERY)
@@ -339,7 +335,7 @@ class MediaNode:
         One made since the last look may be of a room that came after; if not, its report will find that out.
         """
         routers = [router for router in self._objects.routers() if router.id in self._seen]
-        self._log.error("Redis was emptied: closing all routers", routers=len(routers))
+        self._log.error("redis.emptied", routers=len(routers))
         for router in routers:
             self._objects.order(media.Close(object=router.id, v=LAST_WORD, kind="router"))
 
