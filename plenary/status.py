@@ -68,6 +68,7 @@ async def show(redis_url: str, amqp_url: str) -> None:
     else:
         partitions = [_with_queue(partition, queues) for partition in partitions]
     _print_partitions(partitions)
+    _print_unreadable(alive)
     _print_dead_letters(*dead)
 
 
@@ -141,6 +142,25 @@ def _alike(partitions: Sequence[Partition]) -> list[list[Partition]]:
 
 def _known(number: int | None) -> str:
     return "?" if number is None else str(number)
+
+
+def _print_unreadable(workers: dict[str, dict[str, Any]]) -> None:
+    """Rooms that their worker cannot load from Redis: nobody can use them until what is stored is mended."""
+    count = sum(int(info.get("unreadable", 0)) for info in workers.values())
+    if not count:
+        return
+    named = [
+        (room, worker, reason)
+        for worker, info in workers.items()
+        for room, reason in info.get("unreadable_rooms", {}).items()
+    ]
+    shown = "" if count == len(named) else f", of which {len(named)}"
+    table = Table(title=f"Rooms that cannot be read ({count}{shown})", title_justify="left")
+    for heading in ("room", "room worker", "reason"):
+        table.add_column(heading)
+    for cells in sorted(named):
+        table.add_row(*map(escape, cells), style="red")
+    console.print(table)
 
 
 def _print_dead_letters(count: int, latest: Sequence[DeadLetter]) -> None:

@@ -10,10 +10,13 @@ import pytest
 from devtools.probes import amqp_connection
 from roomworker import worker as worker_module
 from roomworker.partitions import clock, coordinator
+from roomworker.runtime import room_actor
+from roomworker.storage.port import Commit
 from roomworker.worker import RoomWorker
 from shared.cluster import registry
 from shared.protocol import bus
 from shared.protocol.bus import partition_of
+from shared.settings import WorkerSettings
 from tests.support.bench import Bench, Line
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpHarness, MemoryHarness
 from tests.support.garbage import cycles_of
@@ -203,6 +206,53 @@ async def test_two_workers_on_one_room_cannot_do_anything_twice(bench: Bench) ->
     assert list(alice.answers) == list(range(1, 31))
     (kept,) = await bench.store.replay([("salon", alice.session, 0)])
     assert [out for _, out in kept] == list(range(1, 31))
+
+
+def damage(room: str, n: int, meta: bytes | None) -> Commit:
+    """What a worker of a version to come might store, or nobody should."""
+    number, expected = partition_of(room, PARTITIONS), f"x:{n - 1}" if n > 1 else ""
+    return Commit(room, number, expected, f"x:{n}", f"token{n}", {"meta": meta}, None, {}, first=n == 1)
+
+
+async def test_an_unreadable_room_does_not_stop_its_partition(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given more messages for it than a partition may have unacknowledged."""
+    monkeypatch.setattr(room_actor, "RETRY_UNREADABLE_AFTER", 0.5)
+    neighbour = next(
+        name
+        for name in (f"room{n}" for n in range(1000))
+        if partition_of(name, PARTITIONS) == partition_of("broken", PARTITIONS)
+    )
+    await bench.store.commit([damage("broken", 1, b"{broken")])
+    worker = await bench.worker()
+    gateway = await bench.gateway()
+    waiting = [gateway.line("broken", f"peer{n}") for n in range(WorkerSettings().prefetch + 20)]
+
+    alice = gateway.line(neighbour, "alice")
+    assert await join(alice) == []
+
+    async def told() -> bool:
+        info = (await bench.cluster.members("workers"))[worker.id]
+        return info["unreadable"] == 1 and "broken" in info["unreadable_rooms"]
+
+    await until(told)
+    await bench.store.commit([damage("broken", 2, None)])
+    for line in waiting[:3]:
+        await join(line)
+
+
+async def test_a_takeover_of_500_rooms_needs_few_connections_to_redis(bench: Bench) -> None:
+    await bench.worker("one")
+    gateway = await bench.gateway()
+    lines = [gateway.line(f"room{n}", "alice") for n in range(500)]
+    for line in lines:
+        await line.done()
+    await bench.kill(bench.workers[0])
+
+    other = await bench.worker("other")
+    gateway.repeat()
+    await until(lambda: other.counters.replays_total >= 500)
+
+    assert other.store.failures == 0
 
 
 async def test_sessions_of_a_gateway_that_died_end(bench: Bench) -> None:

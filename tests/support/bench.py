@@ -24,6 +24,8 @@ from shared.protocol.bus import partition_of
 from shared.settings import NodeSettings, WorkerSettings
 from tests.support.brokers import PARTITIONS, WITHIN, BrokerHarness
 
+CONNECTIONS = 20
+"""Of one role to Redis at most: work for many rooms at once must not need more."""
 REPEAT_AFTER = 0.25
 """Seconds without news after which a gateway sends again what is not reported applied."""
 
@@ -245,7 +247,7 @@ class Bench:
     def _link(self) -> tuple[Cluster, Store]:
         if self._redis_url is None:
             return self._memory, self._memory_store
-        redis = Redis.from_url(self._redis_url, protocol=2)
+        redis = Redis.from_url(self._redis_url, protocol=2, max_connections=CONNECTIONS)
         self._redises.append(redis)
         return RedisCluster(redis), RedisStore(redis)
 

@@ -45,6 +45,20 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "console", Console(width=200, soft_wrap=True))
 
 
+def test_rooms_that_cannot_be_read_are_listed_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = {"unreadable": 2, "unreadable_rooms": {"salon[/]": "WRONGTYPE", "hall": "ValidationError"}}
+    status._print_unreadable({"w-1": broken, "w-2": {"unreadable": 1, "unreadable_rooms": {}}, "w-3": {}})
+    said = capsys.readouterr().out
+    assert "Rooms that cannot be read (3, of which 2)" in said
+    assert "salon[/]" in said
+    assert "ValidationError" in said
+
+
+def test_without_unreadable_rooms_nothing_is_said_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    status._print_unreadable({"w-1": {"unreadable": 0, "unreadable_rooms": {}}, "old": {}})
+    assert capsys.readouterr().out == ""
+
+
 def partition(number: int, **more: Any) -> Partition:
     return Partition(**{"number": number, "rooms": 2, "served_by": ("w-1",), "waiting": 0, "in_line": 3, **more})
 

@@ -1,0 +1,114 @@
+"""What the log says of rooms and peers, and of each request."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from shared.telemetry import log
+from tests.unit.roomworker.fake_worker import FakeWorker
+from tests.unit.roomworker.harness_client import Client
+from tests.unit.roomworker.payloads import CAPABILITIES, DTLS
+from tests.unit.roomworker.room_harness import NODE, RoomHarness
+
+Line = dict[str, Any]
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Line]]:
+    """All that is logged, at every level."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    with capture_logs() as captured:
+        yield captured  # type: ignore[misc]
+    structlog.configure(**before)
+
+
+def events(lines: list[Line], *keys: str) -> list[tuple[Any, ...]]:
+    """The event and these keys of each line above debug, since the last call."""
+    found = [(line["event"], *(line.get(key) for key in keys)) for line in lines if line["log_level"] != "debug"]
+    lines.clear()
+    return found
+
+
+def leave(client: Client) -> None:
+    client.disconnect()
+
+
+def test_a_call_is_told_from_its_first_peer_to_its_last(lines: list[Line]) -> None:
+    harness = RoomHarness("salon")
+    alice = harness.joined("alice")
+    assert events(lines, "room", "peer", "session") == [
+        ("room.started", "salon", None, None),
+        ("peer.joined", "salon", "alice", alice.session),
+    ]
+    bob = harness.joined("bob")
+    assert events(lines, "peer") == [("peer.joined", "bob")]
+
+    assert alice.ask("createTransport", id=1, direction="send", dtlsParameters=DTLS)["ok"]
+    assert events(lines, "room", "node") == [("room.placed", "salon", NODE)]
+
+    leave(bob)
+    assert events(lines, "peer", "session") == [("peer.left", "bob", bob.session)]
+    leave(alice)
+    assert events(lines, "peer", "room") == [("peer.left", "alice", "salon"), ("room.ended", None, "salon")]
+
+
+def test_a_peer_that_connects_anew_has_left_and_joined(lines: list[Line]) -> None:
+    harness = RoomHarness()
+    alice = harness.joined("alice")
+    lines.clear()
+    again = harness.joined("alice")
+    assert events(lines, "peer", "session") == [
+        ("peer.left", "alice", alice.session),
+        ("peer.joined", "alice", again.session),
+    ]
+
+
+def test_nothing_is_told_of_what_is_not_committed(lines: list[Line]) -> None:
+    harness = RoomHarness(prompt=False)
+    alice = harness.connected("alice")
+    alice.request("join", peerName="alice", rtpCapabilities=CAPABILITIES)
+    harness.take()
+    harness.store()
+    harness.crash()
+    assert events(lines) == []
+
+
+def test_a_successor_tells_that_it_took_the_room_over_and_nothing_twice(lines: list[Line]) -> None:
+    harness = RoomHarness("salon")
+    harness.joined("alice")
+    lines.clear()
+    successor = FakeWorker(harness.memory)
+    successor.actor("salon").announce()
+    successor.actor("nowhere").announce()
+    successor.work()
+    assert events(lines, "room", "sessions", "peers") == [("room.taken_over", "salon", 1, 1)]
+
+
+def test_each_request_is_told_at_debug_with_its_outcome(lines: list[Line]) -> None:
+    harness = RoomHarness("salon")
+    alice = harness.joined("alice")
+    lines.clear()
+    alice.ask("createTransport", id=1, direction="send")
+    alice.notify("closeTransport", id=7)
+
+    handled = [line for line in lines if line["event"] == "request.handled"]
+
+    assert [(line["method"], line["code"], line.get("reason")) for line in handled] == [
+        ("createTransport", 200, None),
+        ("closeTransport", 404, "id: no transport 7"),
+    ]
+    assert {(line["log_level"], line["room"], line["peer"], line["session"]) for line in handled} == {
+        ("debug", "salon", "alice", alice.session)
+    }
+    assert all(line["seconds"] >= 0 for line in handled)
+
+
+def test_below_its_level_nothing_is_derived_for_the_log(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "is_enabled", lambda _: False)
+    harness = RoomHarness()
+    harness.joined("alice")
+    assert [line["event"] for line in lines] == []
