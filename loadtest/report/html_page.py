@@ -47,12 +47,17 @@ def _header(result: dict[str, Any]) -> str:
     about = (
         f"{task['rooms']} rooms with {task['peers']} peers each, profile <b>{escape(task['profile'])}</b>, "
         f"{task['ramp']:g} s ramp and {task['duration']:g} s load, {task['churn']:g} peers a second leave and come "
-        f"again, {task['processes']} generator processes, seed {escape(task['seed'])}, at {escape(addresses)}"
+        f"again, {_count(task['processes'], 'generator process')}, seed {escape(task['seed'])}, "
+        f"at {escape(addresses)}"
     )
     return (
         f'<header><div><h1>Load test</h1><p class="about">{about}</p></div>'
         f'<div class="verdict {verdict}">{VERDICTS[verdict]}{interrupted}</div></header>'
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 'es'}"
 
 
 def _tiles(result: dict[str, Any]) -> str:
