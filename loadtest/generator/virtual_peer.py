@@ -105,7 +105,10 @@ class Peer(Participant):
 
     def _consumer_came(self, id_: int, now: float) -> None:
         if "recv" in self._transports and self.state != "leaving":
-            self._enable(id_, now)
+            try:
+                self._enable(id_, now)
+            except Overflow as unbounded:
+                self._fail("sessions", f"{unbounded}")
 
     def _media_lost(self) -> None:
         """Joins anew, as applications do that cannot replace a transport."""

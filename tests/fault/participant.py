@@ -121,7 +121,7 @@ class Participant(VirtualPeer):
     @property
     def gateway(self) -> str:
         """The address of the gateway that it is connected to, or was last; empty without a session."""
-        return self.session.url if self.session is not None else ""
+        return self.session.url if self.session is not None and self._has_session else ""
 
     @property
     def consumers(self) -> dict[int, Consumer]:
@@ -132,6 +132,7 @@ class Participant(VirtualPeer):
         return set(self._view.peers) if self._view is not None else set()
 
     async def leave_for_good(self) -> None:
+        """Leaves the room, if it is there, and ends the session."""
         if self.joined:
             await self._leave_room()
         await self._close()
@@ -144,7 +145,7 @@ class Participant(VirtualPeer):
 
     def probe(self) -> Probe | None:
         """Sends a request whose answer shows when things go on; None if there is no session."""
-        if self.session is None:
+        if not self._has_session:
             return None
         probe = Probe()
 
@@ -198,7 +199,11 @@ class Participant(VirtualPeer):
 
     @property
     def _may_chat(self) -> bool:
-        return self.session is not None and self.joined and not self._quiet and self.in_flight < IN_FLIGHT
+        return self._has_session and self.joined and not self._quiet and self.in_flight < IN_FLIGHT
+
+    @property
+    def _has_session(self) -> bool:
+        return self.session is not None and not self.session.ended.done()
 
     # --- doing --------------------------------------------------------------------------------------------------
 
