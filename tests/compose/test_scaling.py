@@ -141,7 +141,7 @@ async def look(cluster: Stack, crowd: Crowd) -> list[Failure]:
     assert answered, f"{crowd.in_flight} requests are not answered"
     await asyncio.gather(*(it.barrier() for it in people))
     for room in crowd.rooms:
-        room.settle()
+        room.check_complete()
     failures = await checks.views(as_world(cluster), people)
     await asyncio.gather(*(it.leave_for_good() for it in people))
     failures += await checks.emptiness(as_world(cluster))
