@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import urlsplit
 
 import redis
@@ -151,7 +151,7 @@ class Cluster:
         metrics: bool = False,
         start: Start | None = None,
     ) -> None:
-        self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
+        self.redis: Any = redis.Redis.from_url(redis_url, socket_timeout=5)  # its answers are of too many types
         self._logs = logs
         self._servers = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", str(partitions)]
         self._gateway_options = gateway_options
@@ -222,7 +222,7 @@ class Cluster:
     def shares(self) -> dict[str, set[int]]:
         """The partitions that each living room worker serves, by their last heartbeats."""
         found: dict[str, set[int]] = {}
-        for member, info in self.redis.hgetall("plenary:workers").items():  # type: ignore[union-attr]
+        for member, info in self.redis.hgetall("plenary:workers").items():
             name = member.decode().rpartition("-")[0]
             if self.roles[name].alive:
                 found[name] = set(json.loads(info).get("active", ()))

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 from urllib.parse import parse_qs
 
-import socketio  # type: ignore[import-untyped]
+import socketio
 import uvloop
 from aiohttp import web
 

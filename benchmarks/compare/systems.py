@@ -217,7 +217,7 @@ class SocketIo(_Child):
 
     def __init__(self, servers: Servers) -> None:
         try:
-            import socketio  # type: ignore[import-untyped]  # noqa: F401
+            import socketio  # noqa: F401
         except ImportError:
             raise Unavailable("python-socketio is not installed: `make bench` does it") from None
         self._rabbitmq = servers.rabbitmq

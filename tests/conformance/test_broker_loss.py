@@ -1,6 +1,7 @@
 """The broker port when its connection is lost or closed: one suite over both adapters."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,14 @@ from tests.support.brokers import (
     publish_until_taken,
     within,
 )
+
+
+def _has_lost(times: int, inbox: Inbox) -> bool:
+    return inbox.lost == times
+
+
+def _has_body(body: bytes, inbox: Inbox) -> bool:
+    return body in inbox.bodies
 
 
 async def test_lost_connection_fails_unconfirmed_and_later_publishes(harness: BrokerHarness) -> None:
@@ -100,11 +109,11 @@ async def test_reconnected_broker_publishes_again(harness: BrokerHarness) -> Non
 
     for number in range(3):
         await harness.cut(broker)
-        await inbox.until(lambda it, losses=number + 1: it.lost == losses)
+        await inbox.until(partial(_has_lost, number + 1))
         await harness.heal(broker)
         body = b"%d" % number
         await publish_until_taken(broker, body)
-        await inbox.until(lambda it, body=body: body in it.bodies)
+        await inbox.until(partial(_has_body, body))
 
 
 async def test_subscribing_waits_while_the_connection_is_down(harness: BrokerHarness) -> None:

@@ -6,6 +6,7 @@ A rule excuses single values, and says exactly which. What sets both sides apart
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.differential.normalise import MISSING, Difference
 
@@ -30,7 +31,7 @@ def _paused_source(it: Difference) -> bool:
     """`paused` of a consumer that is described to a client. The oracle's producers tell the truth."""
     if it.path[-1:] != ("paused",) or not isinstance(it.their_frame, dict):
         return False
-    sources = it.their_frame.get("sourcesPaused")
+    sources: Any = it.their_frame.get("sourcesPaused")
     if it.method == "newConsumer" and it.path == ("notification", "paused"):
         return (it.theirs, it.ours, sources) == (False, True, [True])
     if it.path[:3] == ("answer", "data", "peers") and it.path[4:5] == ("consumers",):

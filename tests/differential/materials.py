@@ -11,10 +11,25 @@ Json = dict[str, Any]
 
 PEERS = ("alice", "bob", "c|arol", "Дана")
 ABSENT = object()
-APP_DATA = (ABSENT, ABSENT, None, False, True, 0, 1.5, -7, "", "é\u2028\U0001f600", [], {}, [1, [None, {"a": ""}]])
+APP_DATA: tuple[Any, ...] = (
+    ABSENT,
+    ABSENT,
+    None,
+    False,
+    True,
+    0,
+    1.5,
+    -7,
+    "",
+    "é\u2028\U0001f600",
+    [],
+    {},
+    [1, [None, {"a": ""}]],
+)
 NESTED = {"$consumer": 1, "__proto__": {"x": 1}, "appData": {"method": "closed", "list": [0, False, None, ""]}}
 PROFILES = ("default", "low", "medium", "high")
-WRONG_IDS = ("1", 1.5, True, None, [], {}, "", -1, 2**60)
+BAD_IDS: tuple[Any, ...] = ("1", 1.5, True, [], {}, -1, 2**60)
+WRONG_IDS: tuple[Any, ...] = ("1", 1.5, True, None, [], {}, "", -1, 2**60)
 STATS = ("Transport", "Producer", "Consumer")
 
 
@@ -79,7 +94,7 @@ STREAMS: tuple[tuple[str, list[Json], list[Json]], ...] = (
     ("video", [_VP8], [{"profile": "low"}, {"profile": "high"}]),
     ("video", [_VP8, _RTX], [{"profile": profile, "rtx": True} for profile in ("high", "medium", "low")]),
 )
-RTCP = ({"cname": "a-cname"}, {"cname": "a-cname", "reducedSize": True, "mux": True}, {}, ABSENT)
+RTCP: tuple[Any, ...] = ({"cname": "a-cname"}, {"cname": "a-cname", "reducedSize": True, "mux": True}, {}, ABSENT)
 
 _ONE = {"codecs": [_OPUS], "encodings": [{"ssrc": 1}]}
 SPOILED: dict[str, list[Json]] = {
@@ -94,14 +109,14 @@ SPOILED: dict[str, list[Json]] = {
         {"rtpCapabilities": {"codecs": [], "headerExtensions": [{"uri": "urn:none", "preferredId": 1}]}},
     ],
     "createTransport": [
-        *({"id": id_} for id_ in ("1", 1.5, True, [], {}, -1, 2**60)),
+        *({"id": id_} for id_ in BAD_IDS),
         {"dtlsParameters": {}},
         {"dtlsParameters": {"fingerprints": []}},
         {"dtlsParameters": {"fingerprints": [{"algorithm": "md5", "value": "AA"}]}},
         {"dtlsParameters": {**DTLS, "role": "actor"}},
     ],
     "createProducer": [
-        *({"id": id_} for id_ in ("1", 1.5, True, [], {}, -1, 2**60)),
+        *({"id": id_} for id_ in BAD_IDS),
         *({"kind": kind} for kind in ("smell", "", None, 1)),
         *({"transportId": id_} for id_ in WRONG_IDS),
         {"rtpParameters": None},

@@ -203,7 +203,7 @@ class Author:
 
     def _join(self, name: str) -> Json:
         receiver = self.random.choice(RECEIVERS)
-        message = {"method": "join", "peerName": name, "rtpCapabilities": receiver}
+        message: Json = {"method": "join", "peerName": name, "rtpCapabilities": receiver}
         spies = self._chance(0.08)
         if spies:
             message["spy"] = True

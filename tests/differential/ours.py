@@ -2,9 +2,10 @@
 
 import json
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from shared.protocol import bus, client, media
+from shared.protocol.rtp import EffectiveProfile
 from tests.differential.media import Engine
 from tests.unit.roomworker.harness_client import GATEWAY, Client
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -149,4 +150,5 @@ class Ours:
             return
         connection.profiles[json.dumps(consumer)] = profile
         self._events += 1
-        self._harness.event(media.ProfileChanged(object=fed.engine, profile=profile), n=self._events)
+        changed = media.ProfileChanged(object=fed.engine, profile=cast("EffectiveProfile", profile))
+        self._harness.event(changed, n=self._events)

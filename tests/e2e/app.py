@@ -6,13 +6,14 @@ from typing import Any
 
 from playwright.async_api import Page
 
+from tests.e2e.firefox import Firefox
 from tests.e2e.page import PATIENCE, POLL
 
 
 class App:
     """One participant with the bare clients: `app` in the page's scripts is its `App` object."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: "Page | Firefox", url: str) -> None:
         self.page = page
         self.url = url
         self.console: list[str] = []

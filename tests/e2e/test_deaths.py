@@ -151,7 +151,7 @@ def two_nodes(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Ite
 
 def node_of(cluster: Cluster, room: str) -> Role:
     """The media node that the room is on."""
-    placement = json.loads(cluster.redis.hget(f"room:{{{room}}}", "meta"))["placement"]  # type: ignore[arg-type]
+    placement = json.loads(cluster.redis.hget(f"room:{{{room}}}", "meta"))["placement"]
     return cluster.roles[placement["node"].rpartition("-")[0]]
 
 

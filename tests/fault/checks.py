@@ -32,7 +32,8 @@ async def engines(world: World, people: Sequence[Participant]) -> list[Failure]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLED_WITHIN
     while True:
-        nodes = [await asyncio.to_thread(world.registered, node) or {} for node in world.nodes]
+        found = await asyncio.to_thread(lambda: [world.registered(node) for node in world.nodes])
+        nodes = [node or {} for node in found]
         wanted = _objects([it for it in people if it.joined])
         held = {kind: sum(node.get(kind, 0) for node in nodes) for kind in wanted}
         if held == wanted:

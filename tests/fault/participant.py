@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from picows import WSError
@@ -235,14 +236,14 @@ class Participant(VirtualPeer):
         if len(self.media.producers) < 2:
             things += [lambda: self._produce(send)] * 4
         for producer, (_, paused) in self.media.producers.items():
-            things.append(lambda it=producer, to=not paused: self._pause_producer(it, to))
+            things.append(partial(self._pause_producer, producer, not paused))
         if self.media.producers:
             things.append(lambda: self._close_producer(self._chance.choice(sorted(self.media.producers))))
         for id_, consumer in self.consumers.items():
             if consumer.transport is None:
-                things += [lambda it=id_: self._enable(it, recv)] * 2
+                things += [partial(self._enable, id_, recv)] * 2
             else:
-                things.append(lambda it=id_, to=not consumer.paused: self._pause_consumer(it, to))
+                things.append(partial(self._pause_consumer, id_, not consumer.paused))
         if self._chance.random() < 0.05:
             things = [lambda: self._close_transport(self._chance.choice([send, recv]))]
         return things
@@ -260,7 +261,7 @@ class Participant(VirtualPeer):
     async def _create_transport(self, direction: str) -> None:
         id_ = self._next_id()
         then = lambda _: self.media.transports.__setitem__(id_, direction)  # noqa: E731
-        more = {"dtlsParameters": FINGERPRINT} if direction == "send" else {}
+        more: dict[str, Any] = {"dtlsParameters": FINGERPRINT} if direction == "send" else {}
         await self._ask("createTransport", then, NO_NODE, id=id_, direction=direction, options={}, **more)
         if direction == "recv" and id_ in self.media.transports:
             await self._send_command("updateTransport", id=id_, dtlsParameters=FINGERPRINT)
@@ -283,8 +284,13 @@ class Participant(VirtualPeer):
         id_ = self._next_id()
         paused = self._chance.random() < 0.3
         then = lambda _: self.media.producers.__setitem__(id_, (transport, paused))  # noqa: E731
-        about = {"kind": "audio", "transportId": transport, "rtpParameters": audio(id_), "paused": paused}
-        await self._ask("createProducer", then, id=id_, **about)
+        about: dict[str, Any] = {
+            "kind": "audio",
+            "transportId": transport,
+            "rtpParameters": audio(id_),
+            "paused": paused,
+        }
+        await self._ask("createProducer", then, id=id_, transportId=transport, **about)
 
     async def _pause_producer(self, id_: int, paused: bool) -> None:
         def then(_: Any) -> None:
@@ -293,7 +299,10 @@ class Participant(VirtualPeer):
         await self._send_command("pauseProducer" if paused else "resumeProducer", then, id=id_)
 
     async def _close_producer(self, id_: int) -> None:
-        await self._send_command("closeProducer", lambda _: self.media.producers.pop(id_, None), id=id_)
+        def then(_: Any) -> None:
+            self.media.producers.pop(id_, None)
+
+        await self._send_command("closeProducer", then, id=id_)
 
     async def _enable(self, id_: int, transport: int) -> None:
         def then(answer: Any) -> None:

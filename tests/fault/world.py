@@ -75,9 +75,9 @@ class Process:
 
     def _arguments(self, life: str) -> list[str]:
         shape = self._world.shape
-        urls = (_through(self._world.redis_server.url, self.links["redis"]),)
-        urls += (_through(self._world.rabbitmq_server.url, self.links["rabbitmq"]),)
-        common = [self.kind, "--name", life, "--redis-url", urls[0], "--amqp-url", urls[1], "--log-format", "json"]
+        redis_url = _through(self._world.redis_server.url, self.links["redis"])
+        amqp_url = _through(self._world.rabbitmq_server.url, self.links["rabbitmq"])
+        common = [self.kind, "--name", life, "--redis-url", redis_url, "--amqp-url", amqp_url, "--log-format", "json"]
         common += ["--partitions", str(shape.partitions), "--queue-type", shape.queue_type]
         common += ["--grace-seconds", str(shape.grace)]
         if self.kind == "gateway":

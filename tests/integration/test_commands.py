@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,11 @@ def test_who_was_killed_is_shown_as_not_beating(cluster: Cluster, redis_url: str
 
 def test_what_waits_and_what_was_set_aside_is_shown(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
     cluster.roomworker("worker1").kill()
-    letter = {"partition": 3, "reason": "its worker died 2 times", "item": '["input","salon","gw.1",1,7,"m",1,""]'}
+    letter: Any = {
+        "partition": 3,
+        "reason": "its worker died 2 times",
+        "item": '["input","salon","gw.1",1,7,"m",1,""]',
+    }
     cluster.redis.xadd("plenary:dead", letter)
     connection = amqp_connection(amqp_url)
     try:

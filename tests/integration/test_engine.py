@@ -16,7 +16,8 @@ from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSetting
 from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode, engine_factory
 from medianode.object_registry import Objects
-from medianode.toolchain.install import EngineUnavailable, find_engine
+from medianode.toolchain.build import EngineUnavailable
+from medianode.toolchain.install import find_engine
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.cluster.memory_cluster import MemoryCluster
 from shared.protocol import bus, media
@@ -43,7 +44,11 @@ VIDEO = {
     "headerExtensions": [{"uri": "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time", "id": 4}],
     "rtcp": {"cname": "cname", "reducedSize": True},
 }
-CHROME = [{"ssrc": 11, "rtx": {"ssrc": 12}}, {"ssrc": 21, "rtx": {"ssrc": 22}}, {"ssrc": 31, "rtx": {"ssrc": 32}}]
+CHROME: list[dict[str, Any]] = [
+    {"ssrc": 11, "rtx": {"ssrc": 12}},
+    {"ssrc": 21, "rtx": {"ssrc": 22}},
+    {"ssrc": 31, "rtx": {"ssrc": 32}},
+]
 FIREFOX = [{"encodingId": "low"}, {"encodingId": "medium"}, {"encodingId": "high"}]
 TYPES = [PayloadTypeMapping(96, 101), PayloadTypeMapping(97, 102)]
 MAPPED = [9001, 9002, 9003]
@@ -194,7 +199,7 @@ async def test_a_single_stream_is_produced_and_consumed(room: Room) -> None:
 async def test_the_engine_survives_what_hostile_clients_send(room: Room) -> None:
     await room.ask(create("sending", REMOTE))
     red = {"name": "red", "mimeType": "video/red", "payloadType": 99, "clockRate": 90000}
-    hostile = rtp(CHROME[:1], codecs=[*VIDEO["codecs"], red])  # type: ignore[misc]
+    hostile = rtp(CHROME[:1], codecs=[*VIDEO["codecs"], red])
     result = await room.ask(media.Produce(ROUTER, "sending", "p", "video", hostile, TYPES, [9001]))
     assert isinstance(result, Failed)
     assert result.code == 400

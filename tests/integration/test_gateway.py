@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -20,6 +20,7 @@ from devtools import servers
 from gateway.protocol.session import LAST_PATIENCE
 from gateway.server import Gateway
 from gateway.websocket import hub
+from gateway.websocket.connection import Connection
 from gateway.websocket.socket import CLOSING_SWEEPS
 from shared import errors
 from shared.broker.amqp import AmqpBroker
@@ -393,7 +394,7 @@ async def test_a_client_that_answers_no_ping_is_cut_off(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 0)
     client.transport.underlying_transport.pause_reading()
-    connection = setup.gateway.hub.connections[1]
+    connection = cast("Connection", setup.gateway.hub.connections[1])
     connection.check_alive()
     connection.check_alive()
     assert connection.ping_unanswered
@@ -404,7 +405,7 @@ async def test_a_client_that_answers_no_ping_is_cut_off(setup: Setup) -> None:
 async def test_a_client_that_answers_pings_stays_connected(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 0)
-    connection = setup.gateway.hub.connections[1]
+    connection = cast("Connection", setup.gateway.hub.connections[1])
     for _ in range(3):
         connection.check_alive()
         await until(lambda: connection.received_since_check or not connection.ping_unanswered)

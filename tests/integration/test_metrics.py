@@ -1,6 +1,7 @@
 """Every process of a cluster is asked for its metrics after it has done something, and tells just that."""
 
 import asyncio
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,8 +31,9 @@ class Told:
                     key = sample.name, frozenset(sample.labels.items())
                     self.values[key] = self.values.get(key, 0) + sample.value
 
-    def __call__(self, name: str, **labels: str) -> float | None:
-        return self.values.get((f"plenary_{name}", frozenset(labels.items())))
+    def __call__(self, name: str, **labels: str) -> float:
+        """The sample's value; NaN, which equals and exceeds nothing, if there is none."""
+        return self.values.get((f"plenary_{name}", frozenset(labels.items())), math.nan)
 
     def by(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
         """All samples of that name, by these labels."""

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ async def test_servers_that_only_some_reach(
             (other,) = [worker for worker in world.workers if worker is not cut]
             cut.cut(link)
             await answered(ask(alice, bob))
-            await until(lambda other=other: serving(other))
+            await until(partial(serving, other))
             await cut.heal(link)
 
         near.cut("rabbitmq")  # alice's gateway: she waits, nobody else does
@@ -251,7 +252,7 @@ def frozen(role: Role) -> Iterator[None]:
 
 def told(cluster: Cluster, registry: str, name: str) -> dict[str, Any]:
     """What the process says of itself."""
-    for member, info in cluster.redis.hgetall(f"plenary:{registry}").items():  # type: ignore[union-attr]
+    for member, info in cluster.redis.hgetall(f"plenary:{registry}").items():
         if member.decode().startswith(f"{name}-"):
             known: dict[str, Any] = json.loads(info)
             return known
@@ -332,7 +333,7 @@ async def test_a_hung_room_worker_is_followed_and_changes_nothing_when_it_wakes(
 
 
 def node_of(cluster: Cluster, room: str) -> str:
-    placement = json.loads(cluster.redis.hget(f"room:{{{room}}}", "meta"))["placement"]  # type: ignore[arg-type]
+    placement = json.loads(cluster.redis.hget(f"room:{{{room}}}", "meta"))["placement"]
     return str(placement["node"]).rpartition("-")[0]
 
 

@@ -94,7 +94,7 @@ async def test_the_message_that_workers_die_of_is_answered_500_and_set_aside_alo
         assert 2 <= len(dead) <= 4
 
         # it is kept for a person to look at, and nothing else is
-        ((_, aside),) = cluster.redis.xrange("plenary:dead")  # type: ignore[misc]
+        ((_, aside),) = cluster.redis.xrange("plenary:dead")
         assert aside[b"partition"] == b"0"
         assert b"died" in aside[b"reason"]
         assert DEADLY.encode() in base64.b64decode(json.loads(aside[b"item"])[-1])

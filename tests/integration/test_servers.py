@@ -36,7 +36,7 @@ def needs(kind: Callable[[], servers.Server]) -> None:
     ids=["redis", "rabbitmq"],
 )
 def test_server_starts_on_another_port_if_one_is_taken(
-    kind: type[ServerProcess], attempts: str, taken: int, monkeypatch: pytest.MonkeyPatch
+    kind: Callable[[], ServerProcess], attempts: str, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`T` is a port that is taken; RabbitMQ has one for AMQP, one for Erlang's distribution, one for epmd."""
     needs(kind)

@@ -282,8 +282,8 @@ class Bench:
     async def end(self) -> None:
         for gateway in self.gateways:
             await gateway.die()
-        for role in (*self.workers, *self.nodes):
-            await asyncio.wait_for(role.close(), WITHIN)
+        for close in (*(worker.close for worker in self.workers), *(node.close for node in self.nodes)):
+            await asyncio.wait_for(close(), WITHIN)
         await self.brokers.close()
         for redis in self._redises:
             await redis.aclose()

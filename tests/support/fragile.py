@@ -19,7 +19,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(data)
 
-    client.decode_request = decode_or_die
+    client.decode_request = decode_or_die  # type: ignore[assignment]
     cli.main()
 
 

@@ -248,7 +248,7 @@ class Client(WSListener):
             self.arrived.set()
         elif frame.msg_type == WSMsgType.CLOSE:
             if not self.closed.done():
-                self.closed.set_result((int(frame.get_close_code()), frame.get_close_reason() or ""))
+                self.closed.set_result((frame.get_close_code().value, frame.get_close_reason() or ""))
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis.exceptions
@@ -11,7 +11,7 @@ from fakeredis import FakeAsyncRedis
 from medianode.engines.null import NullEngine
 from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode
-from shared.broker import Delivery, Exchange, Notice, Subscription
+from shared.broker import Broker, Delivery, Exchange, Notice, Subscription
 from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.registry import Observer
 from shared.protocol import bus, media
@@ -76,7 +76,7 @@ class HeldBroker:
         _, items = bus.split_batch(body)
         events = [bus.decode_item(item) for item in items]
         assert all(isinstance(event, bus.MediaEvent) for event in events)
-        return events  # type: ignore[return-value]
+        return events
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def store() -> FakeAsyncRedis:
 
 def node_with(engine: Engine, broker: HeldBroker, store: Any, **settings: Any) -> MediaNode:
     chosen = NodeSettings(name="node", engine="null", announced_ip="192.0.2.7", **settings)
-    return MediaNode(chosen, broker, RedisCluster(store), lambda _: engine)
+    return MediaNode(chosen, cast("Broker", broker), RedisCluster(store), lambda _: engine)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_the_registry_knows_the_node_until_it_leaves(broker: HeldBroker, s
     assert (entry["engine"], entry["engines"]) == ("null", 1)
     assert entry["announced_ip"] == "192.0.2.7"
     broker.command(requests.create(), requests.produce())
-    assert node.info() | {"routers": 1, "transports": 1, "producers": 1, "load": 2.0} == node.info()
+    assert dict(node.info()) | {"routers": 1, "transports": 1, "producers": 1, "load": 2.0} == dict(node.info())
     await node.close()
     await observer.read(0)
     assert not observer.alive

@@ -34,7 +34,9 @@ class Harness(Protocol):
     @property
     def room(self) -> Room: ...
 
-    def receive(self, item: bus.SessionItem, origin: str) -> object: ...
+    links: list[tuple[str, bus.Link]]
+
+    def receive(self, item: bus.SessionItem | bus.Resume | bus.ConnectionLost, origin: str) -> object: ...
 
 
 @dataclass(eq=False)

@@ -263,7 +263,7 @@ class RoomHarness:
     def fail(self, code: int = 503, reason: str = "no", at: int = 0) -> media.AnyRequest:
         return self.answer(media.Failed(code, reason), at)
 
-    def act(self, call: Callable[[Executor], None]) -> None:
+    def act(self, call: Callable[[Executor], object]) -> None:
         """Something that comes from time or from other processes' death. A defect of it fails the test."""
         raised: list[Exception] = []
 

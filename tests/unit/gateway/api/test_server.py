@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from aiohttp import ClientSession
 from fakeredis import FakeAsyncRedis, FakeServer
@@ -77,7 +78,7 @@ async def test_names_in_paths_are_percent_encoded(setup: Setup, name: str) -> No
     await setup.ask("DELETE", f"/v1/rooms/{quote(name, safe='')}/peers/{quote(name, safe='')}")
     [call] = setup.worker.calls
     assert call.room == name
-    assert bus.msgspec.json.decode(call.action) == {"do": "closePeer", "peer": name}
+    assert msgspec.json.decode(call.action) == {"do": "closePeer", "peer": name}
 
 
 async def test_an_error_of_the_room_is_the_http_answer(setup: Setup) -> None:

@@ -25,7 +25,7 @@ class CallHarness:
         """What has not been seen yet of the room's partition."""
         items = [bus.decode_item(item) for item in self.inputs.publisher_of(room).take_batch()]
         assert all(isinstance(item, bus.Call) for item in items)
-        return items  # type: ignore[return-value]
+        return items
 
     @asynccontextmanager
     async def asked(self, key: str = "", room: str = "room") -> AsyncIterator["asyncio.Task[bytes]"]:

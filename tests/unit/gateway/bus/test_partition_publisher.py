@@ -24,7 +24,7 @@ def session(number: int, inputs: int = 0, size: int = 0) -> Session:
 def names(items: list[bytes]) -> list[tuple[int, int]]:
     decoded = [bus.decode_item(item) for item in items]
     assert all(isinstance(item, bus.Connect | bus.Input) for item in decoded)
-    return [(item.connection, getattr(item, "n", 0)) for item in decoded if not isinstance(item, bus.Tick)]  # type: ignore[union-attr]
+    return [(item.connection, getattr(item, "n", 0)) for item in decoded if not isinstance(item, bus.Tick)]
 
 
 def test_sessions_take_turns() -> None:

@@ -180,7 +180,7 @@ def test_an_input_keeps_the_clients_number() -> None:
 
 def test_frames_without_a_valid_number_are_unnumbered() -> None:
     session = greeted()
-    assert {put(session, None)} | {put(session, cseq) for cseq in (0, -1, 2**53)} == {FramePosition.UNNUMBERED}  # type: ignore[arg-type]
+    assert {put(session, None)} | {put(session, cseq) for cseq in (0, -1, 2**53)} == {FramePosition.UNNUMBERED}
     assert put_text(session, "[]") is FramePosition.UNNUMBERED
 
 

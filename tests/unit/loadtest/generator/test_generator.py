@@ -12,6 +12,7 @@ from loadtest.generator.generator import Generator
 from loadtest.generator.plan import Plan, Tick
 from loadtest.generator.profiles import PROFILES
 from loadtest.generator.virtual_peer import Peer
+from loadtest.model import room_view
 from loadtest.model.measurements import Measured
 from tests.unit.loadtest.generator.fake_server import Clock, FakeServer, run
 
@@ -172,7 +173,7 @@ def test_error_in_the_generators_code_is_its_own_fault(monkeypatch: pytest.Monke
 
 def test_error_in_a_callback_is_the_generators_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: Counter[str] = Counter()
-    view = participant.RoomView.notified
+    view = room_view.RoomView.notified
 
     def faulty(self: Any, method: str, data: Any) -> None:
         view(self, method, data)
@@ -180,7 +181,7 @@ def test_error_in_a_callback_is_the_generators_own_fault(monkeypatch: pytest.Mon
         if seen["notified"] == 7:
             raise AssertionError("a mistake of the generator")
 
-    monkeypatch.setattr(participant.RoomView, "notified", faulty)
+    monkeypatch.setattr(room_view.RoomView, "notified", faulty)
     found = measured(monkeypatch, FakeServer(0.02), "messages")
     assert found.failures == {"broken": 1}
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_a_build_that_makes_nothing_usable_leaves_nothing(cache: Path, monkeypat
 def test_missing_packages_are_named_when_they_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "_is_installed", lambda package: package != "libuv1-dev")
     monkeypatch.setattr(build, "_root_prefix", lambda: None)
-    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(EngineUnavailable, match="apt-get install libuv1-dev"):
         build.install_packages(quiet())
 
@@ -86,7 +87,7 @@ def test_missing_packages_are_installed_by_root(monkeypatch: pytest.MonkeyPatch)
     commands: list[list[str]] = []
     monkeypatch.setattr(build, "_is_installed", lambda package: package != "g++")
     monkeypatch.setattr(build, "_root_prefix", lambda: ["sudo", "-n"])
-    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(build, "run", lambda command, complaint, env: commands.append(command))
     build.install_packages(quiet())
     assert [command[:3] for command in commands] == [["sudo", "-n", "apt-get"]] * 2

@@ -1,5 +1,7 @@
 """Peers: §join, §leave, §queryRoom and their notifications."""
 
+from typing import Any
+
 import pytest
 
 from tests.unit.roomworker.payloads import AUDIO_ONLY, CAPABILITIES, NO_CODECS, VP8, error_of
@@ -132,7 +134,7 @@ def test_peer_that_left_may_join_again_and_gets_new_engine_ids() -> None:
 @pytest.mark.parametrize("method", ["createTransport", "createProducer", "enableConsumer", "restartTransport"])
 def test_request_before_joining_is_a_conflict(method: str) -> None:
     alice = RoomHarness().connected("alice")
-    fields = {
+    fields: dict[str, dict[str, Any]] = {
         "createTransport": {"id": 1, "direction": "send"},
         "createProducer": {"id": 1, "kind": "video", "transportId": 1, "rtpParameters": VP8},
         "enableConsumer": {"id": 1, "transportId": 1},

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +11,7 @@ from roomworker.core.media_steps import Placed
 from roomworker.partitions import media_nodes as nodes_module
 from roomworker.partitions.media_nodes import MediaNodes
 from roomworker.storage.memory import MemoryStore
-from shared.broker import Unroutable
+from shared.broker import Broker, Unroutable
 from shared.cluster.memory_cluster import MemoryCluster
 from shared.cluster.registry import Membership
 from shared.protocol import bus, media
@@ -52,7 +52,11 @@ class Scene:
         self.cluster = MemoryCluster()
         self.orders: list[tuple[str, media.AnyOrder]] = []
         self.nodes = MediaNodes(
-            self.cluster, self.broker, "worker", {0: self.partition}, lambda *order: self.orders.append(order)
+            self.cluster,
+            cast("Broker", self.broker),
+            "worker",
+            {0: self.partition},
+            lambda *order: self.orders.append(order),
         )
         self._n = 0
 

@@ -5,7 +5,8 @@ import pytest
 
 from roomworker.core.rtp import codecs
 from roomworker.core.rtp.codecs import DEFAULT_ROOM_CAPABILITIES as ROOM
-from roomworker.core.rtp.codecs import RoomCodec, room_capabilities
+from roomworker.core.rtp.codecs import room_capabilities
+from shared.protocol.actions import RoomCodec
 from shared.protocol.rtp import RtpCodecCapability
 
 

@@ -47,7 +47,7 @@ class Server:
 
 
 def delivery(channel: int, tag: int, body: bytes) -> bytes:
-    parts = [commands.Basic.Deliver("ctag", tag, False, "rooms", "0"), ContentHeader(body_size=len(body))]
+    parts: list[Any] = [commands.Basic.Deliver("ctag", tag, False, "rooms", "0"), ContentHeader(body_size=len(body))]
     return b"".join(frame.marshal(it, channel) for it in [*parts, ContentBody(body)])
 
 

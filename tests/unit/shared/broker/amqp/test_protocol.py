@@ -245,13 +245,19 @@ BODIES = st.binary(max_size=3 * PART)
 MESSAGES: st.SearchStrategy[tuple[bytes, Event | None]] = st.one_of(
     st.builds(lambda *it: (delivery(*it), Delivered(*it)), CHANNELS, TAGS, st.booleans(), BODIES),
     st.builds(
-        lambda channel, *it: (frame.marshal(commands.Basic.Ack(*it), channel), Confirmed(channel, *it, False)),
+        lambda channel, tag, multiple: (
+            frame.marshal(commands.Basic.Ack(tag, multiple), channel),
+            Confirmed(channel, tag, multiple, False),
+        ),
         CHANNELS,
         TAGS,
         st.booleans(),
     ),
     st.builds(
-        lambda channel, *it: (frame.marshal(commands.Basic.Nack(*it), channel), Confirmed(channel, *it, True)),
+        lambda channel, tag, multiple: (
+            frame.marshal(commands.Basic.Nack(tag, multiple), channel),
+            Confirmed(channel, tag, multiple, True),
+        ),
         CHANNELS,
         TAGS,
         st.booleans(),
