@@ -1,7 +1,7 @@
-"""A gateway as a whole: what it is made of, and its life from the first beat to the last goodbye.
+"""A gateway: its parts, and its life from registration to closing.
 
-`start` → serves → `drain` (nobody new; clients are sent elsewhere) → `close`. Broker and Redis belong to the
-caller, who connects the broker before `start` and closes both after `close`.
+`start`, then it serves, `drain` (no new clients; the others reconnect elsewhere), `close`. Broker and Redis belong to
+the caller, who connects the broker before `start` and closes both after `close`.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ REPLAY_STEP: Final = 200
 
 
 class Gateway:
+    """A gateway with the broker and the cluster it is given."""
+
     def __init__(self, settings: GatewaySettings, broker: Broker, cluster: Cluster) -> None:
         self.id = process_id("gateway", settings.name)
         self.settings = settings
@@ -45,6 +47,7 @@ class Gateway:
         self._inputs = InputPublisher(broker, self.id, settings.partitions, self.counters)
         self.hub = Hub(settings, self.id, self._inputs, self.counters)
         self._delivery = OutputDelivery(self.hub)
+        self._site = Site(page_folder(settings.page), self.trouble)
         self._membership = Membership(cluster, "gateways", self.id, {})
         self._epoch = Epoch(cluster)
         self._log = log.get("gateway")
@@ -68,7 +71,7 @@ class Gateway:
         self._log.info("gateway.listening", gateway=self.id, host=self.settings.host, port=self.port)
 
     async def _start(self) -> None:
-        site = Site(page_folder(self.settings.page), self.trouble)
+        await self._site.load()
         context = tls(self.settings)
         self._notify = await self._broker.subscribe_exclusive(
             "notify",
@@ -81,11 +84,11 @@ class Gateway:
         await agree_on_partitions(self._cluster, self.settings.partitions)
         if self.api is not None:
             await self.api.start()
-        await self._beat()  # known before the first session is: nobody may take this gateway for a vanished one
+        await self._beat()  # registered before its first session, or a room worker would take it for dead
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
         self._server = await ws_create_server(
-            UpgradeHandler(self.hub, site),
+            UpgradeHandler(self.hub, self._site),
             self.settings.host,
             self.settings.port,
             ssl=context,
@@ -104,7 +107,7 @@ class Gateway:
         return port
 
     async def wait(self) -> None:
-        """Returns never; raises what went wrong if the gateway cannot go on."""
+        """Never returns; raises what made the gateway stop working."""
         assert self._work is not None
         await asyncio.shield(self._work)
 
@@ -112,16 +115,16 @@ class Gateway:
         """Closes the connections a few at a time and waits until that is applied, for `drain_seconds` at most."""
         self.hub.draining = True
         self._stop_listening()
-        self._log.info("draining", connections=len(self.hub.connections))
+        self._log.info("gateway.draining", connections=len(self.hub.connections))
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
                 await self._dismiss()
                 await self.hub.empty.wait()
         except TimeoutError:
-            self._log.warning("drained only in part", left=len(self.hub.connections))
+            self._log.warning("gateway.drain_timed_out", connections=len(self.hub.connections))
 
     async def _dismiss(self) -> None:
-        """Spread over half the time, so that those who reconnect do not arrive elsewhere all at once."""
+        """Closes the connections over half the time, so that the clients do not reach other gateways all at once."""
         leaving = list(self.hub.connections.values())
         steps = max(1.0, self.settings.drain_seconds / 2 / DRAIN_STEP)
         pace = max(20, -int(-len(leaving) // steps))
@@ -132,7 +135,7 @@ class Gateway:
                 connection.close_as(errors.DRAINING)
 
     async def close(self) -> None:
-        """Cuts off whoever is left. The sessions' ends are then for the workers to notice."""
+        """Cuts off the connections that are left; room workers notice the end of their sessions."""
         self._stop_listening()
         for connection in list(self.hub.connections.values()):
             connection.abort()
@@ -148,7 +151,7 @@ class Gateway:
         try:
             await self._membership.leave()
         except (RedisError, OSError) as failed:
-            self._log.warning("could not sign off", why=repr(failed))
+            self._log.warning("gateway.still_registered", error=repr(failed))
 
     def _stop_listening(self) -> None:
         if self._server is not None:
@@ -162,12 +165,13 @@ class Gateway:
             work.create_task(self._sweep())
             work.create_task(self._beats())
             work.create_task(self._recover())
+            work.create_task(self._site.watch())
             if self.api is not None:
                 work.create_task(self.api.run())
 
     def _on_stopped(self, work: asyncio.Task[None]) -> None:
         if not work.cancelled() and work.exception() is not None:
-            self._log.error("gateway stopped working", exc_info=work.exception())
+            self._log.error("gateway.failed", exc_info=work.exception())
 
     async def _sweep(self) -> None:
         took = 0.0
@@ -211,7 +215,7 @@ class Gateway:
         self._notify_restored.set()
 
     async def _recover(self) -> None:
-        """Messages for us may have died with the old queue, and inputs of ours with the broker."""
+        """Publishes again what the broker may have lost, and asks for outputs lost with the old notify queue."""
         while True:
             await self._notify_restored.wait()
             self._notify_restored.clear()
@@ -223,7 +227,7 @@ class Gateway:
                 await asyncio.sleep(DRAIN_STEP)
 
     def trouble(self) -> str:
-        """Why no client should be sent here now; empty if none."""
+        """Why this gateway is not ready for clients; empty if it is."""
         if self.hub.draining:
             return "draining"
         if self._work is None or self._work.done():
@@ -231,7 +235,7 @@ class Gateway:
         if trouble := self._broker.trouble:
             return trouble
         if not self._notify_up:
-            return "the queue of outgoing messages is being made anew"
+            return "the queue of outgoing messages is being restored"
         if not self._beating:
             return "Redis does not answer"
         if self.hub.overloaded:
@@ -240,7 +244,7 @@ class Gateway:
 
 
 class _PicowsLog:
-    """picows calls each client's mistake an error and gives each connection a logger; a defect of ours matters."""
+    """The logger for picows, which calls each mistake of a client an error: only defects of ours are errors here."""
 
     def __init__(self) -> None:
         self._log = log.get("picows")
@@ -254,7 +258,7 @@ class _PicowsLog:
     info = warning = log = debug
 
     def error(self, text: str, *args: Any) -> None:
-        self._log.info("WebSocket ended", why=text % args)
+        self._log.info("connection.failed", error=text % args)
 
     def exception(self, text: str, *args: Any) -> None:
-        self._log.exception(text % args)
+        self._log.exception("connection.failed", error=text % args)

@@ -1,5 +1,6 @@
 """Plain HTTP on the public port: the page's files and the health checks."""
 
+import asyncio
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from multidict import CIMultiDict
 from picows import WSUpgradeRequest, WSUpgradeResponse
 
 from shared.telemetry import log
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks for a new build of the page."""
 
 _HERE: Final = Path(__file__).parents[1]
 PAGES: Final = (_HERE.parent / "web" / "dist", _HERE / "page")
@@ -38,6 +42,8 @@ _TEXT: Final = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class File:
+    """One file of the page; `packed` is its gzip form, for types that shrink."""
+
     body: bytes
     packed: bytes | None
     type: str
@@ -47,13 +53,18 @@ class File:
 State: TypeAlias = tuple[tuple[str, int, int], ...]
 
 
-def state(folder: Path) -> State:
-    """What changes whenever a file under `folder` does."""
+def _state(folder: Path) -> State:
+    """Paths, times and sizes of the files under `folder`: different whenever one of them was changed."""
     found = ((path, path.stat()) for path in sorted(folder.rglob("*")))
     return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
-def load(folder: Path) -> dict[str, File]:
+def _read_if_changed(folder: Path, known: State) -> tuple[State, dict[str, File]] | None:
+    now = _state(folder)
+    return (now, _read(folder)) if now != known else None
+
+
+def _read(folder: Path) -> dict[str, File]:
     """The files under `folder` by their path in a URL; a path is looked up, so none leads out of the folder."""
     files: dict[str, File] = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
@@ -74,7 +85,7 @@ def _file(path: Path) -> File:
 
 
 def page_folder(setting: str) -> Path | None:
-    """What `GatewaySettings.page` means."""
+    """The folder that the setting `page` means; None: no page."""
     if setting == "none":
         return None
     if setting:
@@ -83,24 +94,40 @@ def page_folder(setting: str) -> Path | None:
 
 
 class Site:
-    """Answers requests that are no WebSocket. `trouble` says in words why the gateway is not ready, or nothing."""
+    """Answers requests that are no WebSocket; the page's files come from memory.
+
+    Files are read, compressed and watched for changes in a thread, never on the event loop: `load` is to be awaited
+    before the first request, and `watch` is to be a task. `trouble` says why the gateway is not ready, if it is not.
+    """
 
     def __init__(self, page: Path | None, trouble: Callable[[], str]) -> None:
         self._page = page
         self._state: State = ()
         self._files: dict[str, File] = {}
         self._trouble = trouble
-        self._read()
-        if page and "/" not in self._files:
-            log.get("http").warning("no page to serve: no index.html there", folder=str(page))
+        self._log = log.get("http")
 
-    def _read(self) -> None:
+    async def load(self) -> None:
         """Reads the page if it has changed, as after a new build."""
-        if self._page is not None and (now := state(self._page)) != self._state:
-            self._state = now
-            self._files = load(self._page)
+        if self._page is None:
+            return
+        changed = await asyncio.to_thread(_read_if_changed, self._page, self._state)
+        if changed is not None:
+            self._state, self._files = changed
+            if "/" not in self._files:
+                self._log.warning("page.missing", folder=str(self._page), reason="no index.html there")
+
+    async def watch(self) -> None:
+        """Reads the page again within `LOOK_EVERY` seconds of a change, until it is cancelled."""
+        while self._page is not None:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await self.load()
+            except OSError as failed:  # a build removes files while they are read: the next look sees the rest
+                self._log.warning("page.unreadable", folder=str(self._page), error=str(failed))
 
     def answer(self, path: str, request: WSUpgradeRequest) -> WSUpgradeResponse:
+        """The response to a request for `path`, decoded and without the query."""
         if path == "/healthz":
             return respond(HTTPStatus.OK, b"alive\n")
         if path == "/readyz":
@@ -109,8 +136,6 @@ class Site:
             return respond(HTTPStatus.OK, b"ready\n")
         if path == "/ws":
             return respond(HTTPStatus.UPGRADE_REQUIRED, b"this is a WebSocket\n", {"Upgrade": "websocket"})
-        if path in ("/", "/index.html"):  # the page's other files are asked for after it
-            self._read()
         file = self._files.get(path)
         if file is None:
             return respond(HTTPStatus.NOT_FOUND, b"no such page\n")
@@ -134,6 +159,7 @@ class Site:
 
 
 def respond(status: HTTPStatus, body: bytes | None, headers: dict[str, str] | None = None) -> WSUpgradeResponse:
+    """A response, plain text unless `headers` say otherwise."""
     response = WSUpgradeResponse()
     response.version = b"HTTP/1.1"
     response.status = status

@@ -17,6 +17,7 @@ from picows import WSMsgType
 from redis.exceptions import ConnectionError as RedisGone
 
 from devtools import servers
+from gateway.http import site
 from gateway.protocol.session import LAST_PATIENCE
 from gateway.server import Gateway
 from gateway.websocket import hub
@@ -530,14 +531,24 @@ async def test_the_page_is_served_and_revalidated(setup: Setup) -> None:
     assert (await get(setup, "/assets/app.js?v=1"))[1]["content-type"] == "text/javascript; charset=utf-8"
 
 
-async def test_a_new_build_of_the_page_is_served_after_a_moment(setup: Setup, tmp_path: Path) -> None:
-    assert (await get(setup, "/"))[0] == 200
-    (tmp_path / "page" / "index.html").write_text("new")
-    (tmp_path / "page" / "new.js").write_text("run()")
-    assert (await get(setup, "/"))[2] == b"new"
-    assert (await get(setup, "/new.js"))[0] == 200
-    shutil.rmtree(tmp_path / "page")
-    assert (await get(setup, "/"))[0] == 404
+async def test_a_new_build_of_the_page_is_served_after_a_moment(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "LOOK_EVERY", 0.01)
+    page = tmp_path / "page"
+
+    async def served(path: str) -> bytes:
+        return (await get(setup, path))[2]
+
+    assert b"Plenary" in await served("/")
+    (page / "index.html").write_text("new")
+    (page / "new.js").write_text("run()")
+    async with asyncio.timeout(20):
+        while (await served("/"), await served("/new.js")) != (b"new", b"run()"):
+            await asyncio.sleep(0.01)
+        shutil.rmtree(page)
+        while (await get(setup, "/"))[0] != 404:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
