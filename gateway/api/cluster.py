@@ -1,4 +1,4 @@
-"""What the API knows without asking a room: the partitions' indexes of rooms and the registry."""
+"""What the API answers without asking a room: the list of rooms, and the processes of the cluster."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 
 class Rooms:
-    """The rooms in order of partition, and of name within each: a cursor is the last name that was told."""
+    """The list of rooms, ordered by partition and by name within each; a cursor is the last name of a page."""
 
     def __init__(self, cluster: Cluster, partitions: int) -> None:
         self._cluster = cluster
         self._partitions = partitions
 
     async def page(self, limit: int, after: str) -> RoomList:
-        """Raises `Unavailable` while Redis does not answer."""
+        """At most `limit` rooms after the cursor `after` (empty: the first). Raises `Unavailable` without Redis."""
         first = partition_of(after, self._partitions) if after else 0
         try:
             names = await self._names(range(first, self._partitions), limit, after)
@@ -58,7 +58,7 @@ class Rooms:
 
 
 class Watch:
-    """Who is alive in the cluster: known only to who has looked for a while. `run` is to be a task."""
+    """Observes which processes of the cluster are alive, which takes a while. `run` is to be a task."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._observers = {role: Observer(cluster, role) for role in ROLES}

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document and the page for people, both made from the operations and the types they use."""
+"""The OpenAPI 3.1 document and an HTML page of the server API, made from the operations and their types."""
 
 import re
 from functools import cache
@@ -80,13 +80,13 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tag(operation: Operation) -> str:
-    """The last noun of its path: `rooms`, `peers`, `transports`, …"""
+    """The last noun of the operation's path: `rooms`, `peers`, `transports`, …"""
     plurals = [part for part in operation.path.split("/")[2:] if part.endswith("s") and part != "messages"]
     return plurals[-1]
 
 
 def _description(operation: Operation) -> str:
-    """The action's own words, less `→ …`: what is answered stands elsewhere."""
+    """The action's docstring without `→ …`: the answer is described elsewhere."""
     text = (operation.action and operation.action.__doc__) or ""
     return "\n".join(line.strip() for line in _ARROW.sub("", text).strip().splitlines())
 
@@ -114,7 +114,7 @@ def _failure(meaning: str) -> dict[str, Any]:
     return {"description": meaning, "content": {"application/json": {"schema": schema}}}
 
 
-# --- for people -----------------------------------------------------------------------------------------------
+# --- the HTML page -----------------------------------------------------------------------------------------------
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -139,7 +139,7 @@ percent-encoded. The complete description is <a href="/v1/openapi.json">openapi.
 
 @cache
 def page() -> str:
-    """HTML that needs nothing else."""
+    """The page as HTML that loads nothing else."""
     return _PAGE.format(
         operations="\n".join(map(_row, OPERATIONS)),
         errors="\n".join(

@@ -1,6 +1,6 @@
 """Every operation of the server API, and how a request becomes an action.
 
-One line per operation: what is not in the path comes from the body, and both are checked as the action they make.
+Fields that are not in the path come from the body; the action that they make checks both.
 """
 
 import re
@@ -14,12 +14,11 @@ from msgspec import Raw
 
 from gateway.protocol.frame_validation import DEPTH_LIMIT, nesting_depth
 from gateway.protocol.handshake import NAME_BYTES, valid_name
-from shared.errors import BadPayload, TooLarge
+from shared.errors import BadPayload
 from shared.protocol import actions
 from shared.protocol.decoding import explain
 from shared.protocol.rtp import Wire
 
-APP_DATA_BYTES: Final = 16 * 1024
 PAGE_LIMIT: Final = 1000
 PAGE_DEFAULT: Final = 100
 
@@ -29,20 +28,20 @@ _encode = msgspec.json.encode
 
 
 class Listed(Wire, frozen=True, omit_defaults=False):
-    """A room in a list; ask for it by its name to see more."""
+    """A room in a list."""
 
     name: str
 
 
 class RoomList(Wire, frozen=True, omit_defaults=False):
-    """`next` is what to give as `after` for the following page; null: this is the last one."""
+    """`next` is the value of `after` for the following page; null on the last one."""
 
     rooms: list[Listed]
     next: str | None
 
 
 class ProcessView(Wire, frozen=True, omit_defaults=False):
-    """`alive` false: it has stopped beating. `info` is what it tells of itself."""
+    """A process of the cluster. `alive` false: it has stopped beating. `info` is what it reports."""
 
     id: str
     alive: bool
@@ -56,7 +55,7 @@ class ClusterStatus(Wire, frozen=True, omit_defaults=False):
 
 
 class Failure(Wire, frozen=True, omit_defaults=False):
-    """`code` is the HTTP status once more; `reason` is for people and names the field."""
+    """The body of an error: `code` is the HTTP status, `reason` is for people and names the field."""
 
     code: int
     reason: str
@@ -64,7 +63,7 @@ class Failure(Wire, frozen=True, omit_defaults=False):
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """`action` None: answered by the gateway itself. `answer` is what a 200 carries, as JSON."""
+    """An operation; without `action` the gateway answers it itself. `answer` is the type of a 200's JSON."""
 
     name: str
     method: str
@@ -76,7 +75,7 @@ class Operation:
 
     @property
     def parameters(self) -> list[str]:
-        """Names in the path."""
+        """The names in the path."""
         return _PARAMETER.findall(self.path)
 
     @property
@@ -85,7 +84,7 @@ class Operation:
 
     @cached_property
     def body(self) -> dict[str, bool]:
-        """Fields of the request's JSON, and whether each is required."""
+        """The fields of the request's JSON, and whether each is required."""
         if self.action is None:
             return {}
         fields = msgspec.structs.fields(self.action)
@@ -94,7 +93,7 @@ class Operation:
         }
 
     def read(self, path: Mapping[str, str], body: bytes) -> actions.AnyAction:
-        """The action asked for. Raises `BadPayload` and `TooLarge`, naming the field."""
+        """The action asked for. Raises `BadPayload`, naming the field; sizes are checked by the room."""
         assert self.action is not None
         fields = self._fields(body) if self.body else {}
         for name in self.parameters[1:]:
@@ -108,13 +107,11 @@ class Operation:
             if name not in self.body:
                 known = ", ".join(self.body)
                 raise BadPayload(f"{name}: unknown field; there are {known}")
-        if len(bytes(fields.get("appData", b""))) > APP_DATA_BYTES:
-            raise TooLarge(f"appData: more than {APP_DATA_BYTES} bytes")
         return fields
 
 
 def _object(body: bytes) -> dict[str, Raw]:
-    """An empty body is an empty object. What is accepted is fit to be sent to a browser (DELIVERY O6)."""
+    """The fields of a body; an empty body has none. What is accepted may be sent to browsers (delivery rule O6)."""
     try:
         text = body.decode()
         fields: dict[str, Raw] = msgspec.json.decode(text or "{}", type=dict[str, Raw])
@@ -128,13 +125,13 @@ def _object(body: bytes) -> dict[str, Raw]:
 
 
 def _raw(name: str, text: str) -> Raw:
-    """A part of the path as JSON; an id that is no number is left to be complained about."""
+    """A part of the path as JSON; an id that is no number stays text, which the action rejects."""
     is_number = name == "id" and text.isascii() and text.isdigit() and len(text) <= _DIGITS
     return Raw(_encode(int(text) if is_number else text))
 
 
 def check_name(field: str, name: str) -> str:
-    """Raises `BadPayload` for what can be no room's or peer's name (DELIVERY S1)."""
+    """Returns the name of a room or peer. Raises `BadPayload` if it is invalid (delivery rule S1)."""
     if not valid_name(name):
         raise BadPayload(f"{field}: expected 1 to {NAME_BYTES} bytes of UTF-8 without control characters")
     return name
@@ -150,7 +147,7 @@ LIST_ROOMS: Final = Operation(
     "listRooms",
     "GET",
     "/v1/rooms",
-    "All rooms, page by page; one that lives from the first to the last page is in exactly one of them.",
+    "All rooms, page by page; a room that exists throughout is on exactly one page.",
     answer=RoomList,
     query={
         "limit": {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE_DEFAULT},
@@ -164,34 +161,82 @@ STATUS: Final = Operation(
 OPERATIONS: Final = (
     LIST_ROOMS,
     Operation(
-        "createRoom", "PUT", _ROOM, "Makes a room, or finds it as it is.", actions.CreateRoom, actions.RoomView
+        "createRoom",
+        "PUT",
+        _ROOM,
+        "Creates a room, or returns the existing one.",
+        actions.CreateRoom,
+        actions.RoomView,
     ),
-    Operation("inspectRoom", "GET", _ROOM, "A room and who is in it.", actions.InspectRoom, actions.RoomView),
-    Operation("closeRoom", "DELETE", _ROOM, "Sends everybody away: `closed`.", actions.CloseRoom),
+    Operation("inspectRoom", "GET", _ROOM, "A room and its peers.", actions.InspectRoom, actions.RoomView),
+    Operation("closeRoom", "DELETE", _ROOM, "Closes a room: all its peers get `closed`.", actions.CloseRoom),
     Operation(
-        "sendToRoom", "POST", _ROOM + "/messages", "Notification `message` to all of a room.", actions.SendMessage
+        "sendToRoom",
+        "POST",
+        _ROOM + "/messages",
+        "Sends the notification `message` to all peers of a room.",
+        actions.SendMessage,
     ),
-    Operation("inspectPeer", "GET", _PEER, "A peer and all it has.", actions.InspectPeer, actions.PeerView),
-    Operation("closePeer", "DELETE", _PEER, "Sends a peer away: `closed`.", actions.ClosePeer),
-    Operation("sendToPeer", "POST", _PEER + "/messages", "Notification `message` to one peer.", actions.SendMessage),
-    Operation("closeTransport", "DELETE", _TRANSPORT, "→ `transportClosed`", actions.CloseTransport),
     Operation(
-        "setMaxBitrate", "PUT", _TRANSPORT + "/max-bitrate", "What a peer may send at most.", actions.SetMaxBitrate
+        "inspectPeer",
+        "GET",
+        _PEER,
+        "A peer and its transports, producers and consumers.",
+        actions.InspectPeer,
+        actions.PeerView,
     ),
-    Operation("pauseProducer", "POST", _PRODUCER + "/pause", "→ `producerPaused`", actions.PauseProducer),
-    Operation("resumeProducer", "POST", _PRODUCER + "/resume", "→ `producerResumed`", actions.ResumeProducer),
-    Operation("closeProducer", "DELETE", _PRODUCER, "→ `producerClosed`", actions.CloseProducer),
-    Operation("pauseConsumer", "POST", _CONSUMER + "/pause", "→ `consumerPaused`", actions.PauseConsumer),
-    Operation("resumeConsumer", "POST", _CONSUMER + "/resume", "→ `consumerResumed`", actions.ResumeConsumer),
+    Operation("closePeer", "DELETE", _PEER, "Closes a peer, which gets `closed`.", actions.ClosePeer),
+    Operation(
+        "sendToPeer",
+        "POST",
+        _PEER + "/messages",
+        "Sends the notification `message` to one peer.",
+        actions.SendMessage,
+    ),
+    Operation(
+        "closeTransport", "DELETE", _TRANSPORT, "Closes a transport: `transportClosed`.", actions.CloseTransport
+    ),
+    Operation(
+        "setMaxBitrate",
+        "PUT",
+        _TRANSPORT + "/max-bitrate",
+        "Limits the bitrate that a peer may send.",
+        actions.SetMaxBitrate,
+    ),
+    Operation(
+        "pauseProducer", "POST", _PRODUCER + "/pause", "Pauses a producer: `producerPaused`.", actions.PauseProducer
+    ),
+    Operation(
+        "resumeProducer",
+        "POST",
+        _PRODUCER + "/resume",
+        "Resumes a producer: `producerResumed`.",
+        actions.ResumeProducer,
+    ),
+    Operation("closeProducer", "DELETE", _PRODUCER, "Closes a producer: `producerClosed`.", actions.CloseProducer),
+    Operation(
+        "pauseConsumer", "POST", _CONSUMER + "/pause", "Pauses a consumer: `consumerPaused`.", actions.PauseConsumer
+    ),
+    Operation(
+        "resumeConsumer",
+        "POST",
+        _CONSUMER + "/resume",
+        "Resumes a consumer: `consumerResumed`.",
+        actions.ResumeConsumer,
+    ),
     Operation(
         "setConsumerProfile",
         "PUT",
         _CONSUMER + "/profile",
-        "→ `consumerPreferredProfileSet`",
+        "Sets a consumer's preferred profile: `consumerPreferredProfileSet`.",
         actions.SetConsumerProfile,
     ),
     Operation(
-        "requestKeyFrame", "POST", _CONSUMER + "/key-frame", "Asks its sender for one.", actions.RequestKeyFrame
+        "requestKeyFrame",
+        "POST",
+        _CONSUMER + "/key-frame",
+        "Asks the consumer's producer for a key frame.",
+        actions.RequestKeyFrame,
     ),
     STATUS,
 )

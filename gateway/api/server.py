@@ -1,4 +1,4 @@
-"""The API's HTTP: keys, bodies, errors. What it may be asked is in `operations`."""
+"""The HTTP side of the server API: keys, bodies, errors. Its operations are in `operations`."""
 
 import hmac
 import re
@@ -36,7 +36,7 @@ RETRY_AFTER: Final = "2"
 SHUTDOWN_SECONDS: Final = 2.0
 
 _OPEN: Final = frozenset({"/v1", "/v1/", openapi.DOCUMENT_PATH})
-"""Tells nothing of this cluster."""
+"""Paths that need no key: they tell nothing of this cluster."""
 _KEY: Final = re.compile(r"[!-~]{1,128}")
 _encode = msgspec.json.encode
 
@@ -96,9 +96,18 @@ class Api:
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
         response = await handler(request)
-        asked = (request.match_info.route.name or "other", response.status)
+        seconds = time.perf_counter() - began
+        operation = request.match_info.route.name or "other"
+        asked = (operation, response.status)
         self._counters.api[asked] = self._counters.api.get(asked, 0) + 1
-        self._counters.api_seconds.observe(time.perf_counter() - began)
+        self._counters.api_seconds.observe(seconds)
+        self._log.debug(
+            "api.answered",
+            method=operation,
+            room=request.match_info.get("room", ""),
+            code=response.status,
+            seconds=round(seconds, 6),
+        )
         return response
 
     @web.middleware
@@ -113,7 +122,7 @@ class Api:
             allow = {"Allow": http.headers["Allow"]} if "Allow" in http.headers else {}
             return _failed(http.status, HTTPStatus(http.status).phrase.lower(), allow)
         except Exception:  # noqa: BLE001 - a defect: its caller gets JSON like everybody else
-            self._log.exception("request failed", method=request.method, path=request.match_info.route.name or "")
+            self._log.exception("api.request_failed", method=request.match_info.route.name or "")
             return _failed(500, ERRORS[500].meaning)
 
     @web.middleware

@@ -25,6 +25,7 @@ def handle(room: Room, call: bus.Call) -> None:
         action = actions.decode(call.action)
         if not room.exists and not isinstance(action, actions.CreateRoom):
             raise NotFound(f"room: no room {room.name!r}")
+        room.limits.check_app_data(getattr(action, "app_data", UNSET))
         answer = _perform(room, action)
     except PlenaryError as rejection:
         reject(room, call, rejection)
@@ -175,7 +176,6 @@ def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
             raise Conflict(f"room: {room.name!r} exists with other codecs or limits")
     elif action.codecs is not None:
         own_capabilities(action.codecs)  # or the room could never be read again
-    room.limits.check_app_data(action.app_data)
     room.meta.created = Created(
         codecs=action.codecs,
         limits=action.limits,

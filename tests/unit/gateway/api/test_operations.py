@@ -5,15 +5,17 @@ from typing import get_args
 
 import msgspec
 import pytest
+from msgspec import Raw
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.api import openapi
 from gateway.api.operations import OPERATIONS, Operation, check_name
-from shared.errors import BadPayload, TooLarge
+from shared.errors import BadPayload
 from shared.protocol import actions
 from shared.protocol.actions import (
     ClosePeer,
     CloseProducer,
+    CloseRoom,
     CreateRoom,
     InspectRoom,
     RoomLimits,
@@ -86,10 +88,11 @@ def test_an_id_that_is_no_number_is_rejected(id_: str) -> None:
         read("closeProducer", id=id_)
 
 
-def test_what_everybody_gets_a_copy_of_is_bounded() -> None:
-    with pytest.raises(TooLarge, match="appData: more than 16384 bytes"):
-        read("closeRoom", msgspec.json.encode({"appData": "x" * 16383}))
-    read("closeRoom", msgspec.json.encode({"appData": "x" * 16382}))
+def test_app_data_of_any_size_is_left_to_the_room_to_check() -> None:
+    sent = read("closeRoom", msgspec.json.encode({"appData": "x" * 100_000}))
+    assert isinstance(sent, CloseRoom)
+    assert isinstance(sent.app_data, Raw)
+    assert len(sent.app_data) == 100_002
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\udcff"])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from roomworker.core import api_calls
+from roomworker.core.limits import Limits
 from roomworker.core.room import Room
 from shared.protocol import media
 from tests.unit.roomworker.backend import OK, Backend
@@ -343,6 +344,30 @@ def test_app_data_is_passed_on_byte_for_byte(do: str, fields: str, to: str, valu
     receiver = next(peer for peer in (call.alice, call.bob, call.carol) if peer.peer == to)
     bodies = [sent.body.decode() for sent in receiver.sent if not sent.close]
     assert [body for body in bodies if f'"appData":{value}}}' in body], bodies
+
+
+@pytest.mark.parametrize(
+    ("do", "fields"),
+    [
+        ("closeRoom", {}),
+        ("closePeer", {"peer": "alice"}),
+        ("closeTransport", {"peer": "alice", "id": 1}),
+        ("pauseProducer", {"peer": "alice", "id": 10}),
+        ("resumeProducer", {"peer": "alice", "id": 10}),
+        ("closeProducer", {"peer": "alice", "id": 10}),
+        ("pauseConsumer", {"peer": "bob", "id": 0}),
+        ("resumeConsumer", {"peer": "bob", "id": 0}),
+    ],
+)
+def test_app_data_above_the_limit_is_413_for_every_call(do: str, fields: Json) -> None:
+    call = CallOfThree()
+    call.harness.limits = Limits(app_data_bytes=10)
+    call.harness.crash()
+    call.clear_sent()
+
+    assert call.backend.call(do, **fields, appData="x" * 9) == (413, "appData: larger than 10 bytes")
+    assert call.notified == {}
+    assert call.ordered == []
 
 
 @pytest.mark.parametrize("do", ["closePeer", "closeRoom"])
