@@ -1,22 +1,12 @@
-"""The room worker: owns Room and Peer state.
+"""The room worker: owns the state of rooms and peers.
 
-The core is pure, synchronous code, one module per protocol object; nothing in it knows of Redis, RabbitMQ,
-clocks or chance:
+    core/        pure: the objects of a room, what each message changes, who closes whom
+    storage/     rooms in Redis or in memory (`port`: one interface), loading, how long sent messages are kept
+    messaging/   committed messages to gateways, requests and orders to media nodes
+    runtime/     one room in this worker's hands: its messages in order, commits, redoing, replays
+    partitions/  a partition's deliveries, who serves which partition, ticks, media nodes, messages that kill workers
+    worker.py    puts these together for one process
+    metrics.py   what all of them count
 
-    room  session  peer  transport  producer  consumer      the objects, in memory and as stored (`record`, `loading`)
-    ortc  codecs                                            RTP parameters: what is offered, taken and handed on
-    dispatch                                                which handler a client's message goes to
-    actions  messages  stats  limits                        what servers ask, peers tell, media nodes count; bounds
-    mediaevents  resumption                                 what media nodes report; sessions without a connection
-    steps                                                   how a handler asks a media node and is resumed
-
-The shell drives it:
-
-    runner (lane)   one room's messages in order, handlers suspended on media resumed
-    slot            one room in this worker's hands: loading, committing, redoing
-    partition       deliveries of one partition → slots; careful after a worker has died (`suspects`)
-    committer       changed rooms → Redis, many per round trip
-    outbox          committed messages → gateways, orders and requests → media nodes (`mediaclient`: their answers)
-    store           rooms in Redis, `storage/commit.lua`
-    worker          puts these together for one process, among the other workers (`balance`)
+Imports go down only: worker, partitions, runtime, messaging, storage, core, counters.
 """

@@ -67,7 +67,7 @@ def member(cluster: Cluster, name: str = "gw-1", **info: Any) -> Membership:
 # --- who is alive -------------------------------------------------------------------------------------------------
 
 
-async def test_a_member_is_known_with_what_it_tells_of_itself(cluster: Cluster) -> None:
+async def test_member_is_listed_with_its_info(cluster: Cluster) -> None:
     membership, observer = member(cluster, address="10.0.0.1"), Observer(cluster, "gateways")
     await membership.beat()
 
@@ -88,7 +88,7 @@ async def test_new_info_comes_with_the_next_beat(cluster: Cluster) -> None:
     assert observer.alive["gw-1"]["load"] == 2
 
 
-async def test_roles_are_apart(cluster: Cluster) -> None:
+async def test_members_of_one_role_are_not_listed_for_another(cluster: Cluster) -> None:
     await member(cluster).beat()
     observer = Observer(cluster, "workers")
 
@@ -174,7 +174,7 @@ async def test_a_failed_read_starts_every_count_again(cluster: Cluster) -> None:
     assert observer.dead == {"gw-1"}
 
 
-async def test_an_observer_that_itself_stood_still_declares_nobody_dead(cluster: Cluster) -> None:
+async def test_observer_that_was_suspended_declares_no_member_dead(cluster: Cluster) -> None:
     await member(cluster).beat()
     observer = Observer(cluster, "gateways")
     await observer.read(0.0)
@@ -184,7 +184,7 @@ async def test_an_observer_that_itself_stood_still_declares_nobody_dead(cluster:
     assert set(observer.alive) == {"gw-1"}
 
 
-async def test_one_that_leaves_is_neither_alive_nor_dead(cluster: Cluster) -> None:
+async def test_member_that_leaves_is_neither_alive_nor_dead(cluster: Cluster) -> None:
     membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)
@@ -196,7 +196,7 @@ async def test_one_that_leaves_is_neither_alive_nor_dead(cluster: Cluster) -> No
     assert not observer.dead
 
 
-async def test_only_one_observer_buries_a_dead_member(cluster: Cluster) -> None:
+async def test_only_one_observer_evicts_a_dead_member(cluster: Cluster) -> None:
     await member(cluster).beat()
     first, second = Observer(cluster, "gateways"), Observer(cluster, "gateways")
 
@@ -215,7 +215,7 @@ async def test_entries_never_expire_by_themselves(redis_url: str) -> None:
 
 
 @pytest.mark.servers
-async def test_redis_away_raises_and_nobody_dies_of_it(redis_url: str) -> None:
+async def test_unreachable_redis_raises_and_declares_no_member_dead(redis_url: str) -> None:
     direct = Redis.from_url(redis_url, socket_timeout=5)
     options = direct.connection_pool.connection_kwargs
     proxy = Proxy(options["host"], options["port"])
@@ -239,7 +239,7 @@ async def test_redis_away_raises_and_nobody_dies_of_it(redis_url: str) -> None:
     await proxy.stop()
 
 
-async def test_one_that_is_known_to_be_dead_is_until_it_beats_again(cluster: Cluster) -> None:
+async def test_member_marked_dead_stays_dead_until_its_next_beat(cluster: Cluster) -> None:
     membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)
@@ -255,7 +255,7 @@ async def test_one_that_is_known_to_be_dead_is_until_it_beats_again(cluster: Clu
     assert (set(observer.alive), observer.dead) == ({"gw-1"}, set())
 
 
-async def test_the_view_is_undisturbed_since_the_last_read_that_failed(cluster: Cluster) -> None:
+async def test_undisturbed_time_begins_after_the_last_failed_read(cluster: Cluster) -> None:
     observer = Observer(cluster, "gateways")
     assert observer.undisturbed_for(9.0) == 0.0
     await observer.read(10.0)
@@ -267,7 +267,7 @@ async def test_the_view_is_undisturbed_since_the_last_read_that_failed(cluster: 
     assert observer.undisturbed_for(15.0) == 1.0
 
 
-async def test_one_is_beating_while_its_beat_is_seen_to_change(cluster: Cluster) -> None:
+async def test_member_is_beating_while_its_beat_changes(cluster: Cluster) -> None:
     membership, observer = member(cluster), Observer(cluster, "gateways")
     await membership.beat()
     await observer.read(0.0)

@@ -128,7 +128,7 @@ async def everything(store: Store, *sessions: str) -> list[object]:
 # --- compare and set ----------------------------------------------------------------------------------------------
 
 
-async def test_what_is_committed_is_loaded(store: Store) -> None:
+async def test_load_returns_what_was_committed(store: Store) -> None:
     gone: dict[str, ClosedSession | None] = {"gateway.9": ClosedSession(7, 3)}
 
     assert await store.commit([commit(1, fields={"meta": b"{}", "peer|bob": b"1"}, closed_sessions=gone)]) == ["OK"]
@@ -140,7 +140,7 @@ async def test_what_is_committed_is_loaded(store: Store) -> None:
     assert stored.closed_sessions == gone
 
 
-async def test_a_room_that_was_never_there_loads_empty(store: Store) -> None:
+async def test_room_that_never_existed_loads_empty(store: Store) -> None:
     (stored,) = await store.load(["room"])
 
     assert (stored.version, stored.fields, stored.closed_sessions) == ("", {}, {})
@@ -171,7 +171,7 @@ async def test_a_commit_done_again_is_recognised_by_its_token(store: Store) -> N
     assert await everything(store, "s", "t") == before
 
 
-async def test_rooms_of_one_trip_succeed_and_fail_each_for_itself(store: Store) -> None:
+async def test_commits_of_one_round_trip_succeed_and_fail_independently(store: Store) -> None:
     await store.commit([commit(1, room="a"), commit(1, room="b")])
 
     trip = [commit(2, room="a"), commit(2, room="b", expected="other:1"), commit(1, room="c")]
@@ -179,7 +179,7 @@ async def test_rooms_of_one_trip_succeed_and_fail_each_for_itself(store: Store) 
     assert await store.commit(trip) == ["OK", "STALE", "OK"]
 
 
-async def test_fields_beyond_what_lua_takes_at_once(store: Store) -> None:
+async def test_commit_of_thousands_of_fields_is_stored(store: Store) -> None:
     many: dict[str, bytes | None] = {f"consumer|{i}|bob": b"%d" % i for i in range(3000)}
     closed: dict[str, ClosedSession | None] = {f"gateway.{i}": ClosedSession(i, i) for i in range(1200)}
     await store.commit([commit(1, fields=many, closed_sessions=closed)])
@@ -194,7 +194,7 @@ async def test_fields_beyond_what_lua_takes_at_once(store: Store) -> None:
 
 
 @pytest.mark.servers
-async def test_redis_that_forgot_the_script_is_given_it_again(redis: Redis) -> None:
+async def test_script_is_loaded_again_after_redis_forgot_it(redis: Redis) -> None:
     store = RedisStore(redis)
     await store.commit([commit(1)])
     await redis.script_flush()
@@ -205,7 +205,7 @@ async def test_redis_that_forgot_the_script_is_given_it_again(redis: Redis) -> N
 # --- the end of a room ----------------------------------------------------------------------------------------------
 
 
-async def test_a_deleted_room_leaves_only_its_gone_sessions(store: Store) -> None:
+async def test_deleted_room_leaves_only_its_closed_sessions(store: Store) -> None:
     gone: dict[str, ClosedSession | None] = {"gateway.1": ClosedSession(4, 2)}
     await store.commit([commit(1, messages=[SentMessage(b"{}", [("s", 1)])])])
     await store.commit([commit(2, closed_sessions=gone)])
@@ -257,7 +257,7 @@ async def test_answers_to_calls_are_kept_with_the_closed_sessions(store: Store) 
     assert stored.closed_sessions == {"gateway.1": ClosedSession(4, 2)}
 
 
-async def test_a_deletion_is_stale_if_the_room_has_moved_on_and_the_room_stays_in_the_index(store: Store) -> None:
+async def test_deletion_of_a_changed_room_is_stale_and_keeps_it_in_the_index(store: Store) -> None:
     await store.commit([commit(1)])
     await store.commit([commit(2, fields={"meta": b"2"})])
 
@@ -268,7 +268,7 @@ async def test_a_deletion_is_stale_if_the_room_has_moved_on_and_the_room_stays_i
     assert await store.indexed(5) == ["room"]
 
 
-async def test_a_room_made_anew_is_safe_from_the_worker_that_knew_the_old_one(store: Store) -> None:
+async def test_recreated_room_is_safe_from_a_worker_with_the_old_incarnation(store: Store) -> None:
     await store.commit([commit(1)])
     await store.commit([deletion("one:1")])
     (empty,) = await store.load(["room"])
@@ -284,7 +284,7 @@ async def test_a_room_made_anew_is_safe_from_the_worker_that_knew_the_old_one(st
     assert await store.indexed(5) == ["room"]
 
 
-async def test_a_room_that_came_and_went_unseen_is_not_taken_for_one_that_never_was(store: Store) -> None:
+async def test_commit_over_a_room_created_and_deleted_meanwhile_is_stale(store: Store) -> None:
     """Given a worker that read "no such room" and was paused, while another did all that there was to do."""
     (seen,) = await store.load(["room"])
     await store.commit([commit(1), commit(2, closed_sessions={"gateway.1": ClosedSession(2, 0)}), deletion("one:2")])
@@ -298,7 +298,7 @@ async def test_a_room_that_came_and_went_unseen_is_not_taken_for_one_that_never_
     assert (stored.version, stored.fields) == ("", {})
 
 
-async def test_a_deleted_room_can_be_made_anew(store: Store) -> None:
+async def test_deleted_room_can_be_created_again(store: Store) -> None:
     for incarnation in ("one", "two", "three"):
         (seen,) = await store.load(["room"])
         trip = [
@@ -383,7 +383,7 @@ def test_the_hash_tag_is_all_of_the_name() -> None:
         assert key.index("}") == len(key) - 1
 
 
-def test_no_two_names_share_a_key() -> None:
+def test_different_names_have_different_keys() -> None:
     assert len({room_key(room) for room in ROOMS}) == len(ROOMS)
 
 
@@ -466,7 +466,9 @@ async def answer_without_code(redis: Redis) -> None:
         answer_without_code,
     ],
 )
-async def test_unreadable_room_is_told_and_hurts_no_other(redis: Redis, damage: Callable[[Redis], Any]) -> None:
+async def test_unreadable_room_is_reported_and_affects_no_other_room(
+    redis: Redis, damage: Callable[[Redis], Any]
+) -> None:
     store = RedisStore(redis)
     await store.commit([commit(1, room="whole", fields={"meta": b"{}"})])
     await damage(redis)
@@ -497,7 +499,7 @@ async def test_commit_over_a_key_of_a_wrong_type_fails_alone_and_writes_nothing(
 
 
 @pytest.mark.servers
-async def test_an_entry_that_cannot_be_read_is_passed_over(redis: Redis) -> None:
+async def test_unreadable_stream_entry_is_skipped(redis: Redis) -> None:
     """Every worker that took the room over would die of it."""
     store = RedisStore(redis)
     await store.commit([commit(1, messages=[SentMessage(b'"one"', [("s", 1)])])])
@@ -513,7 +515,7 @@ async def test_an_entry_that_cannot_be_read_is_passed_over(redis: Redis) -> None
 
 
 @pytest.mark.servers
-async def test_stream_of_a_wrong_type_is_empty_and_hurts_no_other(redis: Redis) -> None:
+async def test_stream_of_a_wrong_type_is_empty_and_affects_no_other(redis: Redis) -> None:
     store = RedisStore(redis)
     await store.commit([commit(1, room="whole", messages=[SentMessage(b"{}", [("s", 1)])])])
     await redis.set(stream_key("broken"), "a string")
@@ -525,7 +527,7 @@ async def test_stream_of_a_wrong_type_is_empty_and_hurts_no_other(redis: Redis) 
 
 
 @pytest.mark.servers
-async def test_index_with_entries_that_are_no_names_has_the_others(redis: Redis) -> None:
+async def test_index_skips_entries_that_are_not_names(redis: Redis) -> None:
     store = RedisStore(redis)
     await redis.sadd(index_key(5), index_member("room", "one"), b"\xff#one")
     await redis.set(index_key(6), "a string")
@@ -536,7 +538,7 @@ async def test_index_with_entries_that_are_no_names_has_the_others(redis: Redis)
 
 @pytest.mark.servers
 @pytest.mark.parametrize("value", ["a string", {"name": "often"}])
-async def test_marks_that_cannot_be_read_are_none(redis: Redis, value: Any) -> None:
+async def test_unreadable_poison_marks_count_as_none(redis: Redis, value: Any) -> None:
     store = RedisStore(redis)
     if isinstance(value, str):
         await redis.set(suspects_key(3), value)

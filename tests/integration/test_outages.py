@@ -158,17 +158,21 @@ def outage_cluster(redis_url: str, amqp_url: str, logs: Path) -> Cluster:
     return Cluster(redis_url, amqp_url, logs, 8, gateway_options=UNLIMITED, api_key=KEY)
 
 
-async def test_rabbitmq_is_away_for_twenty_seconds(redis_url: str, killable_rabbitmq: Server, tmp_path: Path) -> None:
+async def test_calls_survive_twenty_seconds_without_rabbitmq(
+    redis_url: str, killable_rabbitmq: Server, tmp_path: Path
+) -> None:
     with outage_cluster(redis_url, killable_rabbitmq.url, tmp_path).running() as cluster:
         await through_an_outage(cluster, killable_rabbitmq, seconds=20)
 
 
-async def test_redis_is_away_for_as_long(killable_redis: Server, amqp_url: str, tmp_path: Path) -> None:
+async def test_calls_survive_twenty_seconds_without_redis(
+    killable_redis: Server, amqp_url: str, tmp_path: Path
+) -> None:
     with outage_cluster(killable_redis.url, amqp_url, tmp_path).running() as cluster:
         await through_an_outage(cluster, killable_redis, seconds=20)
 
 
-async def test_servers_that_only_some_reach(
+async def test_calls_survive_servers_that_some_processes_cannot_reach(
     killable_redis: Server, killable_rabbitmq: Server, tmp_path: Path
 ) -> None:
     """Each process has its own way to Redis and to RabbitMQ; one way is cut at a time."""
@@ -259,7 +263,7 @@ def told(cluster: Cluster, registry: str, name: str) -> dict[str, Any]:
     return {}
 
 
-async def test_a_hung_room_worker_is_followed_and_changes_nothing_when_it_wakes(
+async def test_hung_room_worker_is_replaced_and_changes_nothing_when_resumed(
     redis_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
     with Cluster(redis_url, amqp_url, tmp_path, 8, gateway_options=UNLIMITED).running() as cluster:

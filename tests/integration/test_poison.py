@@ -63,7 +63,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_the_message_that_workers_die_of_is_answered_500_and_set_aside_alone(cluster: Cluster) -> None:
+async def test_message_that_kills_workers_is_answered_500_and_set_aside(cluster: Cluster) -> None:
     url = cluster.roles["gateway1"].url
     alice = await ResumingPeer.at([url], "salon", "alice")
     bob = await Peer.connect(url, "salon", "bob")

@@ -67,7 +67,7 @@ def serving(bench: Bench, room: str) -> RoomWorker | None:
     return next((worker for worker in bench.workers if worker.partitions[number].active), None)
 
 
-async def test_a_call_from_first_to_last(bench: Bench) -> None:
+async def test_call_works_and_leaves_only_its_closed_sessions(bench: Bench) -> None:
     await bench.node()
     await has_node(await bench.worker())
     one, other = await bench.gateway(), await bench.gateway()
@@ -124,7 +124,7 @@ async def test_many_requests_through_lost_links_are_answered_once_each_in_order(
         assert all(answer["ok"] for answer in line.answers.values())
 
 
-async def test_a_second_worker_takes_over_and_nothing_is_lost_or_twice(bench: Bench) -> None:
+async def test_takeover_by_a_second_worker_loses_and_repeats_nothing(bench: Bench) -> None:
     await bench.node()
     one = await bench.worker("one")
     other = await bench.worker("other")
@@ -180,7 +180,7 @@ class Handed:
         self.acked.set()
 
 
-async def test_two_workers_on_one_room_cannot_do_anything_twice(bench: Bench) -> None:
+async def test_two_workers_on_one_room_apply_each_message_once(bench: Bench) -> None:
     """Exclusiveness comes from the broker, safety does not."""
     pair = [await bench.worker("one"), await bench.worker("other")]
     gateway = await bench.gateway()
@@ -255,7 +255,7 @@ async def test_a_takeover_of_500_rooms_needs_few_connections_to_redis(bench: Ben
     assert other.store.failures == 0
 
 
-async def test_sessions_of_a_gateway_that_died_end(bench: Bench) -> None:
+async def test_sessions_of_a_dead_gateway_are_closed(bench: Bench) -> None:
     await bench.worker()
     lost, living = await bench.gateway(), await bench.gateway()
     alice, bob = lost.line("salon", "alice"), living.line("salon", "bob")
@@ -269,7 +269,7 @@ async def test_sessions_of_a_gateway_that_died_end(bench: Bench) -> None:
     assert bob.closed is None
 
 
-async def test_rooms_go_on_with_transports_closed_when_their_node_dies(bench: Bench) -> None:
+async def test_room_closes_its_transports_when_its_media_node_dies(bench: Bench) -> None:
     node = await bench.node()
     worker = await bench.worker()
     await has_node(worker)
@@ -288,7 +288,7 @@ async def test_rooms_go_on_with_transports_closed_when_their_node_dies(bench: Be
         assert again["errorCode"] == 503, "until the worker has seen that one is gone and the other there"
 
 
-async def test_a_worker_that_leaves_hands_everything_over_and_does_not_come_back(bench: Bench) -> None:
+async def test_leaving_worker_hands_over_and_does_not_register_again(bench: Bench) -> None:
     """Given a worker that is slow to leave, because a delivery waits for a media node that says nothing."""
     one = await bench.worker("a")
     gateway = await bench.gateway()
@@ -337,7 +337,7 @@ async def test_partitions_are_shared_fairly_and_rebalanced_without_loss(bench: B
         assert list(line.answers) == list(range(1, id_ + 1))
 
 
-async def test_queues_are_empty_when_all_is_done(bench: Bench, request: pytest.FixtureRequest) -> None:
+async def test_queues_are_empty_after_all_sessions_were_closed(bench: Bench, request: pytest.FixtureRequest) -> None:
     if not isinstance(bench.brokers, AmqpHarness):
         pytest.skip("memory has nothing to look into")
     worker = await bench.worker()
@@ -363,7 +363,7 @@ async def test_queues_are_empty_when_all_is_done(bench: Bench, request: pytest.F
     assert await asyncio.to_thread(counts) == [0] * PARTITIONS
 
 
-async def test_rooms_that_end_leave_no_cycles(bench: Bench) -> None:
+async def test_deleted_rooms_leave_no_reference_cycles(bench: Bench) -> None:
     """Processes look for cycles rarely (`plenary/process.py`): what rooms leave behind would stay for minutes."""
     if not isinstance(bench.brokers, MemoryHarness):
         pytest.skip("links to servers make cycles of their own")

@@ -16,14 +16,14 @@ def settings(**more: Any) -> RunSettings:
     return RunSettings(host="127.0.0.1", port=0, page="none", engine="null", engines=1, **more)
 
 
-async def test_any_number_of_partitions_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_starts_with_any_number_of_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = asyncio.Event()
     monkeypatch.setattr(allinone, "_greet", lambda *_, **__: stop.set())
     async with asyncio.timeout(PATIENCE):
         await allinone.run(settings(partitions=64), stop)
 
 
-async def test_what_cannot_start_takes_the_rest_down_with_it(tmp_path: Path) -> None:
+async def test_failing_role_stops_the_others_at_start(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     missing = str(tmp_path / "cert.pem")
     async with asyncio.timeout(PATIENCE):

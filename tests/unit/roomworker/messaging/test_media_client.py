@@ -45,7 +45,7 @@ def test_results_find_their_requests_in_any_order(worker: FakeWorker) -> None:
     assert worker.client.waiting == 0
 
 
-def test_a_result_that_comes_twice_or_for_nobody_is_ignored(worker: FakeWorker) -> None:
+def test_repeated_or_unexpected_result_is_ignored(worker: FakeWorker) -> None:
     one = worker.ask("one")
 
     worker.answer((one, media.Produced()), (one, media.Produced()), (99, media.Produced()))
@@ -53,7 +53,7 @@ def test_a_result_that_comes_twice_or_for_nobody_is_ignored(worker: FakeWorker) 
     assert worker.results == {"one": [media.Produced()]}
 
 
-def test_a_node_that_cannot_be_asked_is_avoided_until_it_answers_or_time_has_passed(worker: FakeWorker) -> None:
+def test_unroutable_node_is_avoided_until_it_answers_or_time_passes(worker: FakeWorker) -> None:
     worker.client.unroutable([99], 0)
     assert worker.client.avoided(0) == set()
     worker.client.unroutable([worker.ask("one")], 0)
@@ -71,7 +71,7 @@ def test_a_silent_node_is_avoided(worker: FakeWorker) -> None:
     assert worker.client.avoided(2 * SILENCE + AVOIDED_FOR) == set()
 
 
-def test_requests_that_found_no_node_fail_at_once(worker: FakeWorker) -> None:
+def test_unroutable_requests_fail_at_once(worker: FakeWorker) -> None:
     one = worker.ask("one")
 
     worker.client.unroutable([one, 99], 0)
@@ -81,7 +81,7 @@ def test_requests_that_found_no_node_fail_at_once(worker: FakeWorker) -> None:
     assert failed.code == 503
 
 
-def test_a_request_that_a_living_node_does_not_answer_fails_at_its_deadline(worker: FakeWorker) -> None:
+def test_unanswered_request_to_a_living_node_fails_at_its_deadline(worker: FakeWorker) -> None:
     early, late = worker.ask("early", now=0), worker.ask("late", now=1)
     worker.answer(now=DEADLINE - 0.1)
 
@@ -94,7 +94,7 @@ def test_a_request_that_a_living_node_does_not_answer_fails_at_its_deadline(work
     assert worker.results["late"] == [media.Produced()]
 
 
-async def test_a_silent_node_fails_what_waits_and_what_comes_until_one_is_answered(worker: FakeWorker) -> None:
+async def test_requests_to_a_silent_node_fail_until_one_is_answered(worker: FakeWorker) -> None:
     worker.ask("one", now=0)
     worker.client.expire(SILENCE)
     assert worker.codes("one") == [503]
@@ -116,7 +116,7 @@ async def test_a_silent_node_fails_what_waits_and_what_comes_until_one_is_answer
     assert len(worker.sent) == 4
 
 
-async def test_a_node_that_speaks_again_is_asked_again(worker: FakeWorker) -> None:
+async def test_node_that_answers_again_is_asked_again(worker: FakeWorker) -> None:
     worker.ask("one", now=0)
     worker.client.expire(SILENCE)
     worker.answer(now=SILENCE)
@@ -125,7 +125,7 @@ async def test_a_node_that_speaks_again_is_asked_again(worker: FakeWorker) -> No
     assert len(worker.sent) == 2
 
 
-def test_a_batch_that_cannot_be_read_leaves_requests_to_their_deadline(worker: FakeWorker) -> None:
+def test_unreadable_batch_leaves_requests_to_their_deadline(worker: FakeWorker) -> None:
     worker.ask("one")
 
     worker.client.receive(b"{", 0)
@@ -133,7 +133,7 @@ def test_a_batch_that_cannot_be_read_leaves_requests_to_their_deadline(worker: F
     assert worker.client.waiting == 1
 
 
-def test_a_result_may_bring_the_next_request(worker: FakeWorker) -> None:
+def test_result_may_cause_another_request(worker: FakeWorker) -> None:
     worker.results["next"] = []
     worker.client.ask(
         "node", REQUEST, lambda _: worker.client.ask("node", REQUEST, worker.results["next"].append, 10), now=0

@@ -72,7 +72,7 @@ def bodies(body: bytes) -> list[bytes]:
     return [message.body for message in bus.decode_to_gateway(body).messages]
 
 
-async def test_one_message_for_many_goes_once_to_each_gateway(broker: Held, outbox: Outbox) -> None:
+async def test_message_for_many_sessions_goes_once_to_each_gateway(broker: Held, outbox: Outbox) -> None:
     to = [(session(1), 5), (session(2), 6), (session(3, "other"), 7)]
     outbox.push(changes(Outgoing(b"hello", to, 4000)), lambda: None)
 
@@ -83,7 +83,7 @@ async def test_one_message_for_many_goes_once_to_each_gateway(broker: Held, outb
     assert message == bus.Message(b"hello", [bus.Recipient(1, "g.1", 5), bus.Recipient(2, "g.2", 6)], 4000)
 
 
-async def test_what_accumulates_goes_together_and_in_order(broker: Held, outbox: Outbox) -> None:
+async def test_accumulated_messages_are_published_together_in_order(broker: Held, outbox: Outbox) -> None:
     for n in range(1, 6):
         outbox.push(changes(Outgoing(b"%d" % n, [(session(1), n)])), lambda: None)
 
@@ -114,7 +114,7 @@ async def test_a_commit_without_anything_to_send_is_done_at_once(outbox: Outbox)
 
 
 @pytest.mark.parametrize("failure", [BrokerUnavailable("down"), PublishRejected("full")])
-async def test_a_publish_that_failed_is_repeated_before_anything_later(
+async def test_failed_publish_is_repeated_before_later_messages(
     broker: Held, outbox: Outbox, failure: BrokerError
 ) -> None:
     outbox.push(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
@@ -125,7 +125,7 @@ async def test_a_publish_that_failed_is_repeated_before_anything_later(
     assert bodies((await broker.next())[2]) == [b"2"]
 
 
-async def test_a_gateway_without_a_queue_holds_nothing_up(broker: Held, outbox: Outbox) -> None:
+async def test_gateway_without_a_queue_delays_nothing(broker: Held, outbox: Outbox) -> None:
     done = asyncio.Event()
     outbox.push(changes(Outgoing(b"1", [(session(1), 1)])), done.set)
 
@@ -150,7 +150,7 @@ async def test_requests_and_orders_reach_a_node_in_the_order_they_were_made(brok
     assert [(command.n, command.body) for command in commands.commands] == [(8, request), (0, order)]
 
 
-async def test_requests_to_a_node_that_is_gone_are_lost_and_said_so(
+async def test_requests_to_a_vanished_node_are_reported_unroutable(
     broker: Held, outbox: Outbox, lost: list[int]
 ) -> None:
     outbox.ask("node", 8, media.RestartIce(router=ROUTER, transport="t", generation=1))
@@ -173,7 +173,7 @@ async def test_reports_follow_the_messages_they_are_about(broker: Held, outbox: 
     assert batch.applied == [bus.Applied(1, "g.1", 4, 1)]
 
 
-async def test_closing_ends_what_cannot_be_published(broker: Held, outbox: Outbox) -> None:
+async def test_close_stops_repeated_publishes(broker: Held, outbox: Outbox) -> None:
     outbox.push(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
     await broker.called.wait()
 
@@ -184,7 +184,7 @@ async def test_closing_ends_what_cannot_be_published(broker: Held, outbox: Outbo
     assert len(broker.calls) == 1, "not tried again"
 
 
-def test_a_receipt_is_confirmed_once_all_that_was_counted_is() -> None:
+def test_receipt_is_confirmed_once_after_all_its_parts() -> None:
     done: list[None] = []
     receipt = Receipt(lambda: done.append(None))
     receipt.add()

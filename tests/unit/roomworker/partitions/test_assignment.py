@@ -25,7 +25,7 @@ def test_every_partition_has_its_standbys_each_once(partitions: int, workers: li
 
 
 @given(workers=WORKERS)
-def test_everybody_computes_the_same(workers: list[str]) -> None:
+def test_order_of_the_workers_does_not_matter(workers: list[str]) -> None:
     assert ranks(16, sorted(workers)) == ranks(16, sorted(workers, reverse=True))
 
 
@@ -37,5 +37,5 @@ def test_a_worker_that_joins_moves_few_partitions_besides_its_own() -> None:
     assert moved <= 16
 
 
-def test_without_workers_nobody_serves() -> None:
+def test_partitions_have_no_ranks_without_workers() -> None:
     assert ranks(3, []) == [[], [], []]

@@ -120,7 +120,7 @@ def closes(held: bus.HeldRouter) -> Any:
 # --- routers --------------------------------------------------------------------------------------------------
 
 
-async def test_the_rooms_own_router_is_left_alone(scene: Scene, store: MemoryStore) -> None:
+async def test_reported_router_of_the_room_is_kept(scene: Scene, store: MemoryStore) -> None:
     held = await scene.placed()
     before = store.read("room")
 
@@ -181,7 +181,7 @@ async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_aga
     assert actor.placement.epoch > lost.epoch
 
 
-async def test_a_worker_that_does_not_know_of_its_successor_closes_nothing(scene: Scene, store: MemoryStore) -> None:
+async def test_superseded_worker_closes_no_router(scene: Scene, store: MemoryStore) -> None:
     """It woke up late with an old copy, and a report of the present placement in its hands (C4)."""
     held = await scene.placed()
     successor = Scene(store)
@@ -211,7 +211,7 @@ async def test_a_room_whose_router_is_not_reported_for_long_is_placed_anew(scene
     assert scene.report(held, now=9.0), "the router that comes to light after all is closed"
 
 
-async def test_a_room_whose_first_transport_is_being_made_needs_no_router_yet(scene: Scene) -> None:
+async def test_room_whose_first_transport_is_being_created_needs_no_router(scene: Scene) -> None:
     """The node is slow; the room is placed, and its request waits."""
     await scene.say("join", target="room", peerName="alice", rtpCapabilities={"codecs": [], "headerExtensions": []})
     await scene.say("createTransport", target="peer", id=1, direction="send", options={}, dtlsParameters=DTLS)
@@ -230,7 +230,7 @@ async def test_a_router_that_is_reported_again_was_not_lost(scene: Scene) -> Non
     assert scene.partition.actor("room").placement is not None
 
 
-async def test_a_node_that_lost_its_commands_gets_the_orders_of_its_rooms_again(scene: Scene) -> None:
+async def test_node_that_lost_its_queue_gets_the_orders_of_its_rooms_again(scene: Scene) -> None:
     await scene.placed()
     pause = media.Pause("producer", 3, "producer")
 
@@ -284,7 +284,7 @@ async def beating(scene: Scene, clock: Clock) -> Membership:
     return membership
 
 
-async def test_a_node_that_is_late_and_has_no_queue_is_dead(scene: Scene, clock: Clock, beating: Membership) -> None:
+async def test_late_node_without_a_queue_is_dead(scene: Scene, clock: Clock, beating: Membership) -> None:
     scene.broker.queues.clear()
 
     await seconds(scene, clock, 1.5)
@@ -293,7 +293,7 @@ async def test_a_node_that_is_late_and_has_no_queue_is_dead(scene: Scene, clock:
     assert scene.partition.actor("room").placement is None
 
 
-async def test_a_node_that_is_late_and_has_its_queue_is_not(scene: Scene, clock: Clock, beating: Membership) -> None:
+async def test_late_node_with_its_queue_is_alive(scene: Scene, clock: Clock, beating: Membership) -> None:
     await seconds(scene, clock, 3.0)
 
     assert scene.broker.published
@@ -312,14 +312,14 @@ async def test_a_node_that_is_avoided_is_chosen_only_if_there_is_no_other(
     assert {scene.nodes.choose({NODE}) for _ in range(20)} == {"other-1"}
 
 
-async def test_a_node_that_beats_is_not_asked(scene: Scene, clock: Clock, beating: Membership) -> None:
+async def test_beating_node_is_not_probed(scene: Scene, clock: Clock, beating: Membership) -> None:
     scene.broker.queues.clear()
     await seconds(scene, clock, 10.0, beating)
     assert scene.broker.published == 0
 
 
 @pytest.mark.parametrize("away", ["redis", "broker"])
-async def test_after_a_server_was_away_nobody_is_judged_at_once(
+async def test_no_node_is_declared_dead_just_after_an_outage(
     scene: Scene, clock: Clock, beating: Membership, away: str
 ) -> None:
     """The nodes come back one by one."""

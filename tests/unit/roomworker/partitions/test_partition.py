@@ -65,7 +65,7 @@ async def test_a_delivery_is_acknowledged_once_when_all_its_rooms_are_done(
     assert set(partition.actors) == {"one", "other"}
 
 
-async def test_items_that_cannot_be_read_fail_alone(worker: FakeWorker, partition: Partition) -> None:
+async def test_unreadable_items_of_a_batch_fail_alone(worker: FakeWorker, partition: Partition) -> None:
     delivery = Delivered(b"\xff", connect(), b"", b"\x92\xa4what\x01", query())
 
     await receive(partition, delivery)
@@ -89,7 +89,7 @@ async def test_items_that_cannot_be_read_fail_alone(worker: FakeWorker, partitio
     ],
     ids=["empty", "7-bytes", "8-bytes", "9-bytes", "truncated", "too-long-origin", "bad-utf-8"],
 )
-async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Partition, body: bytes) -> None:
+async def test_unreadable_batch_is_acknowledged(partition: Partition, body: bytes) -> None:
     delivery = Delivered(body=body)
 
     await receive(partition, delivery)
@@ -98,7 +98,7 @@ async def test_a_batch_that_cannot_be_read_is_taken_off_the_queue(partition: Par
     assert partition.bad_items == 1
 
 
-async def test_what_can_be_read_of_a_truncated_batch_counts(worker: FakeWorker, partition: Partition) -> None:
+async def test_readable_items_of_a_truncated_batch_are_handled(worker: FakeWorker, partition: Partition) -> None:
     delivery = Delivered(body=bus.encode_batch("gateway", [connect(), query()], time.time())[:-3])
 
     await receive(partition, delivery)
@@ -108,7 +108,7 @@ async def test_what_can_be_read_of_a_truncated_batch_counts(worker: FakeWorker, 
     assert "session|peer1" in worker.fields()
 
 
-async def test_the_first_delivery_tells_that_the_partition_is_ours(worker: FakeWorker, partition: Partition) -> None:
+async def test_first_delivery_activates_the_partition(worker: FakeWorker, partition: Partition) -> None:
     assert not partition.active
     for n in (1, 2):
         await receive(partition, Delivered(bus.encode_item(bus.Tick(n, 1000 * n))))
@@ -117,7 +117,7 @@ async def test_the_first_delivery_tells_that_the_partition_is_ours(worker: FakeW
     assert [tick.n for tick in worker.ticks] == [1, 2]
 
 
-async def test_replays_are_handed_on(worker: FakeWorker, partition: Partition) -> None:
+async def test_replay_request_is_handed_to_the_replayer(worker: FakeWorker, partition: Partition) -> None:
     item = bus.Replay("room", "gateway.1", 1, 7)
     delivery = Delivered(bus.encode_item(item))
 
@@ -127,7 +127,9 @@ async def test_replays_are_handed_on(worker: FakeWorker, partition: Partition) -
     assert delivery.acks == 1
 
 
-async def test_a_lost_channel_leaves_everything_to_the_next(worker: FakeWorker, partition: Partition) -> None:
+async def test_lost_channel_leaves_unacknowledged_work_to_the_successor(
+    worker: FakeWorker, partition: Partition
+) -> None:
     delivery = Delivered(connect())
     await receive(partition, delivery)
     worker.load()
@@ -145,7 +147,7 @@ async def test_a_lost_channel_leaves_everything_to_the_next(worker: FakeWorker, 
     assert [sent.out for sent in worker.stream["gateway.1"]] == [1]
 
 
-async def test_quiet_waits_for_all_that_was_delivered(worker: FakeWorker, partition: Partition) -> None:
+async def test_wait_idle_waits_for_every_delivery(worker: FakeWorker, partition: Partition) -> None:
     await partition.wait_idle()
     await receive(partition, Delivered(connect()))
     await receive(partition, Delivered(query()))
@@ -159,7 +161,7 @@ async def test_quiet_waits_for_all_that_was_delivered(worker: FakeWorker, partit
         await waiting
 
 
-async def test_quiet_ends_with_the_channel(partition: Partition) -> None:
+async def test_wait_idle_ends_when_the_channel_is_lost(partition: Partition) -> None:
     await receive(partition, Delivered(connect()))
     waiting = asyncio.ensure_future(partition.wait_idle())
     await asyncio.sleep(0)
@@ -187,7 +189,7 @@ class Redelivered(Delivered):
     redelivered = True
 
 
-async def test_a_batch_delivered_again_is_run_whole_once_more(worker: FakeWorker, partition: Partition) -> None:
+async def test_redelivered_batch_is_run_whole_once(worker: FakeWorker, partition: Partition) -> None:
     delivery = Redelivered(connect("one"), connect("two"))
     await receive(partition, delivery)
     assert set(partition.actors) == {"one", "two"}
@@ -199,7 +201,7 @@ async def test_a_batch_delivered_again_is_run_whole_once_more(worker: FakeWorker
     assert not await worker.store.suspects(3)
 
 
-async def test_a_tick_delivered_again_is_not_marked(
+async def test_redelivered_tick_is_not_marked(
     worker: FakeWorker, partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lives for seconds: if its worker dies, too, nobody would take the mark away."""
@@ -211,7 +213,7 @@ async def test_a_tick_delivered_again_is_not_marked(
     assert not marked
 
 
-async def test_marks_of_batches_that_will_not_come_again_go_with_the_first_new_delivery(
+async def test_first_new_delivery_clears_the_marks_of_batches_of_others(
     worker: FakeWorker, partition: Partition
 ) -> None:
     for name in ("batch/lost with RabbitMQ", "gateway.9/1"):
@@ -228,15 +230,13 @@ async def test_marks_of_batches_that_will_not_come_again_go_with_the_first_new_d
     assert await worker.store.suspects(3) == {"gateway.9/1": 1}, "a message may come in a new batch"
 
 
-async def test_what_comes_after_a_batch_delivered_again_waits_its_turn(
-    worker: FakeWorker, partition: Partition
-) -> None:
+async def test_delivery_after_a_redelivered_batch_waits_for_it(worker: FakeWorker, partition: Partition) -> None:
     await receive(partition, Redelivered(connect()), Delivered(query()))
     worker.work()
     assert worker.stream["gateway.1"], "the request was answered, so its session was known"
 
 
-async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(worker: FakeWorker) -> None:
+async def test_message_that_kills_workers_is_answered_500_and_set_aside_alone(worker: FakeWorker) -> None:
     """Each new partition object is a worker that died with the second message of the batch and was replaced."""
     store, stream = worker.store, worker.stream
     body = bus.encode_batch("gateway", [connect(), query(number=1), query(number=2)], time.time())
@@ -269,7 +269,7 @@ async def test_the_message_that_workers_die_with_is_answered_500_and_set_aside(w
     assert b'"ok":true' in frames[1]
 
 
-async def test_a_suspect_that_comes_in_a_new_batch_is_still_one(worker: FakeWorker, partition: Partition) -> None:
+async def test_suspect_message_in_a_new_batch_is_still_suspect(worker: FakeWorker, partition: Partition) -> None:
     for _ in range(2):
         await worker.store.suspect(3, "gateway.1/1")
     delivery = Delivered(connect(), query(number=1))

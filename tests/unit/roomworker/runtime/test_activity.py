@@ -37,7 +37,7 @@ def leave(client: Client) -> None:
     client.disconnect()
 
 
-def test_a_call_is_told_from_its_first_peer_to_its_last(lines: list[Line]) -> None:
+def test_call_is_logged_from_its_first_peer_to_its_last(lines: list[Line]) -> None:
     harness = RoomHarness("salon")
     alice = harness.joined("alice")
     assert events(lines, "room", "peer", "session") == [
@@ -56,7 +56,7 @@ def test_a_call_is_told_from_its_first_peer_to_its_last(lines: list[Line]) -> No
     assert events(lines, "peer", "room") == [("peer.left", "alice", "salon"), ("room.ended", None, "salon")]
 
 
-def test_a_peer_that_connects_anew_has_left_and_joined(lines: list[Line]) -> None:
+def test_peer_that_connects_again_is_logged_as_left_and_joined(lines: list[Line]) -> None:
     harness = RoomHarness()
     alice = harness.joined("alice")
     lines.clear()
@@ -67,7 +67,7 @@ def test_a_peer_that_connects_anew_has_left_and_joined(lines: list[Line]) -> Non
     ]
 
 
-def test_nothing_is_told_of_what_is_not_committed(lines: list[Line]) -> None:
+def test_uncommitted_changes_are_not_logged(lines: list[Line]) -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.connected("alice")
     alice.request("join", peerName="alice", rtpCapabilities=CAPABILITIES)
@@ -77,7 +77,7 @@ def test_nothing_is_told_of_what_is_not_committed(lines: list[Line]) -> None:
     assert events(lines) == []
 
 
-def test_a_successor_tells_that_it_took_the_room_over_and_nothing_twice(lines: list[Line]) -> None:
+def test_successor_logs_its_takeover_and_no_event_twice(lines: list[Line]) -> None:
     harness = RoomHarness("salon")
     harness.joined("alice")
     lines.clear()
@@ -88,7 +88,7 @@ def test_a_successor_tells_that_it_took_the_room_over_and_nothing_twice(lines: l
     assert events(lines, "room", "sessions", "peers") == [("room.taken_over", "salon", 1, 1)]
 
 
-def test_each_request_is_told_at_debug_with_its_outcome(lines: list[Line]) -> None:
+def test_each_request_is_logged_at_debug_with_its_outcome(lines: list[Line]) -> None:
     harness = RoomHarness("salon")
     alice = harness.joined("alice")
     lines.clear()
@@ -107,7 +107,7 @@ def test_each_request_is_told_at_debug_with_its_outcome(lines: list[Line]) -> No
     assert all(line["seconds"] >= 0 for line in handled)
 
 
-def test_below_its_level_nothing_is_derived_for_the_log(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_events_are_not_derived_below_their_level(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "is_enabled", lambda _: False)
     harness = RoomHarness()
     harness.joined("alice")

@@ -24,7 +24,7 @@ def reports(harness: RoomHarness) -> list[tuple[str, int, int, bool]]:
 # --- order --------------------------------------------------------------------------------------------------------
 
 
-def test_a_sessions_requests_are_answered_in_order_while_the_media_node_takes_its_time() -> None:
+def test_requests_of_a_session_are_answered_in_order_despite_a_slow_node() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     alice.clear_sent()
@@ -39,7 +39,7 @@ def test_a_sessions_requests_are_answered_in_order_while_the_media_node_takes_it
     assert [frame["id"] for frame in alice.frames] == [first, second]
 
 
-def test_sessions_do_not_wait_for_each_other() -> None:
+def test_sessions_are_handled_independently_of_each_other() -> None:
     harness = RoomHarness(prompt=False)
     alice, bob = harness.joined_slowly("alice"), harness.joined_slowly("bob")
 
@@ -52,7 +52,7 @@ def test_sessions_do_not_wait_for_each_other() -> None:
     assert alice.answer(slow) is None
 
 
-def test_a_refused_frame_is_answered_in_its_turn() -> None:
+def test_rejected_frame_is_answered_in_its_turn() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     alice.clear_sent()
@@ -67,7 +67,7 @@ def test_a_refused_frame_is_answered_in_its_turn() -> None:
     assert error_of(alice.frames[-1]) == (413, "too large")
 
 
-def test_a_failed_notification_is_applied_and_answered_with_nothing() -> None:
+def test_failed_notification_is_applied_without_an_answer() -> None:
     harness = RoomHarness()
     alice = harness.joined("alice")
     alice.clear_sent()
@@ -96,7 +96,7 @@ def test_a_gap_is_reported_so_that_the_gateway_sends_again_from_there() -> None:
     assert [frame["id"] for frame in alice.frames] == [1, 2, 3]
 
 
-def test_what_is_reported_is_committed() -> None:
+def test_only_committed_inputs_are_reported() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.connected("alice")
     item = alice.request_item("queryRoom")
@@ -163,7 +163,7 @@ def test_the_position_of_a_session_is_what_is_committed_of_it() -> None:
 # --- ends ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_under_way_when_the_socket_closes_is_given_up_and_released() -> None:
+def test_pending_requests_are_released_when_the_socket_closes() -> None:
     harness = RoomHarness(prompt=False)
     harness.joined_slowly("bob")
     alice = harness.joined_slowly("alice")
@@ -180,7 +180,7 @@ def test_what_is_under_way_when_the_socket_closes_is_given_up_and_released() -> 
     assert not harness.jobs
 
 
-def test_what_is_under_way_when_the_connection_is_replaced_is_given_up_and_released() -> None:
+def test_pending_requests_are_released_when_the_connection_is_replaced() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     alice.request("createTransport", id=1, direction="send")
@@ -195,7 +195,7 @@ def test_what_is_under_way_when_the_connection_is_replaced_is_given_up_and_relea
     assert not harness.jobs
 
 
-def test_when_a_gateway_dies_its_sessions_end_and_no_others() -> None:
+def test_death_of_a_gateway_closes_only_its_sessions() -> None:
     harness = RoomHarness()
     bob = harness.joined("bob")
     lost = harness.client("alice", gateway="lost")
@@ -213,7 +213,7 @@ def test_when_a_gateway_dies_its_sessions_end_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_worker_that_dies_in_a_commit_leaves_it_whole_or_undone(stored: bool) -> None:
+def test_worker_crash_during_a_commit_leaves_it_whole_or_undone(stored: bool) -> None:
     harness = RoomHarness(prompt=False)
     harness.joined_slowly("bob")
     alice = harness.connected("alice")
@@ -231,7 +231,7 @@ def test_a_worker_that_dies_in_a_commit_leaves_it_whole_or_undone(stored: bool) 
     assert indexes(harness.reloaded()) == indexes(harness.room)
 
 
-def test_a_message_done_again_asks_for_the_same_engine_object() -> None:
+def test_redone_message_asks_for_the_same_engine_object() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     # the placement is known to all once something has been committed after it
@@ -250,7 +250,7 @@ def test_a_message_done_again_asks_for_the_same_engine_object() -> None:
     assert alice.frames[-1]["ok"]
 
 
-def test_results_for_a_runner_that_was_stopped_change_nothing() -> None:
+def test_result_for_a_stopped_executor_changes_nothing() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     alice.request("createTransport", id=1, direction="send")
@@ -279,7 +279,7 @@ def broken_late(room: Room, peer: Any, message: Any) -> Any:
 
 
 @pytest.mark.parametrize("handler", [broken, broken_late])
-def test_a_message_that_meets_a_defect_is_answered_500_and_changes_nothing(
+def test_message_that_meets_a_defect_is_answered_500_and_changes_nothing(
     handler: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = RoomHarness()
@@ -297,7 +297,7 @@ def test_a_message_that_meets_a_defect_is_answered_500_and_changes_nothing(
     assert not harness.poisoned
 
 
-def test_an_answer_of_the_wrong_kind_is_the_media_nodes_fault_not_the_rooms() -> None:
+def test_result_of_the_wrong_kind_is_answered_500_without_a_defect() -> None:
     harness = RoomHarness(prompt=False)
     alice = harness.joined_slowly("alice")
     id_ = alice.request("createTransport", id=1, direction="send")
@@ -309,7 +309,7 @@ def test_an_answer_of_the_wrong_kind_is_the_media_nodes_fault_not_the_rooms() ->
     assert not harness.defects
 
 
-def test_everything_that_came_is_done_in_the_end() -> None:
+def test_every_received_job_is_done_in_the_end() -> None:
     harness = RoomHarness(prompt=False)
     alice: Client = harness.connected("alice")
     alice.request("join", peerName="alice", rtpCapabilities=CAPABILITIES)

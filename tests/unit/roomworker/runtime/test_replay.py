@@ -107,7 +107,7 @@ async def test_a_closed_session_without_messages_is_closed() -> None:
     assert told.messages == [("s", 0, GONE.code)]
 
 
-async def test_500_questions_take_few_round_trips_one_at_a_time() -> None:
+async def test_500_replay_requests_take_few_round_trips_in_turn() -> None:
     store = SlowStore([])
     committed = {f"s{n}": ClosedSession(1, 0) for n in range(500)}
     told = await replayed(Live(committed), store, *(bus.Replay(f"room{n}", f"s{n}", n, 0) for n in range(500)))
@@ -116,6 +116,6 @@ async def test_500_questions_take_few_round_trips_one_at_a_time() -> None:
     assert len(store.trips) == 1 + 499 // SESSIONS_PER_TRIP
 
 
-async def test_a_question_asked_again_is_answered_once() -> None:
+async def test_repeated_replay_request_is_answered_once() -> None:
     told = await replayed(Live({"s": ClosedSession(1, 0)}), SlowStore([]), *[bus.Replay("room", "s", 1, 0)] * 5)
     assert len(told.applied) == 1

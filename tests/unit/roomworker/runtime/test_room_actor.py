@@ -94,7 +94,7 @@ def test_a_job_without_effect_is_done_at_once(worker: FakeWorker, alice: Line) -
     assert worker.forgotten, "there is no such room"
 
 
-def test_one_commit_at_a_time_and_the_next_has_all_that_came_meanwhile(
+def test_next_commit_has_all_that_came_during_the_commit_before(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     alice.connect()
@@ -170,7 +170,7 @@ def test_two_workers_given_the_same_messages_apply_them_once() -> None:
     assert len(alice.done) == 6
 
 
-def test_an_empty_room_is_deleted_and_its_slot_forgotten(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
+def test_empty_room_is_deleted_and_its_actor_forgotten(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
     alice.connect()
     alice.disconnect()
 
@@ -182,7 +182,7 @@ def test_an_empty_room_is_deleted_and_its_slot_forgotten(worker: FakeWorker, act
     assert len(alice.done) == 2
 
 
-def test_who_comes_while_the_room_is_being_deleted_finds_a_new_one(
+def test_session_that_comes_during_a_deletion_gets_a_new_room(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     alice.connect()
@@ -207,7 +207,7 @@ def test_who_comes_while_the_room_is_being_deleted_finds_a_new_one(
     assert worker.forgotten == []
 
 
-def test_who_comes_before_the_deletion_is_taken_keeps_the_room(
+def test_session_that_comes_before_a_deletion_keeps_the_room(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     alice.connect()
@@ -224,7 +224,7 @@ def test_who_comes_before_the_deletion_is_taken_keeps_the_room(
     assert worker.version().partition(":")[0] == incarnation
 
 
-def test_a_deletion_that_is_stale_leaves_the_room_to_who_changed_it(
+def test_stale_deletion_leaves_the_room_to_the_worker_that_changed_it(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     alice.connect()
@@ -245,7 +245,7 @@ def broken(room: Any, peer: Any, message: Any) -> None:
     raise ZeroDivisionError
 
 
-def test_a_defect_during_a_commit_waits_for_it_and_loses_nothing(
+def test_defect_during_a_commit_waits_for_it_and_loses_nothing(
     worker: FakeWorker, actor: RoomActor, alice: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transports, "restart", broken)
@@ -266,9 +266,7 @@ def test_a_defect_during_a_commit_waits_for_it_and_loses_nothing(
     assert len(alice.done) == 4
 
 
-def test_a_defect_of_what_comes_from_time_reads_the_room_again(
-    worker: FakeWorker, actor: RoomActor, alice: Line
-) -> None:
+def test_defect_in_a_timed_action_reloads_the_room(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
     def explode(executor: Executor) -> None:
         executor.room.take_number()
         raise ZeroDivisionError
@@ -283,7 +281,9 @@ def test_a_defect_of_what_comes_from_time_reads_the_room_again(
     assert b'"numbers":0' in worker.fields()["meta"]
 
 
-def test_a_result_for_a_copy_that_was_dropped_is_ignored(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
+def test_result_for_a_discarded_copy_of_the_room_is_ignored(
+    worker: FakeWorker, actor: RoomActor, alice: Line
+) -> None:
     alice.connect()
     alice.join()
     alice.put(alice.client.request_item("createTransport", id=1, direction="send"))
@@ -298,7 +298,7 @@ def test_a_result_for_a_copy_that_was_dropped_is_ignored(worker: FakeWorker, act
     assert alice.answers == [1, 2]
 
 
-def test_after_the_partition_is_lost_a_commit_under_way_still_counts(
+def test_commit_under_way_counts_after_the_partition_was_lost(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     alice.connect()
@@ -314,7 +314,7 @@ def test_after_the_partition_is_lost_a_commit_under_way_still_counts(
     assert len(worker.fields()) == 2
 
 
-def test_what_waits_when_the_partition_is_lost_is_left_to_the_next(
+def test_waiting_jobs_of_a_lost_partition_are_left_to_the_successor(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     alice.connect()
@@ -325,7 +325,7 @@ def test_what_waits_when_the_partition_is_lost_is_left_to_the_next(
     assert (worker.version(), worker.fields()) == ("", {})
 
 
-def test_what_comes_from_time_loads_a_room_that_is_there(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
+def test_timed_action_loads_an_existing_room(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
     alice.connect()
     worker.work()
     fresh = worker.actor()
@@ -384,7 +384,7 @@ def test_an_unreadable_room_is_read_again_after_ten_seconds(
     assert unreadable.answers == [1]
 
 
-def test_an_unreadable_room_that_still_is_one_is_tried_every_ten_seconds(
+def test_room_that_stays_unreadable_is_read_every_ten_seconds(
     worker: FakeWorker, actor: RoomActor, unreadable: Line
 ) -> None:
     for _ in range(3):
@@ -444,7 +444,7 @@ def test_events_of_media_nodes_wait_for_an_unreadable_room(
     assert not actor._jobs
 
 
-def test_what_comes_from_time_does_not_pile_up_in_an_unreadable_room(
+def test_timed_actions_do_not_accumulate_in_an_unreadable_room(
     worker: FakeWorker, actor: RoomActor, unreadable: Line
 ) -> None:
     called: list[Executor] = []
@@ -488,7 +488,7 @@ def put_call(actor: RoomActor, action: str, *, key: str = "key", n: int = 1) -> 
     actor.receive(Job(call, "gateway", lambda: None))
 
 
-def test_what_is_read_while_a_commit_is_under_way_is_answered_when_it_is_in(
+def test_call_that_reads_during_a_commit_is_answered_after_it(
     worker: FakeWorker, actor: RoomActor, alice: Line
 ) -> None:
     """Or the answer would tell of what may never have happened."""
@@ -503,9 +503,7 @@ def test_what_is_read_while_a_commit_is_under_way_is_answered_when_it_is_in(
     assert worker.answers() == [(1, 200)]
 
 
-def test_a_call_repeated_while_its_commit_is_under_way_is_answered_when_it_is_in(
-    worker: FakeWorker, actor: RoomActor
-) -> None:
+def test_call_repeated_during_its_commit_is_answered_after_it(worker: FakeWorker, actor: RoomActor) -> None:
     put_call(actor, '{"do":"createRoom"}', n=1)
     worker.load()
     ((_, commit),) = worker.take()
@@ -518,9 +516,7 @@ def test_a_call_repeated_while_its_commit_is_under_way_is_answered_when_it_is_in
 
 
 @pytest.mark.parametrize("action", ['{"do":"inspectRoom"}', '{"do":"closePeer","peer":"alice"}'])
-def test_what_was_answered_over_a_stale_room_is_answered_anew(
-    worker: FakeWorker, actor: RoomActor, action: str
-) -> None:
+def test_call_handled_over_a_stale_room_is_handled_again(worker: FakeWorker, actor: RoomActor, action: str) -> None:
     alice = Line(worker, actor)
     other = FakeWorker(worker.store, "other")
     elsewhere = other.actor()
@@ -540,9 +536,7 @@ def test_what_was_answered_over_a_stale_room_is_answered_anew(
     assert worker.answers() == [(1, 200)]
 
 
-def test_a_call_about_a_room_that_is_not_there_is_answered_and_leaves_nothing(
-    worker: FakeWorker, actor: RoomActor
-) -> None:
+def test_call_about_a_missing_room_is_answered_and_leaves_nothing(worker: FakeWorker, actor: RoomActor) -> None:
     put_call(actor, '{"do":"inspectRoom"}')
     worker.work()
 
@@ -551,7 +545,9 @@ def test_a_call_about_a_room_that_is_not_there_is_answered_and_leaves_nothing(
     assert (worker.version(), worker.fields()) == ("", {})
 
 
-def test_a_closed_room_is_deleted_and_its_call_still_known(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
+def test_answer_to_a_call_is_known_after_the_room_was_deleted(
+    worker: FakeWorker, actor: RoomActor, alice: Line
+) -> None:
     alice.connect()
     put_call(actor, '{"do":"closeRoom"}', key="close")
     worker.work()

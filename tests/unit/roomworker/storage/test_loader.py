@@ -24,7 +24,7 @@ def full(name: str) -> tuple[RoomHarness, Client, Client]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_all_of_a_room_comes_back_whatever_its_peers_are_called(name: str) -> None:
+def test_loaded_room_is_complete_whatever_its_peers_are_called(name: str) -> None:
     harness, _, _ = full(name)
 
     assert snapshot(harness.reloaded()) == snapshot(harness.room)
@@ -41,7 +41,7 @@ def test_the_order_of_the_fields_does_not_matter() -> None:
     assert indexes(room) == indexes(harness.room)
 
 
-def test_a_room_goes_on_after_loading_as_if_nothing_had_been() -> None:
+def test_loaded_room_continues_as_before() -> None:
     harness, bob, other = full("bob")
     harness.crash()
 

@@ -14,14 +14,14 @@ def seconds_kept(retention: Retention, now: float, *gateways: str) -> float:
     return retention.keep_ms(lambda: gateways, now) / 1000
 
 
-def test_messages_are_usually_kept_for_the_grace_and_a_bit_without_asking_for_gateways() -> None:
+def test_messages_are_usually_kept_for_the_grace_and_fifteen_seconds() -> None:
     def asked() -> list[str]:
         raise AssertionError
 
     assert retention_of_a_steady_link().keep_ms(asked, START) == USUAL * 1000
 
 
-def test_messages_are_kept_longest_until_the_link_has_held_for_the_usual_time() -> None:
+def test_messages_are_kept_longest_until_the_link_is_steady() -> None:
     retention = Retention(USUAL - BEYOND_GRACE, START)
     assert seconds_kept(retention, START + 29) == LONGEST
     assert seconds_kept(retention, START + 30) == USUAL
@@ -38,7 +38,7 @@ def test_messages_of_an_unreachable_gateways_rooms_are_kept_longest() -> None:
     assert seconds_kept(retention, START + 60, "other") == USUAL
 
 
-def test_messages_are_kept_longest_until_a_gateway_was_back_for_the_usual_time() -> None:
+def test_messages_are_kept_longest_until_a_gateway_is_back_for_a_while() -> None:
     retention = retention_of_a_steady_link()
     retention.gateway_unreachable("silent", START)
     retention.gateway_reached("silent", START + 60)

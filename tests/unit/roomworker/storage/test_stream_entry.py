@@ -28,27 +28,27 @@ KEPT = (
 
 
 @given(MESSAGES)
-def test_what_is_kept_is_what_was_sent(messages: list[SentMessage]) -> None:
+def test_decoded_entry_equals_the_encoded_one(messages: list[SentMessage]) -> None:
     entry = Entry(messages, [])
     assert decode_entry(encode_entry(entry)) == entry
 
 
-def test_what_was_written_before_there_was_compression_can_be_read() -> None:
+def test_uncompressed_entry_can_be_read() -> None:
     entry = Entry([SentMessage(NEW_CONSUMER, [("s", 1)])], [])
     assert decode_entry(msgspec.msgpack.encode(entry)) == entry
 
 
-def test_three_are_told_of_a_producer_in_less_than_the_size_of_one_message() -> None:
+def test_similar_messages_compress_to_less_than_one_of_them() -> None:
     told = [SentMessage(NEW_CONSUMER.replace(b'"id":6', b'"id":%d' % n), [(f"s{n}", n)]) for n in (6, 7, 8)]
     assert 3 * len(encode_entry(Entry(told, []))) < len(NEW_CONSUMER)
 
 
-def test_a_short_message_is_not_worth_it() -> None:
+def test_short_message_is_not_compressed() -> None:
     entry = Entry([SentMessage(b'{"notification":true}', [("s", 1)])], [])
     assert encode_entry(entry) == msgspec.msgpack.encode(entry)
 
 
-def test_words_are_those_that_streams_were_written_with() -> None:
+def test_dictionary_is_the_one_that_streams_were_written_with() -> None:
     """`zlib_dictionary.txt` must not change: this was written with it."""
     kept = bytes.fromhex(KEPT)
     assert decode_entry(kept) == Entry([SentMessage(NEW_CONSUMER, [("s", 1)])], [])

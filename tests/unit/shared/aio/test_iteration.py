@@ -5,7 +5,7 @@ import asyncio
 from shared.aio.iteration import AT_ONCE, iterate_yielding
 
 
-async def test_all_items_come_in_order_and_others_have_a_turn_after_each_lot() -> None:
+async def test_items_come_in_order_and_the_event_loop_runs_between_lots() -> None:
     turns = 0
     ended = False
 
