@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from medianode.engines.port import Engine, EngineFactory, EngineFailed
+from shared.aio.backoff import Backoff
 from shared.protocol.media import AnyEvent
 from shared.telemetry import log
 
@@ -51,23 +52,23 @@ class Pool:
     async def keep(self, slot: int, death: "asyncio.Future[str]") -> None:
         """Keeps the slot's engine alive for ever, with growing pauses between tries."""
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             started = loop.time()
             reason = await death
             if loop.time() - started > LIVED_LONG:
-                pause = FIRST_PAUSE
+                backoff.reset()
+            pause = backoff.next()
             self._log.error("engine died", slot=slot, reason=reason, pause=pause)
-            death = await self._restart(slot, pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            death = await self._restart(slot, pause, backoff)
 
-    async def _restart(self, slot: int, pause: float) -> "asyncio.Future[str]":
+    async def _restart(self, slot: int, pause: float, backoff: Backoff) -> "asyncio.Future[str]":
         while True:
             await asyncio.sleep(pause)
             try:
                 return await self._start(slot)
             except EngineFailed as error:
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = backoff.next()
                 self._log.error("engine does not start", slot=slot, reason=str(error), pause=pause)
 
     async def _start(self, slot: int) -> "asyncio.Future[str]":

@@ -98,11 +98,11 @@ class Outbox:
         receipt.confirm()
 
     def tell(self, gateway: str, what: bus.Message | bus.Applied | Reply) -> None:
-        """Something that is not part of a commit."""
+        """Sends something that is not part of a commit."""
         self._gateway(gateway).put(Parcel(what, APPLIED_SIZE))
 
     def order(self, node: str, order: media.AnyOrder) -> None:
-        """One that is committed already."""
+        """Sends an order that is committed already."""
         self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE))
 
     def ask(self, node: str, n: int, request: media.AnyRequest) -> None:

@@ -23,8 +23,9 @@ SUSPECT_AFTER: Final = 2 * NODE_BEAT_EVERY
 UNDISTURBED: Final = 5.0
 """Seconds that Redis and the broker must have been there for that: after an outage nodes come back one by one."""
 MISSING_FOR: Final = 8.0
-"""A router that its node does not report for so many seconds is lost: its end was reported to nobody's ears."""
-AT_ONCE: Final = 100
+"""A router that its node does not report for so many seconds is lost: the report of its end was."""
+ROOMS_AT_ONCE: Final = 100
+"""Rooms whose orders are read in one round trip."""
 
 logger = log.get("nodes")
 
@@ -36,7 +37,10 @@ class Orders(Protocol):
 
 
 class MediaNodes:
-    """`look` once, then `watch` for ever; the rest is what rooms and partitions bring up."""
+    """`look` once, then `watch` as a task; the other methods are called for rooms and partitions.
+
+    `order` sends an order that is committed to a node.
+    """
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class MediaNodes:
     # --- who lives --------------------------------------------------------------------------------------------
 
     def choose(self, avoided: Collection[str] = ()) -> str | None:
-        """The less loaded of two random nodes; one of the avoided only if there is no other."""
+        """Returns the less loaded of two random nodes; one of `avoided` only if there is no other."""
         alive = self.observer.alive
         nodes = [(node, info) for node, info in alive.items() if node not in avoided] or list(alive.items())
         if not nodes:
@@ -81,7 +85,8 @@ class MediaNodes:
             self._look_for_dead(time.monotonic())
 
     def _look_for_dead(self, now: float) -> None:
-        """Of a killed process the broker knows at once; of its silence one learns only in time (DELIVERY T2)."""
+        """Probes the command queues of late nodes: the broker knows at once that a process was killed, its silence
+        proves it only after seconds (DELIVERY T2)."""
         if not self._broker.connected:
             self._broker_since = None
         elif self._broker_since is None:
@@ -142,13 +147,13 @@ class MediaNodes:
             self._missing[report.node, partition.number] = missing
 
     async def send_again(self, store: Orders, partition: Partition, node: str) -> None:
-        """The node lost its command queue: what was ordered lately goes once more, it ignores what is old."""
+        """Sends a node that lost its command queue the latest orders again; it ignores those that it has had."""
         rooms = [
             actor.room
             for actor in partition.actors.values()
             if actor.placement is not None and actor.placement.node == node
         ]
-        for start in range(0, len(rooms), AT_ONCE):
-            for to, order in await store.orders(rooms[start : start + AT_ONCE]):
+        for start in range(0, len(rooms), ROOMS_AT_ONCE):
+            for to, order in await store.orders(rooms[start : start + ROOMS_AT_ONCE]):
                 if to == node:
                     self._order(node, order)

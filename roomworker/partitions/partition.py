@@ -79,13 +79,13 @@ class Partition:
         return len(self._unacknowledged)
 
     async def wait_idle(self) -> None:
-        """Returns when everything that was delivered is committed and published."""
+        """Returns when everything that was delivered is committed and published, or the channel is lost."""
         if self._unacknowledged:
             self._idle.clear()
             await self._idle.wait()
 
     def channel_lost(self) -> None:
-        """What was delivered and is not acknowledged belongs to the next active worker."""
+        """Gives up what was delivered and is not acknowledged: it belongs to the next active worker."""
         self.active = False
         self._waiting.clear()
         if self._recovery_task is not None:
@@ -129,7 +129,7 @@ class Partition:
             self._counters.core.observe(perf_counter() - began)
 
     def _items(self, delivery: Delivery) -> Iterator[Received]:
-        """What can be read of a batch; a bad item fails alone (DELIVERY I3)."""
+        """Yields the readable items of a batch; a bad item fails alone (DELIVERY I3)."""
         try:
             origin, items = bus.split_batch(delivery.body)
             for encoded in items:
@@ -156,12 +156,12 @@ class Partition:
     # --- after a worker has died ------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        """Active at last: first it must be known what others died with."""
+        """Becomes active: the messages with which others died must be known first."""
         await self._poison_detector.load()
         await self._run_waiting()
 
     async def _run_waiting(self) -> None:
-        """What waits, in order, with care; once nothing does, deliveries are run as they come."""
+        """Runs waiting deliveries in order, redelivered ones marked; once none waits, deliveries run as they come."""
         try:
             while self._waiting and self.active:
                 delivery = self._waiting.popleft()
@@ -220,9 +220,9 @@ class Partition:
 
 
 def _nothing() -> None:
-    """A job that is only looked at is never done."""
+    """Does nothing: the job is only looked at."""
 
 
 def _only_time(items: Sequence[Received]) -> bool:
-    """Ticks and the like, nothing that a client waits for."""
+    """Whether these are ticks and the like, nothing that a client waits for."""
     return all(isinstance(item, bus.TransientItem) for _, item in items)

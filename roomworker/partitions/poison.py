@@ -41,11 +41,11 @@ class PoisonDetector:
         return _name(job) in self._begun
 
     async def may_run_whole(self, body: bytes) -> bool:
-        """Marks a batch that was delivered again; false: its worker has died with it before."""
+        """Marks a redelivered batch; false if a worker has died with it before."""
         return await self._begin(batch_name(body)) <= BATCH_TRIES
 
     async def may_run(self, job: Job) -> bool:
-        """Marks one message; false: it is poison, and was set aside."""
+        """Marks one message; false if workers die with it, and it was set aside."""
         name = _name(job)
         tries = await self._begin(name)
         if tries <= MESSAGE_TRIES:
@@ -55,9 +55,9 @@ class PoisonDetector:
         return False
 
     async def clear_batches_of_others(self) -> None:
-        """The queue has given all that was delivered before: a batch that others began and nobody runs will not come.
+        """Clears marks of batches that will not come again: the queue has delivered all redelivered ones.
 
-        RabbitMQ lost it, or its worker died between ack and `done`. A message may still come, in a new batch.
+        RabbitMQ lost them, or their worker died between ack and `done`. A message may still come in a new batch.
         """
         await self.done(*(name for name in self._begun.keys() - self._mine if name.startswith(_BATCH)))
 

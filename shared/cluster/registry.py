@@ -57,15 +57,16 @@ class Observer:
     async def read(self, now: float) -> None:
         """Looks once; `now` is this process's monotonic clock, seconds. Raises `redis.RedisError`.
 
-        `alive` and `dead` are then the members listed in Redis by our judgement; who is not listed left.
+        `alive` and `dead` are then the listed members, as judged here; a member that is not listed has left.
         """
         self.update(await self._cluster.members(self._role), now)
 
     def failed(self) -> None:
-        """A read failed: time that passed unobserved proves nothing, so every count starts again."""
+        """Notes that a read failed: time that passed unobserved proves nothing, so every count starts again."""
         self._last_read = None
 
     def update(self, members: Mapping[str, dict[str, Any]], now: float) -> None:
+        """Judges the members that were read at `now`."""
         restart = self._last_read is None or now - self._last_read > DEAD_AFTER
         if restart:
             self._since = now
@@ -90,7 +91,7 @@ class Observer:
         self.alive = {name: info for name, info in members.items() if name not in self.dead}
 
     def mark_dead(self, member: str) -> None:
-        """It is known by other signs to be dead: it is, until its beat changes."""
+        """Declares a member dead that is known to be by other signs, until its beat changes."""
         if member in self._seen:
             self._marked_dead[member] = self._seen[member][0]
             self.alive.pop(member, None)
@@ -101,20 +102,20 @@ class Observer:
         return now - self._since if self._last_read is not None else 0.0
 
     def is_dead(self, member: str, now: float) -> bool:
-        """Whether somebody that is spoken of is dead, or has not been listed since `DEAD_AFTER`."""
+        """Whether a member is dead, or has not been listed for `DEAD_AFTER` seconds."""
         if member in self.alive or self._last_read is None:
             return False
         return member in self.dead or now - self._unlisted.setdefault(member, now) >= DEAD_AFTER
 
     def silent_for(self, member: str, now: float) -> float:
-        """Seconds that the member's beat has not changed; endless for one that is not listed."""
+        """Returns the seconds since the member's beat changed; infinity if it is not listed."""
         seen = self._seen.get(member)
         return now - seen[1] if seen else float("inf")
 
     def beating(self, within: float, now: float) -> set[str]:
-        """Those alive whose beat was seen to change, the last time within so many seconds.
+        """Returns the living members whose beat was seen to change, the last time within so many seconds.
 
-        Who has died is among `alive` for a while; to one that has only begun to look, all that are listed are.
+        `alive` has dead members for a while, and all that are listed while this observer has only begun to look.
         """
         return {name for name in self._heard & self.alive.keys() if now - self._seen[name][1] < within}
 
