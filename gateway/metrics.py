@@ -1,4 +1,4 @@
-"""A gateway's metrics: all of them, made from what it counters when somebody asks."""
+"""All metrics of a gateway, made from its counters when they are collected."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ API_WAITING = gauge("gateway_api_calls_waiting", "Calls of the server API that n
 
 @dataclass
 class Census:
-    """All connections, looked at one by one."""
+    """What only a look at every connection tells."""
 
     kinds: dict[str, int] = field(default_factory=lambda: {"plain": 0, "resumable": 0})
     pending_disconnects: int = 0

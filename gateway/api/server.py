@@ -121,7 +121,7 @@ class Api:
         except web.HTTPException as http:
             allow = {"Allow": http.headers["Allow"]} if "Allow" in http.headers else {}
             return _failed(http.status, HTTPStatus(http.status).phrase.lower(), allow)
-        except Exception:  # noqa: BLE001 - a defect: its caller gets JSON like everybody else
+        except Exception:  # noqa: BLE001 - a defect is answered in JSON, too
             self._log.exception("api.request_failed", method=request.match_info.route.name or "")
             return _failed(500, ERRORS[500].meaning)
 

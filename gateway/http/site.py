@@ -144,7 +144,7 @@ class Site:
     def _send(self, file: File, request: WSUpgradeRequest) -> WSUpgradeResponse:
         headers = {
             "Content-Type": file.type,
-            # Kept by the browser, but asked about each time: a new build shows at once.
+            # The browser keeps the file and asks each time whether it has changed.
             "Cache-Control": "no-cache",
             "ETag": file.etag,
             "Vary": "Accept-Encoding",

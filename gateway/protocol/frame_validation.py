@@ -1,7 +1,7 @@
-"""What a client's frame is, judged by its envelope alone: pure, and the data is never looked into.
+"""Validates the envelope of a client's frame; the data is not looked into.
 
 msgspec checks the JSON of `data` while it skips over it (bad escapes, lone surrogates, loose numbers), and
-decoding the bytes as UTF-8 first checks the rest, so what is accepted here is fit to be sent to a browser.
+decoding the bytes as UTF-8 first checks the rest, so what is accepted here may be sent to browsers.
 """
 
 import re
@@ -13,7 +13,7 @@ from shared.protocol.decoding import explain
 from shared.protocol.protoo import Frame
 
 DEPTH_LIMIT = 64
-"""Levels of arrays and objects in a frame's data: parsers further on recurse."""
+"""Levels of arrays and objects in a frame's data, since later parsers recurse."""
 _ENVELOPE = 1
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder(Frame).decode
 
 
 class RejectedRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request that is not let through: numbered, and answered with the error in its turn (I2)."""
+    """A request that is not forwarded: it is numbered, and answered with the error in its turn (delivery rule I2)."""
 
     id: int
     code: int
@@ -33,9 +33,9 @@ class RejectedRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class MalformedFrame(msgspec.Struct, frozen=True, gc=False):
-    """No request can be told from it: answered at once, without a number.
+    """A frame in which no request can be recognised: it is answered at once, without a number.
 
-    If it is not `is_json` nobody knows whether it has a `cseq`.
+    If it is not even JSON (`is_json`), its `cseq` is unknown.
     """
 
     reason: str
@@ -44,7 +44,7 @@ class MalformedFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedNotification(msgspec.Struct, frozen=True, gc=False):
-    """A notification that is not let through: nobody waits for an answer."""
+    """A notification that is not forwarded; its sender expects no answer."""
 
     code: int
     reason: str
@@ -52,7 +52,7 @@ class RejectedNotification(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """The server sends no requests, so nothing waits for it."""
+    """A response, which answers nothing: the server sends no requests."""
 
     cseq: int | None = None
 
@@ -61,7 +61,7 @@ ValidationResult: TypeAlias = Frame | RejectedRequest | MalformedFrame | Rejecte
 
 
 class _Loose(msgspec.Struct, gc=False):
-    """Whatever can be read of an envelope that is not as it should be."""
+    """The readable fields of an invalid envelope."""
 
     request: Any = None
     response: Any = None
@@ -99,7 +99,7 @@ def validate(text: str, size: int, limit: int) -> ValidationResult:
 
 
 def rate_limited(verdict: ValidationResult) -> RejectedRequest | RejectedNotification:
-    """What a frame of a client that sends too fast becomes: only requests are answered."""
+    """What a frame above the rate limit becomes: only requests are answered."""
     reason = "messages: too many a second"
     match verdict:
         case Frame(request=True, id=int(id_)) | RejectedRequest(id=id_):
@@ -116,7 +116,7 @@ def _reject(frame: Frame, code: int, reason: str) -> RejectedRequest | RejectedN
 
 
 def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFrame | RejectedNotification:
-    """Valid JSON that is no frame. A request whose id can be read gets its answer under that id."""
+    """The result for valid JSON that is no frame; a request with a readable id is answered under that id."""
     try:
         loose = _decode_loose(text)
     except msgspec.DecodeError:
@@ -130,7 +130,7 @@ def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFram
 
 
 def nesting_depth(text: str) -> int:
-    """Levels of arrays and objects in valid JSON; counters no further than `DEPTH_LIMIT` and a bit."""
+    """Levels of arrays and objects in valid JSON, counted up to a little more than `DEPTH_LIMIT`."""
     brackets = _STRING.sub("", text).encode().translate(_SQUARE, _NO_BRACKETS)
     for levels in range(DEPTH_LIMIT + 2 * _ENVELOPE):
         if not brackets:

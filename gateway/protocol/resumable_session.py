@@ -42,7 +42,7 @@ class FramePosition(Enum):
     AHEAD = auto()
     """An earlier frame is missing."""
     OUT_OF_SEQUENCE = auto()
-    """The position cannot be told: the client does not number its frames as it must."""
+    """The position is unknown: the client does not number its frames as it must."""
     UNNUMBERED = auto()
 
 

@@ -131,9 +131,9 @@ class Connection(Socket):
             return
         hub.perform(self, events)
         counters = hub.counters
-        counters.until_timed -= 1
-        if counters.until_timed < 0:
-            counters.until_timed = counters.stride - 1
+        counters.until_sample -= 1
+        if counters.until_sample < 0:
+            counters.until_sample = counters.sample_every - 1
             if self.timed_input < 0:
                 self.timed_input, self._timed_from = session.last_input, perf_counter()
         if session.exceeds(hub.limits) or hub.overloaded:
@@ -156,14 +156,14 @@ class Connection(Socket):
             case Frame():
                 return self.session.input(frame)
             case RejectedRequest():
-                hub.counters.reject_frame("answered", frame.code)
+                hub.counters.count_rejected_frame("answered", frame.code)
                 return self.session.reject(frame.id, frame.code, frame.reason)
             case MalformedFrame():
                 self._report_malformed(frame.reason)
             case RejectedNotification():
                 hub.count_rejected_notification(self, frame)
             case Response():
-                hub.counters.reject_frame("dropped", errors.BadPayload.code)
+                hub.counters.count_rejected_frame("dropped", errors.BadPayload.code)
             case _:
                 assert_never(frame)
         return NOTHING
@@ -199,7 +199,7 @@ class Connection(Socket):
 
     def _report_malformed(self, reason: str) -> None:
         """Answers at once: the frame has no number (delivery rule I2)."""
-        self.hub.counters.reject_frame("malformed", errors.BadPayload.code)
+        self.hub.counters.count_rejected_frame("malformed", errors.BadPayload.code)
         self.transport.send(_TEXT, protocol_error_frame(errors.BadPayload(reason)))
 
     def answer_unavailable(self, id_: int) -> None:
@@ -207,8 +207,10 @@ class Connection(Socket):
         if self.closing:
             return
         code = errors.Unavailable.code
-        self.hub.counters.reject_frame("unavailable", code)
-        self.transport.send(_TEXT, error_frame(id_, errors.Unavailable("servers are away: try again later")))
+        self.hub.counters.count_rejected_frame("unavailable", code)
+        self.transport.send(
+            _TEXT, error_frame(id_, errors.Unavailable("RabbitMQ or Redis does not answer: try again later"))
+        )
         if self._request_log is not None:
             self._request_log.answered(id_, code)
 

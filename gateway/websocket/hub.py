@@ -201,14 +201,14 @@ class Hub:
             connection.resume_reading()
 
     def end_all_sessions(self) -> None:
-        """Redis was emptied, so no room exists any more: every client is told `closed` (delivery rule C7)."""
+        """Redis was emptied, so no room exists any more: every client gets `closed` (delivery rule C7)."""
         for connection in list(self.connections.values()):
             connection.enqueue(Message(notification_frame(Closed()), []))
             connection.close_as(errors.GONE)
 
     def count_rejected_notification(self, connection: HubConnection, rejected: RejectedNotification) -> None:
-        """A notification was dropped; the log says so, except for those above the rate limit."""
-        self.counters.reject_frame("dropped", rejected.code)
+        """A notification was dropped; those above the rate limit are not logged one by one."""
+        self.counters.count_rejected_frame("dropped", rejected.code)
         if rejected.code != errors.TooMany.code:
             self._log.info(
                 "notification.rejected",
@@ -220,7 +220,7 @@ class Hub:
             )
 
     def count_rate_limited(self, connection: HubConnection, times: int) -> None:
-        """A frame of the connection was above its rate limit, its `times`-th; the log tells of the first."""
+        """A frame of the connection was above its rate limit, for the `times`-th time; the first is logged."""
         self.counters.rate_limited_total += 1
         if times == 1:
             session = connection.session
@@ -232,7 +232,7 @@ class Hub:
         """To be called every `SWEEP_EVERY` seconds: one timer for all connections."""
         self._sweeps += 1
         turn = self._sweeps % PING_SWEEPS
-        self.counters.pace(self.counters.frames_in_total - self._frames_seen)
+        self.counters.adapt_sampling(self.counters.frames_in_total - self._frames_seen)
         self._frames_seen = self.counters.frames_in_total
         self._sweeps_down = 0 if self._dependencies_answer else self._sweeps_down + 1
         self.closing_sockets.sweep()

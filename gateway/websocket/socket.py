@@ -76,7 +76,7 @@ class Socket(WSListener):
     def close_as(self, kind: CloseKind) -> None:
         """Closes the socket and counts the code."""
         if not self.closing:
-            self._counters.close(kind.code)
+            self._counters.count_close(kind.code)
         self.close(kind.code, kind.reason)
 
     def abort(self) -> None:
@@ -107,7 +107,7 @@ class Socket(WSListener):
     def closed_by_picows(self, code: int) -> None:
         """picows has closed the socket by itself: over bytes that are no frame, or one larger than it reads."""
         self.closing = True
-        self._counters.close(code)
+        self._counters.count_close(code)
 
     def pause_writing(self) -> None:
         pass

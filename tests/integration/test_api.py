@@ -1,4 +1,4 @@
-"""The server API on a real cluster: what it does to rooms, and what their clients see of it."""
+"""The server API on a real cluster: its effect on rooms and on their clients."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ VIDEO = {
 
 
 class Api:
-    """One gateway's API."""
+    """The server API of one gateway."""
 
     def __init__(self, url: str, http: ClientSession) -> None:
         self.url = url
@@ -57,14 +57,14 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def api(cluster: Cluster) -> AsyncIterator[Api]:
-    """That of a gateway which has none of the clients."""
+    """The API of the gateway that has none of the clients."""
     async with ClientSession(timeout=ClientTimeout(PATIENCE)) as http:
         yield Api(cluster.roles["gateway2"].api_url, http)
 
 
 @dataclass
 class Stage:
-    """Alice sends to bob, in the room `salon`."""
+    """A room `salon` in which alice sends to bob."""
 
     alice: Peer
     bob: Peer

@@ -202,7 +202,7 @@ async def test_inputs_sent_during_a_broker_outage_arrive_afterwards(setup: Setup
 async def test_unpublished_requests_are_answered_503_in_a_long_broker_outage(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """protoo-client gives up after 22 s, and then nobody knows whether it was done."""
+    """protoo-client gives up after 22 s, and cannot know then whether its request was done."""
     monkeypatch.setattr(hub, "DEPENDENCY_SWEEPS", 2)
     client = await setup.client()
     await setup.echo(client, 1)

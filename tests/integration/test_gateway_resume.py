@@ -41,7 +41,7 @@ class Setup:
         return [f"ws://127.0.0.1:{self.gateways[at].port}" for at in order]
 
     async def client(self, *order: int, peer: str = "alice") -> ProtooClient:
-        """Goes to these gateways in turn."""
+        """A client that connects to these gateways in turn."""
         urls = self.urls(*(order or (0, 1)))
         client = await ProtooClient(urls[0], "room", peer, urls=urls).open()
         self.clients.append(client)

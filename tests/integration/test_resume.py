@@ -26,7 +26,7 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def impatient_cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    """Sessions have a second to come back."""
+    """A cluster with a grace of one second."""
     options = ["--grace-seconds", "1"]
     cluster = Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=options, worker_options=options)
     with cluster.running() as cluster:
@@ -38,14 +38,14 @@ def urls(cluster: Cluster, *names: str) -> list[str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what no message tells of."""
+    """Waits for a state that no message announces."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.05)
 
 
 async def two(cluster: Cluster) -> tuple[ResumingPeer, ResumingPeer]:
-    """Alice at gateway 1, bob at gateway 2, both in the room and able to go to the other."""
+    """alice at gateway 1 and bob at gateway 2, in one room; each may reconnect to either gateway."""
     alice = await ResumingPeer.at(urls(cluster, "gateway1", "gateway2"), "salon", "alice")
     bob = await ResumingPeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "bob")
     await alice.join()
@@ -55,7 +55,7 @@ async def two(cluster: Cluster) -> tuple[ResumingPeer, ResumingPeer]:
 
 
 async def hear_each_other(alice: ResumingPeer, bob: ResumingPeer, count: int) -> None:
-    """All that each said to the other has come, once and in order."""
+    """Asserts that each has received all messages of the other, once and in order."""
     await alice.hears(count)
     await bob.hears(count)
     assert alice.messages == bob.messages == list(range(count))

@@ -1,4 +1,4 @@
-"""What a request becomes, and that the document describes all of it."""
+"""Requests become actions, and the OpenAPI document describes all of them."""
 
 from collections.abc import Iterator
 from typing import get_args

@@ -1,4 +1,4 @@
-"""The API over HTTP, with a worker that answers what it is asked."""
+"""The server API over HTTP, with a stand-in for the room worker."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""ApiCalls of the server API: kept until answered, published again after silence or loss, given up in the end."""
+"""Calls of the server API are published until they are answered or time out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ class CallHarness:
     inputs: InputPublisher
 
     def published(self, room: str = "room") -> list[bus.Call]:
-        """What has not been seen yet of the room's partition."""
+        """The calls that are published next in the room's partition."""
         items = [bus.decode_item(item) for item in self.inputs.publisher_of(room).take_batch()]
         assert all(isinstance(item, bus.Call) for item in items)
         return items

@@ -1,4 +1,4 @@
-"""Batches: fair over the sessions, bounded, and in order whatever the broker answers."""
+"""Batches are fair to sessions, bounded, and in order whatever the broker answers."""
 
 import asyncio
 
@@ -61,7 +61,7 @@ def test_a_scheduled_session_is_queued_once() -> None:
 
 
 class Partition:
-    """What arrives in a partition, in order."""
+    """A partition that records what arrives, in order."""
 
     def __init__(self) -> None:
         self.hub = MemoryHub(1)

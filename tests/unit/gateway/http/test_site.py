@@ -1,4 +1,4 @@
-"""The page's files: read, compressed and watched off the event loop."""
+"""The page's files are read, compressed and watched off the event loop."""
 
 import asyncio
 import gzip
@@ -29,7 +29,6 @@ def body(served: Site, path: str = "/") -> bytes:
 
 
 async def test_no_file_is_touched_on_the_event_loop(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither at the start, nor by a request, nor while a new build is looked for."""
     threads = set()
 
     def noting(function: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Envelope checks: bytes of a client become a frame, or a refusal that names the field."""
+"""Text of a client becomes a frame, or a rejection that names the field."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a connection's query asks for."""
+"""The query of a new connection."""
 
 import re
 from urllib.parse import urlencode

@@ -1,4 +1,4 @@
-"""How fast one client may send."""
+"""The rate limit of one client."""
 
 import pytest
 from hypothesis import given

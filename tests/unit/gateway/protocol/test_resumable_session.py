@@ -1,4 +1,4 @@
-"""Resumable sessions as one gateway sees them: greeting, numbers of the client, and what is told of a lost socket."""
+"""Resumable sessions in one gateway: the session frame, the client's numbers, resumption, lost sockets."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def opened() -> ResumableSession:
     return session
 
 
-def greeted() -> ResumableSession:
+def established() -> ResumableSession:
     session = opened()
     drain(session)
     apply(session, 0)
@@ -137,7 +137,7 @@ def test_an_unnumbered_close_does_not_wait_for_the_session_frame() -> None:
 
 
 def test_outputs_carry_their_number_and_the_last_applied_input() -> None:
-    session = greeted()
+    session = established()
     put(session, 1)
     put(session, 2)
     assert output(session, 1) == [{"seq": 1, "ack": 0, "o": 1}]
@@ -148,13 +148,13 @@ def test_outputs_carry_their_number_and_the_last_applied_input() -> None:
 
 
 def test_a_close_among_the_outputs_is_passed_unchanged() -> None:
-    session = greeted()
+    session = established()
     message = Message(b"bye", [], close=4000)
     assert list(session.receive(1, message)) == [message]
 
 
 def test_applied_inputs_are_acknowledged_now_and_then_without_outputs() -> None:
-    session = greeted()
+    session = established()
     for n in range(1, ACK_EVERY + 2):
         put(session, n)
     assert apply(session, ACK_EVERY - 1) == []
@@ -166,7 +166,7 @@ def test_applied_inputs_are_acknowledged_now_and_then_without_outputs() -> None:
 
 
 def test_an_input_keeps_the_clients_number() -> None:
-    session = greeted()
+    session = established()
     assert [put(session, n) for n in (1, 2, 2, 1, 3, 5)] == [
         FramePosition.NEXT,
         FramePosition.NEXT,
@@ -179,24 +179,24 @@ def test_an_input_keeps_the_clients_number() -> None:
 
 
 def test_frames_without_a_valid_number_are_unnumbered() -> None:
-    session = greeted()
+    session = established()
     assert {put(session, None)} | {put(session, cseq) for cseq in (0, -1, 2**53)} == {FramePosition.UNNUMBERED}
     assert put_text(session, "[]") is FramePosition.UNNUMBERED
 
 
 @pytest.mark.parametrize("extra", [{"method": 5}, {"request": True}, {"method": ""}, {"response": True}])
 def test_an_invalid_frame_with_a_number_takes_that_number(extra: dict[str, Any]) -> None:
-    session = greeted()
+    session = established()
     assert put(session, 1, **extra) is FramePosition.NEXT
     assert put(session, 2) is FramePosition.NEXT
 
 
 def test_a_response_with_a_number_takes_that_number() -> None:
-    assert put_text(greeted(), '{"response":true,"id":1,"ok":true,"cseq":1}') is FramePosition.NEXT
+    assert put_text(established(), '{"response":true,"id":1,"ok":true,"cseq":1}') is FramePosition.NEXT
 
 
 def test_an_unreadable_frame_takes_the_next_number() -> None:
-    session = greeted()
+    session = established()
     assert put(session, 1) is FramePosition.NEXT
     assert put_text(session, "{") is FramePosition.NEXT
     assert put_text(session, "}") is FramePosition.NEXT
@@ -206,7 +206,7 @@ def test_an_unreadable_frame_takes_the_next_number() -> None:
 
 @pytest.mark.parametrize("broken", [1, 2])
 def test_a_number_reused_after_an_unreadable_frame_is_out_of_sequence(broken: int) -> None:
-    session = greeted()
+    session = established()
     put(session, 1)
     for _ in range(broken):
         put_text(session, "{")
@@ -297,7 +297,7 @@ def test_an_unanswered_resumption_closes_the_connection_in_the_end() -> None:
 
 
 def test_a_lost_socket_is_reported_after_the_inputs_until_released() -> None:
-    session = greeted()
+    session = established()
     put(session, 1)
     session.disconnect()
     first, last = drain(session)
@@ -311,7 +311,7 @@ def test_a_lost_socket_is_reported_after_the_inputs_until_released() -> None:
 
 
 def test_a_final_disconnect_waits_until_its_last_inputs_are_applied() -> None:
-    session = greeted()
+    session = established()
     put(session, 1)
     session.final = True
     session.disconnect()
@@ -322,7 +322,7 @@ def test_a_final_disconnect_waits_until_its_last_inputs_are_applied() -> None:
 
 
 def test_a_final_disconnect_stops_waiting_after_silence() -> None:
-    session = greeted()
+    session = established()
     put(session, 1)
     session.final = True
     session.disconnect()
@@ -359,7 +359,7 @@ def test_an_unpublished_connection_is_forgotten_without_a_report(session: Resuma
 
 
 def test_a_released_connection_is_closed_and_forgotten() -> None:
-    session = greeted()
+    session = established()
     put(session, 1)
     assert session.linked(link("released")) == (Close(errors.RELEASED),)
     assert session.size == 0

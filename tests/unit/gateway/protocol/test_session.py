@@ -1,4 +1,4 @@
-"""Numbers of both directions: whatever is lost, repeated or reordered, everything arrives once and in order."""
+"""The numbers of both directions, under loss, repetition and reordering."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -312,7 +312,7 @@ def test_a_closed_session_writes_nothing() -> None:
 
 @dataclass
 class Worker:
-    """The far end by the rules of `shared.protocol.bus`, with a stream of outputs that is never lost."""
+    """A room worker by the rules of `shared.protocol.bus`, whose stream of outputs is never lost."""
 
     last: int = -1
     seen: list[int] = field(default_factory=list)
@@ -342,7 +342,7 @@ class Worker:
 
 @dataclass
 class Wires:
-    """A session, a worker, and what is under way between them."""
+    """A session, a room worker, and the messages in flight between them."""
 
     session: Session = field(default_factory=opened)
     worker: Worker = field(default_factory=Worker)
@@ -354,7 +354,7 @@ class Wires:
     forgotten: bool = False
 
     def perform(self, events: Events) -> None:
-        """Writes what can be written; `publish` looks at the session by itself."""
+        """Records what is to be written; `publish` takes items by itself."""
         for event in events:
             if isinstance(event, Message):
                 self.written.append(int(event.body))
@@ -413,7 +413,7 @@ class Wires:
             self.session.sweep()
 
     def calm(self) -> None:
-        """From here on nothing is lost; silence is noticed."""
+        """Delivers everything from here on, and lets time pass."""
         for _ in range(100):
             while self.session.has_items or self.up or self.down:
                 self.publish(1)

@@ -1,4 +1,4 @@
-"""Headers, and TLS settings."""
+"""Headers and TLS settings of the public port."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Log lines of connections and requests: what they tell, and what they never tell."""
+"""Log lines of connections and requests, which hold nothing secret."""
 
 import logging
 from types import SimpleNamespace

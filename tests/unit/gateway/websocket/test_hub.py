@@ -1,4 +1,4 @@
-"""What the hub gives new connections."""
+"""Sessions of new connections."""
 
 from gateway.bus.partition_publisher import InputPublisher
 from gateway.counters import Counters
