@@ -17,6 +17,8 @@ QueueType: TypeAlias = Literal["classic", "quorum"]
 
 CALL_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 3.0
+SECONDS_PER_PARTITION: Final = 0.1
+"""How much longer declaring may take for each partition: a quorum queue takes long to be made."""
 
 _EXCHANGES: Final = {"rooms": "direct", "notify": "topic", "media": "direct"}
 
@@ -45,7 +47,11 @@ class Topology:
         if self._declaring is None or self._declaring.done():
             self._declaring = asyncio.create_task(self._declare(address))
         declaring = self._declaring
-        await asyncio.wait((declaring,))
+        within = CALL_TIMEOUT + SECONDS_PER_PARTITION * self._partitions
+        done, _ = await asyncio.wait((declaring,), timeout=within)
+        if not done:
+            declaring.cancel()
+            raise BrokerUnavailable(f"the queues were not declared within {within:.0f} s")
         # aiormq ends the calls of a lost connection with CancelledError, which must not look like our own.
         if declaring.cancelled():
             raise BrokerUnavailable("the connection was lost while the queues were declared")
