@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.broker.amqp import frames
 from shared.broker.amqp.acks import Acks
@@ -96,3 +98,39 @@ async def test_acks_held_by_a_paused_transport_are_not_sent_after_closing(transp
     await turn()
 
     assert transport.acks() == []
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("finish"), st.integers(1, 30)),
+    st.tuples(st.sampled_from(["pause", "resume", "hurry", "collect", "turn", "piece"]), st.just(0)),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(STEPS, max_size=60))
+async def test_every_ack_is_sent_once_whatever_happens_meanwhile(steps: list[tuple[str, int]]) -> None:
+    transport = FakeTransport()
+    writer = FrameWriter(transport, delay=0)
+    acks = Acks(3, writer, prefetch=16)
+    finished = [tag for step, tag in steps if step == "finish"]
+    for step, tag in steps:
+        match step:
+            case "finish":
+                acks.finish(tag)
+            case "turn":
+                await turn()
+            case "piece":
+                writer.write(b"")
+            case _:
+                getattr(writer, step)()
+    for tag in set(range(1, 31)) - set(finished):
+        acks.finish(tag)
+    writer.resume()
+    await asyncio.sleep(0.001)
+    await turn()
+
+    unacked = set(range(1, 31))
+    for tag, multiple in transport.acks():
+        assert tag in unacked, "RabbitMQ closes the channel over a tag that it does not know"
+        unacked -= {it for it in unacked if it <= tag} if multiple else {tag}
+    assert not unacked
