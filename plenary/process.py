@@ -57,7 +57,7 @@ async def reach(redis: Redis, stop: asyncio.Event) -> None:
         try:
             await redis.ping()
         except (RedisError, OSError) as failure:
-            logger.warning("Redis does not answer; trying again (PLENARY_REDIS_URL)", error=str(failure))
+            logger.warning("redis.unavailable", error=str(failure), setting="PLENARY_REDIS_URL")
             try:
                 await asyncio.wait_for(stop.wait(), RETRY_EVERY)
             except TimeoutError:
