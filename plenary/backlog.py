@@ -1,4 +1,4 @@
-"""What waits in the partitions' queues, and what was set aside: what `plenary status` tells of the work."""
+"""The partitions' queues, and the messages that were set aside, for `plenary status`."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +16,10 @@ LATEST: Final = 10
 
 @dataclass(frozen=True)
 class Partition:
-    """`waiting`: batches in its queue that no room worker has yet; `in_line`: room workers that would take them.
+    """A partition of rooms, and the room workers that say they serve it.
 
-    Both None: RabbitMQ has no such queue. `served_by`: who says so.
+    `waiting` is the number of batches in its queue that no room worker has yet, `in_line` the number of room workers
+    that would take them; both are None if RabbitMQ has no such queue.
     """
 
     number: int
@@ -28,13 +29,13 @@ class Partition:
     in_line: int | None = None
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         return len(self.served_by) == 1 and not self.waiting and self.in_line != 0
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """`what` is the kind of message, `room` whose it was."""
+    """A message that was set aside: its kind, its room and the reason."""
 
     at: datetime
     partition: int
@@ -44,7 +45,10 @@ class DeadLetter:
 
 
 async def partitions(redis: Redis, workers: dict[str, dict[str, Any]]) -> list[Partition]:
-    """All of the cluster, without their queues; `workers` as they told of themselves. Raises `RedisError`."""
+    """All partitions of the cluster, without their queues. Raises `RedisError`.
+
+    `workers` are the room workers' entries in the registry by id.
+    """
     number = int(await redis.get(PARTITIONS_KEY) or 0)
     pipeline = redis.pipeline(transaction=False)
     for partition in range(number):
@@ -70,7 +74,7 @@ async def queues(amqp_url: str, number: int) -> dict[int, QueueDepth]:
 
 
 async def dead_letters(redis: Redis) -> tuple[int, list[DeadLetter]]:
-    """How many there are, and the latest of them. Raises `RedisError`."""
+    """The number of messages that were set aside, and the latest of them. Raises `RedisError`."""
     count = await redis.xlen(DEAD_LETTERS_KEY)
     entries: Any = await redis.xrevrange(DEAD_LETTERS_KEY, count=LATEST)
     return count, [_letter(id_.decode(), fields) for id_, fields in entries]

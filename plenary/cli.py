@@ -1,6 +1,7 @@
-"""The command line. What is typed here wins over the environment; nothing else of the settings is decided here."""
+"""The command line. What is typed wins over the environment; defaults are in `shared.settings`."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -16,12 +17,15 @@ from shared.version import version
 app = typer.Typer(
     help=(
         "Plenary: a horizontally scaled signaling backend for multi-party WebRTC.\n\n"
-        "`plenary run` is everything in one process. In a cluster run any number of `plenary gateway`,"
-        " `plenary roomworker` and `plenary medianode`, all with the same Redis and RabbitMQ.\n\n"
+        "**Try it:** `plenary run`, and open http://localhost:8080/ twice. It is everything in one process.\n\n"
+        "**A cluster:** any number of `plenary gateway`, `plenary roomworker` and `plenary medianode`, all with the"
+        " same Redis and RabbitMQ (`--redis-url`, `--amqp-url`). `plenary status` shows what runs.\n\n"
+        "**Rooms and peers:** `plenary rooms` and `plenary peers` ask a gateway's server API, which is on if the"
+        " gateway has a key (`--api-key`).\n\n"
         "Every option of a role can also be given in the environment, as PLENARY_ and its name: PLENARY_REDIS_URL."
+        " `plenary ROLE --help` lists them. Tab completion: `plenary --install-completion`."
     ),
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,41 +49,47 @@ def _common(
 
 
 def _role(
-    name: str, kind: type[S], main: Callable[[S, asyncio.Event], Coroutine[Any, Any, None]], about: str
+    name: str, kind: type[S], main: Callable[[S, asyncio.Event], Coroutine[Any, Any, None]], help_text: str
 ) -> None:
-    """Adds a command that runs until it is told to stop."""
+    """Adds the command of a role, which runs until SIGTERM or SIGINT."""
 
     def start(typed: dict[str, Any]) -> None:
         settings = options.settings(kind, typed)
         log.configure(settings.log_level, settings.log_format, role=name)
+        options.warn_of_unknown_variables(os.environ)
         process.run(partial(main, settings))
 
-    app.command(name=name)(options.with_options(kind, start, about))
+    app.command(name=name)(options.with_options(kind, start, help_text))
 
 
 _role(
     "run",
     RunSettings,
     allinone.run,
-    "Everything in one process, with a page to call each other. Needs nothing else unless URLs are given.",
+    "Runs everything in one process, with a page to call each other. Needs no servers unless URLs are given.\n\n"
+    "Example: `plenary run --port 8080`",
 )
 _role(
     "gateway",
     GatewaySettings,
     roles.gateway,
-    "Takes clients' WebSockets. Stateless: run as many as there are connections for, behind one address.",
+    "Takes clients' WebSockets. Keeps no state: run as many as the connections need, behind one address.\n\n"
+    "Example: `plenary gateway --redis-url redis://redis:6379/0 --amqp-url amqp://USER:PASSWORD@rabbitmq:5672/`",
 )
 _role(
     "roomworker",
     WorkerSettings,
     roles.roomworker,
-    "Owns rooms. The partitions are shared fairly among all that run; at most one worker a partition.",
+    "Carries out what clients ask of rooms. The partitions of rooms are shared evenly among all workers that run.\n\n"
+    "Example: `plenary roomworker --redis-url redis://redis:6379/0 --amqp-url amqp://USER:PASSWORD@rabbitmq:5672/`",
 )
 _role(
     "medianode",
     NodeSettings,
     roles.medianode,
-    "Carries audio and video with mediasoup-worker. Clients must reach its media ports.",
+    "Carries audio and video with mediasoup-worker. Clients must reach its media ports.\n\n"
+    "Example: `plenary medianode --announced-ip 203.0.113.7 --media-port 40000 --engines 4`, with UDP and TCP ports"
+    " 40000 to 40003 open to clients",
 )
 
 
@@ -89,16 +99,25 @@ def _status(
         str | None, typer.Option(help="The cluster's Redis.", show_default="redis://127.0.0.1:6379/0")
     ] = None,
     amqp_url: Annotated[
-        str | None, typer.Option(help="Its RabbitMQ.", show_default="amqp://guest:guest@127.0.0.1:5672/")
+        str | None, typer.Option(help="The cluster's RabbitMQ.", show_default="amqp://guest:guest@127.0.0.1:5672/")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C; with --json one object a line.")
+    ] = False,
 ) -> None:
     """Shows the cluster's gateways, room workers and media nodes, what waits for them, and what was set aside.
 
-    From Redis and RabbitMQ; looks for two seconds.
+    Reads Redis and RabbitMQ, for two seconds each time: a process lives if its entry changes meanwhile.
+
+    Examples: `plenary status`, `plenary status --watch`, `plenary status --json | jq '.roomWorkers[].rooms'`
     """
     typed = {"redis_url": redis_url, "amqp_url": amqp_url}
     settings = options.settings(Common, {name: url for name, url in typed.items() if url})
-    process.run(lambda _: status.show(settings.redis_url, settings.amqp_url))
+    log.configure(settings.log_level, settings.log_format, role="status")
+    options.warn_of_unknown_variables(os.environ)
+    urls = settings.redis_url, settings.amqp_url
+    process.run(lambda stop: status.show(*urls, stop, as_json=as_json, watch=watch))
 
 
 api.add_to(app)

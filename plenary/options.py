@@ -1,14 +1,16 @@
-"""Options of the command line, made from the settings: every setting is one, described once (`shared.settings`)."""
+"""Options of the command line: every setting of `shared.settings` is one, with the description it has there."""
 
+import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from shared.settings import Common, GatewaySettings, NodeSettings, WorkerSettings
+from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
+from shared.telemetry import log
 
 S = TypeVar("S", bound=Common)
 
@@ -19,13 +21,34 @@ _PANELS: Final = {
     Common: "Every process",
 }
 
+_PREFIX: Final = "PLENARY_"
+_OTHER_VARIABLES: Final = frozenset(
+    {
+        "PLENARY_API_URL",  # of `plenary rooms`, `peers` and `api`
+        "PLENARY_CACHE",  # of `medianode.toolchain`
+        "PLENARY_MEDIASOUP_WORKER",
+        # of docker-compose.yml, whose file may be a shell's environment, too
+        "PLENARY_HTTP_PORT",
+        "PLENARY_HTTPS_PORT",
+        "PLENARY_MEDIA_PORTS",
+        "PLENARY_TLS_PEM",
+        # of the tests
+        "PLENARY_TEST_AMQP_URL",
+        "PLENARY_TEST_REDIS_URL",
+    }
+)
+
+logger = log.get("settings")
+
 
 def name(field: str) -> str:
     """`--redis-url` for `redis_url`."""
     return f"--{field.replace('_', '-')}"
 
 
-def with_options(kind: type[Common], command: Callable[[dict[str, Any]], None], about: str) -> Callable[..., None]:
+def with_options(
+    kind: type[Common], command: Callable[[dict[str, Any]], None], help_text: str
+) -> Callable[..., None]:
     """A function for typer whose options are the settings of `kind`; `command` gets those that were typed."""
 
     def run(**given: Any) -> None:
@@ -37,7 +60,7 @@ def with_options(kind: type[Common], command: Callable[[dict[str, Any]], None], 
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    run.__doc__ = about
+    run.__doc__ = help_text
     return run
 
 
@@ -73,6 +96,20 @@ def settings(kind: type[S], typed: Mapping[str, Any]) -> S:
     except ValidationError as invalid:
         problems = [_problem(error["loc"], error["msg"], typed) for error in invalid.errors()]
         raise typer.BadParameter("\n".join(problems)) from None
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
+    """The names that begin with `PLENARY_` and mean nothing, each with the nearest one that does, or ""."""
+    known = {f"{_PREFIX}{field.upper()}" for field in RunSettings.model_fields} | _OTHER_VARIABLES
+    unknown = sorted(name for name in environment if name.upper().startswith(_PREFIX) and name.upper() not in known)
+    return {name: next(iter(difflib.get_close_matches(name.upper(), known, n=1)), "") for name in unknown}
+
+
+def warn_of_unknown_variables(environment: Iterable[str]) -> None:
+    """Logs `setting.unknown` for each."""
+    for variable, nearest in unknown_variables(environment).items():
+        hint = {"nearest": nearest} if nearest else {}
+        logger.warning("setting.unknown", variable=variable, **hint)
 
 
 def _problem(location: tuple[int | str, ...], message: str, typed: Mapping[str, Any]) -> str:

@@ -1,5 +1,10 @@
 """Options from the settings: all of them, and what is wrong said in words that name them."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +114,36 @@ def test_documented_settings_and_defaults_are_current() -> None:
         for field, info in kind.model_fields.items():
             told = defaults[f"PLENARY_{field.upper()}"]
             assert info.default in ("", None) or told == str(info.default)
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("PLENARY_REDIS_ULR", "PLENARY_REDIS_URL"),
+        ("PLENARY_GRACE_SECOND", "PLENARY_GRACE_SECONDS"),
+        ("plenary_amqp", "PLENARY_AMQP_URL"),
+        ("PLENARY_ZZZZZZZZZZ", ""),
+    ],
+)
+def test_mistyped_variable_is_found_with_the_nearest_name(variable: str, nearest: str) -> None:
+    assert options.unknown_variables([variable, "HOME", "PLENARY_REDIS_URL"]) == {variable: nearest}
+
+
+def test_every_variable_of_the_compose_file_is_known() -> None:
+    names = re.findall(r"PLENARY_[A-Z_]+", (ROOT / "docker-compose.yml").read_text())
+    assert names
+    assert options.unknown_variables(names) == {}
+
+
+def test_mistyped_variable_is_warned_about_when_a_role_starts() -> None:
+    environment = {**os.environ, "PLENARY_REDIS_ULR": "redis://user:secret@nowhere/", "PLENARY_LOG_FORMAT": "json"}
+    command = [sys.executable, "-m", "plenary", "gateway", "--metrics-host", "192.0.2.1", "--metrics-port", "1"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    [line] = [json.loads(line) for line in done.stderr.splitlines() if "setting.unknown" in line]
+    assert (line["level"], line["variable"], line["nearest"]) == ("warning", "PLENARY_REDIS_ULR", "PLENARY_REDIS_URL")
+    assert "secret" not in done.stderr
+
+
+def test_shell_completes_the_names_of_commands() -> None:
+    words = {"_PLENARY_COMPLETE": "complete_bash", "COMP_WORDS": "plenary stat", "COMP_CWORD": "1"}
+    assert runner.invoke(cli.app, [], prog_name="plenary", env=words).output.split() == ["status"]

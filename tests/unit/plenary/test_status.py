@@ -1,5 +1,7 @@
-"""Who is alive is who has changed between two looks."""
+"""`plenary status`: what is read of a cluster, and how it is printed."""
 
+import asyncio
+import json
 from typing import Any
 
 import orjson
@@ -7,32 +9,41 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from rich.console import Console
 
-from plenary import backlog, status
+from plenary import backlog, snapshot, status, status_tables
 from plenary.backlog import Partition
 from roomworker.storage.store import RedisStore
 from shared.protocol import bus
 
 
-def test_who_stands_still_is_not_beating() -> None:
+def wide_console() -> Console:
+    """As wide as a test needs, and writing to the present stdout."""
+    return Console(width=200, soft_wrap=True)
+
+
+def test_process_with_an_unchanged_beat_is_not_beating() -> None:
     first = {"a": {"beat": 1}, "b": {"beat": 7}, "left": {"beat": 3}}
     second = {"b": {"beat": 7}, "a": {"beat": 2}, "new": {"beat": 1}}
-    assert [(seen.id, seen.beating) for seen in status.compare(first, second)] == [
+    assert [(seen.id, seen.beating) for seen in snapshot.compare(first, second)] == [
         ("a", True),
         ("b", False),
         ("new", True),
     ]
 
 
-async def test_it_looks_at_every_role() -> None:
+async def test_look_reads_every_role() -> None:
     redis = FakeAsyncRedis()
     await redis.hset("plenary:workers", "worker-1", orjson.dumps({"beat": 5, "rooms": 2}))
-    assert await status.look(redis) == {"gateways": {}, "workers": {"worker-1": {"beat": 5, "rooms": 2}}, "nodes": {}}
+    assert await snapshot.look(redis) == {
+        "gateways": {},
+        "workers": {"worker-1": {"beat": 5, "rooms": 2}},
+        "nodes": {},
+    }
     await redis.aclose()
 
 
-def test_the_dead_are_shown_as_such_and_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    seen = [status.Seen("w-1[/]", {"rooms": 2, "active": [0, 1, 2, 7]}, True), status.Seen("w-2", {}, False)]
-    status._print("Room workers", seen, {"rooms": "rooms", "active": "partitions"})
+def test_processes_that_do_not_beat_are_marked_and_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = [snapshot.Seen("w-1[/]", {"rooms": 2, "active": [0, 1, 2, 7]}, True), snapshot.Seen("w-2", {}, False)]
+    status_tables._print_processes(wide_console(), "Room workers", seen, {"rooms": "rooms", "active": "partitions"})
     said = capsys.readouterr().out
     assert "Room workers (1)" in said
     assert "w-2 not beating" in said
@@ -40,22 +51,18 @@ def test_the_dead_are_shown_as_such_and_not_counted(capsys: pytest.CaptureFixtur
     assert "w-1[/]" in said
 
 
-@pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "console", Console(width=200, soft_wrap=True))
-
-
 def test_rooms_that_cannot_be_read_are_listed_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     broken = {"unreadable": 2, "unreadable_rooms": {"salon[/]": "WRONGTYPE", "hall": "ValidationError"}}
-    status._print_unreadable({"w-1": broken, "w-2": {"unreadable": 1, "unreadable_rooms": {}}, "w-3": {}})
-    said = capsys.readouterr().out
-    assert "Rooms that cannot be read (3, of which 2)" in said
-    assert "salon[/]" in said
-    assert "ValidationError" in said
+    workers = {"w-1": broken, "w-2": {"unreadable": 1, "unreadable_rooms": {}}, "w-3": {}}
+    status_tables._print_unreadable(wide_console(), workers)
+    printed = capsys.readouterr().out
+    assert "Rooms that cannot be read (3, of which 2)" in printed
+    assert "salon[/]" in printed
+    assert "ValidationError" in printed
 
 
-def test_without_unreadable_rooms_nothing_is_said_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    status._print_unreadable({"w-1": {"unreadable": 0, "unreadable_rooms": {}}, "old": {}})
+def test_without_unreadable_rooms_their_table_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    status_tables._print_unreadable(wide_console(), {"w-1": {"unreadable": 0, "unreadable_rooms": {}}, "old": {}})
     assert capsys.readouterr().out == ""
 
 
@@ -63,8 +70,9 @@ def partition(number: int, **more: Any) -> Partition:
     return Partition(**{"number": number, "rooms": 2, "served_by": ("w-1",), "waiting": 0, "in_line": 3, **more})
 
 
-def test_only_partitions_that_somebody_should_look_at_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    status._print_partitions(
+def test_only_partitions_with_a_problem_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    status_tables._print_partitions(
+        wide_console(),
         [
             partition(0),
             partition(1, waiting=7),
@@ -73,7 +81,7 @@ def test_only_partitions_that_somebody_should_look_at_are_listed(capsys: pytest.
             partition(4, waiting=12),
             partition(5, served_by=()),
             partition(6, served_by=()),
-        ]
+        ],
     )
     said = capsys.readouterr().out
     assert "Partitions (7): 19 batches wait" in said
@@ -86,15 +94,15 @@ def test_only_partitions_that_somebody_should_look_at_are_listed(capsys: pytest.
     ]
 
 
-def test_a_cluster_in_which_all_is_well_needs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    status._print_partitions([partition(0), partition(1)])
+def test_healthy_partitions_take_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status_tables._print_partitions(wide_console(), [partition(0), partition(1)])
     assert capsys.readouterr().out == "Partitions (2): 0 batches wait, each partition has its room worker\n"
 
 
-def test_what_is_not_known_of_a_queue_is_not_called_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    status._print_partitions([partition(0, waiting=None, in_line=None)])
+def test_unknown_queue_is_not_shown_as_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    status_tables._print_partitions(wide_console(), [partition(0, waiting=None, in_line=None)])
     assert "backlog not known" in capsys.readouterr().out
-    status._print_partitions([partition(0, served_by=(), waiting=None, in_line=None)])
+    status_tables._print_partitions(wide_console(), [partition(0, served_by=(), waiting=None, in_line=None)])
     assert "?" in capsys.readouterr().out
 
 
@@ -109,21 +117,75 @@ async def test_messages_set_aside_are_shown_with_their_reasons(capsys: pytest.Ca
     assert (count, len(latest)) == (12, 10)
     assert latest[0].room == "[salon 11]"
 
-    status._print_dead_letters(count, latest)
+    status_tables._print_dead_letters(wide_console(), count, latest)
     said = capsys.readouterr().out
     assert "Messages set aside (12, the latest 10)" in said
     row = next(line for line in said.splitlines() if "[salon 11]" in line)
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["3", "input", "[salon 11]", "its worker died 2 times"]
 
 
-async def test_partitions_are_those_of_the_cluster_with_who_serves_them() -> None:
+async def test_partitions_name_the_workers_that_serve_them() -> None:
     redis = FakeAsyncRedis()
     await redis.set("plenary:partitions", 3)
     await redis.sadd("plenary:partition:1", "salon#1", "hall#2")
-    told = await backlog.partitions(redis, {"w-2": {"active": [0, 1]}, "w-1": {"active": [1]}, "new": {}})
+    found = await backlog.partitions(redis, {"w-2": {"active": [0, 1]}, "w-1": {"active": [1]}, "new": {}})
     await redis.aclose()
-    assert [(it.number, it.rooms, it.served_by) for it in told] == [
+    assert [(it.number, it.rooms, it.served_by) for it in found] == [
         (0, 0, ("w-2",)),
         (1, 2, ("w-1", "w-2")),
         (2, 0, ()),
     ]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeAsyncRedis:
+    """A cluster's Redis, looked at without a pause, and no RabbitMQ."""
+    redis = FakeAsyncRedis()
+    monkeypatch.setattr(snapshot, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(status, "open_redis", lambda _: redis)
+    return redis
+
+
+NO_RABBITMQ = "amqp://me:secret@127.0.0.1:1/"
+
+
+async def test_json_has_processes_partitions_and_what_was_set_aside(
+    cluster: FakeAsyncRedis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await cluster.set("plenary:partitions", 1)
+    await cluster.hset("plenary:workers", "worker-1", orjson.dumps({"beat": 5, "rooms": 2, "active": [0]}))
+    item = bus.Input("salon", "gw.1", 1, 7, "mediasoup-request", 1, b"{}")
+    await RedisStore(cluster).set_aside(0, item, "its worker died 2 times")
+    await status.show("", NO_RABBITMQ, asyncio.Event(), as_json=True)
+    printed = capsys.readouterr().out
+    told = json.loads(printed)
+    assert told["roomWorkers"] == [{"id": "worker-1", "beating": False, "rooms": 2, "active": [0]}]
+    assert told["gateways"] == told["mediaNodes"] == []
+    assert told["partitions"] == [
+        {"number": 0, "rooms": 0, "servedBy": [], "batchesWaiting": None, "workersInLine": None}
+    ]
+    assert told["setAside"]["count"] == 1
+    assert told["setAside"]["latest"][0]["reason"] == "its worker died 2 times"
+    assert told["setAside"]["latest"][0]["at"].endswith("Z")
+    assert told["rabbitmqError"]
+    assert "secret" not in printed
+
+
+async def test_watch_prints_snapshots_until_it_is_stopped(
+    cluster: FakeAsyncRedis, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = asyncio.Event()
+    take, taken = status.take, 0
+
+    async def count(*arguments: Any) -> snapshot.Snapshot:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            stop.set()
+        return await take(*arguments)
+
+    monkeypatch.setattr(status, "take", count)
+    await status.show("", NO_RABBITMQ, stop, as_json=True, watch=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(json.loads(line)["roomWorkers"] == [] for line in lines)
