@@ -1,21 +1,24 @@
 // A call: keeps me in the room through lost connections, until I leave or the server says to stay away.
 
+import { plainText } from './plaintext.js';
 import { Session } from './session.js';
 import { Signaling, signalingUrl } from './signaling.js';
 import { Patience } from './transports.js';
-import { endWords, isTemporary, serverWords } from './words.js';
+import { endOf, isTemporary, serverWords } from './words.js';
 
 // After `closed` the server closes the socket and says why; if it does not, the call ends anyway.
 const CLOSING_MS = 500;
 
 /**
- * `state`: idle, connecting, joining, joined, reconnecting, left (by me), ended (by the server, see `problem`).
- * Events: `change`, `announce` {text}.
+ * `state`: idle, connecting, joining, joined, reconnecting, left (by me), ended (by the server, see `problem`, `ending`).
+ * Events: `change`, `announce` {name, text}: `text` is about the person or room `name`, which others chose.
  */
 export class Call extends EventTarget {
   state = 'idle';
   /** Why we are not in the room, in words. */
   problem = '';
+  /** How the call ended: one of `endOf`'s kinds, or empty while it has not. */
+  ending = '';
   room = '';
   peerName = '';
   displayName = '';
@@ -51,7 +54,7 @@ export class Call extends EventTarget {
 
   start({ room, peerName, displayName, token }) {
     this.#hangUp();
-    Object.assign(this, { room, peerName, displayName });
+    Object.assign(this, { room, peerName, displayName, ending: '' });
     this.#signaling = new Signaling(signalingUrl({ room, peer: peerName, token }));
     this.#listen(this.#signaling);
     this.#become('connecting');
@@ -77,7 +80,7 @@ export class Call extends EventTarget {
       this.#resuming(false);
     });
     on('down', (detail) => this.#lost(detail));
-    on('end', (detail) => this.#end(endWords(detail)));
+    on('end', (detail) => this.#end(endOf(detail)));
     on('message', ({ message }) => this.session?.receive(message));
     on('refused', ({ code, reason }) => console.warn('refused by the server: %s %s', code, reason));
   }
@@ -87,8 +90,8 @@ export class Call extends EventTarget {
     const session = new Session({ signaling: this.#signaling, media: this.#media, choices: this.#choices });
     this.session = session;
     session.addEventListener('change', this.#changed);
-    session.addEventListener('joined', ({ detail }) => this.#announce(`${nameOf(detail.peer)} joined`));
-    session.addEventListener('left', ({ detail }) => this.#announce(`${nameOf(detail.peer)} left`));
+    session.addEventListener('joined', ({ detail }) => this.#announce('joined', nameOf(detail.peer)));
+    session.addEventListener('left', ({ detail }) => this.#announce('left', nameOf(detail.peer)));
     session.addEventListener('closed', () => this.#closed());
     try {
       await session.join(this.peerName, this.displayName);
@@ -99,13 +102,13 @@ export class Call extends EventTarget {
     if (session !== this.session) return;
     this.#patience.reset();
     this.#become('joined');
-    this.#announce(this.#announced ? 'Connected again' : `You joined ${this.room}`);
+    this.#announce(this.#announced ? 'Connected again' : 'You are in the call');
     this.#announced = true;
   }
 
   async #refused(session, error) {
     this.#dropSession();
-    if (!isTemporary(error)) return this.#end(serverWords(error));
+    if (!isTemporary(error)) return this.#end({ kind: 'refused', words: serverWords(error) });
     this.#become('joining', `${serverWords(error)} Trying again…`);
     const signaling = this.#signaling;
     await this.#patience.wait();
@@ -130,12 +133,13 @@ export class Call extends EventTarget {
 
   #closed() {
     this.#dropSession();
-    this.#closing = setTimeout(() => this.#end('The server ended the call.'), CLOSING_MS);
+    this.#closing = setTimeout(() => this.#end({ kind: 'ended', words: 'The server ended the call.' }), CLOSING_MS);
   }
 
-  #end(words) {
+  #end({ kind, words }) {
     this.#hangUp();
     this.#media.stop();
+    this.ending = kind;
     this.#become('ended', words);
   }
 
@@ -162,8 +166,8 @@ export class Call extends EventTarget {
     this.#changed();
   }
 
-  #announce(text) {
-    this.dispatchEvent(new CustomEvent('announce', { detail: { text } }));
+  #announce(text, name = '') {
+    this.dispatchEvent(new CustomEvent('announce', { detail: { name, text } }));
   }
 
   #pending = false;
@@ -183,5 +187,5 @@ export class Call extends EventTarget {
 /** What to call a remote person. */
 export function nameOf(peer) {
   const name = peer.appData?.displayName;
-  return typeof name === 'string' && name.trim() ? name.trim().slice(0, 80) : peer.name;
+  return (typeof name === 'string' && plainText(name).slice(0, 80)) || plainText(peer.name) || '?';
 }

@@ -8,6 +8,7 @@ import { Call } from './call.js';
 import { peerNameFor, randomRoom, rememberName, showRoomInAddress, wishes } from './identity.js';
 import { expose } from './inspect.js';
 import { Media, mayPreview } from './media.js';
+import { plainText } from './plaintext.js';
 import { watchSpeaking } from './speaking.js';
 import { CallPage } from './ui/callpage.js';
 import { JoinPage } from './ui/join.js';
@@ -28,11 +29,11 @@ function show(next) {
   root.append(page.element);
 }
 
-function showJoin(message = '') {
+function showJoin(message = '', ending = '') {
   document.title = 'Plenary';
   const address = wishes();
   const wishesNow = call.displayName ? { ...address, name: call.displayName } : address;
-  show(new JoinPage({ media, wishes: wishesNow, message, onJoin: join }));
+  show(new JoinPage({ media, wishes: wishesNow, message, ending, onJoin: join }));
   // Not after a call: somebody who has just left does not expect the camera to come on again.
   if (call.state === 'idle') void mayPreview().then((may) => may && page instanceof JoinPage && media.start());
 }
@@ -40,7 +41,7 @@ function showJoin(message = '') {
 async function join({ name, room }) {
   rememberName(name);
   showRoomInAddress(room);
-  document.title = `${room} · Plenary`;
+  document.title = `${plainText(room)} · Plenary`;
   // A name fixed by the address is for one person in one window; everybody else gets a new one each time.
   call.start({ room, displayName: name, peerName: wished.peer || peerNameFor(name), token: wished.token });
   show(new CallPage(call));
@@ -48,10 +49,11 @@ async function join({ name, room }) {
   await media.start();
 }
 
-call.addEventListener('announce', ({ detail }) => toast(detail.text));
+call.addEventListener('announce', ({ detail }) => toast(detail));
 call.addEventListener('change', () => {
   if (call.active || !(page instanceof CallPage)) return;
-  showJoin(call.state === 'ended' ? call.problem : 'You left the call. You can join it again.');
+  if (call.state === 'ended') showJoin(call.problem, call.ending);
+  else showJoin('You left the call. You can join it again.', 'left');
 });
 // The others should see at once that the window is gone, not when the server misses it.
 window.addEventListener('pagehide', () => call.leave());

@@ -12,11 +12,16 @@ const CONSTRAINTS = {
 export class Media extends EventTarget {
   /** What the user wants on. */
   wanted = { audio: true, video: true };
-  /** Why something wanted is missing, in words; empty if nothing is. */
-  problem = '';
   #tracks = { audio: null, video: null };
+  /** Why a kind is missing, in words: until it is there, asked for again, or turned off. */
+  #faults = { audio: '', video: '' };
   #starting = Promise.resolve();
   #stops = 0;
+
+  /** Why something is missing, in words; empty if nothing is. */
+  get problem() {
+    return [...new Set(Object.values(this.#faults))].filter(Boolean).join(' ');
+  }
 
   /** The live track, or null. A muted microphone keeps its track, a camera turned off does not. */
   track(kind) {
@@ -35,6 +40,7 @@ export class Media extends EventTarget {
 
   async set(kind, on) {
     this.wanted[kind] = on;
+    this.#faults[kind] = '';
     // Only a stopped track turns the camera's light off; pausing alone would leave people in doubt.
     if (!on && kind === 'video') this.#drop('video');
     this.#changed();
@@ -43,8 +49,9 @@ export class Media extends EventTarget {
 
   /** Turned off by somebody else, for a reason given in words. */
   refuse(kind, words) {
-    this.problem = words;
     void this.set(kind, false);
+    this.#faults[kind] = words;
+    this.#changed();
   }
 
   stop() {
@@ -56,10 +63,9 @@ export class Media extends EventTarget {
 
   async #start() {
     const kinds = ['audio', 'video'].filter((kind) => this.wanted[kind] && !this.#tracks[kind]);
-    this.problem = '';
+    for (const kind of kinds) this.#faults[kind] = '';
     if (kinds.length > 0 && !navigator.mediaDevices?.getUserMedia) {
-      this.problem = INSECURE;
-      for (const kind of kinds) this.wanted[kind] = false;
+      this.#lack(kinds, INSECURE);
     } else if (kinds.length > 0) {
       await this.#capture(kinds);
     }
@@ -84,8 +90,14 @@ export class Media extends EventTarget {
   }
 
   #missing(error, kinds) {
-    this.problem = this.problem ? `${this.problem} ${deviceWords(error, kinds)}` : deviceWords(error, kinds);
-    for (const kind of kinds) this.wanted[kind] = false;
+    this.#lack(kinds, deviceWords(error, kinds));
+  }
+
+  #lack(kinds, words) {
+    for (const kind of kinds) {
+      this.wanted[kind] = false;
+      this.#faults[kind] = words;
+    }
   }
 
   #keep(track) {

@@ -2,6 +2,7 @@
 // what the user chose for each person (pause, profile) across them.
 
 import { Patience, watchTransport } from './transports.js';
+import { isScreen } from './places.js';
 import { isTemporary, serverWords } from './words.js';
 
 const TRIES = 3;
@@ -19,7 +20,7 @@ export class Receiving {
   #waiting = false;
   #closed = false;
 
-  /** `choices` outlives the room: {peer name: {audio, video: paused by me, profile}}. */
+  /** `choices` outlives the room: {peer and source: {audio, video: paused by me, profile}}. */
   constructor(room, choices, changed) {
     this.#room = room;
     this.#choices = choices;
@@ -123,8 +124,8 @@ export class Receiving {
   }
 
   #choice(consumer) {
-    const { name } = consumer.peer;
-    if (!this.#choices.has(name)) this.#choices.set(name, {});
-    return this.#choices.get(name);
+    const key = JSON.stringify([consumer.peer.name, isScreen(consumer)]);
+    if (!this.#choices.has(key)) this.#choices.set(key, {});
+    return this.#choices.get(key);
   }
 }

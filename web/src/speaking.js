@@ -1,5 +1,7 @@
 // Who is speaking: from the audio levels that come with the received packets, no server needed.
 
+import { isScreen } from './places.js';
+
 const INTERVAL_MS = 200;
 const LOUD = 0.02;
 const HOLD_MS = 600;
@@ -13,7 +15,7 @@ export function watchSpeaking(call, show) {
     const now = performance.now();
     const speaking = new Map();
     for (const { name, consumers } of call.peers) {
-      const audio = consumers.find(({ kind, paused }) => kind === 'audio' && !paused);
+      const audio = consumers.find((consumer) => consumer.kind === 'audio' && !consumer.paused && !isScreen(consumer));
       if (audio && levels.get(audio.track) > LOUD) lastLoud.set(name, now);
       if (audio && now - (lastLoud.get(name) ?? -Infinity) < HOLD_MS) speaking.set(name, true);
     }

@@ -29,13 +29,18 @@ export function serverWords(error) {
   return `Something went wrong (${error.message}).`;
 }
 
-/** Why the server closed the connection for good. */
-export function endWords({ code, reason }) {
-  if (/replaced/i.test(reason)) return 'You joined this call from another window or device, so this one has left it.';
-  if (/room closed/i.test(reason)) return 'The call was ended for everyone.';
-  if (/peer closed/i.test(reason)) return 'You were removed from the call.';
-  if (code === 4000) return `The server ended the call${reason ? `: ${reason}` : ''}.`;
-  return 'The server could not be reached for a while.';
+/**
+ * Why the server closed the connection for good: {kind, words}. Kinds are `replaced`, `ended` (for everybody), `removed`
+ * (only me), `unreachable`; `refused` is one that was never in the room.
+ */
+export function endOf({ code, reason }) {
+  if (/replaced/i.test(reason)) {
+    return { kind: 'replaced', words: 'You joined this call from another window or device, so this one has left it.' };
+  }
+  if (/room closed/i.test(reason)) return { kind: 'ended', words: 'The call was ended for everyone.' };
+  if (/peer closed/i.test(reason)) return { kind: 'removed', words: 'You were removed from the call.' };
+  if (code === 4000) return { kind: 'ended', words: `The server ended the call${reason ? `: ${reason}` : ''}.` };
+  return { kind: 'unreachable', words: 'The server could not be reached for a while.' };
 }
 
 const DEVICES = { audio: 'microphone', video: 'camera' };

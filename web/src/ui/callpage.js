@@ -1,5 +1,6 @@
 // The page during the call: header, banner, grid, toolbar.
 
+import { plainText } from '../plaintext.js';
 import { h, setText } from './dom.js';
 import { Grid } from './grid.js';
 import { brand } from './icons.js';
@@ -28,7 +29,7 @@ export class CallPage {
       onSound: this.#unblock,
     });
     this.element = h('div', { class: 'call' },
-      h('header', { class: 'bar' }, brand(), h('h1', { class: 'bar__room', title: call.room }, call.room), this.#people, this.#status.element),
+      h('header', { class: 'bar' }, brand(), h('h1', { class: 'bar__room', title: plainText(call.room) }, h('bdi', {}, plainText(call.room))), this.#people, this.#status.element),
       this.#banner.element,
       h('main', { class: 'stage' }, this.#grid.element),
       h('footer', { class: 'foot' }, this.#toolbar.element),

@@ -1,8 +1,10 @@
 // All tiles: mine, the others', and while nobody is here the invitation.
 
 import { nameOf } from '../call.js';
+import { plainText } from '../plaintext.js';
 import { h } from './dom.js';
 import { bestGrid } from './layout.js';
+import { placesOf } from '../places.js';
 import { linkBox } from './share.js';
 import { Tile } from './tile.js';
 
@@ -39,7 +41,7 @@ export class Grid {
   }
 
   speaking(levels) {
-    for (const [name, tile] of this.#tiles) tile.speaking(levels.get(name) ?? false);
+    for (const [id, tile] of this.#tiles) tile.speaking(levels.get(id) ?? false);
   }
 
   unblock() {
@@ -54,30 +56,35 @@ export class Grid {
 
   #updatePeers() {
     const { peers } = this.#call;
-    const present = new Set(peers.map(({ name }) => name));
-    for (const [name, tile] of this.#tiles) {
-      if (present.has(name)) continue;
+    const places = peers.flatMap((peer) => placesOf(peer).map((place) => ({ peer, ...place })));
+    const present = new Set(places.map(({ id }) => id));
+    for (const [id, tile] of this.#tiles) {
+      if (present.has(id)) continue;
       tile.remove();
-      this.#tiles.delete(name);
+      this.#tiles.delete(id);
     }
-    for (const peer of peers) this.#tile(peer.name).update(peerView(peer));
+    for (const place of places) this.#tile(place).update(viewOf(place));
     if (peers.length > 0) this.#invitation.remove();
     else if (!this.#invitation.isConnected) this.#rows.append(this.#invitation);
   }
 
-  #tile(name) {
-    if (!this.#tiles.has(name)) {
-      const tile = new Tile(name, { actions: this.#actions(name), onBlocked: this.#onBlocked });
-      this.#tiles.set(name, tile);
+  #tile({ id, peer, screen }) {
+    if (!this.#tiles.has(id)) {
+      const tile = new Tile(id, { screen, actions: this.#actions(peer.name, id), onBlocked: this.#onBlocked });
+      this.#tiles.set(id, tile);
       // Others first: on a screen, one looks at them, not at oneself.
       this.#rows.insertBefore(tile.element, this.#self.element);
     }
-    return this.#tiles.get(name);
+    return this.#tiles.get(id);
   }
 
   // Consumers come and go, so they are looked up at the click.
-  #actions(name) {
-    const consumers = () => this.#call.peers.find((peer) => peer.name === name)?.consumers ?? [];
+  #actions(name, id) {
+    const consumers = () => {
+      const peer = this.#call.peers.find((candidate) => candidate.name === name);
+      const place = peer && placesOf(peer).find((candidate) => candidate.id === id);
+      return [place?.audio, place?.video].filter(Boolean);
+    };
     return {
       pause: (kinds, on) => {
         for (const consumer of consumers()) {
@@ -110,26 +117,22 @@ function selfView({ media, displayName, session }) {
   const track = media.isOn('video') ? media.track('video') : null;
   const paused = (kind) => session?.sending?.producer(kind)?.remotelyPaused ?? false;
   return {
-    name: displayName,
+    name: plainText(displayName),
     audio: media.isOn('audio') && !paused('audio') ? {} : null,
     video: track && !paused('video') ? { track, supported: true } : null,
   };
 }
 
-function peerView(peer) {
-  const view = (kind) => {
-    const consumer = peer.consumers.find((candidate) => candidate.kind === kind);
-    if (!consumer) return null;
-    return {
-      track: consumer.track,
-      supported: consumer.supported,
-      off: consumer.remotelyPaused,
-      pausedByMe: consumer.locallyPaused,
-      simulcast: consumer.appData?.simulcast === true,
-      quality: consumer.effectiveProfile ?? '',
-      profile: consumer.preferredProfile,
-    };
+function viewOf({ peer, screen, audio, video }) {
+  const view = (consumer) => consumer && {
+    track: consumer.track,
+    supported: consumer.supported,
+    off: consumer.remotelyPaused,
+    pausedByMe: consumer.locallyPaused,
+    simulcast: consumer.appData?.simulcast === true,
+    quality: consumer.effectiveProfile ?? '',
+    profile: consumer.preferredProfile,
   };
-  const video = view('video');
-  return { name: nameOf(peer), audio: view('audio'), video, quality: video?.quality, profile: video?.profile };
+  const picture = view(video);
+  return { name: nameOf(peer), screen, audio: view(audio), video: picture, quality: picture?.quality, profile: picture?.profile };
 }

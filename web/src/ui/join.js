@@ -8,7 +8,12 @@ import { brand, icon, setIcon } from './icons.js';
 const HEADINGS = {
   fresh: ['Start a call', 'Pick a room and share its link. Nothing to install.'],
   invited: ['Join the call', 'You were invited. Say who you are, and come in.'],
-  again: ['Join again?', 'The room is still there for whoever has its link.'],
+  left: ['Join again?', 'The link of the room still works.'],
+  replaced: ['Join here instead?', 'The other window or device leaves the call then.'],
+  removed: ['You are out of the call', 'You can start or join another one.'],
+  ended: ['The call is over', 'You can start or join another one.'],
+  refused: ['You could not join', 'Check the link, or pick another room.'],
+  unreachable: ['The call was interrupted', 'Try again when you are connected.'],
 };
 
 /** `onJoin({name, room})` is called with valid names. */
@@ -20,11 +25,11 @@ export class JoinPage {
   #check;
   #toggles;
 
-  constructor({ media, wishes, message, onJoin }) {
+  constructor({ media, wishes, message, ending, onJoin }) {
     this.#media = media;
     this.element = h('div', { class: 'join' },
       h('header', { class: 'join__top' }, brand()),
-      h('main', { class: 'join__card' }, this.#preview(), this.#form(wishes, message, onJoin)),
+      h('main', { class: 'join__card' }, this.#preview(), this.#form({ wishes, message, ending, onJoin })),
       h('footer', { class: 'join__foot' },
         h('span', {}, 'Open source, on your own servers.'),
         h('a', { href: 'THIRD_PARTY_NOTICES.txt' }, 'Notices')),
@@ -53,13 +58,13 @@ export class JoinPage {
       this.#video, h('div', { class: 'preview__middle' }, this.#hint, this.#check), h('div', { class: 'preview__buttons' }, ...Object.values(this.#toggles)));
   }
 
-  #form(wishes, message, onJoin) {
+  #form({ wishes, message, ending, onJoin }) {
     const name = h('input', {
-      id: 'join-name', class: 'field__input', value: wishes.name || rememberedName(), maxLength: 60, autocomplete: 'name',
+      id: 'join-name', class: 'field__input', value: wishes.name || rememberedName(), maxLength: 60, autocomplete: 'name', dir: 'auto',
       placeholder: 'What others will see', required: true, 'data-testid': 'join-name',
     });
     const room = h('input', {
-      id: 'join-room', class: 'field__input', value: wishes.room || randomRoom(), maxLength: 100, autocomplete: 'off',
+      id: 'join-room', class: 'field__input', value: wishes.room || randomRoom(), maxLength: 100, autocomplete: 'off', dir: 'auto',
       spellcheck: false, autocapitalize: 'none', required: true, 'data-testid': 'join-room',
     });
     const submit = (event) => {
@@ -68,7 +73,7 @@ export class JoinPage {
       if (event.target.reportValidity()) onJoin({ name: name.value.trim(), room: room.value.trim() });
     };
     const clear = (event) => event.target.setCustomValidity('');
-    const [title, lead] = HEADINGS[message ? 'again' : wishes.room ? 'invited' : 'fresh'];
+    const [title, lead] = HEADINGS[ending] ?? HEADINGS[wishes.room ? 'invited' : 'fresh'];
     // A custom message would block the submit event that renews it, so validation is ours alone.
     return h('form', { class: 'join__form', noValidate: true, on: { submit, input: clear } },
       h('h1', {}, title),

@@ -19,7 +19,7 @@ export class Tile {
   #parts = {};
   #controls = null;
 
-  constructor(id, { self = false, actions = null, onBlocked = () => {} }) {
+  constructor(id, { self = false, screen = false, actions = null, onBlocked = () => {} }) {
     this.#id = id;
     this.#actions = actions;
     const parts = this.#parts;
@@ -27,15 +27,16 @@ export class Tile {
     parts.avatar = h('div', { class: 'tile__avatar', 'aria-hidden': 'true' });
     parts.note = h('p', { class: 'tile__note' });
     parts.mic = h('span', { class: 'tile__mic', title: 'Muted' });
-    parts.name = h('span', { class: 'tile__name' });
+    parts.name = h('bdi', { class: 'tile__name' });
     parts.quality = h('span', { class: 'tile__quality', title: 'Quality you receive' });
     this.element = h('article', {
-      class: `tile${self ? ' tile--self' : ''}`, 'data-testid': `tile-${id}`,
+      class: `tile${self ? ' tile--self' : ''}${screen ? ' tile--screen' : ''}`, 'data-testid': `tile-${id}`,
       style: `--hue: ${hueOf(id)}`,
     },
     h('div', { class: 'tile__middle' }, parts.avatar, parts.note), parts.video,
     h('div', { class: 'tile__label' }, parts.mic, parts.name,
-      self ? h('span', { class: 'tile__you' }, 'you') : null, parts.quality));
+      self ? h('span', { class: 'tile__you' }, 'you') : null,
+      screen ? h('span', { class: 'tile__you' }, 'screen') : null, parts.quality));
     for (const event of ['loadeddata', 'emptied']) {
       parts.video.addEventListener(event, () => this.element.toggleAttribute('data-frames', event === 'loadeddata'));
     }
@@ -47,7 +48,7 @@ export class Tile {
 
   #onBlocked = () => {};
 
-  update({ name, audio, video, quality = '', profile = 'default' }) {
+  update({ name, screen = false, audio, video, quality = '', profile = 'default' }) {
     const parts = this.#parts;
     const note = videoNote(video);
     setText(parts.name, name);
@@ -58,11 +59,13 @@ export class Tile {
     play(parts.video, video?.track ?? null);
     if (parts.audio) play(parts.audio, audio?.track ?? null, () => this.#soundBlocked());
     const silent = !audio || audio.off || audio.pausedByMe;
-    parts.mic.hidden = !silent;
+    // Most screens have no sound, and nobody expects one.
+    parts.mic.hidden = !silent || (screen && !audio);
     setIcon(parts.mic, audio?.pausedByMe ? 'soundOff' : 'micOff');
     setAttributes(parts.mic, { title: audio?.pausedByMe ? 'Muted by you' : 'Microphone off' });
-    setAttributes(this.element, { 'data-video': note ? 'off' : 'on', 'aria-label': `${name}${silent ? ', muted' : ''}` });
-    if (this.#controls) this.#updateControls({ name, audio, video, quality, profile });
+    setAttributes(this.element, { 'data-video': note ? 'off' : 'on', 'aria-label': `${name}${screen ? ', screen' : ''}${parts.mic.hidden ? '' : ', muted'}` });
+    const whose = screen ? `the screen of ${name}` : name;
+    if (this.#controls) this.#updateControls({ name: whose, audio, video, quality, profile });
   }
 
   speaking(on) {

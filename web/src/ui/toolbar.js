@@ -4,8 +4,8 @@ import { h, setAttributes, setText } from './dom.js';
 import { icon, setIcon } from './icons.js';
 
 const NAMES = {
-  audio: { on: 'mic', off: 'micOff', label: 'Mute microphone', key: 'm', shown: ['Mute', 'Unmute'], test: 'mute' },
-  video: { on: 'camera', off: 'cameraOff', label: 'Turn camera off', key: 'v', shown: ['Stop video', 'Start video'], test: 'camera' },
+  audio: { on: 'mic', off: 'micOff', key: 'm', shown: ['Mute', 'Unmute'], label: (shown) => `${shown} microphone`, test: 'mute' },
+  video: { on: 'camera', off: 'cameraOff', key: 'v', shown: ['Stop video', 'Start video'], label: (shown) => shown, test: 'camera' },
 };
 
 export class Toolbar {
@@ -26,12 +26,14 @@ export class Toolbar {
 
   update() {
     for (const kind of ['audio', 'video']) {
-      const { on, off, shown } = NAMES[kind];
+      const { on, off, key, shown, label } = NAMES[kind];
       const button = this.#buttons[kind];
       const isOn = this.#media.isOn(kind);
       setIcon(button, isOn ? on : off);
-      setAttributes(button, { 'aria-pressed': !isOn });
-      setText(button.querySelector('.tool__text'), shown[isOn ? 0 : 1]);
+      // The name says what a click does and begins with the text that is seen, so that it can be spoken, too.
+      const text = shown[isOn ? 0 : 1];
+      setText(button.querySelector('.tool__text'), text);
+      setAttributes(button, { 'data-off': !isOn, 'aria-label': label(text), title: `${label(text)} (${key.toUpperCase()})` });
     }
   }
 
@@ -44,9 +46,9 @@ export class Toolbar {
   }
 
   #toggle(kind) {
-    const { label, key, test } = NAMES[kind];
+    const { key, test } = NAMES[kind];
     return h('button', {
-      type: 'button', class: 'tool', 'aria-label': label, 'aria-keyshortcuts': key, title: `${label} (${key.toUpperCase()})`,
+      type: 'button', class: 'tool', 'aria-keyshortcuts': key,
       'data-testid': test, on: { click: () => this.#flip(kind) },
     }, h('span', { class: 'tool__text' }));
   }
