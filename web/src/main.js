@@ -53,7 +53,7 @@ call.addEventListener('announce', ({ detail }) => toast(detail));
 call.addEventListener('change', () => {
   if (call.active || !(page instanceof CallPage)) return;
   if (call.state === 'ended') showJoin(call.problem, call.ending);
-  else showJoin('You left the call. You can join it again.', 'left');
+  else showJoin('', 'left');
 });
 // The others should see at once that the window is gone, not when the server misses it.
 window.addEventListener('pagehide', () => call.leave());

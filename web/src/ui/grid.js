@@ -70,7 +70,7 @@ export class Grid {
 
   #tile({ id, peer, screen }) {
     if (!this.#tiles.has(id)) {
-      const tile = new Tile(id, { screen, actions: this.#actions(peer.name, id), onBlocked: this.#onBlocked });
+      const tile = new Tile(id, { owner: peer.name, screen, actions: this.#actions(peer.name, id), onBlocked: this.#onBlocked });
       this.#tiles.set(id, tile);
       // Others first: on a screen, one looks at them, not at oneself.
       this.#rows.insertBefore(tile.element, this.#self.element);

@@ -8,7 +8,7 @@ import { brand, icon, setIcon } from './icons.js';
 const HEADINGS = {
   fresh: ['Start a call', 'Pick a room and share its link. Nothing to install.'],
   invited: ['Join the call', 'You were invited. Say who you are, and come in.'],
-  left: ['Join again?', 'The link of the room still works.'],
+  left: ['You left the call', 'To come back, join again: the link of the room still works.'],
   replaced: ['Join here instead?', 'The other window or device leaves the call then.'],
   removed: ['You are out of the call', 'You can start or join another one.'],
   ended: ['The call is over', 'You can start or join another one.'],

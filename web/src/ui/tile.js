@@ -19,7 +19,7 @@ export class Tile {
   #parts = {};
   #controls = null;
 
-  constructor(id, { self = false, screen = false, actions = null, onBlocked = () => {} }) {
+  constructor(id, { owner = id, self = false, screen = false, actions = null, onBlocked = () => {} }) {
     this.#id = id;
     this.#actions = actions;
     const parts = this.#parts;
@@ -31,7 +31,7 @@ export class Tile {
     parts.quality = h('span', { class: 'tile__quality', title: 'Quality you receive' });
     this.element = h('article', {
       class: `tile${self ? ' tile--self' : ''}${screen ? ' tile--screen' : ''}`, 'data-testid': `tile-${id}`,
-      style: `--hue: ${hueOf(id)}`,
+      style: `--hue: ${hueOf(owner)}`,
     },
     h('div', { class: 'tile__middle' }, parts.avatar, parts.note), parts.video,
     h('div', { class: 'tile__label' }, parts.mic, parts.name,
