@@ -1,4 +1,4 @@
-"""The address at which this machine's media ports are told to clients."""
+"""Finds the address of this machine's media ports that clients are given."""
 
 import fcntl
 import ipaddress

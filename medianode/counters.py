@@ -1,5 +1,4 @@
-"""What a media node counts: plain numbers, made into metrics by `medianode.metrics`. Nothing here is about one
-room."""
+"""The counters of a media node: plain numbers, from which `medianode.metrics` makes metrics; none is about a room."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +10,7 @@ OK: Final = 200
 
 
 @dataclass(slots=True)
-class Counts:
+class Counters:
     requests: dict[tuple[type[media.Request], int], int] = field(default_factory=dict)
     """Requests of room workers by kind and outcome (200 or an error's code)."""
     orders: dict[type[media.Order], int] = field(default_factory=dict)

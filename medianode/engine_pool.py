@@ -1,36 +1,41 @@
-"""The node's engine processes: one per slot, started again when one dies."""
+"""The engine processes of a media node: each is started again when it ends."""
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from medianode.engines.port import Engine, EngineFactory, EngineFailed
 from shared.aio.backoff import Backoff
 from shared.protocol.media import AnyEvent
 from shared.telemetry import log
 
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 10.0
-# An engine that lived this long did not die of how it was started.
-LIVED_LONG = 60.0
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 10.0
+STABLE_AFTER_SECONDS: Final = 60.0
+"""An engine that ran for this long did not end because of the way it was started."""
 
 
-class Pool:
-    """`up` and `down` are told of each engine that takes requests and that died, on the event loop."""
+class EnginePool:
+    """Engines 0 to `size` - 1, of which each has a media port of its own.
+
+    `on_started` is called with each engine that takes requests, `on_ended` with each that ended by itself and the
+    reason; both on the event loop.
+    """
 
     def __init__(
         self,
         make: EngineFactory,
-        slots: int,
+        size: int,
         *,
         on_event: Callable[[AnyEvent], None],
-        up: Callable[[Engine], None],
-        down: Callable[[Engine, str], None],
+        on_started: Callable[[Engine], None],
+        on_ended: Callable[[Engine, str], None],
     ) -> None:
         self._make = make
-        self._slots = slots
+        self._size = size
         self._on_event = on_event
-        self._up = up
-        self._down = down
+        self._on_started = on_started
+        self._on_ended = on_ended
         self._log = log.get("pool")
         self._engines: dict[int, Engine] = {}
         self.deaths = 0
@@ -38,58 +43,61 @@ class Pool:
 
     @property
     def engines(self) -> dict[int, Engine]:
-        """Those that run, by slot."""
+        """The engines that run, by index."""
         return dict(self._engines)
 
     async def start(self) -> list[asyncio.Future[str]]:
-        """Starts all; returns what `keep` waits on for each. Raises `EngineFailed` if one does not start."""
+        """Starts all engines. Raises `EngineFailed` if one does not start.
+
+        Returns for each engine what `supervise` waits for: the reason of its end.
+        """
         try:
-            return [await self._start(slot) for slot in range(self._slots)]
+            return [await self._start(index) for index in range(self._size)]
         except EngineFailed:
             await self.close()
             raise
 
-    async def keep(self, slot: int, death: "asyncio.Future[str]") -> None:
-        """Keeps the slot's engine alive for ever, with growing pauses between tries."""
+    async def supervise(self, index: int, death: "asyncio.Future[str]") -> None:
+        """Starts the engine again whenever it ends, with growing pauses; runs until it is cancelled."""
         loop = asyncio.get_running_loop()
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
             started = loop.time()
             reason = await death
-            if loop.time() - started > LIVED_LONG:
+            if loop.time() - started > STABLE_AFTER_SECONDS:
                 backoff.reset()
             pause = backoff.next()
-            self._log.error("engine died", slot=slot, reason=reason, pause=pause)
-            death = await self._restart(slot, pause, backoff)
+            self._log.error("engine.died", engine=index, reason=reason, seconds=pause)
+            death = await self._restart(index, pause, backoff)
 
-    async def _restart(self, slot: int, pause: float, backoff: Backoff) -> "asyncio.Future[str]":
+    async def _restart(self, index: int, pause: float, backoff: Backoff) -> "asyncio.Future[str]":
         while True:
             await asyncio.sleep(pause)
             try:
-                return await self._start(slot)
+                return await self._start(index)
             except EngineFailed as error:
                 pause = backoff.next()
-                self._log.error("engine does not start", slot=slot, reason=str(error), pause=pause)
+                self._log.error("engine.start_failed", engine=index, reason=str(error), seconds=pause)
 
-    async def _start(self, slot: int) -> "asyncio.Future[str]":
-        engine = self._make(slot)
+    async def _start(self, index: int) -> "asyncio.Future[str]":
+        engine = self._make(index)
         death: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def died(reason: str) -> None:
             self.deaths += 1
-            if self._engines.pop(slot, None) is engine:
-                self._down(engine, reason)
+            if self._engines.pop(index, None) is engine:
+                self._on_ended(engine, reason)
             if not death.done():
                 death.set_result(reason)
 
         await engine.start(self._on_event, died)
         if not death.done():
-            self._engines[slot] = engine
-            self._up(engine)
+            self._engines[index] = engine
+            self._on_started(engine)
         return death
 
     async def close(self) -> None:
-        """Ends all engines, without calling `down`."""
+        """Ends all engines without calling `on_ended`."""
         engines = list(self._engines.values())
         self._engines.clear()
         await asyncio.gather(*(engine.close() for engine in engines))

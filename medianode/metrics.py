@@ -1,17 +1,15 @@
-"""A media node's metrics: all of them, made from what it counts when somebody asks."""
+"""The metrics of a media node, made from its counters at each scrape."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from prometheus_client.core import Metric
 
+from medianode.node import MediaNode
 from shared.protocol.media import wire_name
 from shared.telemetry.metrics import counter, described_in, gauge, histogram
-
-if TYPE_CHECKING:
-    from medianode.node import MediaNode
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -53,7 +51,7 @@ def process(pid: int) -> Process | None:
 class NodeMetrics:
     described = described_in(globals())
 
-    def __init__(self, node: "MediaNode") -> None:
+    def __init__(self, node: MediaNode) -> None:
         self._node = node
 
     async def refresh(self) -> None:
@@ -63,18 +61,18 @@ class NodeMetrics:
         node, counts = self._node, self._node.counts
         engines = node.engines
         objects: dict[tuple[str, int], int] = {}
-        for slot, (_, load) in engines.items():
-            objects["router", slot] = load.routers
-            objects["transport", slot] = load.transports
-            objects["producer", slot] = load.producers
-            objects["consumer", slot] = load.consumers
+        for index, (_, load) in engines.items():
+            objects["router", index] = load.routers
+            objects["transport", index] = load.transports
+            objects["producer", index] = load.producers
+            objects["consumer", index] = load.consumers
         yield OBJECTS.by(objects)
         yield ENGINES.of(len(engines))
-        yield ENGINES_WANTED.of(node.slots)
+        yield ENGINES_WANTED.of(node.size)
         yield ENGINE_DEATHS.of(node.engine_deaths)
-        processes = {slot: process(engine.pid) for slot, (engine, _) in engines.items() if engine.pid}
-        yield ENGINE_CPU.by({slot: used.cpu for slot, used in processes.items() if used})
-        yield ENGINE_MEMORY.by({slot: used.memory for slot, used in processes.items() if used})
+        processes = {index: process(engine.pid) for index, (engine, _) in engines.items() if engine.pid}
+        yield ENGINE_CPU.by({index: used.cpu for index, used in processes.items() if used})
+        yield ENGINE_MEMORY.by({index: used.memory for index, used in processes.items() if used})
         yield REQUESTS.by({(wire_name(kind), code): count for (kind, code), count in counts.requests.items()})
         yield REQUEST.spread(counts.request_seconds)
         yield ORDERS.by({wire_name(kind): count for kind, count in counts.orders.items()})

@@ -1,7 +1,7 @@
-"""The media node's shell: commands in, results and events out, a heartbeat beside.
+"""The media node: takes room workers' commands, publishes results and events, and beats in the registry.
 
-Commands arrive in batches and are carried out as they are listed, without a task each: the engines answer by
-callback. What a room worker should know leaves through a `Batcher` per address.
+Commands arrive in batches and are carried out in their order, without a task each: engines answer by callback.
+Results and events leave through one `Batcher` for each address.
 """
 
 import asyncio
@@ -17,13 +17,12 @@ import msgspec
 from redis.exceptions import RedisError
 
 from medianode.address import announced_ip
-from medianode.counters import Counts
-from medianode.engine_pool import Pool
+from medianode.counters import Counters
+from medianode.engine_pool import EnginePool
 from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSettings
 from medianode.engines.null import NullEngine
 from medianode.engines.port import Engine, EngineFactory
-from medianode.object_registry import Counts as Load
-from medianode.object_registry import Objects
+from medianode.object_registry import ObjectCounts, ObjectRegistry
 from medianode.toolchain.install import ensure_engine
 from shared.broker import Broker, Subscription
 from shared.broker.batcher import Batcher
@@ -37,13 +36,13 @@ from shared.telemetry import log
 
 # A room worker has given up on a command after this long (seconds).
 RESULT_TIMEOUT = 5.0
-FAREWELL = 2.0
+LEAVE_TIMEOUT = 2.0
 PIPE_LIMIT = 50_000
 RESULT_SIZE = 1024
-REPORT_EVERY = 10
+REPORT_EVERY_BEATS = 10
 """Beats."""
-LAST_WORD = 2**53
-"""A commit number that no room reaches."""
+FINAL_COMMIT = 2**53
+"""A commit number higher than any of a room."""
 
 
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
@@ -56,13 +55,13 @@ async def engine_factory(settings: NodeSettings) -> EngineFactory:
         return lambda _: NullEngine(announced)
     binary = await asyncio.to_thread(ensure_engine, settings.engine_path)
 
-    def make(slot: int) -> Engine:
+    def make(index: int) -> Engine:
         return MediasoupEngine(
             MediasoupSettings(
                 binary=binary,
                 listen_ip=settings.listen_ip,
                 announced_ip=announced,
-                port=settings.media_port + slot if settings.media_port else 0,
+                port=settings.media_port + index if settings.media_port else 0,
                 rtc_min_port=settings.rtc_min_port,
                 rtc_max_port=settings.rtc_max_port,
                 initial_bitrate=settings.initial_bitrate,
@@ -81,16 +80,18 @@ class MediaNode:
         self.id = process_id("medianode", settings.name)
         self._announced = announced_ip(settings.announced_ip, settings.listen_ip)
         self._log = log.get("node").bind(node=self.id)
-        self.counts = Counts()
-        self._objects = Objects()
+        self.counts = Counters()
+        self._objects = ObjectRegistry()
         self._membership = Membership(cluster, "nodes", self.id, {})
         self._epoch = Epoch(cluster)
-        self._pool = Pool(make, self.slots, on_event=self._event, up=self._objects.engine_up, down=self._engine_down)
+        self._pool = EnginePool(
+            make, self.size, on_event=self._event, on_started=self._objects.add_engine, on_ended=self._engine_ended
+        )
         self._results: dict[str, Batcher[Answer]] = {}
         self._events: dict[int, Batcher[bytes]] = {}
         self._event_number = 0
         self._seen: set[media.EngineId] = set()
-        """The routers that were here when Redis was last found not to be emptied."""
+        """The routers that were here at the last check that found Redis not emptied."""
         self._subscription: Subscription | None = None
         self._group: asyncio.TaskGroup | None = None
         self._stop = asyncio.Event()
@@ -98,7 +99,7 @@ class MediaNode:
         self._redis_answers = True
 
     @property
-    def slots(self) -> int:
+    def size(self) -> int:
         """Engines that should run."""
         if self._settings.engine == "null":
             return 1
@@ -118,7 +119,7 @@ class MediaNode:
         waiting.cancel()
         if not ready.is_set():
             await self._main
-        self._log.info("media node up", engine=self._settings.engine, announced_ip=self._announced)
+        self._log.info("node.started", engine=self._settings.engine, address=self._announced)
 
     async def wait(self) -> None:
         """Returns when the node is closed or has failed; `close` raises what made it fail."""
@@ -140,10 +141,10 @@ class MediaNode:
         return ""
 
     @property
-    def engines(self) -> dict[int, tuple[Engine, Load]]:
-        """The engines that run, by slot, with what lives on them."""
+    def engines(self) -> dict[int, tuple[Engine, ObjectCounts]]:
+        """The engines that run, by index, with what lives on them."""
         loads = self._objects.by_engine
-        return {slot: (engine, loads[engine]) for slot, engine in self._pool.engines.items() if engine in loads}
+        return {index: (engine, loads[engine]) for index, engine in self._pool.engines.items() if engine in loads}
 
     @property
     def events(self) -> int:
@@ -155,7 +156,7 @@ class MediaNode:
         return self._pool.deaths
 
     async def close(self) -> None:
-        """Leaves the registry, tells the rooms that their routers are closed, ends the engines."""
+        """Leaves the registry, tells the rooms that their routers are closed, and ends the engines."""
         self._stop.set()
         if self._main:
             await self._main
@@ -164,29 +165,31 @@ class MediaNode:
         try:
             deaths = await self._pool.start()
             async with asyncio.TaskGroup() as self._group:
-                keepers = [self._group.create_task(self._pool.keep(slot, death)) for slot, death in enumerate(deaths)]
+                keepers = [
+                    self._group.create_task(self._pool.supervise(index, death)) for index, death in enumerate(deaths)
+                ]
                 self._subscription = await self._broker.subscribe_exclusive(
                     "media",
                     self.id,
                     self._received,
-                    on_lost=partial(self._log.warning, "command queue lost"),
-                    on_restored=self._queue_back,
+                    on_lost=partial(self._log.warning, "queue.lost"),
+                    on_restored=self._queue_restored,
                 )
-                beating = self._group.create_task(self._beats(ready))
+                beating = self._group.create_task(self._beat_regularly(ready))
                 await self._stop.wait()
                 for task in (beating, *keepers):
                     task.cancel()
-                await self._farewell()
+                await self._leave()
         finally:
             self._group = None
             await self._pool.close()
 
-    async def _farewell(self) -> None:
-        """The registry first: a room whose router closes must not be placed here again."""
+    async def _leave(self) -> None:
+        """Leaves the registry first, so that no room whose router closes is placed here again."""
         try:
             await self._membership.leave()
         except (RedisError, OSError) as error:
-            self._log.warning("registry not reached to leave it", error=repr(error))
+            self._log.warning("registry.not_left", error=repr(error))
         if self._subscription:
             await self._subscription.close()
         for router in self._objects.routers():
@@ -194,11 +197,11 @@ class MediaNode:
         await self._pool.close()
         batchers: list[Batcher[Any]] = [*self._results.values(), *self._events.values()]
         try:
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
                 for batcher in batchers:
                     await batcher.drained()
         except TimeoutError:
-            self._log.warning("broker not reached to say goodbye")
+            self._log.warning("rabbitmq.unavailable", reason="events of the shutdown were not sent")
             for batcher in batchers:
                 batcher.close()
 
@@ -208,7 +211,7 @@ class MediaNode:
         try:
             commands = media.decode_commands(body)
         except msgspec.MsgspecError as error:
-            self._log.error("commands not understood", error=str(error))
+            self._log.error("commands.unreadable", error=str(error))
             return
         self.counts.commands_in.observe(len(commands.commands))
         for command in commands.commands:
@@ -216,9 +219,9 @@ class MediaNode:
                 self.counts.ordered(type(command.body))
                 self._objects.order(command.body)
             else:
-                self._objects.request(command.body, self._answerer(commands.reply_to, command))
+                self._objects.request(command.body, self._result_callback(commands.reply_to, command))
 
-    def _answerer(self, reply_to: str, command: media.Command) -> Callable[[media.AnyResult], None]:
+    def _result_callback(self, reply_to: str, command: media.Command) -> Callable[[media.AnyResult], None]:
         n, kind, began = command.n, cast("type[media.Request]", type(command.body)), perf_counter()
 
         def done(result: media.AnyResult) -> None:
@@ -253,12 +256,12 @@ class MediaNode:
     # --- events -----------------------------------------------------------------------------------------------
 
     def _event(self, event: AnyEvent) -> None:
-        router = self._objects.concerns(event)
+        router = self._objects.router_of(event)
         if router:
             self._publish_event(router, event)
 
-    def _engine_down(self, engine: Engine, reason: str) -> None:
-        for router in self._objects.engine_down(engine, reason):
+    def _engine_ended(self, engine: Engine, reason: str) -> None:
+        for router in self._objects.remove_engine(engine, reason):
             self._publish_event(router, media.RouterClosed(router.id, reason))
 
     def _publish_event(self, router: RouterRef, event: AnyEvent) -> None:
@@ -291,8 +294,8 @@ class MediaNode:
 
     # --- reports ----------------------------------------------------------------------------------------------
 
-    def _queue_back(self) -> None:
-        self._log.info("command queue back")
+    def _queue_restored(self) -> None:
+        self._log.info("queue.restored")
         self._report(lost=True)
 
     def _report(self, *, lost: bool = False) -> None:
@@ -308,14 +311,14 @@ class MediaNode:
 
     # --- heartbeat --------------------------------------------------------------------------------------------
 
-    async def _beats(self, ready: asyncio.Event) -> None:
+    async def _beat_regularly(self, ready: asyncio.Event) -> None:
         for beat in itertools.count(1):
-            if beat % REPORT_EVERY == 0:
+            if beat % REPORT_EVERY_BEATS == 0:
                 self._report()
             self._membership.info = self.info()
             try:
                 await self._membership.beat()
-                await self._look_for_redis()
+                await self._check_epoch()
             except (RedisError, OSError):  # the cluster has said so in the log
                 self._redis_answers = False
             else:
@@ -323,24 +326,24 @@ class MediaNode:
             ready.set()
             await asyncio.sleep(NODE_BEAT_EVERY)
 
-    async def _look_for_redis(self) -> None:
+    async def _check_epoch(self) -> None:
         here = {router.id for router in self._objects.routers()}
         if await self._epoch.changed():
-            self._rooms_are_gone()
+            self._close_routers_of_lost_rooms()
         self._seen = here
 
-    def _rooms_are_gone(self) -> None:
-        """Redis was emptied: nobody will ever speak of these routers again (DELIVERY C7).
+    def _close_routers_of_lost_rooms(self) -> None:
+        """Closes the routers of rooms that Redis has lost: no room worker knows them any more (DELIVERY C7).
 
-        One made since the last look may be of a room that came after; if not, its report will find that out.
+        A router made since the last check may belong to a newer room; if not, the next report shows that.
         """
         routers = [router for router in self._objects.routers() if router.id in self._seen]
         self._log.error("redis.emptied", routers=len(routers))
         for router in routers:
-            self._objects.order(media.Close(object=router.id, v=LAST_WORD, kind="router"))
+            self._objects.order(media.Close(object=router.id, v=FINAL_COMMIT, kind="router"))
 
     def info(self) -> Info:
-        """What others may know; `load` is objects per engine, what placement goes by."""
+        """This node's entry in the registry; placement compares `load`, the objects per engine."""
         counts = self._objects.counts()
         return {
             "engine": self._settings.engine,

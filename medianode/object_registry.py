@@ -1,10 +1,10 @@
-"""What lives on a media node, and the promises of `shared.protocol.media`: pure code, no I/O.
+"""The objects of a media node and the guarantees of `shared.protocol.media`: pure code, no I/O.
 
-* A request asked twice is carried out once: the second gets the first one's result, also while that is under
-  way. A failed one leaves nothing behind and may be asked again.
+* A repeated request is carried out once: the second gets the result of the first, also while that is under way. A
+  failed request leaves nothing behind and may be repeated.
 * An order that is older than the last one for the same property of its object is ignored, a close that is older
   than any. Orders of one commit share a number and are all carried out.
-* A close is final, for all that lives on the object too. Closed ids are remembered, the latest `MEMORY` of them.
+* A close is final, also for all that lives on the object. The latest `REMOVED_IDS_LIMIT` removed ids are kept.
 """
 
 from collections import OrderedDict
@@ -18,7 +18,7 @@ from shared.protocol.media import EngineId, Failed, ObjectKind, RouterRef
 from shared.protocol.rtp import EffectiveProfile
 
 # Ids of late requests arrive seconds after the close; a room of 100 peers that ends closes 20,000 objects.
-MEMORY = 65_536
+REMOVED_IDS_LIMIT = 65_536
 
 _CLOSED = Failed(404, "the object was closed")
 
@@ -26,21 +26,22 @@ _Property: TypeAlias = Literal["paused", "profile", "bitrate", "key frame", "clo
 
 
 class Entry:
-    """One object. `memo`: request → its result, or who waits for it; `told`: the newest order for each property."""
+    """One object. `results` has each request's result, or the callbacks that wait for it; `latest_orders` the commit
+    number of the newest order for each property."""
 
     __slots__ = (
+        "children",
         "consumers",
         "engine",
         "id",
         "kind",
-        "living_on_it",
-        "memo",
+        "latest_orders",
         "parent",
         "paused",
         "producer",
         "profile",
+        "results",
         "router",
-        "told",
     )
 
     def __init__(
@@ -52,48 +53,48 @@ class Entry:
         self.engine = engine
         self.parent = parent
         self.producer: Entry | None = None
-        self.living_on_it: dict[EngineId, Entry] = {}
+        self.children: dict[EngineId, Entry] = {}
         self.consumers: dict[EngineId, Entry] = {}
-        self.memo: dict[str | int, media.AnyResult | list[Done]] = {}
-        self.told: dict[_Property, int] = {}
+        self.results: dict[str | int, media.AnyResult | list[Done]] = {}
+        self.latest_orders: dict[_Property, int] = {}
         self.paused = False
         self.profile: EffectiveProfile | None = None
 
-    def everything(self) -> "Iterator[Entry]":
-        """The object and all that closes with it, an object maybe twice."""
+    def with_descendants(self) -> "Iterator[Entry]":
+        """The object and all objects that close with it; an object may come twice."""
         yield self
-        for child in self.living_on_it.values():
-            yield from child.everything()
+        for child in self.children.values():
+            yield from child.with_descendants()
         yield from self.consumers.values()
 
 
 @dataclass
-class Counts:
+class ObjectCounts:
     routers: int = 0
     transports: int = 0
     producers: int = 0
     consumers: int = 0
     paused: int = 0
-    """Of the producers and consumers."""
+    """Producers and consumers that are paused."""
 
     @property
     def load(self) -> int:
         return self.transports + self.producers + self.consumers
 
 
-class Objects:
+class ObjectRegistry:
     def __init__(self) -> None:
         self._entries: dict[EngineId, Entry] = {}
-        self._gone: OrderedDict[EngineId, Failed] = OrderedDict()
-        self._engines: dict[Engine, Counts] = {}
+        self._removed_ids: OrderedDict[EngineId, Failed] = OrderedDict()
+        self._engines: dict[Engine, ObjectCounts] = {}
 
     # --- engines ----------------------------------------------------------------------------------------------
 
-    def engine_up(self, engine: Engine) -> None:
-        self._engines[engine] = Counts()
+    def add_engine(self, engine: Engine) -> None:
+        self._engines[engine] = ObjectCounts()
 
-    def engine_down(self, engine: Engine, reason: str) -> list[RouterRef]:
-        """Forgets all that lived there; returns its routers, whose requests fail from now on with 503."""
+    def remove_engine(self, engine: Engine, reason: str) -> list[RouterRef]:
+        """Removes the engine's objects. Returns its routers, whose requests fail with 503 from now on."""
         self._engines.pop(engine, None)
         lost = [e for e in self._entries.values() if e.kind == "router" and e.engine is engine]
         for entry in lost:
@@ -105,11 +106,11 @@ class Objects:
         return len(self._engines)
 
     @property
-    def by_engine(self) -> Mapping[Engine, Counts]:
+    def by_engine(self) -> Mapping[Engine, ObjectCounts]:
         return self._engines
 
-    def counts(self) -> Counts:
-        total = Counts()
+    def counts(self) -> ObjectCounts:
+        total = ObjectCounts()
         for counts in self._engines.values():
             total.routers += counts.routers
             total.transports += counts.transports
@@ -145,18 +146,20 @@ class Objects:
         elif isinstance(request, media.GetStats):
             entry.engine.request(request, done)
         elif isinstance(request, media.RestartIce | media.UpdateProducer):
-            self._newest(entry, request, done)
+            self._request_newest(entry, request, done)
         else:
-            self._once(entry, "connect" if isinstance(request, media.ConnectTransport) else "create", request, done)
+            self._request_once(
+                entry, "connect" if isinstance(request, media.ConnectTransport) else "create", request, done
+            )
 
     def _known(self, kind: ObjectKind, target: EngineId) -> Entry | None:
         entry = self._entries.get(target)
         return entry if entry and entry.kind == kind else None
 
     def _refusal(self, request: media.AnyRequest, target: EngineId) -> Failed:
-        gone = self._gone.get(request.router.id) or self._gone.get(target)
-        if gone:
-            return gone
+        failure = self._removed_ids.get(request.router.id) or self._removed_ids.get(target)
+        if failure:
+            return failure
         if target in self._entries:
             return Failed(409, "the id belongs to an object of another kind or place")
         if isinstance(request, media.CreateTransport):
@@ -168,7 +171,7 @@ class Objects:
         entry = self._entries.get(request.transport)
         if entry:
             return entry if entry.kind == "transport" and entry.router.id == request.router.id else None
-        if request.transport in self._gone or request.router.id in self._gone:
+        if request.transport in self._removed_ids or request.router.id in self._removed_ids:
             return None
         router = self._known("router", request.router.id) or self._place(request.router)
         return self._add("transport", request.transport, router) if router else None
@@ -189,7 +192,7 @@ class Objects:
         if entry:
             return entry if entry.kind == kind and entry.parent and entry.parent.id == transport else None
         parent = self._known("transport", transport)
-        if parent is None or target in self._gone:
+        if parent is None or target in self._removed_ids:
             return None
         producer = None
         if isinstance(request, media.Consume):
@@ -205,42 +208,42 @@ class Objects:
 
     def _add(self, kind: ObjectKind, target: EngineId, parent: Entry) -> Entry:
         entry = Entry(kind, target, parent.router, parent.engine, parent)
-        self._entries[target] = parent.living_on_it[target] = entry
+        self._entries[target] = parent.children[target] = entry
         self._count(entry, 1)
         return entry
 
-    def _once(self, entry: Entry, key: str | int, request: media.AnyRequest, done: Done) -> None:
-        memo = entry.memo.get(key)
-        if isinstance(memo, list):
-            memo.append(done)
+    def _request_once(self, entry: Entry, key: str | int, request: media.AnyRequest, done: Done) -> None:
+        known = entry.results.get(key)
+        if isinstance(known, list):
+            known.append(done)
             return
-        if memo is not None:
-            done(_as_of_now(entry, memo))
+        if known is not None:
+            done(_with_present_profile(entry, known))
             return
         waiting = [done]
-        entry.memo[key] = waiting
+        entry.results[key] = waiting
         entry.engine.request(request, lambda result: self._answered(entry, key, waiting, result))
 
     def _answered(self, entry: Entry, key: str | int, waiting: list[Done], result: media.AnyResult) -> None:
         if not isinstance(result, Failed):
-            if key in entry.memo:
-                entry.memo[key] = result
+            if key in entry.results:
+                entry.results[key] = result
             if isinstance(result, media.Consumed):
                 entry.profile = entry.profile or result.effective_profile
         else:
-            entry.memo.pop(key, None)
+            entry.results.pop(key, None)
             if key == "create" and self._entries.get(entry.id) is entry:
                 self._remove(entry)
         for done in waiting:
             done(result)
 
-    def _newest(self, entry: Entry, request: media.RestartIce | media.UpdateProducer, done: Done) -> None:
+    def _request_newest(self, entry: Entry, request: media.RestartIce | media.UpdateProducer, done: Done) -> None:
         """Only the newest parameters are in force, so an older generation is answered with those."""
-        seen = max((key for key in entry.memo if isinstance(key, int)), default=request.generation)
+        seen = max((key for key in entry.results if isinstance(key, int)), default=request.generation)
         generation = max(seen, request.generation)
         if generation > seen:
-            del entry.memo[seen]
-        self._once(entry, generation, request, done)
+            del entry.results[seen]
+        self._request_once(entry, generation, request, done)
 
     # --- orders -----------------------------------------------------------------------------------------------
 
@@ -248,11 +251,11 @@ class Objects:
         entry = self._entries.get(order.object)
         if entry is None:
             if isinstance(order, media.Close):
-                self._remember(order.object, _CLOSED)
+                self._record_removed(order.object, _CLOSED)
             return
-        if _kind(order) != entry.kind or _is_old(order, entry.told):
+        if _kind(order) != entry.kind or _is_old(order, entry.latest_orders):
             return
-        entry.told[_property(order)] = order.v
+        entry.latest_orders[_property(order)] = order.v
         entry.engine.order(order, entry.parent.id if entry.parent else "")
         if isinstance(order, media.Pause | media.Resume):
             self._pause(entry, isinstance(order, media.Pause))
@@ -260,33 +263,33 @@ class Objects:
             if entry.kind == "router":
                 self._remove_router(entry, _CLOSED)
             else:
-                self._remove(entry, self._closed)
+                self._remove(entry, self._record_closed)
 
-    def _closed(self, entry: Entry) -> None:
-        self._remember(entry.id, _CLOSED)
+    def _record_closed(self, entry: Entry) -> None:
+        self._record_removed(entry.id, _CLOSED)
 
-    def _remember(self, id: EngineId, failure: Failed) -> None:
-        self._gone[id] = failure
-        self._gone.move_to_end(id)
-        if len(self._gone) > MEMORY:
-            self._gone.popitem(last=False)
+    def _record_removed(self, id: EngineId, failure: Failed) -> None:
+        self._removed_ids[id] = failure
+        self._removed_ids.move_to_end(id)
+        if len(self._removed_ids) > REMOVED_IDS_LIMIT:
+            self._removed_ids.popitem(last=False)
 
     def _remove_router(self, entry: Entry, failure: Failed) -> None:
-        """Its id speaks for all that lived there: every request names the router."""
+        """Records only the router's id as removed: every request names its router."""
         self._remove(entry)
-        self._remember(entry.id, failure)
+        self._record_removed(entry.id, failure)
 
     def _remove(self, entry: Entry, removed: "Callable[[Entry], None]" = lambda _: None) -> None:
-        for gone in list(entry.everything()):
-            if self._entries.pop(gone.id, None) is None:
+        for removed_entry in list(entry.with_descendants()):
+            if self._entries.pop(removed_entry.id, None) is None:
                 continue
-            if gone.parent:
-                gone.parent.living_on_it.pop(gone.id, None)
-            if gone.producer:
-                gone.producer.consumers.pop(gone.id, None)
-            self._pause(gone, False)
-            self._count(gone, -1)
-            removed(gone)
+            if removed_entry.parent:
+                removed_entry.parent.children.pop(removed_entry.id, None)
+            if removed_entry.producer:
+                removed_entry.producer.consumers.pop(removed_entry.id, None)
+            self._pause(removed_entry, False)
+            self._count(removed_entry, -1)
+            removed(removed_entry)
 
     def _pause(self, entry: Entry, paused: bool) -> None:
         counts = self._engines.get(entry.engine)
@@ -302,8 +305,8 @@ class Objects:
 
     # --- events -----------------------------------------------------------------------------------------------
 
-    def concerns(self, event: media.AnyEvent) -> RouterRef | None:
-        """Whom to tell; None for an object that is closed, or news that are none."""
+    def router_of(self, event: media.AnyEvent) -> RouterRef | None:
+        """The router whose room the event is for; None if the object is closed or the event changes nothing."""
         entry = self._entries.get(event.object)
         if entry is None:
             return None
@@ -330,7 +333,7 @@ def _kind(order: media.AnyOrder) -> ObjectKind:
 
 
 def _property(order: media.AnyOrder) -> "_Property":
-    """What of its object the order sets."""
+    """The property of its object that the order sets."""
     match order:
         case media.Pause() | media.Resume():
             return "paused"
@@ -346,14 +349,14 @@ def _property(order: media.AnyOrder) -> "_Property":
             assert_never(order)
 
 
-def _is_old(order: media.AnyOrder, told: "dict[_Property, int]") -> bool:
+def _is_old(order: media.AnyOrder, latest: "dict[_Property, int]") -> bool:
     if isinstance(order, media.Close):
-        return order.v < max(told.values(), default=0)
-    return order.v < told.get(_property(order), 0)
+        return order.v < max(latest.values(), default=0)
+    return order.v < latest.get(_property(order), 0)
 
 
-def _as_of_now(entry: Entry, result: media.AnyResult) -> media.AnyResult:
-    """Who asks again may have missed the events since: an effective profile is the present one."""
+def _with_present_profile(entry: Entry, result: media.AnyResult) -> media.AnyResult:
+    """The result for a repeated request, with the present effective profile: events may have been missed."""
     if isinstance(result, media.Consumed) and entry.profile:
         return media.Consumed(entry.profile)
     return result

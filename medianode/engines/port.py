@@ -1,8 +1,8 @@
 """The engine port: all that a media node asks of a media engine, in the terms of `shared.protocol.media`.
 
-One `Engine` is one process with routers of its own. What is stateful about the protocol (repeated requests,
-closed objects, the tree of who lives on whom) is `medianode.object_registry`' business, so that an adapter only
-translates; a newer engine replaces `medianode.engines.mediasoup.engine`.
+One `Engine` is one process with routers of its own. `medianode.object_registry` keeps the state of the protocol
+(repeated requests, closed objects, the tree of objects), so that an adapter only translates. A newer engine gets an
+adapter beside `medianode.engines.mediasoup`.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ class Engine(Protocol):
 
     @property
     def pid(self) -> int:
-        """Of its process; 0 if it has none of its own."""
+        """The process id; 0 if the engine has no process of its own."""
         ...
 
     def create_router(self, router: EngineId) -> None:
-        """Precedes the router's first request. If it fails, so will that request."""
+        """Creates a router, before its first request. If that fails, so does the request."""
         ...
 
     def request(self, request: AnyRequest, done: Done) -> None:
@@ -39,8 +39,11 @@ class Engine(Protocol):
         ...
 
     def order(self, order: AnyOrder, parent: EngineId) -> None:
-        """Never refused. `parent` is what the object lives on: a transport's router, a producer's or consumer's
-        transport, for a router nothing."""
+        """Carries an order out; never refuses one.
+
+        `parent` is what the object lives on: a transport's router, a producer's or consumer's transport, for a router
+        nothing.
+        """
         ...
 
     async def close(self) -> None:
@@ -53,4 +56,4 @@ class EngineFailed(Exception):
 
 
 EngineFactory: TypeAlias = Callable[[int], Engine]
-"""Makes the engine for slot 0, 1, …: a slot has its own media port, and one engine at a time."""
+"""Makes the engine with index 0, 1, …; engines of the same index follow each other on the same media port."""

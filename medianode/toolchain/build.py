@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from medianode.toolchain.meson_subprojects import SHIMS
+from medianode.toolchain.meson_subprojects import SYSTEM_SUBPROJECTS
 from medianode.toolchain.progress import Report, Step
 
 VERSION = "3.12.16"
@@ -56,8 +56,8 @@ def build(folder: Path, report: Report) -> Path:
         tools = install_tools(folder / "tools")
     with report.step(f"Media engine: source of mediasoup {VERSION}"):
         worker = unpack(fetch(folder), folder)
-    for shim in SHIMS:
-        shim.write(worker / "subprojects")
+    for subproject in SYSTEM_SUBPROJECTS:
+        subproject.write(worker / "subprojects")
     with report.step("Media engine: configure"):
         configure(worker, tools)
     with report.step("Media engine: compile") as step:
@@ -175,13 +175,13 @@ def _with_tools(tools: Path) -> dict[str, str]:
 
 def run(
     command: Sequence[str],
-    complaint: str,
+    failure_text: str,
     *,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Runs a step; if it fails, raises `EngineUnavailable` with `complaint` and the end of what it printed."""
+    """Runs a step; if it fails, raises `EngineUnavailable` with `failure_text` and the end of what it printed."""
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
         process = subprocess.Popen(
@@ -189,7 +189,7 @@ def run(
             text=True, errors="replace",
         )  # fmt: skip
     except OSError as error:
-        raise EngineUnavailable(f"{complaint}: {error}") from error
+        raise EngineUnavailable(f"{failure_text}: {error}") from error
     with process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -197,4 +197,4 @@ def run(
             if on_line:
                 on_line(line)
     if process.returncode:
-        raise EngineUnavailable(f"{complaint} ({command[0]} exited with {process.returncode}):\n{''.join(last)}")
+        raise EngineUnavailable(f"{failure_text} ({command[0]} exited with {process.returncode}):\n{''.join(last)}")

@@ -1,7 +1,7 @@
 """Meson subprojects that answer with the system's libraries.
 
-The engine's meson.build takes every dependency from a subproject that would be downloaded. Each shim here is
-a subproject of the same name that offers the same variables, but finds the library with pkg-config: so the
+The engine's meson.build takes every dependency from a subproject that would be downloaded. Each one here has
+the same name and offers the same variables, but finds the library with pkg-config: so the
 engine is linked against libraries that the distribution keeps patched, and nothing is downloaded.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Shim:
+class SystemSubproject:
     """`dependencies`: variable → pkg-config names. `libraries`: variables that must name a library target; they
     are only linked into a library that is never built, so an empty one will do. `options`: name → default, the
     options that the engine's meson.build sets on this subproject."""
@@ -46,16 +46,16 @@ class Shim:
         (folder / "empty.c").write_text("typedef int empty;\n")
 
 
-SHIMS = (
-    Shim("openssl", {"openssl_dep": ("openssl",)}, libraries=("libcrypto_lib", "libssl_lib")),
-    Shim("nlohmann_json", {"nlohmann_json_dep": ("nlohmann_json",)}),
-    Shim(
+SYSTEM_SUBPROJECTS = (
+    SystemSubproject("openssl", {"openssl_dep": ("openssl",)}, libraries=("libcrypto_lib", "libssl_lib")),
+    SystemSubproject("nlohmann_json", {"nlohmann_json_dep": ("nlohmann_json",)}),
+    SystemSubproject(
         "libuv",
         {"libuv_dep": ("libuv",)},
         libraries=("libuv",),
         options={"build_tests": "false", "build_benchmarks": "false"},
     ),
-    Shim(
+    SystemSubproject(
         "libsrtp2",
         {"libsrtp2_dep": ("libsrtp2",)},
         libraries=("libsrtp2",),
@@ -63,13 +63,13 @@ SHIMS = (
         # The engine includes <srtp.h>, Debian has it as <srtp2/srtp.h>.
         subfolder_of_headers="srtp2",
     ),
-    Shim(
+    SystemSubproject(
         "usrsctp",
         {"usrsctp_dep": ("usrsctp",)},
         libraries=("usrsctp",),
         options={"sctp_build_programs": "false"},
     ),
-    Shim(
+    SystemSubproject(
         "abseil-cpp",
         {
             "absl_container_dep": ("absl_raw_hash_set", "absl_flat_hash_map", "absl_hash"),
@@ -78,5 +78,5 @@ SHIMS = (
         },
         libraries=("absl_container_lib",),
     ),
-    Shim("catch2", {"catch2_dep": ()}),
+    SystemSubproject("catch2", {"catch2_dep": ()}),
 )

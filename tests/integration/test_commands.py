@@ -33,7 +33,7 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
         cluster.stop()
 
 
-def test_who_was_killed_is_shown_as_not_beating(cluster: Cluster, redis_url: str) -> None:
+def test_killed_process_is_shown_as_not_beating(cluster: Cluster, redis_url: str) -> None:
     cluster.roomworker("worker1")
     cluster.roomworker("worker2")
     cluster.roles["worker1"].kill()
@@ -45,7 +45,7 @@ def test_who_was_killed_is_shown_as_not_beating(cluster: Cluster, redis_url: str
     assert "not beating" not in lines["worker2-"]
 
 
-def test_what_waits_and_what_was_set_aside_is_shown(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
+def test_status_shows_waiting_batches_and_messages_set_aside(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
     cluster.roomworker("worker1").kill()
     letter: Any = {
         "partition": 3,
@@ -75,7 +75,7 @@ def test_what_waits_and_what_was_set_aside_is_shown(cluster: Cluster, redis_url:
     assert any(row[1:4] == ["3", "input", "salon"] for row in rows)
 
 
-def test_without_rabbitmq_the_rest_is_shown(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
+def test_status_without_rabbitmq_shows_the_processes(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
     cluster.roomworker("worker1")
     code, said = plenary("status", "--redis-url", redis_url, "--amqp-url", "amqp://me:secret@127.0.0.1:1/")
     assert code == 0
@@ -89,7 +89,7 @@ def test_without_rabbitmq_the_rest_is_shown(cluster: Cluster, redis_url: str, am
     [(["--queue-type", "quorum"], "queue_type"), (["--partitions", "5"], "this cluster has 4 partitions")],
     ids=["queue-type", "partitions"],
 )
-def test_a_process_of_another_cluster_says_so_and_ends(
+def test_process_with_settings_of_another_cluster_exits_with_the_reason(
     cluster: Cluster, redis_url: str, amqp_url: str, options: list[str], sentence: str
 ) -> None:
     cluster.roomworker("worker1")
@@ -101,7 +101,7 @@ def test_a_process_of_another_cluster_says_so_and_ends(
     assert "Traceback" not in said
 
 
-def test_a_port_that_is_taken_is_named(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
+def test_gateway_on_a_taken_port_exits_and_names_the_port(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
     taken = cluster.gateway("gateway1").url.rpartition(":")[2]
     ours = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", "4", "--host", "127.0.0.1"]
     code, said = plenary("gateway", *ours, "--port", taken)

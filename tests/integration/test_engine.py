@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from medianode.engine_pool import Pool
+from medianode.engine_pool import EnginePool
 from medianode.engines.mediasoup import process
 from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSettings
 from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode, engine_factory
-from medianode.object_registry import Objects
+from medianode.object_registry import ObjectRegistry
 from medianode.toolchain.build import EngineUnavailable
 from medianode.toolchain.install import find_engine
 from shared.broker.memory import MemoryBroker, MemoryHub
@@ -88,21 +88,25 @@ def settings(**more: Any) -> MediasoupSettings:
 class Room:
     """One engine of a pool, asked through the node's memory of objects."""
 
-    def __init__(self, options: MediasoupSettings, slots: int = 1) -> None:
-        self.objects = Objects()
+    def __init__(self, options: MediasoupSettings, size: int = 1) -> None:
+        self.objects = ObjectRegistry()
         self.engines: asyncio.Queue[MediasoupEngine] = asyncio.Queue()
         self.lost: asyncio.Queue[tuple[list[media.RouterRef], str]] = asyncio.Queue()
-        self.pool = Pool(
-            lambda _: MediasoupEngine(options), slots, on_event=lambda _: None, up=self._up, down=self._down
+        self.pool = EnginePool(
+            lambda _: MediasoupEngine(options),
+            size,
+            on_event=lambda _: None,
+            on_started=self._up,
+            on_ended=self._down,
         )
 
     def _up(self, engine: Engine) -> None:
         assert isinstance(engine, MediasoupEngine)
-        self.objects.engine_up(engine)
+        self.objects.add_engine(engine)
         self.engines.put_nowait(engine)
 
     def _down(self, engine: Engine, reason: str) -> None:
-        self.lost.put_nowait((self.objects.engine_down(engine, reason), reason))
+        self.lost.put_nowait((self.objects.remove_engine(engine, reason), reason))
 
     def ask(self, request: media.AnyRequest) -> asyncio.Future[media.AnyResult]:
         result: asyncio.Future[media.AnyResult] = asyncio.get_running_loop().create_future()
@@ -124,7 +128,9 @@ class Room:
 async def room() -> AsyncIterator[Room]:
     room = Room(settings(announced_ip="192.0.2.7"))
     async with asyncio.TaskGroup() as group:
-        keepers = [group.create_task(room.pool.keep(slot, d)) for slot, d in enumerate(await room.pool.start())]
+        keepers = [
+            group.create_task(room.pool.supervise(index, d)) for index, d in enumerate(await room.pool.start())
+        ]
         yield room
         for keeper in keepers:
             keeper.cancel()
@@ -213,7 +219,7 @@ async def test_two_producers_of_one_stream_conflict(room: Room) -> None:
     assert result.code == 409
 
 
-async def test_a_producers_successor_is_made_while_it_is_there_by_other_ssrcs_and_no_mux_id(room: Room) -> None:
+async def test_second_producer_with_other_ssrcs_and_no_mux_id_is_accepted(room: Room) -> None:
     """As the room worker updates a producer that cannot be updated in place."""
     await room.call()
     others = [{"ssrc": encoding["ssrc"] + 100} for encoding in CHROME]
@@ -224,7 +230,7 @@ async def test_a_producers_successor_is_made_while_it_is_there_by_other_ssrcs_an
     assert isinstance(await room.ask(produce("another", others, [9101, 9102, 9103], "")), media.Produced)
 
 
-async def test_stats_speak_v2(room: Room) -> None:
+async def test_stats_have_the_fields_of_protocol_v2(room: Room) -> None:
     await room.call()
     result = await room.ask(media.GetStats(ROUTER, "transport", "sending", 7))
     assert isinstance(result, media.Stats)
@@ -295,7 +301,7 @@ async def test_a_killed_engine_loses_its_routers_and_a_new_one_works(room: Room)
 
 
 async def test_a_stuck_engine_is_ended(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "TICK", 0.01)
+    monkeypatch.setattr(process, "TICK_SECONDS", 0.01)
     await room.call()
     engine = room.engines.get_nowait()
     os.kill(engine.pid, signal.SIGSTOP)
@@ -304,7 +310,7 @@ async def test_a_stuck_engine_is_ended(room: Room, monkeypatch: pytest.MonkeyPat
     assert await answer == Failed(503, "the engine ended by signal 9")
 
 
-async def test_a_taken_port_is_said_in_words(room: Room) -> None:
+async def test_engine_on_a_taken_port_fails_with_the_reason(room: Room) -> None:
     created = await room.ask(create("t"))
     assert isinstance(created, media.TransportCreated)
     engine = MediasoupEngine(settings(port=created.ice_candidates[0].port))

@@ -10,7 +10,7 @@ import pytest
 
 from medianode.engines.mediasoup import updatable
 from medianode.engines.mediasoup.engine import MediasoupEngine
-from medianode.object_registry import Objects
+from medianode.object_registry import ObjectRegistry
 from shared.protocol import media
 from shared.protocol.media import Close, Failed, Pause, Resume
 from shared.protocol.rtp import PayloadTypeMapping, RtpParameters
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.engine
 class Call:
     """A client sends a producer through plain RTP, another receives it; asked through the node's memory."""
 
-    def __init__(self, engine: MediasoupEngine, objects: Objects) -> None:
+    def __init__(self, engine: MediasoupEngine, objects: ObjectRegistry) -> None:
         self.engine = engine
         self.objects = objects
         self.profiles: asyncio.Queue[str] = asyncio.Queue()
@@ -32,7 +32,7 @@ class Call:
 
     async def start(self) -> None:
         await self.engine.start(self._event, lambda _: None)
-        self.objects.engine_up(self.engine)
+        self.objects.add_engine(self.engine)
         # Plain transports instead of a browser's: made behind the node's back, under the ids of those it knows.
         await self.ask(create("sending"))
         await self.ask(create("receiving"))
@@ -56,7 +56,7 @@ class Call:
         await self.engine.close()
 
     def _event(self, event: media.AnyEvent) -> None:
-        if self.objects.concerns(event) and isinstance(event, media.ProfileChanged):
+        if self.objects.router_of(event) and isinstance(event, media.ProfileChanged):
             self.profiles.put_nowait(event.profile)
 
     def ask(self, request: media.AnyRequest) -> asyncio.Future[media.AnyResult]:
@@ -94,7 +94,7 @@ class Call:
 
 @pytest.fixture
 async def call() -> AsyncIterator[Call]:
-    call = Call(MediasoupEngine(settings()), Objects())
+    call = Call(MediasoupEngine(settings()), ObjectRegistry())
     await call.start()
     yield call
     await call.close()
@@ -276,7 +276,7 @@ async def test_closing_the_producer_leaves_nothing_of_it(call: Call) -> None:
     assert (await call.dump("transport", "sending"))["producerIds"] == []
 
 
-async def test_what_was_replaced_is_closed_when_it_has_reported(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replaced_source_is_closed_after_its_last_report(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updatable, "RETIREMENT", 0.01)
     await call.ask(produce(*video(11), updatable=True))
     await call.ask(update(1, *video(21)))
@@ -285,7 +285,7 @@ async def test_what_was_replaced_is_closed_when_it_has_reported(call: Call, monk
             pass
 
 
-async def test_an_update_too_many_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_update_beyond_the_stream_limit_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updatable, "STREAMS", 2)
     await call.ask(produce(*video(11), updatable=True))
     assert await call.ask(update(1, *video(21))) == media.Produced()
@@ -344,7 +344,7 @@ async def test_a_producer_that_is_refused_leaves_nothing(call: Call) -> None:
 
 
 async def test_a_producer_without_ports_for_its_loopback_is_refused() -> None:
-    call = Call(MediasoupEngine(settings(rtc_min_port=29_100, rtc_max_port=29_103)), Objects())
+    call = Call(MediasoupEngine(settings(rtc_min_port=29_100, rtc_max_port=29_103)), ObjectRegistry())
     await call.start()  # leaves one of four
     refused = await call.ask(produce(*video(11), updatable=True))
     assert isinstance(refused, Failed)

@@ -66,7 +66,7 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-async def test_every_role_tells_what_was_done(cluster: Cluster) -> None:
+async def test_every_role_exposes_metrics_of_what_it_did(cluster: Cluster) -> None:
     gateways = [cluster.roles["gateway1"], cluster.roles["gateway2"]]
     workers = [cluster.roles["worker1"], cluster.roles["worker2"]]
     node = cluster.roles["node1"]
@@ -176,7 +176,7 @@ async def test_refusals_and_calls_of_the_api_are_counted_by_code(cluster: Cluste
     await peer.close()
 
 
-async def test_who_loses_redis_or_rabbitmq_lives_and_is_not_ready(
+async def test_process_without_redis_or_rabbitmq_lives_and_is_not_ready(
     cluster: Cluster, killable_redis: servers.Server, killable_rabbitmq: servers.Server
 ) -> None:
     roles = list(cluster.roles.values())

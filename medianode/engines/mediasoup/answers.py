@@ -1,4 +1,4 @@
-"""The engine's answers as results of the media hop: what every adapter method ends in."""
+"""Makes results of `shared.protocol.media` from the engine's answers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ _CODES = {NO_ANSWER: 503, BUSY: 503, UNSENDABLE: 413, "TypeError": 400}
 
 
 def failed(answer: Response) -> Failed:
-    """The engine tells bad arguments (TypeError) from all else; the rest it says only in words."""
+    """The failure that an answer means: the engine marks bad arguments (TypeError), all else only by its text."""
     code = _CODES.get(answer.error)
     if code is None:
         code = 404 if "not found" in answer.reason else 409 if "already" in answer.reason else 500

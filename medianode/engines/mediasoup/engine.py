@@ -1,6 +1,6 @@
-"""The engine mediasoup-worker behind the `medianode.engines.port.Engine` port.
+"""The adapter of mediasoup-worker to the port `medianode.engines.port.Engine`.
 
-One process, with one WebRtcServer: all its transports share one UDP and one TCP port.
+An engine is one process with one WebRtcServer, so that all its transports share one UDP and one TCP port.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class MediasoupEngine:
         return self._process.pid
 
     async def ask(self, method: str, handler: str = "", data: object = None) -> Response:
-        """The engine's own words, for those who look into it (dumps)."""
+        """Sends the engine a request in its own terms, to inspect it (dumps)."""
         return await self._process.ask(method, handler, data)
 
     async def start(self, on_event: OnEvent, on_death: OnDeath) -> None:
@@ -230,7 +230,7 @@ class MediasoupEngine:
         if updatable := self._updatables.behind(target):
             target = updatable.id
         elif self._updatables.get(target):
-            return  # how well the loopback carries it is nobody's concern
+            return  # the quality of the loopback concerns no client
         event = translation.event(target, notification.event, notification.data)
         if event is not None:
             self._on_event(event)

@@ -28,12 +28,12 @@ from medianode.toolchain.build import VERSION
 from shared.telemetry import log
 
 MAX_PENDING = 20_000
-MAX_UNSENT = 32 * 1024 * 1024
-TICK = 1.0
+MAX_UNSENT_BYTES = 32 * 1024 * 1024
+TICK_SECONDS = 1.0
 # In ticks, not seconds: a machine that slept, or a node that was stopped, counts as one.
 DEADLINE_TICKS = 5
-START_TIMEOUT = 10.0
-STOP_TIMEOUT = 2.0
+START_TIMEOUT_SECONDS = 10.0
+STOP_TIMEOUT_SECONDS = 2.0
 
 Answered: TypeAlias = Callable[[Response], None]
 Notified: TypeAlias = Callable[[Notification], None]
@@ -94,13 +94,13 @@ class EngineProcess:
         loop.add_reader(self._pidfd, self._exited)
         try:
             await self._open(loop, ours)
-            async with asyncio.timeout(START_TIMEOUT):
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
                 await self._running
         except BaseException:
             await self.close()
             self._close_transports()
             raise
-        self._timer = loop.call_later(TICK, self._tick)
+        self._timer = loop.call_later(TICK_SECONDS, self._tick)
 
     async def _open(self, loop: asyncio.AbstractEventLoop, ours: Sequence[socket.socket]) -> None:
         for end, receive in zip(ours, (_ignore, self._received, _ignore, _ignore), strict=True):
@@ -116,7 +116,7 @@ class EngineProcess:
             return
         self._signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_TIMEOUT):
+            async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
                 await asyncio.shield(self._ended)
         except TimeoutError:
             self.kill()
@@ -164,7 +164,7 @@ class EngineProcess:
         if self._writer is None or self._pidfd < 0 or self._closing:
             answered(Response(0, error=NO_ANSWER, reason="the engine has ended"))
             return
-        too_many = len(self._pending) >= MAX_PENDING or self._writer.get_write_buffer_size() >= MAX_UNSENT
+        too_many = len(self._pending) >= MAX_PENDING or self._writer.get_write_buffer_size() >= MAX_UNSENT_BYTES
         if too_many and not must:
             answered(Response(0, error=BUSY, reason="the engine has too much to do"))
             return
@@ -178,7 +178,7 @@ class EngineProcess:
         self._writer.write(frame)
 
     async def ask(self, method: str, handler: str = "", data: object = None) -> Response:
-        """`request` for those who can wait."""
+        """Sends a request and waits for its answer."""
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
         def answered(response: Response) -> None:
@@ -189,12 +189,12 @@ class EngineProcess:
         return await answer
 
     def tell(self, method: str, handler: str, data: object = None) -> None:
-        """A request that is never refused and that nobody waits for."""
+        """Sends a request that is never refused, and drops its answer."""
 
         def answered(answer: Response) -> None:
-            # Usual when both ends close at once; a defect of ours otherwise.
+            # Both ends may close an object at once; any other reason is a defect of ours.
             if answer.error and answer.error != NO_ANSWER:
-                self._log.debug("order refused", method=method, target=handler, reason=answer.reason)
+                self._log.debug("order.refused", method=method, target=handler, reason=answer.reason)
 
         self.request(method, handler, data, answered, must=True)
 
@@ -209,14 +209,14 @@ class EngineProcess:
             for message in self._decoder.feed(data):
                 match message:
                     case Response():
-                        answered, _ = self._pending.pop(message.id, (_nobody, 0))
+                        answered, _ = self._pending.pop(message.id, (_ignore_answer, 0))
                         answered(message)
                     case Notification():
                         self._notification(message)
                     case LogLine():
-                        getattr(self._log, message.level)("engine log", text=message.text)
+                        getattr(self._log, message.level)("engine.logged", text=message.text)
         except ChannelError as error:
-            self._log.error("engine channel broken", error=str(error))
+            self._log.error("engine.channel_broken", error=str(error))
             self.kill()
 
     def _notification(self, message: Notification) -> None:
@@ -230,15 +230,15 @@ class EngineProcess:
     # --- deadlines --------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """An engine that owes answers and says nothing is stuck. One that skipped a request only owes that one."""
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        """Kills an engine that owes answers and sends nothing; fails single requests that it has skipped."""
+        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         self._ticks += 1
         if not self._pending:
             self._silent_ticks = 0
             return
         self._silent_ticks += 1
         if self._silent_ticks > DEADLINE_TICKS:
-            self._log.error("engine stuck", pending=len(self._pending))
+            self._log.error("engine.stuck", pending=len(self._pending))
             self.kill()
             return
         oldest = self._ticks - 2 * DEADLINE_TICKS
@@ -267,7 +267,7 @@ def _ignore(_: bytes) -> None:
     pass
 
 
-def _nobody(_: Any) -> None:
+def _ignore_answer(_: Any) -> None:
     pass
 
 

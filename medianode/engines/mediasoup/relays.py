@@ -1,4 +1,4 @@
-"""What an updatable producer is made of, in the engine's words. Pure functions.
+"""The parts of an updatable producer in the engine's terms: pure functions.
 
 See `medianode.engines.mediasoup.updatable`.
 """
@@ -33,7 +33,7 @@ def stitchable(request: media.Produce) -> bool:
 
 
 def names(parameters: RtpParameters) -> frozenset[int | str]:
-    """What the engine knows the packets of a client by, and takes for one producer of a transport's only."""
+    """The SSRCs and encoding ids by which the engine recognizes packets; unique among a transport's producers."""
     found: set[Any] = set()
     for encoding in parameters.encodings:
         found |= {encoding.ssrc, encoding.encoding_id, encoding.rtx.ssrc if encoding.rtx else None}

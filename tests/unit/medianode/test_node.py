@@ -142,7 +142,7 @@ async def test_an_order_between_requests_keeps_its_place(
     assert isinstance(results.answers[0].result, media.Failed), "nothing is produced on a closed transport"
 
 
-async def test_nonsense_is_dropped(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
+async def test_unreadable_commands_are_dropped(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
     broker.receive(b"{")
     broker.command(requests.create())
     await broker.results()
@@ -201,7 +201,7 @@ async def test_a_closing_node_tells_its_rooms(broker: HeldBroker, store: Any, en
     assert isinstance(decoded(event), media.RouterClosed)
 
 
-async def test_a_node_without_redis_serves_on(
+async def test_node_without_redis_keeps_serving(
     broker: HeldBroker, store: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: object) -> None:
@@ -216,7 +216,7 @@ async def test_a_node_without_redis_serves_on(
     await node.close()
 
 
-async def test_a_node_that_lost_its_commands_says_so_and_what_it_has(
+async def test_node_that_lost_its_queue_reports_its_routers(
     null_node: MediaNode, broker: HeldBroker, requests: Any
 ) -> None:
     broker.command(requests.create())
@@ -228,7 +228,7 @@ async def test_a_node_that_lost_its_commands_says_so_and_what_it_has(
     assert item == bus.NodeReport(null_node.id, [bus.HeldRouter("room", "i", 1, "router")], lost=True)
 
 
-async def test_what_a_node_has_is_reported_again_and_again_also_when_it_is_nothing(
+async def test_routers_are_reported_regularly_even_if_there_are_none(
     null_node: MediaNode, broker: HeldBroker, requests: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medianode.node.NODE_BEAT_EVERY", 0.0)
@@ -248,17 +248,17 @@ async def test_what_a_node_has_is_reported_again_and_again_also_when_it_is_nothi
         pass
 
 
-async def test_when_redis_is_emptied_the_routers_close_that_were_there_before(
+async def test_emptied_redis_closes_the_routers_that_were_there_before(
     null_node: MediaNode, broker: HeldBroker, store: Any, requests: Any, other_room: Any
 ) -> None:
     """A room may be made anew before its node has noticed."""
-    await null_node._look_for_redis()
+    await null_node._check_epoch()
     broker.command(requests.create())
-    await null_node._look_for_redis()
+    await null_node._check_epoch()
     await store.flushall()
     broker.command(other_room.create("other transport"))
 
-    await null_node._look_for_redis()
+    await null_node._check_epoch()
 
     assert [router.id for router in null_node._objects.routers()] == [other_room.router.id]
 
@@ -267,9 +267,7 @@ async def test_ids_are_never_the_same(broker: HeldBroker, store: Any) -> None:
     assert len({node_with(NullEngine(""), broker, store).id for _ in range(3)}) == 3
 
 
-async def test_an_engine_that_does_not_start_is_told_to_the_caller(
-    broker: HeldBroker, store: Any, engine: Any
-) -> None:
+async def test_engine_that_does_not_start_raises_to_the_caller(broker: HeldBroker, store: Any, engine: Any) -> None:
     async def start(*_: object) -> None:
         raise EngineFailed("port taken")
 

@@ -97,7 +97,7 @@ def test_a_peer_is_shown_with_all_it_has(api: Api) -> None:
         assert part in said
 
 
-def test_a_room_is_made_as_asked(api: Api) -> None:
+def test_room_is_created_with_the_typed_options(api: Api) -> None:
     api.answers["PUT /v1/rooms/salon"] = (200, ROOM)
     codecs = '[{"kind": "audio", "name": "opus", "clockRate": 48000}]'
     assert api.run("rooms", "create", "salon").exit_code == 0
@@ -121,12 +121,12 @@ def test_a_room_is_made_as_asked(api: Api) -> None:
         ('api PUT v1/x {"profile":"low"}', "PUT", "/v1/x", {"profile": "low"}),
     ],
 )
-def test_the_rest_is_asked_as_typed(api: Api, arguments: str, method: str, path: str, body: Any) -> None:
+def test_other_commands_send_the_typed_request(api: Api, arguments: str, method: str, path: str, body: Any) -> None:
     assert api.run(*arguments.split()).exit_code == 0
     assert api.asked == [(method, path, body)]
 
 
-def test_what_the_api_refuses_is_a_sentence(api: Api) -> None:
+def test_refusal_of_the_api_is_printed_as_a_sentence(api: Api) -> None:
     api.answers["GET /v1/rooms/salon"] = (404, {"code": 404, "reason": "room: no room 'salon'"})
     result = api.run("rooms", "show", "salon")
     assert (result.exit_code, result.output) == (1, "plenary: room: no room 'salon' (404)\n")
@@ -142,6 +142,6 @@ def test_a_wrong_key_and_a_wrong_address_are_named(api: Api) -> None:
     assert "expected the API's address" in api.run("rooms", "list", "--api-url", "localhost").output
 
 
-def test_bad_json_is_said_before_asking(api: Api) -> None:
+def test_invalid_json_is_reported_without_a_request(api: Api) -> None:
     assert "--app-data: not valid JSON" in api.run("rooms", "close", "salon", "--app-data", "{").output
     assert api.asked == []

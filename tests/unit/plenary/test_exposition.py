@@ -94,12 +94,12 @@ async def test_a_role_is_asked_anew_by_each_scrape(shown: Exposition, port: int)
     assert "plenary_answer 42.0" in text.splitlines()
 
 
-async def test_openmetrics_is_served_to_who_asks_for_it(shown: Exposition, port: int) -> None:
+async def test_openmetrics_is_served_if_the_client_accepts_it(shown: Exposition, port: int) -> None:
     _, text = await get(port, "/metrics", "application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
 
 
-async def test_what_is_said_of_a_broker_is_its_own(shown: Exposition, port: int, broker: Broker) -> None:
+async def test_broker_metrics_are_those_of_its_own_connections(shown: Exposition, port: int, broker: Broker) -> None:
     shown.starting("worker")(broker, None)
     assert "plenary_broker_up 0.0" in (await get(port, "/metrics"))[1]
     await broker.connect()

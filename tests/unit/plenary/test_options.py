@@ -50,7 +50,7 @@ def given(*arguments: str) -> dict[str, Any]:
     return seen
 
 
-def test_only_what_is_typed_is_given() -> None:
+def test_only_typed_options_are_passed_on() -> None:
     assert given() == {}
     assert given("--port", "0", "--message-rate", "2.5", "--page", "") == {
         "port": 0,
@@ -59,7 +59,7 @@ def test_only_what_is_typed_is_given() -> None:
     }
 
 
-def test_what_is_typed_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_typed_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLENARY_PORT", "1")
     monkeypatch.setenv("PLENARY_API_PORT", "2")
     settings = options.settings(GatewaySettings, {"port": 3})
@@ -81,14 +81,14 @@ def test_what_is_typed_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
         ("gateway --port 99999", "--port: Input should be less than or equal to 65535"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(command: str, reason: str) -> None:
+def test_invalid_option_is_reported_as_a_sentence(command: str, reason: str) -> None:
     result = runner.invoke(cli.app, command.split())
     assert result.exit_code == 2
     assert reason in result.output
     assert "Traceback" not in result.output
 
 
-def test_what_is_wrong_in_the_environment_is_named_as_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_variable_is_reported_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLENARY_PORT", "x")
     result = runner.invoke(cli.app, ["gateway"])
     assert "PLENARY_PORT: Input should be a valid integer" in result.output
@@ -100,7 +100,7 @@ def test_a_password_is_never_repeated() -> None:
     assert "secret" not in result.output
 
 
-def test_the_version_is_told() -> None:
+def test_version_option_prints_the_version() -> None:
     result = runner.invoke(cli.app, ["--version"])
     assert result.exit_code == 0
     assert result.output.startswith("plenary 0.")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from medianode.toolchain import build, install
 from medianode.toolchain.build import EngineUnavailable
-from medianode.toolchain.meson_subprojects import SHIMS
+from medianode.toolchain.meson_subprojects import SYSTEM_SUBPROJECTS
 from medianode.toolchain.progress import Report
 
 
@@ -40,7 +40,7 @@ def test_a_configured_binary_wins(tmp_path: Path) -> None:
     assert install.find_engine(str(mine)) == mine
 
 
-def test_the_environment_may_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binary_named_by_the_environment_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = program(tmp_path / "mine")
     monkeypatch.setenv("PLENARY_MEDIASOUP_WORKER", str(mine))
     assert install.find_engine() == mine
@@ -88,13 +88,13 @@ def test_missing_packages_are_installed_by_root(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(build, "_is_installed", lambda package: package != "g++")
     monkeypatch.setattr(build, "_root_prefix", lambda: ["sudo", "-n"])
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(build, "run", lambda command, complaint, env: commands.append(command))
+    monkeypatch.setattr(build, "run", lambda command, failure_text, env: commands.append(command))
     build.install_packages(quiet())
     assert [command[:3] for command in commands] == [["sudo", "-n", "apt-get"]] * 2
     assert commands[1][-1] == "g++"
 
 
-def test_a_failed_step_tells_the_end_of_what_it_printed() -> None:
+def test_failed_step_reports_the_end_of_its_output() -> None:
     with pytest.raises(EngineUnavailable, match=r"it broke \(sh exited with 3\):\nlast words"):
         build.run(["sh", "-c", "echo last words; exit 3"], "it broke")
     with pytest.raises(EngineUnavailable, match="it broke"):
@@ -119,11 +119,11 @@ def test_plain_progress_is_a_line_every_tenth() -> None:
     assert len(lines) == 11
 
 
-def test_shims_replace_the_wraps(tmp_path: Path) -> None:
-    for shim in SHIMS:
-        (tmp_path / f"{shim.name}.wrap").touch()
-        shim.write(tmp_path)
-        assert (tmp_path / shim.name / "meson.build").read_text().startswith(f"project('{shim.name}'")
+def test_system_subprojects_replace_the_wrap_files(tmp_path: Path) -> None:
+    for subproject in SYSTEM_SUBPROJECTS:
+        (tmp_path / f"{subproject.name}.wrap").touch()
+        subproject.write(tmp_path)
+        assert (tmp_path / subproject.name / "meson.build").read_text().startswith(f"project('{subproject.name}'")
     assert not list(tmp_path.glob("*.wrap"))
 
 

@@ -21,7 +21,7 @@ def exposed(metric: Metric) -> list[str]:
     return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
 
 
-def test_a_bound_belongs_to_what_is_below_it() -> None:
+def test_value_equal_to_a_bound_counts_below_it() -> None:
     sizes = Histogram((1, 2, 4))
     for value in (0, 1, 1.5, 2, 4, 5):
         sizes.observe(value)
@@ -29,7 +29,7 @@ def test_a_bound_belongs_to_what_is_below_it() -> None:
     assert (sizes.count, sizes.sum) == (6, 13.5)
 
 
-def test_two_are_added() -> None:
+def test_sum_of_two_histograms_has_both_counts() -> None:
     one, two = Histogram((1, 2)), Histogram((1, 2))
     one.observe(1)
     two.observe(3)
@@ -39,7 +39,7 @@ def test_two_are_added() -> None:
         _ = one + Histogram((1,))
 
 
-def test_buckets_are_told_cumulated() -> None:
+def test_exported_buckets_are_cumulative() -> None:
     waited = Histogram((0.5, 1))
     for value in (0.25, 0.5, 0.75, 9):
         waited.observe(value)

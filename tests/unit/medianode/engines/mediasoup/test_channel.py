@@ -30,12 +30,12 @@ def test_a_request_is_four_fields_of_text() -> None:
     assert text(encode_request(7, "producer.pause", "abc", {"a": 1})) == b'7:producer.pause:abc:{"a":1}'
 
 
-def test_what_is_missing_is_undefined() -> None:
+def test_missing_parts_of_a_request_are_undefined() -> None:
     assert text(encode_request(1, "worker.dump")) == b"1:worker.dump:undefined:undefined"
 
 
 @pytest.mark.parametrize("data", [{"a": "x" * MAX_PAYLOAD}, {"a": "\ud800"}, {"a": object()}])
-def test_what_cannot_be_sent_is_refused(data: object) -> None:
+def test_request_that_cannot_be_encoded_is_refused(data: object) -> None:
     with pytest.raises(ChannelError):
         encode_request(1, "m", "", data)
 
@@ -76,12 +76,12 @@ def test_bytes_may_arrive_one_by_one() -> None:
 @pytest.mark.parametrize(
     "stream", [frame(b""), frame(b"?"), frame(b"{"), frame(b'{"id":"one"}'), pack("=I", MAX_PAYLOAD + 1)]
 )
-def test_nonsense_is_an_error(stream: bytes) -> None:
+def test_frame_that_is_no_message_raises(stream: bytes) -> None:
     with pytest.raises(ChannelError):
         list(Decoder().feed(stream))
 
 
-def test_what_precedes_nonsense_is_delivered() -> None:
+def test_messages_before_an_invalid_frame_are_delivered() -> None:
     messages = Decoder().feed(frame(b'{"id":1,"accepted":true}') + frame(b"?"))
     assert next(messages) == Response(1)
     with pytest.raises(ChannelError):

@@ -37,19 +37,19 @@ def produce(parameters: RtpParameters, kind: Any = "video", **more: Any) -> medi
     return media.Produce(ROUTER, "transport", "producer", kind, parameters, types, mapped, updatable=True, **more)
 
 
-def test_only_what_the_engine_switches_between_is_stitched() -> None:
+def test_only_codecs_that_the_engine_can_switch_are_stitched() -> None:
     assert relays.stitchable(produce(rtp(ONE)))
     assert not relays.stitchable(produce(rtp(ONE, codecs=[OPUS]), "audio"))
     assert not relays.stitchable(produce(rtp(ONE, codecs=[{**VP8, "name": "VP9"}])))
 
 
-def test_names_are_all_that_must_be_unique_on_a_transport() -> None:
+def test_names_are_the_ssrcs_and_ids_that_a_transport_knows_once() -> None:
     assert relays.names(rtp(ONE)) == {11, 12}
     assert relays.names(rtp([{"encodingId": "low"}])) == {"low"}
     assert relays.unnamed(rtp(ONE, muxId="0")) == rtp(ONE)
 
 
-def test_a_pipe_carries_what_the_room_knows() -> None:
+def test_pipe_carries_the_payload_types_of_the_room() -> None:
     data = relays.pipe(produce(rtp(ONE)), "inner", [7])
     assert (data["type"], data["producerId"]) == ("pipe", "inner")
     assert data["consumableRtpEncodings"] == data["rtpParameters"]["encodings"] == [{"ssrc": 7}]
@@ -66,7 +66,7 @@ def test_header_extensions_have_the_engines_own_ids() -> None:
     assert data["rtpParameters"]["codecs"][0]["parameters"] == {"useinbandfec": 1}
 
 
-def test_the_outer_half_maps_nothing() -> None:
+def test_outer_producer_maps_ssrcs_to_themselves() -> None:
     data = relays.outer(produce(rtp(THREE), paused=True))
     assert (data["producerId"], data["paused"]) == ("producer", True)
     assert data["rtpMapping"] == {

@@ -184,7 +184,7 @@ def test_consumers_get_no_bandwidth_feedback_but_header_extensions() -> None:
     assert rtp["headerExtensions"] == [{**ABS_SEND_TIME, "encrypt": False, "parameters": {}}]
 
 
-def test_what_is_sent_at_first() -> None:
+def test_consumer_starts_with_its_preferred_layers() -> None:
     simple = media.Consume(ROUTER, "t", "c", "p", "video", TOLD, [9001])
     assert translation.consumed(simple).effective_profile == "default"
     simulcast = media.Consume(ROUTER, "t", "c", "p", "video", TOLD, [9001, 9002])
