@@ -1,19 +1,17 @@
 """Options from the settings: all of them, and what is wrong said in words that name them."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from plenary import cli, options
+from plenary import cli, options, process
 from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
+from shared.telemetry import log
 
 ROOT = Path(__file__).parents[3]
 runner = CliRunner()
@@ -135,13 +133,15 @@ def test_every_variable_of_the_compose_file_is_known() -> None:
     assert options.unknown_variables(names) == {}
 
 
-def test_mistyped_variable_is_warned_about_when_a_role_starts() -> None:
-    environment = {**os.environ, "PLENARY_REDIS_ULR": "redis://user:secret@nowhere/", "PLENARY_LOG_FORMAT": "json"}
-    command = [sys.executable, "-m", "plenary", "gateway", "--metrics-host", "192.0.2.1", "--metrics-port", "1"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    [line] = [json.loads(line) for line in done.stderr.splitlines() if "setting.unknown" in line]
-    assert (line["level"], line["variable"], line["nearest"]) == ("warning", "PLENARY_REDIS_ULR", "PLENARY_REDIS_URL")
-    assert "secret" not in done.stderr
+@pytest.mark.parametrize("command", [*KINDS, "status"])
+def test_mistyped_variable_is_warned_about_at_start(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setenv("PLENARY_REDIS_ULR", "redis://user:secret@nowhere/")
+    monkeypatch.setattr(process, "run", lambda _: None)
+    monkeypatch.setattr(log, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(options, "logger", SimpleNamespace(warning=lambda event, **keys: lines.append((event, keys))))
+    assert runner.invoke(cli.app, [command]).exit_code == 0
+    assert lines == [("setting.unknown", {"variable": "PLENARY_REDIS_ULR", "nearest": "PLENARY_REDIS_URL"})]
 
 
 def test_shell_completes_the_names_of_commands() -> None:
