@@ -175,7 +175,7 @@ async def test_watch_prints_snapshots_until_it_is_stopped(
     cluster: FakeAsyncRedis, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = asyncio.Event()
-    take, taken = status.take, 0
+    take, taken = snapshot.take, 0
 
     async def count(*arguments: Any) -> snapshot.Snapshot:
         nonlocal taken
