@@ -62,8 +62,9 @@ class Ledger:
 
     def acknowledged(self, n: int) -> None:
         """Drops the kept frames up to `n`."""
-        while self._kept and self._kept[0][0] <= n:
-            self._bytes -= len(self._kept.popleft()[1])
+        kept = self._kept
+        while kept and kept[0][0] <= n:
+            self._bytes -= len(kept.popleft()[1])
 
     def resume(self) -> dict[str, str]:
         """Returns the query parameters of the next attempt to resume."""

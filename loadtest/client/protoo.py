@@ -27,7 +27,7 @@ _FINAL_CODES: Final = (4000, 4001)
 _RETRY_CODE: Final = 4002
 _MAX_RETRIES: Final = 6
 """Closes with `_RETRY_CODE` in a row, without a new frame in between, after which the client gives up."""
-_NUMBERS: Final = re.compile(rb'\{"seq":(\d+),(?:"ack":(\d+),)?')
+_NUMBERS: Final = re.compile(rb'\{"seq":(\d+),"ack":(\d+),')
 
 
 class Refusal(Exception):
@@ -303,10 +303,17 @@ class ProtooClient:
 
     def _received(self, connection: Connection, body: bytes) -> None:
         if self.resumable:
-            new = self._without_numbers(connection, body)
-            if new is None:
+            ledger = self.ledger
+            numbers = _NUMBERS.match(body)
+            if numbers and connection is self._connection and int(numbers[1]) == ledger.seq + 1:
+                ledger.seq += 1  # the usual case, at little cost
+                ledger.acknowledged(int(numbers[2]))
+                body = b"{" + body[numbers.end() :]
+            elif (new := self._without_numbers(connection, body)) is not None:
+                body = new
+            else:
                 return
-            body = new
+            self._fruitless = 0
         try:
             if self._frame is None or not self._frame(body):
                 self._dispatch(orjson.loads(body))
@@ -317,18 +324,11 @@ class ProtooClient:
 
     def _without_numbers(self, connection: Connection, body: bytes) -> bytes | None:
         """Takes off and records the session's numbers; None if the frame is not new or is the connection's own."""
-        seq: int | None
-        ack: int | None
-        if numbers := _NUMBERS.match(body):
-            seq, ack = int(numbers[1]), int(numbers[2]) if numbers[2] else None
-            body = b"{" + body[numbers.end() :]
-        else:
-            frame = orjson.loads(body)
-            seq, ack = frame.pop("seq", None), frame.pop("ack", None)
-            if seq is None and frame.get("method") == SESSION:
-                self._session(connection, frame["data"])
-                return None
-            body = orjson.dumps(frame)
+        frame = orjson.loads(body)
+        seq, ack = frame.pop("seq", None), frame.pop("ack", None)
+        if seq is None and frame.get("method") == SESSION:
+            self._session(connection, frame["data"])
+            return None
         if self._connection is not connection:
             return None  # no frame of this session comes before the greeting
         before = self.ledger.gaps
@@ -337,8 +337,7 @@ class ProtooClient:
                 connection.end(1006, "gap")
                 connection.drop()
             return None
-        self._fruitless = 0
-        return body
+        return orjson.dumps(frame)
 
     def _dispatch(self, frame: dict[str, Any]) -> None:
         if frame.get("response"):
