@@ -290,7 +290,7 @@ class Participant(VirtualPeer):
             "rtpParameters": audio(id_),
             "paused": paused,
         }
-        await self._ask("createProducer", then, id=id_, transportId=transport, **about)
+        await self._ask("createProducer", then, id=id_, **about)
 
     async def _pause_producer(self, id_: int, paused: bool) -> None:
         def then(_: Any) -> None:
