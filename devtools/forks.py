@@ -64,7 +64,7 @@ class ForkedProcess:
 
 
 def _line(connection: socket.socket) -> bytes:
-    """Without reading further, since `select` would not know of what is in a buffer."""
+    """Reads one line and nothing beyond it, since `select` does not see what is in a buffer."""
     line = b""
     while (byte := connection.recv(1)) not in (b"", b"\n"):
         line += byte
@@ -136,7 +136,7 @@ def main(path: str) -> None:
 
 
 def reap() -> None:
-    """Takes leave of the watching processes that have ended, so that none stays as a zombie."""
+    """Waits for the watching processes that have ended, so that none stays as a zombie."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -157,7 +157,7 @@ def attend(connection: socket.socket) -> None:
 
 
 def watch(pid: int, connection: socket.socket) -> NoReturn:
-    """Ends with the program."""
+    """Waits for the program and tells its exit code."""
     connection.sendall(b"%d\n" % pid)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     connection.sendall(b"%d\n" % code)

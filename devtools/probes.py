@@ -1,4 +1,4 @@
-"""What tests and benchmarks ask Redis and RabbitMQ for, beside the code under test."""
+"""Blocking calls to Redis and RabbitMQ, for tests and benchmarks beside the code under test."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all servers that are started here have in common: how their ports are found and how a start is awaited.
+"""Finds ports for servers, and waits until a server has started.
 
 Nobody can promise a free port, so none is asked for beforehand: a server that cannot choose its port by itself is
 started on a random one, and started again on another if that one was taken.

@@ -27,14 +27,14 @@ def image() -> str:
 
 @pytest.fixture
 def needs() -> None:
-    """What a browser of these tests needs: page and engine are in the image."""
+    """Skips without Chromium. Page and engine are in the image."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium")
 
 
 @pytest.fixture
 def cluster(image: str, tmp_path: Path) -> Iterator[stack.Stack]:
-    """Not started."""
+    """The cluster of the compose file, before its first `scale` starts it."""
     it = stack.Stack(tmp_path)
     try:
         yield it

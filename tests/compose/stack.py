@@ -40,7 +40,7 @@ BUILD_WITHIN, WITHIN = 3600.0, 300.0
 
 
 def why_not() -> str:
-    """What this machine lacks to run containers, or nothing."""
+    """Says what this machine lacks to run containers; empty if nothing."""
     if not _compose():
         return "neither docker-compose nor `docker compose` is here"
     lacking = [image for image in BASES if not docker_has(image)]
@@ -57,12 +57,12 @@ def _compose() -> list[str]:
 
 
 def docker(*arguments: str) -> str:
-    """What it printed. Raises AssertionError if it failed."""
+    """Runs `docker …` and returns its output. Raises AssertionError if it failed."""
     return _run(["docker", *arguments])
 
 
 def build() -> None:
-    """The image, as docker-compose.yml says."""
+    """Builds the image as docker-compose.yml says."""
     _run(_command("build", "gateway"), _environment(), BUILD_WITHIN)
 
 
@@ -83,7 +83,7 @@ class Stack:
         self._endings = folder / "ended"
 
     def _watch_endings(self) -> None:
-        # As they happen: the engine remembers few events, and every look at somebody's health is one.
+        # Events are recorded as they happen: the engine keeps few, and every health check is one.
         with self._endings.open("wb") as endings:
             about = ["--filter", "event=die", "--filter", f"label=com.docker.compose.project={self.project}"]
             self._watch = subprocess.Popen(["docker", "events", "--format", "{{json .}}", *about], stdout=endings)

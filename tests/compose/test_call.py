@@ -10,7 +10,7 @@ from tests.e2e.test_resume import _WATCH, nothing_happened
 
 
 @pytest.mark.browser
-async def test_a_call_goes_on_when_a_gateway_is_removed(cluster: Stack, browsers: Browsers) -> None:
+async def test_call_continues_when_a_gateway_is_removed(cluster: Stack, browsers: Browsers) -> None:
     await asyncio.to_thread(cluster.scale, gateways=2, workers=1)
     await until("everybody is well", lambda: not cluster.unhealthy())
     alice = await browsers.open(cluster.url, "alice")

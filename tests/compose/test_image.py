@@ -7,21 +7,21 @@ def run(image: str, *command: str, entrypoint: str = "plenary") -> str:
     return docker("run", "--rm", "--network", "none", "--entrypoint", entrypoint, image, *command)
 
 
-def test_it_is_the_plenary_command(image: str) -> None:
+def test_image_runs_the_plenary_command(image: str) -> None:
     assert docker("run", "--rm", image, "--version").startswith("plenary ")
     assert "medianode" in docker("run", "--rm", image)
 
 
-def test_it_does_not_run_as_root(image: str) -> None:
+def test_image_does_not_run_as_root(image: str) -> None:
     assert run(image, "-u", entrypoint="id").strip() not in ("", "0")
 
 
-def test_its_engine_starts(image: str) -> None:
+def test_image_has_an_engine_that_starts(image: str) -> None:
     found = run(image, "-m", "medianode.toolchain.install", entrypoint="/opt/plenary/bin/python")
     assert found.strip() == "/usr/local/bin/mediasoup-worker"
 
 
-def test_it_has_the_licences_and_no_tools_to_build_with(image: str) -> None:
+def test_image_has_licences_and_no_build_tools(image: str) -> None:
     assert "MIT License" in run(image, "/usr/share/doc/plenary/LICENSE", entrypoint="cat")
     assert "mediasoup" in run(image, "/usr/share/doc/plenary/THIRD_PARTY_NOTICES", entrypoint="cat")
     tools = run(image, "-c", "command -v gcc g++ node npm pip git || true", entrypoint="sh")

@@ -16,7 +16,7 @@ _NO_FINGERPRINT = media.Failed(400, "no known fingerprint algorithm")
 
 @dataclass
 class Object:
-    """What a request has made. `label` is what `picture` calls it, `on` are the objects it closes with."""
+    """An object made by a request. `picture` calls it `label`; `on` are the objects it closes with."""
 
     kind: str
     label: str

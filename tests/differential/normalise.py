@@ -53,7 +53,7 @@ class Difference:
 
     @property
     def method(self) -> str | None:
-        """Of the notification it is in."""
+        """The method of the notification that contains the difference."""
         frame = self.their_frame if isinstance(self.their_frame, dict) else self.ours
         return frame.get("notification", {}).get("method") if isinstance(frame, dict) else None
 

@@ -76,7 +76,7 @@ class Made:
 
 @dataclass
 class State:
-    """What the author knows of a peer."""
+    """The author's knowledge of a peer."""
 
     joined: int = 0  # in the order of joining
     codecs: frozenset[str] = frozenset()
@@ -120,7 +120,7 @@ class Author:
         return operation
 
     def _possible(self, name: str, write: "Write") -> tuple[str, "Write"]:
-        """Instead of what cannot succeed yet, the first of what it needs."""
+        """Replaces an operation that cannot succeed yet by the first one that it needs."""
         while (needed := self._needed(name, write)) is not None:
             name, write = needed
         return name, write
@@ -454,7 +454,7 @@ class Author:
         return consumer.get("$consumer", 50) if isinstance(consumer, dict) else 50
 
     def _number(self, id_: Any) -> int:
-        """The application's server does not mistake types."""
+        """Server-side actions have correct types, unlike those of peers."""
         return id_ if type(id_) is int and 0 <= id_ < 2**32 else 99
 
     # --- others -----------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def oracle() -> Iterator[Oracle]:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Half of what is sent here is logged as not applied."""
+    """Keeps the log quiet: half of the operations here are logged as not applied."""
     with capture_logs():
         yield
 

@@ -1,4 +1,4 @@
-"""The harness (`harness/harness.js`) in one browser page, as a test drives it."""
+"""Drives the harness (`harness/harness.js`) in one browser page."""
 
 import asyncio
 import json
@@ -51,13 +51,13 @@ class App:
         return consumer
 
     async def more_of(self, peer: str, kind: str) -> None:
-        """Waits until more has come than now: frames of video, packets of audio."""
+        """Waits until more has been received than now: frames of video, packets of audio."""
         counter = "frames" if kind == "video" else "packets"
         before = (await self.run("await app.received(it[0], it[1])", [peer, kind]))[counter]
         await self.until(f"(await app.received(it[0], it[1])).{counter} > it[2] + 5", [peer, kind, before])
 
     async def event(self, kind: str, name: str, event: str, count: int = 1) -> list[Any]:
-        """Waits until the object has emitted the event so often; the data of each."""
+        """Waits until the object has emitted the event `count` times; returns the data of each."""
         seen = await self.until(
             "app.seen(it[0], it[1], it[2]).length >= it[3] && app.seen(it[0], it[1], it[2])",
             [kind, name, event, count],

@@ -1,4 +1,4 @@
-"""Real browsers with the unmodified clients, on both deployments: one process on memory, and a cluster."""
+"""Fixtures for real browsers with the unmodified clients, on one process in memory and on a cluster."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ CHROMIUM_FLAGS = [
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where the first and the second browser connect."""
+    """The addresses at which the first and the second browser connect."""
 
     name: str
     urls: tuple[str, str]

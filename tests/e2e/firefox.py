@@ -1,4 +1,7 @@
-"""Firefox over WebDriver BiDi: as much of Playwright's `Page` as `App` needs (its own Firefox is a patched one)."""
+"""Drives Firefox over WebDriver BiDi with the part of Playwright's `Page` that `App` needs.
+
+Playwright itself drives a patched Firefox only.
+"""
 
 import asyncio
 import ctypes
@@ -62,7 +65,7 @@ def own_network() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Message:
-    """What a console said."""
+    """A line of a page's console."""
 
     type: str
     text: str

@@ -1,4 +1,4 @@
-"""The demo page as a test sees it: what a person does, and `window.plenary` for what a person would see."""
+"""Drives the demo page as a person does, and reads `window.plenary` for what a person would see."""
 
 import asyncio
 from typing import Any

@@ -44,7 +44,7 @@ async def test_two_people_see_and_hear_each_other_until_one_leaves(
         await no_room_is_left(deployment)
 
 
-async def test_a_closed_tab_is_seen_by_the_others(deployment: Deployment, browsers: Browsers) -> None:
+async def test_closed_tab_is_told_to_the_others(deployment: Deployment, browsers: Browsers) -> None:
     alice = await browsers.open(deployment.urls[0], "alice")
     bob = await browsers.open(deployment.urls[1], "bob")
     await alice.hears_and_sees("bob")

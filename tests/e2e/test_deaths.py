@@ -1,4 +1,4 @@
-"""Whoever dies, a call of two browsers goes on: gateway, room worker, media engine, media node."""
+"""A call of two browsers continues when gateway, room worker, media engine or media node dies."""
 
 import asyncio
 import json
@@ -19,21 +19,21 @@ from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 
-UNHURRIED = ["--grace-seconds", "120"]
+LONG_GRACE = ["--grace-seconds", "120"]
 """Sessions have two minutes to come back, however slow the machine is."""
 
 
 @pytest.fixture
 def cluster(needs: None, harness: Path, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    options = [*UNHURRIED, "--page", str(harness)]
-    cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, worker_options=UNHURRIED)
+    options = [*LONG_GRACE, "--page", str(harness)]
+    cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, worker_options=LONG_GRACE)
     with cluster.running("mediasoup"):
         yield cluster
 
 
 @pytest.fixture
 async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
-    """The one address of both gateways; leads to gateway 1."""
+    """The one address of both gateways; it passes connections to gateway 1 at first."""
     proxy = Proxy(*address(cluster.roles["gateway1"]))
     await proxy.start()
     yield proxy
@@ -57,7 +57,7 @@ async def apps(launch: Callable[[], Awaitable[Any]]) -> AsyncIterator[Callable[[
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Waits for what no page tells of."""
+    """Polls a condition that no page can see."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(POLL)
@@ -94,7 +94,7 @@ async def test_a_call_notices_neither_its_gateways_nor_its_room_workers_death(
     for page in pages:
         await page.until("app.line.resuming === 1")
     await more_samples(*pages)  # without any gateway
-    proxy.lead_to(*address(cluster.roles["gateway2"]))
+    proxy.redirect(*address(cluster.roles["gateway2"]))
     await proxy.start()
     for page in pages:
         await page.until("app.line.resumed === 1")

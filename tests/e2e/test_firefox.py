@@ -1,4 +1,4 @@
-"""Firefox and Chromium in one call, with the unmodified clients: each takes what the other sends."""
+"""Firefox and Chromium in one call, with the unmodified clients: each receives what the other sends."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ SCALE = """app.send.handler._pc.getSenders().filter(({track}) => track.kind === 
 
 @pytest.fixture(autouse=True)
 def network(needs: None) -> Iterator[None]:
-    """Comes first, so that all that a test starts is in this network."""
+    """A network of its own. The fixture is the first, so that all that a test starts is in it."""
     if FIREFOX is None:
         pytest.skip("no Firefox: apt-get install firefox-esr")
     if shutil.which("ip") is None:
@@ -47,7 +47,7 @@ def network(needs: None) -> Iterator[None]:
 
 @pytest.fixture
 def role(network: None, harness: Path, tmp_path: Path) -> Iterator[Role]:
-    """Everything in one process: Redis and RabbitMQ are outside this network."""
+    """Runs everything in one process, since Redis and RabbitMQ are outside this network."""
     with all_in_one(tmp_path, "--page", str(harness), "--listen-ip", ADDRESS, "--announced-ip", ADDRESS) as role:
         yield role
         print(role.said())
@@ -55,7 +55,7 @@ def role(network: None, harness: Path, tmp_path: Path) -> Iterator[Role]:
 
 @pytest.fixture
 async def call(role: Role, launch: Callable[[], Awaitable[Browser]], tmp_path: Path) -> AsyncIterator[Call]:
-    """Firefox and Chromium, who send and receive audio and video."""
+    """Firefox and Chromium, which send and receive audio and video."""
     firefox = Firefox(tmp_path)
     fox = App(firefox, role.url)
     try:
@@ -84,14 +84,14 @@ async def media_flows(call: Call) -> None:
         await chrome.more_of("fox", kind)
 
 
-async def test_each_hears_and_sees_the_other(call: Call) -> None:
+async def test_firefox_and_chromium_hear_and_see_each_other(call: Call) -> None:
     fox, chrome = call
     assert await fox.run("app.room.getPeerByName('chrome').consumers.every(({supported}) => supported)")
     assert await chrome.run("app.room.getPeerByName('fox').consumers.every(({supported}) => supported)")
     await media_flows(call)
 
 
-async def test_firefox_pauses_what_it_sends_and_goes_on(call: Call) -> None:
+async def test_firefox_pauses_and_resumes_its_producers(call: Call) -> None:
     fox, chrome = call
     for kind in ("audio", "video"):
         await chrome.more_of("fox", kind)
@@ -119,7 +119,7 @@ async def test_ice_restart_of_firefox_keeps_media_flowing(call: Call) -> None:
     await media_flows(call)
 
 
-async def test_firefox_leaves(call: Call) -> None:
+async def test_firefox_that_leaves_is_removed(call: Call) -> None:
     fox, chrome = call
     await media_flows(call)
     await fox.run("app.room.leave()")

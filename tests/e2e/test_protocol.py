@@ -87,7 +87,7 @@ async def test_ice_restart_keeps_media_flowing(apps: Open) -> None:
         await bob.more_of("alice", kind)
 
 
-async def test_a_replaced_track_goes_on_in_the_same_producer(apps: Open) -> None:
+async def test_replaced_track_continues_in_the_same_producer(apps: Open) -> None:
     alice, bob = await pair(apps, "video")
     await alice.run("await app.producers.video.replaceTrack(await app.track('video'))")
     await bob.more_of("alice", "video")
@@ -102,7 +102,7 @@ async def test_profiles_of_simulcast_change_the_resolution(apps: Open) -> None:
         await bob.until("app.consumer('alice', 'video').effectiveProfile === it", profile)
 
 
-async def test_stats_arrive_at_once_and_go_on(apps: Open) -> None:
+async def test_stats_arrive_at_once_and_repeatedly(apps: Open) -> None:
     alice, bob = await pair(apps, "audio")
     await alice.run("app.send.enableStats(1000)")
     await alice.run("app.producers.audio.enableStats(1000)")
@@ -120,7 +120,7 @@ async def test_stats_arrive_at_once_and_go_on(apps: Open) -> None:
     await bob.run("app.consumer('alice', 'audio').disableStats()")
 
 
-async def test_the_server_pauses_and_closes_what_it_likes(apps: Open, harness_cluster: Cluster) -> None:
+async def test_server_api_pauses_and_closes_producers_and_consumers(apps: Open, harness_cluster: Cluster) -> None:
     alice, bob = await pair(apps, "audio", "video")
     producer = await alice.run("app.producers.video.id")
     consumer = await bob.run("app.consumer('alice', 'video').id")
@@ -150,7 +150,7 @@ async def test_the_server_pauses_and_closes_what_it_likes(apps: Open, harness_cl
     await bob.event("peer", "alice", "close")
 
 
-async def test_close_and_produce_again(apps: Open) -> None:
+async def test_closed_producer_can_be_followed_by_another(apps: Open) -> None:
     alice, bob = await pair(apps, "video")
     await alice.run("app.producers.video.close()")
     await bob.event("consumer", "alice/video", "close")
@@ -159,7 +159,7 @@ async def test_close_and_produce_again(apps: Open) -> None:
     await bob.more_of("alice", "video")
 
 
-async def test_a_late_joiner_receives_what_was_there_and_a_paused_producer_is_paused(apps: Open) -> None:
+async def test_late_joiner_receives_existing_producers_and_their_pauses(apps: Open) -> None:
     alice, bob = await pair(apps, "audio", "video")
     await alice.run("app.producers.audio.pause()")
     await bob.event("consumer", "alice/audio", "pause")
@@ -173,7 +173,7 @@ async def test_a_late_joiner_receives_what_was_there_and_a_paused_producer_is_pa
     await carol.more_of("alice", "audio")
 
 
-async def test_who_leaves_may_come_back(apps: Open) -> None:
+async def test_peer_that_left_may_join_again(apps: Open) -> None:
     alice, bob = await pair(apps, "audio")
     await alice.run("app.room.leave()")
     await bob.event("peer", "alice", "close")

@@ -1,4 +1,4 @@
-"""A call that outlives the gateway it was made over: one address, two gateways behind it."""
+"""A call continues when its gateway is killed: two gateways share one address."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Itera
 
 @pytest.fixture
 async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
-    """Leads to gateway 1."""
+    """An address that passes connections to gateway 1 at first."""
     proxy = Proxy(*address(cluster.roles["gateway1"]))
     await proxy.start()
     yield proxy
@@ -41,12 +41,12 @@ async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
 
 
 async def nothing_happened(page: CallPage) -> None:
-    """Since `_WATCH`: the page's state, its peers and their consumers have always been what they are."""
+    """Checks that the page's state, its peers and their consumers have not changed since `_WATCH`."""
     looks: list[Any] = await page.page.evaluate("() => [...window.looks]")
     assert len(looks) == 1, looks
 
 
-async def test_a_call_goes_on_when_its_gateway_is_killed(cluster: Cluster, proxy: Proxy, browsers: Browsers) -> None:
+async def test_call_continues_when_its_gateway_is_killed(cluster: Cluster, proxy: Proxy, browsers: Browsers) -> None:
     alice = await browsers.open(f"http://127.0.0.1:{proxy.port}", "alice")
     bob = await browsers.open(cluster.roles["gateway2"].url, "bob")
     await alice.hears_and_sees("bob")
@@ -62,7 +62,7 @@ async def test_a_call_goes_on_when_its_gateway_is_killed(cluster: Cluster, proxy
     await bob.hears_and_sees("alice")
     assert await alice.page.evaluate("() => plenary.resuming")
 
-    proxy.lead_to(*address(cluster.roles["gateway2"]))
+    proxy.redirect(*address(cluster.roles["gateway2"]))
     await proxy.start()
     await alice.until("() => plenary.resumed === 1 && !plenary.resuming")
     await alice.page.get_by_test_id("status").get_by_text("Connected").wait_for()
@@ -78,7 +78,7 @@ async def test_a_call_goes_on_when_its_gateway_is_killed(cluster: Cluster, proxy
     await bob.sees()
 
 
-async def test_what_is_done_without_a_connection_is_done_afterwards(
+async def test_actions_during_a_lost_connection_take_effect_after_resuming(
     cluster: Cluster, proxy: Proxy, browsers: Browsers
 ) -> None:
     alice = await browsers.open(f"http://127.0.0.1:{proxy.port}", "alice")

@@ -70,7 +70,7 @@ class Process:
         if self.front is not None:
             self.role.url = await asyncio.to_thread(self.role.until_listening, "gateway")
             self.role.api_url = await asyncio.to_thread(self.role.until_listening, "api")
-            self.front.lead_to(*address(self.role))
+            self.front.redirect(*address(self.role))
         await asyncio.to_thread(wait_until, self._serves, self.role)
 
     def _arguments(self, life: str) -> list[str]:

@@ -379,12 +379,12 @@ async def test_a_slow_client_that_recovers_gets_close_code_4003(setup: Setup) ->
 async def test_a_socket_is_not_read_while_too_many_inputs_are_unapplied(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 0)
-    setup.worker.deaf = True
+    setup.worker.ignores_input = True
     ids = [client.request("x" * 3000) for _ in range(100)]
     hub = setup.gateway.hub
     await until(lambda: hub.paused)
     assert hub.connections[1].session.unapplied < 50
-    setup.worker.deaf = False
+    setup.worker.ignores_input = False
     await setup.sweep()
     assert [(await client.receive())["id"] for _ in ids] == ids
     assert not hub.paused
@@ -642,7 +642,7 @@ async def test_a_drain_closes_all_sockets_and_waits_for_disconnects(setup: Setup
 async def test_a_drain_is_bounded_when_no_worker_answers(setup: Setup) -> None:
     client = await setup.client()
     await setup.echo(client, 1)
-    setup.worker.deaf = True
+    setup.worker.ignores_input = True
     await setup.gateway.drain()
     assert await client.until_closed() == closing(errors.DRAINING)
     assert setup.gateway.hub.connections

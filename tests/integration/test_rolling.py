@@ -17,7 +17,7 @@ UNLIMITED = ["--message-rate", "0"]
 ROOMS = 10
 UNKNOWN = {"method": "restartTransport", "id": 4711}
 """Answered with few bytes, so that whoever asks it often is not dropped for reading too slowly."""
-UNHURRIED = ["--grace-seconds", "60"]
+LONG_GRACE = ["--grace-seconds", "60"]
 
 
 async def until(condition: Callable[[], object]) -> float:
@@ -59,7 +59,7 @@ async def test_restarting_all_processes_in_turn_loses_no_message(
     redis_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
     cluster = Cluster(
-        redis_url, amqp_url, tmp_path, gateway_options=[*UNLIMITED, *UNHURRIED], worker_options=UNHURRIED
+        redis_url, amqp_url, tmp_path, gateway_options=[*UNLIMITED, *LONG_GRACE], worker_options=LONG_GRACE
     )
     with cluster.running(workers=3):
         # A gateway that is restarted has another port: clients keep to the address of a proxy before it.
@@ -102,7 +102,7 @@ async def test_restarting_all_processes_in_turn_loses_no_message(
             assert await asyncio.to_thread(cluster.roles[name].stop) == 0
             await report(f"{name} left")
             await asyncio.to_thread(cluster.gateway, name)
-            proxy.lead_to(*address(cluster.roles[name]))
+            proxy.redirect(*address(cluster.roles[name]))
             await report(f"{name} is back")
         cluster.roles["worker1b"].kill()
         await until(lambda: cluster.balanced)

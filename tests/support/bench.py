@@ -1,4 +1,4 @@
-"""Room workers and a media node in this process, and a gateway that keeps to the bus, on memory or real servers."""
+"""Room workers and a media node in this process, and a fake gateway on the bus, in memory or on real servers."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ REPEAT_AFTER = 0.25
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels until they have ended: redis-py can lose a cancellation."""
+    """Cancels the tasks until they have ended: redis-py can lose a cancellation."""
     living = set(tasks)
     while living:
         for task in living:
@@ -111,7 +111,7 @@ class Line:
             self.gateway.publish(self.room, [bus.Replay(self.room, self.session, self.connection, self.asked_after)])
 
     def again(self) -> None:
-        """Once a while: every item behind a gap is answered with the same wish."""
+        """Repeats what is not applied, at most once a tick: every item behind a gap asks for the same."""
         if not self.sent_again:
             self.sent_again = True
             self.repeat()
@@ -123,7 +123,7 @@ class Line:
             self.ask_replay()
 
     def ask_replay(self) -> None:
-        """Asked again until it is answered: the link may not be whole yet."""
+        """Asks for a replay, again each tick until there is an answer: the link may still be down."""
         self.wants_replay = True
         self.gateway.publish(self.room, [bus.Replay(self.room, self.session, self.connection, len(self.written))])
 
@@ -157,7 +157,7 @@ class Line:
         return answer["data"]
 
     async def done(self) -> None:
-        """Everything it sent is applied, and everything there is has come."""
+        """Waits until all inputs are applied and all outputs have arrived."""
         await self.gateway.until(lambda: not self.kept and not self.early)
 
 
@@ -178,7 +178,7 @@ class FakeGateway:
         self._tasks = [asyncio.create_task(self._beats()), asyncio.create_task(self._repeats())]
 
     async def die(self) -> None:
-        """No more heartbeats, no goodbye to anybody."""
+        """Stops without telling anybody, as a killed process does."""
         await end(self._tasks)
 
     def line(self, room: str, peer: str) -> Line:
@@ -188,7 +188,7 @@ class FakeGateway:
         return line
 
     def publish(self, room: str, items: list[Any]) -> None:
-        """Whether it arrives is seen from the reports."""
+        """Publishes the items. Reports tell whether they arrived."""
         body = bus.encode_batch(self.id, [bus.encode_item(item) for item in items], time.time())
         self.broker.publish("rooms", str(partition_of(room, PARTITIONS)), body)
 
@@ -274,7 +274,7 @@ class Bench:
         return gateway
 
     async def kill(self, worker: RoomWorker) -> None:
-        """Its link breaks for good and its work stops where it stands."""
+        """Breaks the worker's link for good and cancels its tasks."""
         await self.brokers.cut(self.links[worker])
         self.workers.remove(worker)
         await worker.tasks.cancel()

@@ -1,4 +1,4 @@
-"""`python -m tests.support.fragile roomworker …`: as `plenary`, but there is a request that kills the process."""
+"""`python -m tests.support.fragile …` runs `plenary …` with one request that kills the process."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from plenary import cli
 from shared.protocol import client
 
 DEADLY = "dieOfThis"
-"""The method."""
+"""The method of that request."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What only the garbage collector would free: processes that do not wait for it must not leave any."""
+"""Finds reference cycles, which only the garbage collector frees and a long-running process must not leave."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def cycles_of(*packages: str) -> Iterator[set[str]]:
-    """Afterwards the set has the classes of these packages whose instances were left in cycles inside."""
+    """Yields a set that afterwards names the classes of these packages whose instances were left in cycles."""
     found: set[str] = set()
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""What stands around a gateway in tests: a broker that fails on demand, a worker that echoes, clients."""
+"""The surroundings of a gateway under test: a broker that fails on demand, a worker that echoes, clients."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ PATIENCE = 60.0
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Waits for what nothing announces."""
+    """Polls a condition for which there is no event."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0)
@@ -53,7 +53,7 @@ class FaultyBroker(MemoryBroker):
 
 @dataclass
 class Known:
-    """A session as the worker sees it. A resumable one may be without connection: 0."""
+    """A session as the worker knows it. `connection` is 0 while a resumable session has none."""
 
     gateway: str
     connection: int
@@ -64,20 +64,20 @@ class Known:
 
 
 class EchoWorker:
-    """Answers each request with its data, by the rules of the hop (`shared.protocol.bus`), and keeps nothing else.
+    """A worker that answers each request with the request's data, by the rules of the hop (`shared.protocol.bus`).
 
     Resumable sessions have no grace here: they wait for ever.
 
-    `deaf`: takes nothing. `loses`: the next so many answers are committed but never sent. Calls are answered with
-    what they ask, or with `answer_call`, unless `mute`.
+    With `ignores_input` it takes no delivery. `loses` is how many of the next answers are committed but never sent.
+    API calls are answered with what they ask or with `answer_call`, and not at all with `ignores_calls`.
     """
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.deaf = False
+        self.ignores_input = False
         self.loses = 0
         self.items: list[bus.SessionItem | bus.Replay | bus.Resume | bus.ConnectionLost] = []
-        self.mute = False
+        self.ignores_calls = False
         self.calls: list[bus.Call] = []
         self.answer_call: tuple[int, bytes] | None = None
         self.known: dict[str, Known] = {}
@@ -89,7 +89,7 @@ class EchoWorker:
             await self.broker.subscribe_partition(partition, self.receive, prefetch=64, on_lost=lambda: None)
 
     def receive(self, delivery: Delivery) -> None:
-        if self.deaf:
+        if self.ignores_input:
             return
         origin, items = bus.split_batch(delivery.body)
         messages: list[bus.Message] = []
@@ -144,7 +144,7 @@ class EchoWorker:
 
     def _call(self, call: bus.Call) -> list[bus.CallAnswer]:
         self.calls.append(call)
-        if self.mute:
+        if self.ignores_calls:
             return []
         return [bus.CallAnswer(call.n, *(self.answer_call or (200, call.action)))]
 
@@ -208,14 +208,14 @@ class EchoWorker:
             await self.changed.wait_for(condition)
 
     def numbers(self, session: str) -> list[int]:
-        """The inputs that came, in that order, repeated ones too."""
+        """The numbers of the inputs that came, in their order, repeated ones included."""
         mine = [item for item in self.items if item.session == session]
         numbered = (bus.Connect, bus.Input, bus.RejectedInput, bus.Disconnect)
         return [0 if isinstance(item, bus.Connect) else item.n for item in mine if isinstance(item, numbered)]
 
 
 class Client(WSListener):
-    """A WebSocket client that keeps what it got."""
+    """A WebSocket client that keeps the frames it received."""
 
     def __init__(self) -> None:
         self.frames: deque[dict[str, Any]] = deque()

@@ -15,14 +15,14 @@ class Proxy:
         self.port = 0
 
     async def start(self) -> None:
-        """Passes connections on, on the same port each time."""
+        """Accepts connections and passes them on; the port stays the same when it is started again."""
         self._refusing = False
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
-    def lead_to(self, host: str, port: int) -> None:
-        """New connections go there; those that are on stay where they are."""
+    def redirect(self, host: str, port: int) -> None:
+        """Passes new connections to this address; open ones keep theirs."""
         self._target = (host, port)
 
     def refuse(self) -> None:
@@ -30,12 +30,12 @@ class Proxy:
         self._refusing = True
 
     async def until_refused(self, count: int) -> None:
-        """Returns after that many more attempts were turned away."""
+        """Returns after that many more attempts to connect were refused."""
         for _ in range(count):
             await self._refused.acquire()
 
     def cut(self) -> None:
-        """Resets every connection, both ways, without a goodbye."""
+        """Resets every connection on both sides."""
         for writer in self._writers:
             writer.transport.abort()
 

@@ -1,4 +1,4 @@
-"""Which part of the long suites is run: `make test` takes a sample of each by chance, `make test-all` everything."""
+"""Chooses how much of the long suites runs: `make test` takes a random sample, `make test-all` everything."""
 
 import random
 from collections import defaultdict

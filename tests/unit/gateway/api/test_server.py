@@ -99,7 +99,7 @@ async def test_an_idempotency_key_is_the_calls_identity(setup: Setup) -> None:
 
 
 async def test_an_unanswered_call_is_503_with_retry_after(setup: Setup) -> None:
-    setup.worker.mute = True
+    setup.worker.ignores_calls = True
     asking = asyncio.create_task(setup.ask_all("GET", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
     for _ in range(LIFETIME + 1):
@@ -110,10 +110,10 @@ async def test_an_unanswered_call_is_503_with_retry_after(setup: Setup) -> None:
 
 
 async def test_a_call_is_repeated_after_silence_until_it_is_answered(setup: Setup) -> None:
-    setup.worker.mute = True
+    setup.worker.ignores_calls = True
     asking = asyncio.create_task(setup.ask("DELETE", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
-    setup.worker.mute = False
+    setup.worker.ignores_calls = False
     for _ in range(LIFETIME // 2):
         await setup.gateway.hub.sweep()
     assert (await asking)[0] == 200
@@ -121,7 +121,7 @@ async def test_a_call_is_repeated_after_silence_until_it_is_answered(setup: Setu
 
 
 async def test_a_closing_gateway_answers_pending_calls_503(setup: Setup) -> None:
-    setup.worker.mute = True
+    setup.worker.ignores_calls = True
     asking = asyncio.create_task(setup.ask("GET", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
     await setup.gateway.close()
