@@ -86,7 +86,12 @@ async def test_connect_waits_for_an_absent_rabbitmq(amqp_url: str) -> None:
     proxy = Proxy(str(url.host), url.port or 5672)
     await proxy.start()
     proxy.refuse()
-    broker = AmqpBroker(str(url.with_port(proxy.port)), partitions=PARTITIONS, queue_type="classic", name="test")
+    broker = AmqpBroker(
+        str(url.with_host("127.0.0.1").with_port(proxy.port)),
+        partitions=PARTITIONS,
+        queue_type="classic",
+        name="test",
+    )
 
     connecting = asyncio.ensure_future(broker.connect())
     await within(proxy.until_refused(4))
