@@ -281,10 +281,10 @@ def wait_until(condition: Callable[[], bool], role: Role) -> None:
 
 
 @contextmanager
-def all_in_one(logs: Path, *options: str) -> Iterator[Role]:
+def all_in_one(logs: Path, *options: str, start: Start | None = None) -> Iterator[Role]:
     """`plenary run` on memory."""
     address = ["--host", "127.0.0.1", "--port", "0", "--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
-    role = Role("run", ["run", *address, "--engines", "1", *options], logs)
+    role = Role("run", ["run", *address, "--engines", "1", *options], logs, start=start)
     try:
         role.url = role.until_listening("gateway")
         wait_until(lambda: ready(role.url), role)

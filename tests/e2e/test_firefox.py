@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
-from devtools.cluster import Role, all_in_one
+from devtools.cluster import Role, all_in_one, from_scratch
 from tests.e2e.app import App
 from tests.e2e.firefox import ADDRESS, FIREFOX, Firefox, own_network
 
@@ -48,7 +48,9 @@ def network(needs: None) -> Iterator[None]:
 @pytest.fixture
 def role(network: None, harness: Path, tmp_path: Path) -> Iterator[Role]:
     """Runs everything in one process, since Redis and RabbitMQ are outside this network."""
-    with all_in_one(tmp_path, "--page", str(harness), "--listen-ip", ADDRESS, "--announced-ip", ADDRESS) as role:
+    options = ["--page", str(harness), "--listen-ip", ADDRESS, "--announced-ip", ADDRESS]
+    # A fork would be in the network of the server that forks it.
+    with all_in_one(tmp_path, *options, start=from_scratch) as role:
         yield role
         print(role.said())
 
