@@ -107,11 +107,11 @@ async def test_stats_arrive_at_once_and_repeatedly(apps: Open) -> None:
     await alice.run("app.send.enableStats(1000)")
     await alice.run("app.producers.audio.enableStats(1000)")
     await bob.run("app.consumer('alice', 'audio').enableStats(1000)")
-    [[transport]], [[producer]] = (
+    [[transport], *_], [[producer], *_] = (
         await alice.event("transport", "send", "stats"),
         await alice.event("producer", "audio", "stats"),
     )
-    [[consumer]] = await bob.event("consumer", "alice/audio", "stats")
+    [[consumer], *_] = await bob.event("consumer", "alice/audio", "stats")
     assert transport[0]["type"] == "transport"
     assert transport[0]["id"] == await alice.run("app.send.id")
     assert any(report["type"] == "inbound-rtp" for report in producer)
