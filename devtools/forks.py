@@ -5,7 +5,8 @@ hundreds of such processes. A fork has the same code, arguments, environment and
 What measures memory or the start itself starts programs as usual.
 
 `Forker.start` asks the server (`python -m devtools.forks PATH`) over a Unix socket, one connection for each process:
-a line of JSON to the server, then lines with the process id and, when it has ended, its exit code.
+a line of JSON to the server, then lines with the process id and, when it has ended, its exit code. A process whose
+connection is closed, because the program that started it was killed, is killed as well.
 """
 
 import json
@@ -157,10 +158,14 @@ def attend(connection: socket.socket) -> None:
 
 
 def watch(pid: int, connection: socket.socket) -> NoReturn:
-    """Waits for the program and tells its exit code."""
+    """Waits for the program and tells its exit code; kills the program if nobody can ask for it any more."""
     connection.sendall(b"%d\n" % pid)
+    ended = os.pidfd_open(pid)
+    if ended not in select.select([ended, connection.fileno()], [], [])[0]:
+        os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    connection.sendall(b"%d\n" % code)
+    with suppress(OSError):  # the other end may be closed
+        connection.sendall(b"%d\n" % code)
     os._exit(0)
 
 

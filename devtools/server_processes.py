@@ -11,6 +11,7 @@ from typing import Final
 
 import psutil
 
+from devtools.guard import GUARD
 from devtools.probes import rabbitmq_answers, redis_answers
 from devtools.starting import (
     START_WITHIN,
@@ -108,7 +109,7 @@ class ServerProcess:
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with self._output.open("ab") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 env=self._environment(),
                 cwd=self.folder,
@@ -117,6 +118,8 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        GUARD.watch(process.pid)
+        return process
 
     def _last_output(self) -> str:
         """What the server has said since it was last launched."""
