@@ -1,4 +1,4 @@
-"""A client that costs little: answers are matched by id, notifications only counted."""
+"""A client that costs little: what it floods is encoded beforehand, answers are matched by id and not parsed."""
 
 import asyncio
 import time
@@ -6,11 +6,20 @@ from typing import Any
 
 import orjson
 
-from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
+from loadtest.client.protoo import Ended, Hooks, ProtooClient
 from loadtest.client.rtp import FINGERPRINT, audio
-from shared.protocol.client import NOTIFICATION
 
 _NOTIFICATION = b'{"notification":true'
+_ANSWER = b'{"response":true,"id":'
+_OK = b'"ok":true'
+_OK_WITHIN = 64
+"""Bytes of an answer within which `_OK` stands."""
+_PAUSE, _RESUME = (
+    b'{"request":true,"id":%d,"method":"mediasoup-notification","data":{"method":"' + method + b'","id":2}}'
+    for method in (b"pauseProducer", b"resumeProducer")
+)
+_FIRST_ID = 1_000_000
+"""The shared client numbers its own requests from 1."""
 _NEW_CONSUMER = b'"method":"newConsumer"'
 _METHOD_WITHIN = 90
 """Bytes of a frame within which the method of a notification stands."""
@@ -20,27 +29,45 @@ class FloodClient:
     """A peer of a room. `url` is http://…"""
 
     def __init__(self, url: str, room: str, peer: str) -> None:
-        hooks = Hooks(frame=self._count)
+        hooks = Hooks(frame=self._received)
         self._protoo = ProtooClient(url.replace("http", "ws", 1), room, peer, resumable=False, hooks=hooks)
         self._peer = peer
         self._consumers: list[int] = []
         self._paused = False
+        self._last_id = _FIRST_ID
+        self._asked: dict[int, tuple[float, asyncio.Future[float]]] = {}
         self.notifications = 0
 
     @classmethod
     async def open(cls, url: str, room: str, peer: str) -> "FloodClient":
         client = cls(url, room, peer)
         await client._protoo.open()
+        client._protoo.ended.add_done_callback(client._ended)
         return client
 
-    def _count(self, body: bytes) -> bool:
-        """Handles notifications without parsing them; answers are the shared client's."""
-        if not body.startswith(_NOTIFICATION):
+    def _received(self, body: bytes) -> bool:
+        """Takes notifications and the answers to `ask`; other answers are the shared client's."""
+        if body.startswith(_NOTIFICATION):
+            self.notifications += 1
+            if _NEW_CONSUMER in body[:_METHOD_WITHIN]:
+                self._consumers.append(orjson.loads(body)["data"]["id"])
+            return True
+        if not body.startswith(_ANSWER):
             return False
-        self.notifications += 1
-        if _NEW_CONSUMER in body[:_METHOD_WITHIN]:
-            self._consumers.append(orjson.loads(body)["data"]["id"])
+        asked = self._asked.pop(int(body[len(_ANSWER) : body.index(b",", len(_ANSWER))]), None)
+        if asked is None:
+            return False
+        began, seconds = asked
+        if _OK in body[:_OK_WITHIN]:
+            seconds.set_result(time.perf_counter() - began)
+        else:
+            seconds.set_exception(AssertionError(body.decode()))
         return True
+
+    def _ended(self, ended: "asyncio.Future[Ended]") -> None:
+        asked, self._asked = self._asked, {}
+        for _, seconds in asked.values():
+            seconds.set_exception(ended.result())
 
     async def _request(self, method: str, **fields: Any) -> Any:
         return await self._protoo.request({"method": method, **fields})
@@ -63,17 +90,10 @@ class FloodClient:
     def ask(self) -> "asyncio.Future[float]":
         """Pauses or resumes the microphone. The future gives the seconds until the answer."""
         self._paused = not self._paused
+        self._last_id += 1
         seconds: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        began = time.perf_counter()
-
-        def answered(_: Any, failure: Refusal | Ended | None) -> None:
-            if failure is None:
-                seconds.set_result(time.perf_counter() - began)
-            else:
-                seconds.set_exception(failure)
-
-        method = "pauseProducer" if self._paused else "resumeProducer"
-        self._protoo.post({"method": method, "id": 2}, answered, NOTIFICATION)
+        self._asked[self._last_id] = (time.perf_counter(), seconds)
+        self._protoo.send_encoded((_PAUSE if self._paused else _RESUME) % self._last_id)
         return seconds
 
     async def flood(self, until: float, window: int) -> list[float]:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import orjson
@@ -68,8 +68,7 @@ class Counts:
     resumed: int = 0
 
 
-@dataclass(frozen=True)
-class _Open:
+class _Open(NamedTuple):
     """A request that is not answered yet."""
 
     what: str
