@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,13 +23,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.seed is None:
-        option.seed = random.getrandbits(32)  # workers get it with the options of the process that started them
+        passed_on = getattr(config, "workerinput", {})  # by the process that started this one
+        option.seed = passed_on.get("seed", random.getrandbits(32))
     if getattr(option, "hypothesis_seed", None) is None:
         option.hypothesis_seed = str(option.seed)
     sampling.whole = option.whole
     given = [name for name in servers.GIVEN_BY if os.environ.get(name)]
     if given and getattr(option, "numprocesses", None):
         raise pytest.UsageError(f"{given[0]} names one server, which parallel tests cannot share: use -n 0")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Gives each process of pytest-xdist the seed: all of them must choose the same tests."""
+    node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_report_header(config: pytest.Config) -> str:
