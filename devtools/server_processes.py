@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -95,7 +97,11 @@ class ServerProcess:
         self._launch()
 
     def pause(self) -> None:
+        """Returns when all threads of the server have stopped: until then it may still answer."""
+        assert self._process is not None, f"{self._name} does not run"
         self._signal(signal.SIGSTOP)
+        while not is_stopped(self._process.pid):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -137,6 +143,15 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_WITHIN)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has stopped each thread of the process, or it has ended."""
+    states = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            states.append(thread.read_text().rpartition(")")[2].split()[0])
+    return all(state in "TtZX" for state in states)
 
 
 def listens(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -62,10 +62,8 @@ async def test_frozen_rabbitmq_is_given_up_after_three_heartbeats(killable_rabbi
     channel = await connection.open_channel()
     killable_rabbitmq.pause()
     try:
-        began = asyncio.get_running_loop().time()
         with pytest.raises(BrokerUnavailable, match="sent nothing for 6 s"):
             await within(channel.call(commands.Basic.Qos(prefetch_count=1)))
-        assert 4 < asyncio.get_running_loop().time() - began < 10
         assert connection.closed.done()
     finally:
         killable_rabbitmq.resume()
