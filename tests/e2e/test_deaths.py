@@ -160,7 +160,7 @@ async def transports(page: CallPage) -> set[int]:
     return set(ids)
 
 
-async def test_pages_come_back_by_themselves_when_the_media_engine_or_the_whole_node_dies(
+async def test_pages_reconnect_media_after_the_death_of_engine_or_node(
     two_nodes: Cluster, browsers: Browsers
 ) -> None:
     url = two_nodes.roles["gateway1"].url

@@ -89,7 +89,7 @@ class Updatable:
     # --- produce ----------------------------------------------------------------------------------------------
 
     def produce(self, done: Done) -> None:
-        """Raises ValueError as `mapping.produce` does, and has done nothing then."""
+        """Raises ValueError as `translation.produce` does, and has done nothing then."""
         inner = self._next_inner(self._request.rtp_parameters, self._request.payload_types)
         outer = relays.outer(self._request)
         answers: list[Response] = []
@@ -301,7 +301,7 @@ class Updatables:
         return (producer.inner, producer.encoding(mapped_ssrc)) if producer and producer.inner else None
 
     def produce(self, request: media.Produce, done: Done) -> None:
-        """Raises ValueError as `mapping.produce` does."""
+        """Raises ValueError as `translation.produce` does."""
         loopback = self._loopbacks.get(request.router.id)
         if loopback is None or loopback.failure:
             loopback = self._loopbacks[request.router.id] = Loopback(self._process, request.router.id)
