@@ -163,7 +163,8 @@ class Partition:
     async def _run_waiting(self) -> None:
         """Runs waiting deliveries in order, redelivered ones marked; once none waits, deliveries run as they come."""
         try:
-            while self._waiting and self.active:
+            # A task of a channel that was lost may still run: redis-py can lose its cancellation.
+            while self._waiting and self._recovery_task is asyncio.current_task():
                 delivery = self._waiting.popleft()
                 items = list(self._items(delivery))
                 if not delivery.redelivered:
@@ -177,7 +178,8 @@ class Partition:
                 else:
                     self._run_whole(items, partial(self._finished, delivery))
         finally:
-            self._recovery_task = None
+            if self._recovery_task is asyncio.current_task():
+                self._recovery_task = None
 
     def _has_suspects(self, items: Sequence[Received]) -> bool:
         if not self._poison_detector:

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
 from roomworker.partitions.partition import Partition
+from roomworker.partitions.poison import PoisonDetector
 from shared.protocol import bus
 from tests.unit.roomworker.fake_worker import FakeWorker
 
@@ -234,6 +236,28 @@ async def test_delivery_after_a_redelivered_batch_waits_for_it(worker: FakeWorke
     await receive(partition, Redelivered(connect()), Delivered(query()))
     worker.work()
     assert worker.stream["gateway.1"], "the request was answered, so its session was known"
+
+
+async def test_task_of_a_lost_channel_does_not_take_the_place_of_its_successor(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_answers = asyncio.Event()
+
+    async def may_run_whole(_: PoisonDetector, __: bytes) -> bool:
+        with suppress(asyncio.CancelledError):  # redis-py can lose a cancellation
+            await redis_answers.wait()
+        return True
+
+    monkeypatch.setattr(PoisonDetector, "may_run_whole", may_run_whole)
+    await receive(partition, Redelivered(connect("before")))
+    partition.channel_lost()
+    await receive(partition, Redelivered(connect("after")))
+    await receive(partition, Delivered(connect("behind")))
+    assert {"after", "behind"}.isdisjoint(partition.actors)
+
+    redis_answers.set()
+    await receive(partition)
+    assert list(partition.actors)[-2:] == ["after", "behind"]
 
 
 async def test_message_that_kills_workers_is_answered_500_and_set_aside_alone(worker: FakeWorker) -> None:
