@@ -111,7 +111,7 @@ class Operation:
 
 
 def _object(body: bytes) -> dict[str, Raw]:
-    """The fields of a body; an empty body has none. What is accepted may be sent to browsers (delivery rule O6)."""
+    """The fields of a body; an empty body has none. What is accepted may be sent to browsers (DELIVERY O6)."""
     try:
         text = body.decode()
         fields: dict[str, Raw] = msgspec.json.decode(text or "{}", type=dict[str, Raw])
@@ -131,7 +131,7 @@ def _raw(name: str, text: str) -> Raw:
 
 
 def check_name(field: str, name: str) -> str:
-    """Returns the name of a room or peer. Raises `BadPayload` if it is invalid (delivery rule S1)."""
+    """Returns the name of a room or peer. Raises `BadPayload` if it is invalid (DELIVERY S1)."""
     if not valid_name(name):
         raise BadPayload(f"{field}: expected 1 to {NAME_BYTES} bytes of UTF-8 without control characters")
     return name

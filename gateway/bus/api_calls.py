@@ -1,7 +1,7 @@
 """Calls of the server API on their way to the rooms: each is kept until it is answered or has timed out.
 
 A call's identity is its key, so the room worker does it once however often it arrives; to publish it again after
-silence, or after the broker was lost, is therefore harmless (delivery rule I6).
+silence, or after the broker was lost, is therefore harmless (DELIVERY I6).
 """
 
 import asyncio

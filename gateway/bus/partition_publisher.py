@@ -1,7 +1,7 @@
 """Publishes what sessions and API calls have for the room workers: one queue and one task for each partition.
 
 A batch is whatever the queued sources have when the previous publish is confirmed, one item of each in turn, so that
-a busy client delays no other (delivery rule B6). There is no timer: at low load a batch is one item.
+a busy client delays no other (DELIVERY B6). There is no timer: at low load a batch is one item.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class PartitionPublisher:
         return items
 
     def rewind(self) -> None:
-        """Publishes everything unapplied again: the broker may have lost what it confirmed (delivery rule I8)."""
+        """Publishes everything unapplied again: the broker may have lost what it confirmed (DELIVERY I8)."""
         for source in self.sources:
             if source.rewind():
                 self.schedule(source)

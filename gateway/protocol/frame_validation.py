@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder(Frame).decode
 
 
 class RejectedRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request that is not forwarded: it is numbered, and answered with the error in its turn (delivery rule I2)."""
+    """A request that is not forwarded: it is numbered, and answered with the error in its turn (DELIVERY I2)."""
 
     id: int
     code: int

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 NAME_BYTES: Final = 128
 _MAX_NUMBER: Final = 2**53 - 1
 SECRET_BYTES: Final = 16
-"""Random bytes of a resume token (delivery rule S3), written as hexadecimal digits."""
+"""Random bytes of a resume token (DELIVERY S3), written as hexadecimal digits."""
 _TOKEN = re.compile(r"(?P<session>[A-Za-z0-9_-]{1,200}\.[0-9]{1,16})~(?P<secret>[0-9a-f]{32})", re.ASCII)
 _TOKEN_CHARS: Final = 400
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
@@ -64,7 +64,7 @@ _KNOWN: Final = frozenset({"roomId", "peerName", "resumable", "resume", "ack", "
 
 
 def valid_name(name: str) -> bool:
-    """Whether it can be the name of a room or peer (delivery rule S1)."""
+    """Whether it can be the name of a room or peer (DELIVERY S1)."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -87,7 +87,7 @@ def _number(text: str | None) -> int | None:
     return number if number <= _MAX_NUMBER else None
 
 
-# --- resume tokens (delivery rule S3) ------------------------------------------------------------------------------
+# --- resume tokens (DELIVERY S3) ------------------------------------------------------------------------------
 
 
 def digest(secret: str) -> str:

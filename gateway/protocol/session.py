@@ -1,8 +1,8 @@
 """One session as its gateway sees it: the numbers of both directions.
 
 Inputs go to the room worker by go-back-N: each is kept, encoded, until it is reported as applied, and what is kept is
-published again from its beginning whenever something may have been lost (delivery rule I8). Outputs come from the
-room worker in any order and any number of times, and are written in order and exactly once (delivery rule O2).
+published again from its beginning whenever something may have been lost (DELIVERY I8). Outputs come from the
+room worker in any order and any number of times, and are written in order and exactly once (DELIVERY O2).
 """
 
 from collections.abc import Sequence
@@ -129,7 +129,7 @@ class Session:
         return self._append(Input(self.room, self.id, self.connection, n, frame.method, id_, bytes(frame.data)))
 
     def reject(self, id_: int | None, code: int, reason: str) -> Events:
-        """Takes a rejected frame as an input, for the room worker to answer in its turn (delivery rule I2)."""
+        """Takes a rejected frame as an input, for the room worker to answer in its turn (DELIVERY I2)."""
         n = self._base + len(self._inputs)
         return self._append(RejectedInput(self.room, self.id, self.connection, n, id_, code, reason))
 

@@ -198,7 +198,7 @@ class Connection(Socket):
             self.close_as(errors.PROTOCOL)
 
     def _report_malformed(self, reason: str) -> None:
-        """Answers at once: the frame has no number (delivery rule I2)."""
+        """Answers at once: the frame has no number (DELIVERY I2)."""
         self.hub.counters.count_rejected_frame("malformed", errors.BadPayload.code)
         self.transport.send(_TEXT, protocol_error_frame(errors.BadPayload(reason)))
 

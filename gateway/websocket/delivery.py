@@ -73,7 +73,7 @@ class OutputDelivery:
             self._hub.resume_reading(connection)
 
     def _find(self, connection: int, session: str) -> HubConnection | None:
-        """The connection, if it is still here and still the session's (delivery rule O3)."""
+        """The connection, if it is still here and still the session's (DELIVERY O3)."""
         found = self._hub.connections.get(connection)
         if found is not None and found.session.id == session:
             return found

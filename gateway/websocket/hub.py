@@ -110,7 +110,7 @@ class Hub:
         return self._inputs.publisher_of(room)
 
     def new_session(self, room: str) -> Session:
-        """The session of a new connection; the connection's number is never used again (delivery rule O3)."""
+        """The session of a new connection; the connection's number is never used again (DELIVERY O3)."""
         number = self._next_connection()
         return Session(room, f"{self.gateway}.{number}", number, self.unapplied_bytes)
 
@@ -149,7 +149,7 @@ class Hub:
         self.connections[session.connection] = connection
         self.empty.clear()
         connection.publisher.sources.add(session)
-        # Never equal: of two connections of one peer the later stays (delivery rule I7).
+        # Never equal: of two connections of one peer the later stays (DELIVERY I7).
         self._last_accepted = max(self._last_accepted + 1, time.time_ns() // 1_000_000)
         self.perform(connection, session.connect(connection.peer, self._last_accepted))
         if self.draining:
@@ -201,7 +201,7 @@ class Hub:
             connection.resume_reading()
 
     def end_all_sessions(self) -> None:
-        """Redis was emptied, so no room exists any more: every client gets `closed` (delivery rule C7)."""
+        """Redis was emptied, so no room exists any more: every client gets `closed` (DELIVERY C7)."""
         for connection in list(self.connections.values()):
             connection.enqueue(Message(notification_frame(Closed()), []))
             connection.close_as(errors.GONE)

@@ -68,7 +68,7 @@ class ResumableConnection(Connection):
                 assert_never(position)
 
     def _accept(self, frame: ValidationResult) -> Events:
-        """Every numbered frame becomes an input, or the room worker would wait for it for ever (delivery rule I2)."""
+        """Every numbered frame becomes an input, or the room worker would wait for it for ever (DELIVERY I2)."""
         events = super()._accept(frame)
         match frame:
             case MalformedFrame():

@@ -50,7 +50,7 @@ class Delivery(Protocol):
 
 class Subscription(Protocol):
     async def close(self) -> None:
-        """Closes the channel (never `basic.cancel`, rule B1): the next consumer gets what is not acknowledged."""
+        """Closes the channel (never `basic.cancel`, DELIVERY B1): the next consumer gets what is not acknowledged."""
         ...
 
 

@@ -27,7 +27,7 @@ class AmqpBroker:
     """See `shared.broker.Broker`. `connect` also raises `TopologyMismatch`.
 
     Publishing and consuming have a connection each: on a memory alarm RabbitMQ stops reading from publishers,
-    and acknowledgements must not wait behind them (rule B3).
+    and acknowledgements must not wait behind them (DELIVERY B3).
     """
 
     def __init__(self, url: str, *, partitions: int, queue_type: QueueType, name: str) -> None:

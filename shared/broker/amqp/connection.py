@@ -32,7 +32,7 @@ from shared.broker.amqp.writer import FrameWriter
 from shared.telemetry import log
 
 HEARTBEAT: Final = 2
-"""Seconds; RabbitMQ gives a hung process up after about twice that (rule B4)."""
+"""Seconds; RabbitMQ gives a hung process up after about twice that (DELIVERY B4)."""
 
 SILENCE_LIMIT: Final = 3
 """A connection on which nothing came for so many heartbeats is given up."""

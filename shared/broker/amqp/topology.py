@@ -23,7 +23,7 @@ SECONDS_PER_PARTITION: Final = 0.1
 _EXCHANGES: Final = {"rooms": "direct", "notify": "topic", "media": "direct"}
 
 _DELIVERY_LIMIT: Final = 1_000_000
-"""Quorum queues drop a message after this many deliveries, silently; unset it is 20 on RabbitMQ 4 (rule B5)."""
+"""Quorum queues drop a message after this many deliveries, silently; unset it is 20 on RabbitMQ 4 (DELIVERY B5)."""
 
 
 class TopologyMismatch(BrokerError):
@@ -82,7 +82,7 @@ class Topology:
     async def _declare_all(self, channel: AbstractChannel) -> None:
         for name, kind in _EXCHANGES.items():
             await channel.declare_exchange(name, kind, durable=True, timeout=CALL_TIMEOUT)
-        # No dead-letter exchange: expired ticks would land there (rule B5).
+        # No dead-letter exchange: expired ticks would land there (DELIVERY B5).
         arguments: dict[str, Any] = {"x-single-active-consumer": True, "x-queue-type": self._queue_type}
         if self._queue_type == "quorum":
             arguments["x-delivery-limit"] = _DELIVERY_LIMIT
