@@ -21,7 +21,7 @@ from gateway.api.operations import OPERATIONS
 from gateway.metrics import GatewayMetrics
 from medianode.metrics import NodeMetrics
 from plenary import cli
-from plenary.exposition import Exposition
+from plenary.processes.internal_http import InternalServer
 from roomworker.metrics import WorkerMetrics
 from shared import errors
 from shared.protocol import client
@@ -39,7 +39,7 @@ _PANELS: Final[dict[str, type[Common]]] = {
     "Media node": NodeSettings,
 }
 _ROLES: Final = {
-    "Every process": Exposition.described,
+    "Every process": InternalServer.described,
     "Gateway": GatewayMetrics.described,
     "Room worker": WorkerMetrics.described,
     "Media node": NodeMetrics.described,

@@ -9,7 +9,11 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from loadtest.command import loadtest
-from plenary import allinone, api, options, process, roles, status
+from plenary.commands import server_api, setting_options
+from plenary.processes import event_loop
+from plenary.processes.all_in_one import run_all_roles
+from plenary.processes.single_role import run_gateway, run_media_node, run_room_worker
+from plenary.status.command import show_status
 from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
 from shared.telemetry import log
 from shared.version import version
@@ -54,39 +58,39 @@ def _role(
     """Adds the command of a role, which runs until SIGTERM or SIGINT."""
 
     def start(typed: dict[str, Any]) -> None:
-        settings = options.settings(kind, typed)
+        settings = setting_options.settings(kind, typed)
         log.configure(settings.log_level, settings.log_format, role=name)
-        options.warn_of_unknown_variables(os.environ)
-        process.run(partial(main, settings))
+        setting_options.warn_of_unknown_variables(os.environ)
+        event_loop.run(partial(main, settings))
 
-    app.command(name=name)(options.with_options(kind, start, help_text))
+    app.command(name=name)(setting_options.with_options(kind, start, help_text))
 
 
 _role(
     "run",
     RunSettings,
-    allinone.run,
+    run_all_roles,
     "Runs everything in one process, with a page to call each other. Needs no servers unless URLs are given.\n\n"
     "Example: `plenary run --port 8080`",
 )
 _role(
     "gateway",
     GatewaySettings,
-    roles.gateway,
+    run_gateway,
     "Takes clients' WebSockets. Keeps no state: run as many as the connections need, behind one address.\n\n"
     "Example: `plenary gateway --redis-url redis://redis:6379/0 --amqp-url amqp://USER:PASSWORD@rabbitmq:5672/`",
 )
 _role(
     "roomworker",
     WorkerSettings,
-    roles.roomworker,
+    run_room_worker,
     "Carries out what clients ask of rooms. The partitions of rooms are shared evenly among all workers that run.\n\n"
     "Example: `plenary roomworker --redis-url redis://redis:6379/0 --amqp-url amqp://USER:PASSWORD@rabbitmq:5672/`",
 )
 _role(
     "medianode",
     NodeSettings,
-    roles.medianode,
+    run_media_node,
     "Carries audio and video with mediasoup-worker. Clients must reach its media ports.\n\n"
     "Example: `plenary medianode --announced-ip 203.0.113.7 --media-port 40000 --engines 4`, with UDP and TCP ports"
     " 40000 to 40003 open to clients",
@@ -113,14 +117,14 @@ def _status(
     Examples: `plenary status`, `plenary status --watch`, `plenary status --json | jq '.roomWorkers[].rooms'`
     """
     typed = {"redis_url": redis_url, "amqp_url": amqp_url}
-    settings = options.settings(Common, {name: url for name, url in typed.items() if url})
+    settings = setting_options.settings(Common, {name: url for name, url in typed.items() if url})
     log.configure(settings.log_level, settings.log_format, role="status")
-    options.warn_of_unknown_variables(os.environ)
+    setting_options.warn_of_unknown_variables(os.environ)
     urls = settings.redis_url, settings.amqp_url
-    process.run(lambda stop: status.show(*urls, stop, as_json=as_json, watch=watch))
+    event_loop.run(lambda stop: show_status(*urls, stop, as_json=as_json, watch=watch))
 
 
-api.add_to(app)
+server_api.add_to(app)
 app.command(name="loadtest")(loadtest)
 
 

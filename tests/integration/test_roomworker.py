@@ -364,7 +364,7 @@ async def test_queues_are_empty_after_all_sessions_were_closed(bench: Bench, req
 
 
 async def test_deleted_rooms_leave_no_reference_cycles(bench: Bench) -> None:
-    """Processes look for cycles rarely (`plenary/process.py`): what rooms leave behind would stay for minutes."""
+    """Full collections are rare (`plenary/processes/event_loop.py`): a cycle of an ended room stays for minutes."""
     if not isinstance(bench.brokers, MemoryHarness):
         pytest.skip("links to servers make cycles of their own")
     await bench.node()

@@ -20,7 +20,7 @@ from medianode.engines.null import NullEngine
 from medianode.metrics import NodeMetrics
 from medianode.metrics import process as usage
 from medianode.node import MediaNode
-from plenary.exposition import Exposition
+from plenary.processes.internal_http import InternalServer
 from roomworker.metrics import WorkerMetrics
 from roomworker.storage.store import RedisStore
 from roomworker.worker import RoomWorker
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 ALL = (
-    *Exposition.described,
+    *InternalServer.described,
     *GatewayMetrics.described,
     *WorkerMetrics.described,
     *NodeMetrics.described,
@@ -97,7 +97,7 @@ async def test_every_role_exposes_what_it_describes() -> None:
 
 
 def test_every_process_exposes_what_it_describes() -> None:
-    assert sorted(names(Exposition(4).collect())) == described(Exposition.described)
+    assert sorted(names(InternalServer(4).collect())) == described(InternalServer.described)
 
 
 def test_metrics_of_the_process_itself_are_documented() -> None:

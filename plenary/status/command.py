@@ -10,24 +10,24 @@ from typing import Any
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from plenary.process import CannotStart
-from plenary.redislink import open_redis
-from plenary.snapshot import LOOK_FOR, Snapshot, take
-from plenary.status_tables import print_snapshot
+from plenary.processes.event_loop import CannotStart
+from plenary.processes.redis_client import open_redis
+from plenary.status.snapshot import OBSERVE_SECONDS, Snapshot, take_snapshot
+from plenary.status.tables import print_snapshot
 from shared.cluster.redis_keys import Role
 
 
-async def show(
+async def show_status(
     redis_url: str, amqp_url: str, stop: asyncio.Event, *, as_json: bool = False, watch: bool = False
 ) -> None:
-    """Prints a snapshot; with `watch` one after the other until `stop` is set. Raises `CannotStart`."""
+    """Prints a snapshot, or with `watch` one after the other until `stop` is set. Raises `CannotStart`."""
     console = Console(soft_wrap=True)
     redis = open_redis(redis_url)
     try:
         while True:
-            text = f"looking at the cluster for {LOOK_FOR:.0f} s …"
+            text = f"observing the cluster for {OBSERVE_SECONDS:.0f} s …"
             with nullcontext() if as_json or watch else console.status(text):
-                snapshot = await take(redis, amqp_url)
+                snapshot = await take_snapshot(redis, amqp_url)
             if stop.is_set():
                 return
             if as_json:
@@ -45,11 +45,11 @@ async def show(
 
 
 def as_dict(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as `--json` prints it."""
+    """Returns the snapshot as `--json` prints it."""
     names: dict[Role, str] = {"gateways": "gateways", "workers": "roomWorkers", "nodes": "mediaNodes"}
     return {
         **{
-            names[role]: [{"id": seen.id, "beating": seen.beating, **_without_beat(seen.info)} for seen in members]
+            names[role]: [{"id": it.id, "beating": it.beating, **_without_beat(it.info)} for it in members]
             for role, members in snapshot.processes.items()
         },
         "partitions": [
@@ -78,7 +78,7 @@ def _without_beat(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_json(snapshot: Snapshot, *, lines: bool) -> None:
-    """One object, on one line each where several follow."""
+    """Prints one JSON object: indented, or with `lines` on one line, since others follow."""
     json.dump(as_dict(snapshot), sys.stdout, indent=None if lines else 2, ensure_ascii=False)
     sys.stdout.write("\n")
     sys.stdout.flush()

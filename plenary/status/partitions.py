@@ -1,17 +1,15 @@
-"""The partitions' queues, and the messages that were set aside, for `plenary status`."""
+"""The partitions of a cluster: their rooms, their room workers, and the depth of their queues."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
 from redis.asyncio import Redis
 
 from shared.broker.amqp.queues import QueueDepth, QueueProbe
-from shared.cluster.redis_keys import DEAD_LETTERS_KEY, PARTITIONS_KEY, index_key
+from shared.cluster.redis_keys import PARTITIONS_KEY, index_key
 
-ANSWER_WITHIN: Final = 5.0
-LATEST: Final = 10
+ANSWER_SECONDS: Final = 5.0
+"""Seconds within which RabbitMQ has to report the depths of all queues."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,8 @@ class Partition:
         return len(self.served_by) == 1 and not self.waiting and self.in_line != 0
 
 
-@dataclass(frozen=True)
-class DeadLetter:
-    """A message that was set aside: its kind, its room and the reason."""
-
-    at: datetime
-    partition: int
-    what: str
-    room: str
-    reason: str
-
-
-async def partitions(redis: Redis, workers: dict[str, dict[str, Any]]) -> list[Partition]:
-    """All partitions of the cluster, without their queues. Raises `RedisError`.
+async def read_partitions(redis: Redis, workers: dict[str, dict[str, Any]]) -> list[Partition]:
+    """Returns all partitions of the cluster, without the depths of their queues. Raises `RedisError`.
 
     `workers` are the room workers' entries in the registry by id.
     """
@@ -64,23 +51,10 @@ async def partitions(redis: Redis, workers: dict[str, dict[str, Any]]) -> list[P
     ]
 
 
-async def queues(amqp_url: str, number: int) -> dict[int, QueueDepth]:
+async def read_queue_depths(amqp_url: str, number: int) -> dict[int, QueueDepth]:
     """Returns the depth of each partition's queue that exists. Raises `BrokerUnavailable`."""
     probe = QueueProbe(amqp_url)
     try:
-        return await probe.depths(number, within=ANSWER_WITHIN)
+        return await probe.depths(number, within=ANSWER_SECONDS)
     finally:
         await probe.close()
-
-
-async def dead_letters(redis: Redis) -> tuple[int, list[DeadLetter]]:
-    """The number of messages that were set aside, and the latest of them. Raises `RedisError`."""
-    count = await redis.xlen(DEAD_LETTERS_KEY)
-    entries: Any = await redis.xrevrange(DEAD_LETTERS_KEY, count=LATEST)
-    return count, [_letter(id_.decode(), fields) for id_, fields in entries]
-
-
-def _letter(id_: str, fields: dict[bytes, bytes]) -> DeadLetter:
-    what, room = orjson.loads(fields[b"item"])[:2]
-    at = datetime.fromtimestamp(int(id_.partition("-")[0]) / 1000, UTC)
-    return DeadLetter(at, int(fields[b"partition"]), what, room, fields[b"reason"].decode())

@@ -9,11 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from plenary import cli, options, process
+from plenary import cli
+from plenary.commands import setting_options
+from plenary.processes import event_loop
 from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
 from shared.telemetry import log
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 runner = CliRunner()
 KINDS: dict[str, type[Common]] = {
     "run": RunSettings,
@@ -43,7 +45,7 @@ def given(*arguments: str) -> dict[str, Any]:
     """What a command with a gateway's options is given for these arguments."""
     seen: dict[str, Any] = {}
     app = typer.Typer()
-    app.command()(options.with_options(GatewaySettings, seen.update, "about"))
+    app.command()(setting_options.with_options(GatewaySettings, seen.update, "about"))
     assert runner.invoke(app, list(arguments)).exit_code == 0
     return seen
 
@@ -60,7 +62,7 @@ def test_only_typed_options_are_passed_on() -> None:
 def test_typed_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLENARY_PORT", "1")
     monkeypatch.setenv("PLENARY_API_PORT", "2")
-    settings = options.settings(GatewaySettings, {"port": 3})
+    settings = setting_options.settings(GatewaySettings, {"port": 3})
     assert (settings.port, settings.api_port, settings.frame_limit) == (3, 2, 262144)
 
 
@@ -92,7 +94,7 @@ def test_invalid_variable_is_reported_by_its_name(monkeypatch: pytest.MonkeyPatc
     assert "PLENARY_PORT: Input should be a valid integer" in result.output
 
 
-def test_a_password_is_never_repeated() -> None:
+def test_password_is_never_repeated() -> None:
     result = runner.invoke(cli.app, ["gateway", "--amqp-url", "http://user:secret@host"])
     assert result.exit_code == 2
     assert "secret" not in result.output
@@ -124,22 +126,24 @@ def test_documented_settings_and_defaults_are_current() -> None:
     ],
 )
 def test_mistyped_variable_is_found_with_the_nearest_name(variable: str, nearest: str) -> None:
-    assert options.unknown_variables([variable, "HOME", "PLENARY_REDIS_URL"]) == {variable: nearest}
+    assert setting_options.unknown_variables([variable, "HOME", "PLENARY_REDIS_URL"]) == {variable: nearest}
 
 
 def test_every_variable_of_the_compose_file_is_known() -> None:
     names = re.findall(r"PLENARY_[A-Z_]+", (ROOT / "docker-compose.yml").read_text())
     assert names
-    assert options.unknown_variables(names) == {}
+    assert setting_options.unknown_variables(names) == {}
 
 
 @pytest.mark.parametrize("command", [*KINDS, "status"])
 def test_mistyped_variable_is_warned_about_at_start(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[tuple[str, dict[str, str]]] = []
     monkeypatch.setenv("PLENARY_REDIS_ULR", "redis://user:secret@nowhere/")
-    monkeypatch.setattr(process, "run", lambda _: None)
+    monkeypatch.setattr(event_loop, "run", lambda _: None)
     monkeypatch.setattr(log, "configure", lambda *_, **__: None)
-    monkeypatch.setattr(options, "logger", SimpleNamespace(warning=lambda event, **keys: lines.append((event, keys))))
+    monkeypatch.setattr(
+        setting_options, "logger", SimpleNamespace(warning=lambda event, **keys: lines.append((event, keys)))
+    )
     assert runner.invoke(cli.app, [command]).exit_code == 0
     assert lines == [("setting.unknown", {"variable": "PLENARY_REDIS_ULR", "nearest": "PLENARY_REDIS_URL"})]
 

@@ -13,9 +13,9 @@ from medianode.engines.port import EngineFailed
 from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
 from medianode.toolchain.build import EngineUnavailable
-from plenary.exposition import Exposition, exposition
-from plenary.process import links
-from plenary.roles import started, until
+from plenary.processes.internal_http import InternalServer, internal_server
+from plenary.processes.server_connections import server_connections
+from plenary.processes.single_role import start_role, wait_until_stopped
 from roomworker.metrics import WorkerMetrics
 from roomworker.storage.memory import MemoryStore
 from roomworker.storage.port import Store
@@ -29,77 +29,81 @@ from shared.cluster.redis_cluster import RedisCluster
 from shared.settings import RunSettings
 
 
-class Link(NamedTuple):
-    """What one role uses of the servers, or of the memory that stands for them."""
+class Backend(NamedTuple):
+    """What a role uses to reach the others and to store rooms: RabbitMQ and Redis, or this process's memory."""
 
     broker: Broker
     cluster: Cluster
     store: Store
 
 
-Links: TypeAlias = Callable[[str], AbstractAsyncContextManager[Link]]
+OpenBackend: TypeAlias = Callable[[str], AbstractAsyncContextManager[Backend]]
+"""Opens the backend of the role of this name."""
 
 console = Console(stderr=True)
 
 
-async def run(settings: RunSettings, stop: asyncio.Event) -> None:
+async def run_all_roles(settings: RunSettings, stop: asyncio.Event) -> None:
+    """Runs every role until `stop` is set or one of them ends. Raises `CannotStart`."""
     async with AsyncExitStack() as stack:
-        shown = await stack.enter_async_context(exposition(settings, "roomworker", "gateway"))
-        open_links = await stack.enter_async_context(_servers(settings, stop, shown))
-        for_worker = await stack.enter_async_context(open_links("roomworker"))
-        for_node = await stack.enter_async_context(open_links("medianode"))
-        for_gateway = await stack.enter_async_context(open_links("gateway"))
+        internal = await stack.enter_async_context(internal_server(settings, "roomworker", "gateway"))
+        open_backend = await stack.enter_async_context(_backends(settings, stop, internal))
+        for_worker = await stack.enter_async_context(open_backend("roomworker"))
+        for_node = await stack.enter_async_context(open_backend("medianode"))
+        for_gateway = await stack.enter_async_context(open_backend("gateway"))
         if stop.is_set():
             return
-        # Closed in the opposite order, also if a later one cannot start.
+        # The roles are closed in the opposite order, also if a later one cannot start.
         node = await _media_node(settings, for_node)
         if node is not None:
             stack.push_async_callback(node.close)
-            shown.serves("medianode", node.trouble, NodeMetrics(node))
+            internal.add_role("medianode", node.trouble, NodeMetrics(node))
         else:
-            del shown.troubles["medianode"]  # the rest works without
+            del internal.troubles["medianode"]  # the other roles work without
         worker = RoomWorker(settings, *for_worker)
-        shown.serves("roomworker", worker.trouble, WorkerMetrics(worker))
-        await started(worker.start())
+        internal.add_role("roomworker", worker.trouble, WorkerMetrics(worker))
+        await start_role(worker.start())
         stack.push_async_callback(worker.close)
         gateway = Gateway(settings, for_gateway.broker, for_gateway.cluster)
-        shown.serves("gateway", gateway.trouble, GatewayMetrics(gateway))
-        await started(gateway.start())
+        internal.add_role("gateway", gateway.trouble, GatewayMetrics(gateway))
+        await start_role(gateway.start())
         stack.push_async_callback(gateway.close)
         _greet(settings, gateway, has_engine=node is not None)
-        await until(stop, gateway, worker, *([node] if node else []))
+        await wait_until_stopped(stop, gateway, worker, *([node] if node else []))
         await gateway.drain()
 
 
 @asynccontextmanager
-async def _servers(settings: RunSettings, stop: asyncio.Event, shown: Exposition) -> AsyncIterator[Links]:
-    """How this process's roles reach broker and Redis: each has its own link, all to the same servers."""
+async def _backends(
+    settings: RunSettings, stop: asyncio.Event, internal: InternalServer
+) -> AsyncIterator[OpenBackend]:
+    """Yields what opens each role's backend: connections of its own, to the same servers or the same memory."""
     hub, memory = MemoryHub(settings.partitions), MemoryCluster()
     memory_store = MemoryStore(memory)
 
     @asynccontextmanager
-    async def in_memory(role: str) -> AsyncIterator[Link]:
+    async def in_memory(role: str) -> AsyncIterator[Backend]:
         broker = MemoryBroker(hub)
-        shown.starting(role)(broker, None)
+        internal.watcher(role)(broker, None)
         await broker.connect()
         try:
-            yield Link(broker, memory, memory_store)
+            yield Backend(broker, memory, memory_store)
         finally:
             await broker.close()
 
     @asynccontextmanager
-    async def on_servers(role: str) -> AsyncIterator[Link]:
-        async with links(settings, role, stop, shown.starting(role)) as (broker, redis):
+    async def on_servers(role: str) -> AsyncIterator[Backend]:
+        async with server_connections(settings, role, stop, internal.watcher(role)) as (broker, redis):
             cluster = RedisCluster(redis)
-            yield Link(broker, cluster, RedisStore(redis, cluster.availability))
+            yield Backend(broker, cluster, RedisStore(redis, cluster.availability))
 
     yield on_servers if settings.amqp_url else in_memory
 
 
-async def _media_node(settings: RunSettings, link: Link) -> MediaNode | None:
-    """Without an engine everything else still works, and `createTransport` is answered 503."""
+async def _media_node(settings: RunSettings, backend: Backend) -> MediaNode | None:
+    """Returns a media node, or None without an engine: `createTransport` is then answered 503."""
     try:
-        node = MediaNode(settings, link.broker, link.cluster, await engine_factory(settings))
+        node = MediaNode(settings, backend.broker, backend.cluster, await engine_factory(settings))
         await node.start()
     except (EngineUnavailable, EngineFailed) as unavailable:
         console.print(f"[yellow]No media engine, so no audio or video:[/] {unavailable}")

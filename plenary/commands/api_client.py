@@ -1,27 +1,30 @@
-"""The server API, asked from a command line."""
+"""A client of the server API for the command line."""
 
 import json
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-TIMEOUT = 30.0
+TIMEOUT: Final = 30.0
+"""Seconds to wait for an answer."""
 
 
-class Refused(Exception):
-    """The API did not do it; its text says why."""
+class ApiError(Exception):
+    """The API could not be reached or refused the request; the text says why, and which option to look at."""
 
 
-class Client:
+class ApiClient:
+    """Sends requests to a gateway's server API. Raises `ApiError` for a `url` that is not http or https."""
+
     def __init__(self, url: str, key: str) -> None:
         if urlsplit(url).scheme not in ("http", "https"):
-            raise Refused(f"{url}: expected the API's address, like http://127.0.0.1:8081")
+            raise ApiError(f"{url}: expected the API's address, like http://127.0.0.1:8081")
         self._url = url.rstrip("/")
         self._key = key
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON. Raises `Refused`."""
+        """Sends a request and returns the JSON of the answer. Raises `ApiError`."""
         request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
             self._url + path,
             method=method,
@@ -32,10 +35,12 @@ class Client:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
                 return json.load(answer)
         except urllib.error.HTTPError as failed:
-            raise Refused(self._explain(failed)) from None
+            raise ApiError(self._explain(failed)) from None
         except (OSError, ValueError) as failed:
             why = getattr(failed, "reason", failed)
-            raise Refused(f"{self._url} is no Plenary API that answers: {why} (--api-url, PLENARY_API_URL)") from None
+            raise ApiError(
+                f"{self._url} is no Plenary API that answers: {why} (--api-url, PLENARY_API_URL)"
+            ) from None
 
     def _explain(self, failed: urllib.error.HTTPError) -> str:
         if failed.code == 401:
@@ -47,5 +52,5 @@ class Client:
 
 
 def path(*parts: str) -> str:
-    """`/v1/rooms/a%2Fb` of ("rooms", "a/b")."""
+    """Returns the API's path of these parts: `/v1/rooms/a%2Fb` for ("rooms", "a/b")."""
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)

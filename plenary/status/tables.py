@@ -1,4 +1,4 @@
-"""The tables of `plenary status`."""
+"""Prints the tables of `plenary status`."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from plenary.backlog import DeadLetter, Partition
-from plenary.snapshot import Seen, Snapshot
+from plenary.status.dead_letters import DeadLetter
+from plenary.status.partitions import Partition
+from plenary.status.snapshot import ObservedProcess, Snapshot
 from shared.cluster.redis_keys import Role
 
 _COLUMNS: Final[dict[Role, tuple[str, dict[str, str]]]] = {
@@ -31,7 +32,9 @@ def print_snapshot(console: Console, snapshot: Snapshot) -> None:
     _print_dead_letters(console, snapshot.dead_letters, snapshot.latest_dead_letters)
 
 
-def _print_processes(console: Console, title: str, members: Sequence[Seen], columns: dict[str, str]) -> None:
+def _print_processes(
+    console: Console, title: str, members: Sequence[ObservedProcess], columns: dict[str, str]
+) -> None:
     alive = sum(member.beating for member in members)
     table = Table(title=f"{title} ({alive})", title_justify="left")
     for heading in ("id", *columns.values()):

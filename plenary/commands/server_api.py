@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from plenary.client import Client, Refused, path
+from plenary.commands.api_client import ApiClient, ApiError, path
 
 PAGE: Final = 1000
 
@@ -178,8 +178,8 @@ def api(
 
 def _ask(url: str, key: str, method: str, path: str, body: Any = None) -> Any:
     try:
-        return Client(url, key).ask(method, path, body)
-    except Refused as why:
+        return ApiClient(url, key).ask(method, path, body)
+    except ApiError as why:
         typer.echo(f"plenary: {why}", err=True)
         raise typer.Exit(1) from None
 

@@ -1,4 +1,4 @@
-"""The internal HTTP port of a process: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever runs it."""
+"""The internal HTTP server of a process: `/metrics` for Prometheus, `/healthz` and `/readyz` for health checks."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from plenary.process import CannotStart
-from plenary.process_metrics import ProcessMetrics, RedisLink
+from plenary.processes.event_loop import CannotStart
+from plenary.processes.process_metrics import ProcessMetrics, RedisConnectionCounter
 from shared.broker import Broker
 from shared.settings import Common
 from shared.telemetry import log
@@ -26,8 +26,12 @@ READY = gauge("ready", "1 while the role does its work, 0 while /readyz says why
 logger = log.get("metrics")
 
 
-class Exposition(Collector):
-    """What this process exposes. `troubles`: what keeps each role from its work, asked anew each time."""
+class InternalServer(Collector):
+    """Serves the metrics, liveness and readiness of a process with any number of roles.
+
+    `troubles` maps each role to a function that returns what keeps the role from its work, or "". A request for
+    readiness or metrics calls these functions each time.
+    """
 
     described: tuple[Described, ...] = (READY, *ProcessMetrics.described)
 
@@ -40,16 +44,17 @@ class Exposition(Collector):
         self._registry.register(self)
         self._runner: web.AppRunner | None = None
 
-    def starting(self, role: str) -> Callable[[Broker, RedisLink | None], None]:
-        """The role's links, told to what this returns, are watched, and say why it is not ready until `serves`."""
+    def watcher(self, role: str) -> Callable[[Broker, RedisConnectionCounter | None], None]:
+        """Returns a function that takes the role's connections; until `add_role` they explain why it is not ready."""
 
-        def watch(broker: Broker, redis: RedisLink | None) -> None:
+        def watch(broker: Broker, redis: RedisConnectionCounter | None) -> None:
             self.process.watch(broker, redis)
             self.troubles[role] = partial(_missing, broker, redis)
 
         return watch
 
-    def serves(self, role: str, trouble: Trouble, metrics: Metrics) -> None:
+    def add_role(self, role: str, trouble: Trouble, metrics: Metrics) -> None:
+        """Exposes a role's metrics. The role is ready from now on whenever `trouble` returns ""."""
         self.troubles[role] = trouble
         self._roles.append(metrics)
 
@@ -60,14 +65,14 @@ class Exposition(Collector):
             yield from role.collect()
 
     def trouble(self) -> str:
-        """Of all roles, with their names; empty if there is none."""
+        """Returns what keeps the roles from their work, each with its name; empty if nothing does."""
         found = ((role, trouble()) for role, trouble in self.troubles.items())
         return "; ".join(f"{role}: {text}" for role, text in found if text)
 
     # --- HTTP -------------------------------------------------------------------------------------------------
 
     async def listen(self, host: str, port: int) -> None:
-        """Raises `CannotStart`."""
+        """Starts the server. Raises `CannotStart` if the address cannot be listened on."""
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -88,7 +93,7 @@ class Exposition(Collector):
 
     @property
     def port(self) -> int:
-        """The port listened on, also when the settings left it open."""
+        """The port listened on; the system chose it if the settings say 0."""
         assert self._runner is not None
         port: int = self._runner.addresses[0][1]
         return port
@@ -112,20 +117,23 @@ class Exposition(Collector):
         return web.Response(text="ready\n")
 
 
-def _missing(broker: Broker, redis: RedisLink | None) -> str:
+def _missing(broker: Broker, redis: RedisConnectionCounter | None) -> str:
     if redis is not None and not redis.connections:
         return "Redis has not answered yet"
     return "starting" if broker.connected else "no connection to the message broker yet"
 
 
 @asynccontextmanager
-async def exposition(settings: Common, *roles: str) -> AsyncIterator[Exposition]:
-    """For a process with these roles, from before they start until they have ended. Raises `CannotStart`."""
-    shown = Exposition(settings.partitions)
-    shown.troubles.update({role: lambda: "starting" for role in roles})
+async def internal_server(settings: Common, *roles: str) -> AsyncIterator[InternalServer]:
+    """Yields the server of a process with these roles, listening if the settings name a port. Raises `CannotStart`.
+
+    Open it before the roles start, so that `/readyz` can say what they wait for, and until they have ended.
+    """
+    server = InternalServer(settings.partitions)
+    server.troubles.update({role: lambda: "starting" for role in roles})
     if settings.metrics_port is not None:
-        await shown.listen(settings.metrics_host, settings.metrics_port)
+        await server.listen(settings.metrics_host, settings.metrics_port)
     try:
-        yield shown
+        yield server
     finally:
-        await shown.close()
+        await server.close()

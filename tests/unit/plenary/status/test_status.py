@@ -9,8 +9,9 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from rich.console import Console
 
-from plenary import backlog, snapshot, status, status_tables
-from plenary.backlog import Partition
+from plenary.status import command, snapshot, tables
+from plenary.status.dead_letters import read_dead_letters
+from plenary.status.partitions import Partition, read_partitions
 from roomworker.storage.store import RedisStore
 from shared.protocol import bus
 
@@ -23,17 +24,17 @@ def wide_console() -> Console:
 def test_process_with_an_unchanged_beat_is_not_beating() -> None:
     first = {"a": {"beat": 1}, "b": {"beat": 7}, "left": {"beat": 3}}
     second = {"b": {"beat": 7}, "a": {"beat": 2}, "new": {"beat": 1}}
-    assert [(seen.id, seen.beating) for seen in snapshot.compare(first, second)] == [
+    assert [(seen.id, seen.beating) for seen in snapshot.observe(first, second)] == [
         ("a", True),
         ("b", False),
         ("new", True),
     ]
 
 
-async def test_look_reads_every_role() -> None:
+async def test_registry_is_read_for_every_role() -> None:
     redis = FakeAsyncRedis()
     await redis.hset("plenary:workers", "worker-1", orjson.dumps({"beat": 5, "rooms": 2}))
-    assert await snapshot.look(redis) == {
+    assert await snapshot.read_registry(redis) == {
         "gateways": {},
         "workers": {"worker-1": {"beat": 5, "rooms": 2}},
         "nodes": {},
@@ -42,8 +43,11 @@ async def test_look_reads_every_role() -> None:
 
 
 def test_processes_that_do_not_beat_are_marked_and_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    seen = [snapshot.Seen("w-1[/]", {"rooms": 2, "active": [0, 1, 2, 7]}, True), snapshot.Seen("w-2", {}, False)]
-    status_tables._print_processes(wide_console(), "Room workers", seen, {"rooms": "rooms", "active": "partitions"})
+    seen = [
+        snapshot.ObservedProcess("w-1[/]", {"rooms": 2, "active": [0, 1, 2, 7]}, True),
+        snapshot.ObservedProcess("w-2", {}, False),
+    ]
+    tables._print_processes(wide_console(), "Room workers", seen, {"rooms": "rooms", "active": "partitions"})
     said = capsys.readouterr().out
     assert "Room workers (1)" in said
     assert "w-2 not beating" in said
@@ -54,7 +58,7 @@ def test_processes_that_do_not_beat_are_marked_and_not_counted(capsys: pytest.Ca
 def test_rooms_that_cannot_be_read_are_listed_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     broken = {"unreadable": 2, "unreadable_rooms": {"salon[/]": "WRONGTYPE", "hall": "ValidationError"}}
     workers = {"w-1": broken, "w-2": {"unreadable": 1, "unreadable_rooms": {}}, "w-3": {}}
-    status_tables._print_unreadable(wide_console(), workers)
+    tables._print_unreadable(wide_console(), workers)
     printed = capsys.readouterr().out
     assert "Rooms that cannot be read (3, of which 2)" in printed
     assert "salon[/]" in printed
@@ -62,7 +66,7 @@ def test_rooms_that_cannot_be_read_are_listed_with_the_reason(capsys: pytest.Cap
 
 
 def test_without_unreadable_rooms_their_table_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    status_tables._print_unreadable(wide_console(), {"w-1": {"unreadable": 0, "unreadable_rooms": {}}, "old": {}})
+    tables._print_unreadable(wide_console(), {"w-1": {"unreadable": 0, "unreadable_rooms": {}}, "old": {}})
     assert capsys.readouterr().out == ""
 
 
@@ -71,7 +75,7 @@ def partition(number: int, **more: Any) -> Partition:
 
 
 def test_only_partitions_with_a_problem_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    status_tables._print_partitions(
+    tables._print_partitions(
         wide_console(),
         [
             partition(0),
@@ -95,14 +99,14 @@ def test_only_partitions_with_a_problem_are_listed(capsys: pytest.CaptureFixture
 
 
 def test_healthy_partitions_take_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    status_tables._print_partitions(wide_console(), [partition(0), partition(1)])
+    tables._print_partitions(wide_console(), [partition(0), partition(1)])
     assert capsys.readouterr().out == "Partitions (2): 0 batches wait, each partition has its room worker\n"
 
 
 def test_unknown_queue_is_not_shown_as_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    status_tables._print_partitions(wide_console(), [partition(0, waiting=None, in_line=None)])
+    tables._print_partitions(wide_console(), [partition(0, waiting=None, in_line=None)])
     assert "backlog not known" in capsys.readouterr().out
-    status_tables._print_partitions(wide_console(), [partition(0, served_by=(), waiting=None, in_line=None)])
+    tables._print_partitions(wide_console(), [partition(0, served_by=(), waiting=None, in_line=None)])
     assert "?" in capsys.readouterr().out
 
 
@@ -112,12 +116,12 @@ async def test_messages_set_aside_are_shown_with_their_reasons(capsys: pytest.Ca
     for n in range(12):
         item = bus.Input(f"[salon {n}]", "gw.1", 1, n, "mediasoup-request", 1, b"{}")
         await store.set_aside(3, item, "its worker died 2 times")
-    count, latest = await backlog.dead_letters(redis)
+    count, latest = await read_dead_letters(redis)
     await redis.aclose()
     assert (count, len(latest)) == (12, 10)
     assert latest[0].room == "[salon 11]"
 
-    status_tables._print_dead_letters(wide_console(), count, latest)
+    tables._print_dead_letters(wide_console(), count, latest)
     said = capsys.readouterr().out
     assert "Messages set aside (12, the latest 10)" in said
     row = next(line for line in said.splitlines() if "[salon 11]" in line)
@@ -128,7 +132,7 @@ async def test_partitions_name_the_workers_that_serve_them() -> None:
     redis = FakeAsyncRedis()
     await redis.set("plenary:partitions", 3)
     await redis.sadd("plenary:partition:1", "salon#1", "hall#2")
-    found = await backlog.partitions(redis, {"w-2": {"active": [0, 1]}, "w-1": {"active": [1]}, "new": {}})
+    found = await read_partitions(redis, {"w-2": {"active": [0, 1]}, "w-1": {"active": [1]}, "new": {}})
     await redis.aclose()
     assert [(it.number, it.rooms, it.served_by) for it in found] == [
         (0, 0, ("w-2",)),
@@ -141,8 +145,8 @@ async def test_partitions_name_the_workers_that_serve_them() -> None:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeAsyncRedis:
     """A cluster's Redis, looked at without a pause, and no RabbitMQ."""
     redis = FakeAsyncRedis()
-    monkeypatch.setattr(snapshot, "LOOK_FOR", 0.0)
-    monkeypatch.setattr(status, "open_redis", lambda _: redis)
+    monkeypatch.setattr(snapshot, "OBSERVE_SECONDS", 0.0)
+    monkeypatch.setattr(command, "open_redis", lambda _: redis)
     return redis
 
 
@@ -156,7 +160,7 @@ async def test_json_has_processes_partitions_and_what_was_set_aside(
     await cluster.hset("plenary:workers", "worker-1", orjson.dumps({"beat": 5, "rooms": 2, "active": [0]}))
     item = bus.Input("salon", "gw.1", 1, 7, "mediasoup-request", 1, b"{}")
     await RedisStore(cluster).set_aside(0, item, "its worker died 2 times")
-    await status.show("", NO_RABBITMQ, asyncio.Event(), as_json=True)
+    await command.show_status("", NO_RABBITMQ, asyncio.Event(), as_json=True)
     printed = capsys.readouterr().out
     told = json.loads(printed)
     assert told["roomWorkers"] == [{"id": "worker-1", "beating": False, "rooms": 2, "active": [0]}]
@@ -175,7 +179,7 @@ async def test_watch_prints_snapshots_until_it_is_stopped(
     cluster: FakeAsyncRedis, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = asyncio.Event()
-    take, taken = snapshot.take, 0
+    take, taken = snapshot.take_snapshot, 0
 
     async def count(*arguments: Any) -> snapshot.Snapshot:
         nonlocal taken
@@ -184,8 +188,8 @@ async def test_watch_prints_snapshots_until_it_is_stopped(
             stop.set()
         return await take(*arguments)
 
-    monkeypatch.setattr(status, "take", count)
-    await status.show("", NO_RABBITMQ, stop, as_json=True, watch=True)
+    monkeypatch.setattr(command, "take_snapshot", count)
+    await command.show_status("", NO_RABBITMQ, stop, as_json=True, watch=True)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert all(json.loads(line)["roomWorkers"] == [] for line in lines)

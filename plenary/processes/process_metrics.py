@@ -1,4 +1,4 @@
-"""Metrics that every process has, whichever roles run in it: build, event loop, links to RabbitMQ and Redis."""
+"""Metrics that every process has, whichever roles run in it: build, event loop, RabbitMQ and Redis connections."""
 
 import asyncio
 import platform
@@ -14,12 +14,12 @@ from shared.telemetry.metrics import counter, described_in, gauge, histogram
 from shared.version import version
 
 LAG_EVERY: Final = 0.25
-"""Seconds between two looks at the event loop's lag."""
+"""Seconds between two measurements of the event loop's lag."""
 
 BUILD = gauge("build_info", "Always 1; the labels say what runs.", "version", "python")
 PARTITIONS = gauge("partitions", "Partitions that the cluster has by this process's settings.")
 LAG = histogram(
-    "event_loop_lag_seconds", "How much later than planned the event loop woke; looked at four times a second."
+    "event_loop_lag_seconds", "How much later than planned the event loop woke; measured four times a second."
 )
 BROKER_UP = gauge("broker_up", "1 while connected to RabbitMQ, else 0.")
 BROKER_CONNECTIONS = counter("broker_connections", "Connections opened to RabbitMQ; two for each role at its start.")
@@ -41,8 +41,8 @@ REDIS_CONNECTIONS = counter(
 
 
 @dataclass(slots=True)
-class RedisLink:
-    """Counts a Redis client's connections; `opened` is its `redis_connect_func`."""
+class RedisConnectionCounter:
+    """Counts the connections that a Redis client opens; `opened` is the client's `redis_connect_func`."""
 
     connections: int = 0
 
@@ -52,18 +52,19 @@ class RedisLink:
 
 
 class ProcessMetrics:
-    """Metrics of the process itself. `start` begins and `stop` ends the watch on the event loop."""
+    """Metrics of the process itself. `start` begins and `stop` ends measuring the event loop's lag."""
 
     described = described_in(globals())
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
         self._brokers: list[Broker] = []
-        self._redis: list[RedisLink] = []
+        self._redis: list[RedisConnectionCounter] = []
         self._lag = seconds()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, broker: Broker, redis: RedisLink | None = None) -> None:
+    def watch(self, broker: Broker, redis: RedisConnectionCounter | None = None) -> None:
+        """Includes the connections of one role. `redis` is None for a role on memory."""
         self._brokers.append(broker)
         if redis is not None:
             self._redis.append(redis)

@@ -1,4 +1,4 @@
-"""The internal HTTP port: what it says before, while and after a role does its work."""
+"""The internal HTTP server: its answers before a role works, while it works and when it is in trouble."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -7,9 +7,9 @@ import aiohttp
 import pytest
 from prometheus_client import Metric
 
-from plenary.exposition import Exposition, exposition
-from plenary.process import CannotStart
-from plenary.process_metrics import RedisLink
+from plenary.processes.event_loop import CannotStart
+from plenary.processes.internal_http import InternalServer, internal_server
+from plenary.processes.process_metrics import RedisConnectionCounter
 from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.settings import Common
@@ -36,14 +36,14 @@ class Role:
 
 
 @pytest.fixture
-async def shown() -> AsyncIterator[Exposition]:
-    async with exposition(Common(metrics_port=0), "worker") as shown:
-        yield shown
+async def server() -> AsyncIterator[InternalServer]:
+    async with internal_server(Common(metrics_port=0), "worker") as server:
+        yield server
 
 
 @pytest.fixture
-def port(shown: Exposition) -> int:
-    return shown.port
+def port(server: InternalServer) -> int:
+    return server.port
 
 
 @pytest.fixture
@@ -62,45 +62,47 @@ async def get(port: int, path: str, accept: str = "") -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-async def test_a_process_lives_before_its_role_is_ready(shown: Exposition, port: int, broker: Broker) -> None:
+async def test_process_is_alive_before_its_role_is_ready(server: InternalServer, port: int, broker: Broker) -> None:
     assert await get(port, "/healthz") == (200, "alive\n")
     assert await get(port, "/readyz") == (503, "not ready: worker: starting\n")
 
-    link = RedisLink()
-    shown.starting("worker")(broker, link)
+    redis = RedisConnectionCounter()
+    server.watcher("worker")(broker, redis)
     assert await get(port, "/readyz") == (503, "not ready: worker: Redis has not answered yet\n")
-    link.connections = 1
+    redis.connections = 1
     assert await get(port, "/readyz") == (503, "not ready: worker: no connection to the message broker yet\n")
     await broker.connect()
     assert await get(port, "/readyz") == (503, "not ready: worker: starting\n")
 
-    shown.serves("worker", Role().trouble, Role())
+    server.add_role("worker", Role().trouble, Role())
     assert await get(port, "/readyz") == (200, "ready\n")
 
 
-async def test_a_role_in_trouble_is_not_ready_and_says_why(shown: Exposition, port: int) -> None:
+async def test_role_in_trouble_is_not_ready_with_the_reason(server: InternalServer, port: int) -> None:
     role = Role()
-    shown.serves("worker", role.trouble, role)
+    server.add_role("worker", role.trouble, role)
     role.problem = "draining"
     assert await get(port, "/readyz") == (503, "not ready: worker: draining\n")
     assert await get(port, "/healthz") == (200, "alive\n")
     assert 'plenary_ready{role="worker"} 0.0' in (await get(port, "/metrics"))[1]
 
 
-async def test_a_role_is_asked_anew_by_each_scrape(shown: Exposition, port: int) -> None:
-    shown.serves("worker", Role().trouble, Role())
+async def test_each_scrape_refreshes_the_role(server: InternalServer, port: int) -> None:
+    server.add_role("worker", Role().trouble, Role())
     status, text = await get(port, "/metrics")
     assert status == 200
     assert "plenary_answer 42.0" in text.splitlines()
 
 
-async def test_openmetrics_is_served_if_the_client_accepts_it(shown: Exposition, port: int) -> None:
+async def test_openmetrics_is_served_if_the_client_accepts_it(server: InternalServer, port: int) -> None:
     _, text = await get(port, "/metrics", "application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
 
 
-async def test_broker_metrics_are_those_of_its_own_connections(shown: Exposition, port: int, broker: Broker) -> None:
-    shown.starting("worker")(broker, None)
+async def test_broker_metrics_count_the_connections_of_this_process(
+    server: InternalServer, port: int, broker: Broker
+) -> None:
+    server.watcher("worker")(broker, None)
     assert "plenary_broker_up 0.0" in (await get(port, "/metrics"))[1]
     await broker.connect()
     await asyncio.gather(*(broker.publish("rooms", str(n % 4), b"") for n in range(3)))
@@ -110,14 +112,14 @@ async def test_broker_metrics_are_those_of_its_own_connections(shown: Exposition
     assert "plenary_broker_published_total 3.0" in lines
 
 
-async def test_a_port_that_is_taken_is_named_with_what_to_do(shown: Exposition, port: int) -> None:
+async def test_port_in_use_is_named_with_the_setting_to_change(server: InternalServer, port: int) -> None:
     with pytest.raises(CannotStart, match=rf"127\.0\.0\.1:{port}: .*in use.*PLENARY_METRICS_PORT"):
-        async with exposition(Common(metrics_port=port), "worker"):
+        async with internal_server(Common(metrics_port=port), "worker"):
             pass
 
 
-async def test_without_a_port_nothing_is_served() -> None:
+async def test_server_without_a_port_does_not_listen() -> None:
     before = asyncio.all_tasks()
-    async with exposition(Common(), "worker") as shown:
-        shown.serves("worker", Role().trouble, Role())
+    async with internal_server(Common(), "worker") as server:
+        server.add_role("worker", Role().trouble, Role())
         assert asyncio.all_tasks() == before

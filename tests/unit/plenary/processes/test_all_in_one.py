@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from plenary import allinone
-from plenary.process import CannotStart
+from plenary.processes import all_in_one
+from plenary.processes.event_loop import CannotStart
 from shared.settings import RunSettings
 from tests.support.gateways import PATIENCE
 
@@ -18,9 +18,9 @@ def settings(**more: Any) -> RunSettings:
 
 async def test_run_starts_with_any_number_of_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = asyncio.Event()
-    monkeypatch.setattr(allinone, "_greet", lambda *_, **__: stop.set())
+    monkeypatch.setattr(all_in_one, "_greet", lambda *_, **__: stop.set())
     async with asyncio.timeout(PATIENCE):
-        await allinone.run(settings(partitions=64), stop)
+        await all_in_one.run_all_roles(settings(partitions=64), stop)
 
 
 async def test_failing_role_stops_the_others_at_start(tmp_path: Path) -> None:
@@ -28,5 +28,5 @@ async def test_failing_role_stops_the_others_at_start(tmp_path: Path) -> None:
     missing = str(tmp_path / "cert.pem")
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(CannotStart, match=missing):
-            await allinone.run(settings(tls_cert=missing, tls_key=missing), asyncio.Event())
+            await all_in_one.run_all_roles(settings(tls_cert=missing, tls_key=missing), asyncio.Event())
     assert asyncio.all_tasks() == before

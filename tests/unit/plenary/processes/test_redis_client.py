@@ -1,4 +1,4 @@
-"""The link to Redis fails with errors that its users expect."""
+"""The Redis client fails with errors that its users expect."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from plenary.redislink import open_redis
+from plenary.processes.redis_client import open_redis
 
 
 def test_a_transport_that_has_just_closed_is_a_lost_connection() -> None:

@@ -1,0 +1,1 @@
+"""`plenary status`: reads a cluster's Redis and RabbitMQ, and prints tables or JSON."""
