@@ -132,7 +132,7 @@ class WorkerMetrics:
         self._totals = totals
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(REDIS_TIMEOUT):
-                self._dead_letters = await self._worker.store.dead_letters()
+                self._dead_letters = await self._worker.store.count_dead_letters()
 
     def collect(self) -> Iterable[Metric]:
         """All metrics, with the totals of the last `refresh`."""

@@ -11,7 +11,7 @@ from roomworker.messaging.outbox import Outbox
 from roomworker.partitions.clock import TickPublisher, TickReceiver
 from roomworker.partitions.coordinator import Coordinator
 from roomworker.partitions.media_nodes import MediaNodes
-from roomworker.partitions.partition import Handlers, Partition
+from roomworker.partitions.partition import Partition, PartitionCallbacks
 from roomworker.partitions.takeover import Takeover
 from roomworker.runtime.committer import Committer
 from roomworker.runtime.replay import Replayer
@@ -57,7 +57,7 @@ class RoomWorker:
         self._ticks = TickReceiver(round(settings.grace_seconds * 1000), gateways, self.nodes.observer)
         self._tick_publisher = TickPublisher(self.id, broker, settings.partitions)
         services = self._services(settings)
-        handlers = Handlers(self._activated, self._ticks.ticked, self._reported, self._replayer.replay)
+        handlers = PartitionCallbacks(self._activated, self._ticks.ticked, self._reported, self._replayer.replay)
         for number in range(settings.partitions):
             self.partitions[number] = Partition(number, services, store, handlers, self.tasks.spawn)
         self.coordinator = Coordinator(

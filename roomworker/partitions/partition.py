@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from roomworker.messaging.outbox import Receipt
-from roomworker.partitions.poison import PoisonDetector, batch_name
+from roomworker.partitions.poison import PoisonDetector
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Job
@@ -28,12 +28,12 @@ logger = log.get("partition")
 
 
 @dataclass(frozen=True, slots=True)
-class Handlers:
-    """What is called when something happens in a partition that is about more than one room.
+class PartitionCallbacks:
+    """The functions that a partition calls for what is not a message to one room.
 
-    `activated`: the first delivery since subscribing, or since the channel was lost: this worker is the active one.
-    `ticked`: a second has passed. `reported`: what a media node has of the partition's rooms. `replay`: a gateway
-    misses outputs of a session.
+    `activated` is called at the first delivery since the partition was subscribed to, or since the channel was lost:
+    this worker is then the active one. `ticked` is called every second, `reported` with what a media node has of the
+    partition's rooms, `replay` when a gateway misses outputs of a session.
     """
 
     activated: Callable[["Partition"], None]
@@ -43,13 +43,18 @@ class Handlers:
 
 
 class Partition:
-    """`spawn` runs something beside; its failure is the worker's."""
+    """One partition as this worker serves it: its rooms, and the deliveries that are not acknowledged yet.
 
-    def __init__(self, number: int, services: RoomServices, store: Store, handlers: Handlers, spawn: Spawn) -> None:
+    `spawn` runs a coroutine as a task of the worker, which fails with it.
+    """
+
+    def __init__(
+        self, number: int, services: RoomServices, store: Store, callbacks: PartitionCallbacks, spawn: Spawn
+    ) -> None:
         self.number = number
         self._services = services
         self._counters = services.counters
-        self._handlers = handlers
+        self._callbacks = callbacks
         self._spawn = spawn
         self._subscription: Subscription | None = None
         self.actors: dict[str, RoomActor] = {}
@@ -62,6 +67,7 @@ class Partition:
         self._idle = asyncio.Event()
 
     async def subscribe(self, broker: Broker, prefetch: int) -> None:
+        """Subscribes to the partition's queue; this worker is active once it gets the first delivery."""
         self._subscription = await broker.subscribe_partition(
             self.number, self.receive, prefetch=prefetch, on_lost=self.channel_lost
         )
@@ -85,7 +91,7 @@ class Partition:
             await self._idle.wait()
 
     def channel_lost(self) -> None:
-        """Gives up what was delivered and is not acknowledged: it belongs to the next active worker."""
+        """Gives up the deliveries that are not acknowledged, which the next active worker gets, and all rooms."""
         self.active = False
         self._waiting.clear()
         if self._recovery_task is not None:
@@ -97,27 +103,28 @@ class Partition:
             actor.close()
 
     def receive(self, delivery: Delivery) -> None:
+        """Takes one delivery; it is acknowledged once its items are done."""
         if not self.active:
             self.active = True
-            self._recovery_task = self._spawn(self._begin())
-            self._handlers.activated(self)
+            self._recovery_task = self._spawn(self._recover())
+            self._callbacks.activated(self)
         self._unacknowledged.add(delivery)
         if sent := bus.published_at(delivery.body):
             self._counters.queue.observe(max(0.0, time() - sent))
         if self._recovery_task is None and not delivery.redelivered and not self._poison_detector:
-            self._run_whole(self._items(delivery), partial(self._finished, delivery))
+            self._run_batch(self._items(delivery), partial(self._acknowledge, delivery))
         else:
             self._waiting.append(delivery)
             if self._recovery_task is None:
                 self._recovery_task = self._spawn(self._run_waiting())
 
-    def _finished(self, delivery: Delivery) -> None:
+    def _acknowledge(self, delivery: Delivery) -> None:
         delivery.ack()
         self._unacknowledged.discard(delivery)
         if not self._unacknowledged:
             self._idle.set()
 
-    def _run_whole(self, items: Iterable[Received], finished: Callable[[], None]) -> None:
+    def _run_batch(self, items: Iterable[Received], finished: Callable[[], None]) -> None:
         began, count = perf_counter(), 0
         receipt = Receipt(finished)
         for origin, item in items:
@@ -145,18 +152,18 @@ class Partition:
     def _run_item(self, origin: str, item: bus.AnyItem, receipt: Receipt) -> None:
         match item:
             case bus.Tick():
-                self._handlers.ticked(self, item)
+                self._callbacks.ticked(self, item)
             case bus.Replay():
-                self._handlers.replay(self.actor(item.room), origin, item)
+                self._callbacks.replay(self.actor(item.room), origin, item)
             case bus.NodeReport():
-                self._handlers.reported(self, item)
+                self._callbacks.reported(self, item)
             case _:
                 self.actor(item.room).receive(Job(item, origin, receipt.add().confirm))
 
     # --- after a worker has died ------------------------------------------------------------------------------
 
-    async def _begin(self) -> None:
-        """Becomes active: the messages with which others died must be known first."""
+    async def _recover(self) -> None:
+        """Reads which messages other workers died with, then runs what was delivered meanwhile."""
         await self._poison_detector.load()
         await self._run_waiting()
 
@@ -168,24 +175,24 @@ class Partition:
                 delivery = self._waiting.popleft()
                 items = list(self._items(delivery))
                 if not delivery.redelivered:
-                    await self._poison_detector.clear_batches_of_others()
-                if _only_time(items):  # no mark: it may expire before it comes again
-                    self._run_whole(items, partial(self._finished, delivery))
-                elif delivery.redelivered and await self._poison_detector.may_run_whole(delivery.body):
-                    self._run_whole(items, partial(self._finished_again, delivery))
-                elif delivery.redelivered or self._has_suspects(items):
+                    await self._poison_detector.clear_stale_batches()
+                if _are_transient(items):  # no mark: it may expire before it comes again
+                    self._run_batch(items, partial(self._acknowledge, delivery))
+                elif delivery.redelivered and await self._poison_detector.admit_batch(delivery.body):
+                    self._run_batch(items, partial(self._acknowledge_redelivered, delivery))
+                elif delivery.redelivered or self._has_marked_messages(items):
                     await self._run_one_by_one(delivery, items)
                 else:
-                    self._run_whole(items, partial(self._finished, delivery))
+                    self._run_batch(items, partial(self._acknowledge, delivery))
         finally:
             if self._recovery_task is asyncio.current_task():
                 self._recovery_task = None
 
-    def _has_suspects(self, items: Sequence[Received]) -> bool:
+    def _has_marked_messages(self, items: Sequence[Received]) -> bool:
         if not self._poison_detector:
             return False
         return any(
-            not isinstance(item, bus.TransientItem) and self._poison_detector.knows(Job(item, origin, _nothing))
+            not isinstance(item, bus.TransientItem) and self._poison_detector.is_marked(Job(item, origin, _ignore))
             for origin, item in items
         )
 
@@ -197,20 +204,21 @@ class Partition:
                 continue
             job = Job(item, origin, done.set)
             actor = self.actor(item.room)
-            if not await self._poison_detector.may_run(job):
+            if not await self._poison_detector.admit_message(job):
                 self._counters.dead_letters_total += 1
                 actor.poison(job)
             actor.receive(job)
             await done.wait()
-            await self._poison_detector.job_done(job)
-        await self._poison_detector.done(batch_name(delivery.body))
-        self._finished(delivery)
+            await self._poison_detector.clear_message(job)
+        await self._poison_detector.clear_batch(delivery.body)
+        self._acknowledge(delivery)
 
-    def _finished_again(self, delivery: Delivery) -> None:
-        self._finished(delivery)
-        self._spawn(self._poison_detector.done(batch_name(delivery.body)))
+    def _acknowledge_redelivered(self, delivery: Delivery) -> None:
+        self._acknowledge(delivery)
+        self._spawn(self._poison_detector.clear_batch(delivery.body))
 
     def actor(self, room: str) -> RoomActor:
+        """Returns the room's actor, which is made if there is none."""
         actor = self.actors.get(room)
         if actor is None:
             actor = self.actors[room] = RoomActor(room, self.number, self._services, self._forget)
@@ -221,10 +229,10 @@ class Partition:
             del self.actors[actor.room]
 
 
-def _nothing() -> None:
-    """Does nothing: the job is only looked at."""
+def _ignore() -> None:
+    """Does nothing when a job is done that exists only for its identity."""
 
 
-def _only_time(items: Sequence[Received]) -> bool:
-    """Whether these are ticks and the like, nothing that a client waits for."""
+def _are_transient(items: Sequence[Received]) -> bool:
+    """Whether all items are ticks and the like, for which no client waits."""
     return all(isinstance(item, bus.TransientItem) for _, item in items)

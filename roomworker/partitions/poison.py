@@ -1,8 +1,8 @@
 """Finds messages with which room workers die, so that they are not run for ever (DELIVERY B5).
 
 A batch that is delivered again is marked as a whole, so that an ordinary takeover costs one round trip. A batch whose
-worker died *again* is run one message at a time, each marked by itself: the message with which it dies twice more is
-answered 500 and set aside. Marks are taken away when what they are for is done.
+worker died *again* is run one message at a time, each marked by itself: the message with which workers die twice more
+is answered 500 and kept as a dead letter. A mark is cleared when its batch or message is done.
 """
 
 from hashlib import blake2b
@@ -20,60 +20,69 @@ logger = log.get("poison")
 
 
 class PoisonDetector:
-    """The marks of one partition, as this worker knows them since it became active."""
+    """Counts, for one partition, how often each redelivered batch or message has been begun, and judges by it."""
 
     def __init__(self, store: Store, partition: int) -> None:
         self._store = store
         self._partition = partition
-        self._begun: dict[str, int] = {}
-        self._mine: set[str] = set()
-        """Those of them that this worker has begun since it became active."""
+        self._attempts: dict[str, int] = {}
+        """Batches and messages that are marked, and how often each was begun."""
+        self._marked_here: set[str] = set()
+        """Those that this worker has marked since it became active."""
 
     def __bool__(self) -> bool:
-        return bool(self._begun)
+        return bool(self._attempts)
 
     async def load(self) -> None:
-        self._begun = await self._store.suspects(self._partition)
-        self._mine.clear()
+        """Reads the marks that earlier workers left."""
+        self._attempts = await self._store.attempts(self._partition)
+        self._marked_here.clear()
 
-    def knows(self, job: Job) -> bool:
+    def is_marked(self, job: Job) -> bool:
         """Whether the message was being run by itself when a worker died."""
-        return _name(job) in self._begun
+        return _name(job) in self._attempts
 
-    async def may_run_whole(self, body: bytes) -> bool:
-        """Marks a redelivered batch; false if a worker has died with it before."""
-        return await self._begin(batch_name(body)) <= BATCH_TRIES
+    async def admit_batch(self, body: bytes) -> bool:
+        """Marks a redelivered batch; returns false if a worker has died with it before."""
+        return await self._mark(batch_name(body)) <= BATCH_TRIES
 
-    async def may_run(self, job: Job) -> bool:
-        """Marks one message; false if workers die with it, and it was set aside."""
+    async def admit_message(self, job: Job) -> bool:
+        """Marks one message; returns false if workers die with it, and it was made a dead letter."""
         name = _name(job)
-        tries = await self._begin(name)
+        tries = await self._mark(name)
         if tries <= MESSAGE_TRIES:
             return True
-        logger.error("message.set_aside", room=job.item.room, message=name, tries=MESSAGE_TRIES)
-        await self._store.set_aside(self._partition, job.item, f"its worker died {MESSAGE_TRIES} times")
+        logger.error("message.dead_lettered", room=job.item.room, message=name, tries=MESSAGE_TRIES)
+        await self._store.add_dead_letter(self._partition, job.item, f"its worker died {MESSAGE_TRIES} times")
         return False
 
-    async def clear_batches_of_others(self) -> None:
+    async def clear_stale_batches(self) -> None:
         """Clears marks of batches that will not come again: the queue has delivered all redelivered ones.
 
-        RabbitMQ lost them, or their worker died between ack and `done`. A message may still come in a new batch.
+        RabbitMQ lost them, or their worker died between `ack` and `clear_batch`. A message may still come in a new
+        batch.
         """
-        await self.done(*(name for name in self._begun.keys() - self._mine if name.startswith(_BATCH)))
+        stale = self._attempts.keys() - self._marked_here
+        await self._clear(*(name for name in stale if name.startswith(_BATCH)))
 
-    async def done(self, *names: str) -> None:
-        self._mine.difference_update(names)
-        known = [name for name in names if self._begun.pop(name, None) is not None]
+    async def clear_batch(self, body: bytes) -> None:
+        """Clears the mark of a batch that is done."""
+        await self._clear(batch_name(body))
+
+    async def clear_message(self, job: Job) -> None:
+        """Clears the mark of a message that is done."""
+        await self._clear(_name(job))
+
+    async def _mark(self, name: str) -> int:
+        self._marked_here.add(name)
+        self._attempts[name] = await self._store.record_attempt(self._partition, name)
+        return self._attempts[name]
+
+    async def _clear(self, *names: str) -> None:
+        self._marked_here.difference_update(names)
+        known = [name for name in names if self._attempts.pop(name, None) is not None]
         if known:
-            await self._store.clear_suspects(self._partition, known)
-
-    async def job_done(self, job: Job) -> None:
-        await self.done(_name(job))
-
-    async def _begin(self, name: str) -> int:
-        self._mine.add(name)
-        self._begun[name] = await self._store.suspect(self._partition, name)
-        return self._begun[name]
+            await self._store.clear_attempts(self._partition, known)
 
 
 def batch_name(body: bytes) -> str:

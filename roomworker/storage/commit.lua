@@ -1,6 +1,6 @@
 -- One commit of one room: all of it or nothing, and only over the version it was made from.
 --
--- KEYS  1 room:{R} (hash)   2 room:{R}:out (stream)   3 room:{R}:gone (hash)
+-- KEYS  1 room:{R} (hash)   2 room:{R}:out (stream)   3 room:{R}:closed_sessions (hash)
 -- ARGV  1 expected version ('' = the room does not exist)   2 new version ('' = delete the room)
 --       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that closed sessions are known
 --       6 outgoing messages ('' = none)   7 token of the room's last deletion, if it does not exist ('' = unknown)
@@ -11,7 +11,7 @@
 --
 -- Whatever can fail is looked at before the first write: a script that fails midway keeps what it wrote.
 
-local room, out, gone = KEYS[1], KEYS[2], KEYS[3]
+local room, out, closed = KEYS[1], KEYS[2], KEYS[3]
 local expected, version, token = ARGV[1], ARGV[2], ARGV[3]
 
 local at = 8
@@ -30,13 +30,13 @@ local function holds(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
 end
-if not (holds(room, 'hash') and holds(out, 'stream') and holds(gone, 'hash')) then
+if not (holds(room, 'hash') and holds(out, 'stream') and holds(closed, 'hash')) then
   return 'FAILED'
 end
 
 local held = redis.call('HMGET', room, 'v', 'token')
 -- a room that came and went meanwhile is not the one that never was
-local deleted = not held[1] and redis.call('HGET', gone, '|deleted') or ''
+local deleted = not held[1] and redis.call('HGET', closed, '|deleted') or ''
 if (held[1] or '') ~= expected or deleted ~= ARGV[7] then
   if held[2] == token or deleted == token then return 'APPLIED' end
   return 'STALE'
@@ -51,7 +51,7 @@ end
 
 if version == '' then
   redis.call('DEL', room, out)
-  redis.call('HSET', gone, '|deleted', token)
+  redis.call('HSET', closed, '|deleted', token)
 else
   each_chunk('HSET', room, set_first, set_last)
   each_chunk('HDEL', room, del_first, del_last)
@@ -63,9 +63,9 @@ else
   end
 end
 
-each_chunk('HSET', gone, close_first, close_last)
-each_chunk('HDEL', gone, forget_first, forget_last)
+each_chunk('HSET', closed, close_first, close_last)
+each_chunk('HDEL', closed, forget_first, forget_last)
 if version == '' or close_last >= close_first then
-  redis.call('EXPIRE', gone, ARGV[5])
+  redis.call('EXPIRE', closed, ARGV[5])
 end
 return 'OK'

@@ -48,8 +48,8 @@ class MemoryStore:
         self._past: dict[str, _Past] = {}
         self._past_until: dict[str, float] = {}
         """When each of `_past` is forgotten, the soonest first."""
-        self._suspects: dict[int, dict[str, int]] = {}
-        self.set_aside_items: deque[tuple[int, msgspec.Struct, str]] = deque(maxlen=DEAD_LETTERS_KEPT)
+        self._attempts: dict[int, dict[str, int]] = {}
+        self.dead_letter_items: deque[tuple[int, msgspec.Struct, str]] = deque(maxlen=DEAD_LETTERS_KEPT)
         self.round_trips = 0
         self.failures = 0
 
@@ -151,27 +151,27 @@ class MemoryStore:
         await self._round_trip()
         return indexed_rooms(self._index.get(partition, ()))
 
-    async def suspects(self, partition: int) -> dict[str, int]:
+    async def attempts(self, partition: int) -> dict[str, int]:
         await self._round_trip()
-        return dict(self._suspects.get(partition, {}))
+        return dict(self._attempts.get(partition, {}))
 
-    async def suspect(self, partition: int, name: str) -> int:
+    async def record_attempt(self, partition: int, name: str) -> int:
         await self._round_trip()
-        marked = self._suspects.setdefault(partition, {})
+        marked = self._attempts.setdefault(partition, {})
         marked[name] = marked.get(name, 0) + 1
         return marked[name]
 
-    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None:
+    async def clear_attempts(self, partition: int, names: Sequence[str]) -> None:
         await self._round_trip()
         for name in names:
-            self._suspects.get(partition, {}).pop(name, None)
+            self._attempts.get(partition, {}).pop(name, None)
 
-    async def set_aside(self, partition: int, item: msgspec.Struct, reason: str) -> None:
+    async def add_dead_letter(self, partition: int, item: msgspec.Struct, reason: str) -> None:
         await self._round_trip()
-        self.set_aside_items.append((partition, item, reason))
+        self.dead_letter_items.append((partition, item, reason))
 
-    async def dead_letters(self) -> int:
-        return len(self.set_aside_items)
+    async def count_dead_letters(self) -> int:
+        return len(self.dead_letter_items)
 
     async def _round_trip(self) -> None:
         """Lets others run, as waiting for a server would."""

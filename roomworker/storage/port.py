@@ -20,7 +20,8 @@ KEEP_SENT_MS: Final = 30_000
 """Milliseconds that sent messages are kept, unless a commit says otherwise."""
 KEEP_CLOSED_S: Final = 600
 """Seconds that closed sessions, answers to API calls and the token of a deletion are known."""
-KEEP_SUSPECTS_S: Final = 3600
+KEEP_ATTEMPTS_S: Final = 3600
+"""Seconds that attempts are known after the last of their partition."""
 DEAD_LETTERS_KEPT: Final = 1000
 
 
@@ -71,7 +72,7 @@ class Stored:
 class Store(Protocol):
     """Methods that take several rooms need one round trip, and what is wrong with one room hurts no other.
 
-    All of them but `dead_letters` try again until the store answers, so they raise nothing.
+    All of them but `count_dead_letters` try again until the store answers, so they raise nothing.
     """
 
     round_trips: int
@@ -88,7 +89,9 @@ class Store(Protocol):
         """
         ...
 
-    async def load(self, rooms: Sequence[str]) -> list[Stored]: ...
+    async def load(self, rooms: Sequence[str]) -> list[Stored]:
+        """What is stored of each room, in order."""
+        ...
 
     async def replay(self, sessions: Sequence[tuple[str, str, int]]) -> list[list[tuple[SentMessage, int]]]:
         """For each (room, session, output number) its later messages that are still kept, in order, numbered."""
@@ -102,20 +105,22 @@ class Store(Protocol):
         """The names of the rooms of a partition, each once."""
         ...
 
-    async def suspects(self, partition: int) -> dict[str, int]:
-        """What was being run again, and how often that was begun (`roomworker.partitions.poison`)."""
+    async def attempts(self, partition: int) -> dict[str, int]:
+        """How often each redelivered batch or message that is not done was begun (`roomworker.partitions.poison`)."""
         ...
 
-    async def suspect(self, partition: int, name: str) -> int:
-        """Marks it once more; how often it has been."""
+    async def record_attempt(self, partition: int, name: str) -> int:
+        """Counts one more attempt at the batch or message; returns how many there were with it."""
         ...
 
-    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None: ...
-
-    async def set_aside(self, partition: int, item: msgspec.Struct, reason: str) -> None:
-        """Keeps a message that nobody can handle, for a person to look at."""
+    async def clear_attempts(self, partition: int, names: Sequence[str]) -> None:
+        """Forgets the attempts at these batches and messages."""
         ...
 
-    async def dead_letters(self) -> int:
-        """How many messages were set aside and are still kept. Raises `RedisError` or `OSError`."""
+    async def add_dead_letter(self, partition: int, item: msgspec.Struct, reason: str) -> None:
+        """Keeps a message with which workers died, for a person to look at."""
+        ...
+
+    async def count_dead_letters(self) -> int:
+        """The number of dead letters that are still kept. Raises `RedisError` or `OSError`."""
         ...

@@ -16,18 +16,18 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.counters import CommitStatus
-from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S, KEEP_SUSPECTS_S, Commit, Stored
+from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_ATTEMPTS_S, KEEP_CLOSED_S, Commit, Stored
 from roomworker.storage.stream_entry import Entry, SentMessage, decode_entry, encode_entry
 from shared.aio.backoff import Backoff
 from shared.cluster.availability import FAILURES, Availability
 from shared.cluster.redis_keys import (
     DEAD_LETTERS_KEY,
+    attempts_key,
     closed_sessions_key,
     index_key,
     indexed_rooms,
     room_key,
     stream_key,
-    suspects_key,
 )
 from shared.protocol import media
 from shared.telemetry import log
@@ -138,30 +138,30 @@ class RedisStore:
 
     # --- messages with which workers died ---------------------------------------------------------------------
 
-    async def suspects(self, partition: int) -> dict[str, int]:
-        (marked,) = await self._run_other([("HGETALL", suspects_key(partition))])
+    async def attempts(self, partition: int) -> dict[str, int]:
+        (marked,) = await self._run_other([("HGETALL", attempts_key(partition))])
         try:
             return {name.decode(): int(times) for name, times in _pairs(marked)}
         except (ValueError, TypeError) as broken:
-            logger.error("partition.suspects_unreadable", partition=partition, error=str(broken))
+            logger.error("partition.attempts_unreadable", partition=partition, error=str(broken))
             return {}
 
-    async def suspect(self, partition: int, name: str) -> int:
-        key = suspects_key(partition)
-        times, _ = await self._run_other([("HINCRBY", key, name, 1), ("EXPIRE", key, KEEP_SUSPECTS_S)])
+    async def record_attempt(self, partition: int, name: str) -> int:
+        key = attempts_key(partition)
+        times, _ = await self._run_other([("HINCRBY", key, name, 1), ("EXPIRE", key, KEEP_ATTEMPTS_S)])
         if isinstance(times, ResponseError):
-            logger.error("partition.suspects_unreadable", partition=partition, error=str(times))
+            logger.error("partition.attempts_unreadable", partition=partition, error=str(times))
             return 1
         return int(times)
 
-    async def clear_suspects(self, partition: int, names: Sequence[str]) -> None:
-        await self._run_other([("HDEL", suspects_key(partition), *names)])
+    async def clear_attempts(self, partition: int, names: Sequence[str]) -> None:
+        await self._run_other([("HDEL", attempts_key(partition), *names)])
 
-    async def set_aside(self, partition: int, item: msgspec.Struct, reason: str) -> None:
+    async def add_dead_letter(self, partition: int, item: msgspec.Struct, reason: str) -> None:
         fields = ("partition", partition, "reason", reason, "item", msgspec.json.encode(item))
         await self._run_other([("XADD", DEAD_LETTERS_KEY, "MAXLEN", "~", DEAD_LETTERS_KEPT, "*", *fields)])
 
-    async def dead_letters(self) -> int:
+    async def count_dead_letters(self) -> int:
         return int(await asyncio.shield(asyncio.ensure_future(self._redis.xlen(DEAD_LETTERS_KEY))))
 
     # --- round trips ------------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """Every key that Plenary has in Redis.
 
-room:{R}                hash     v (its version), token, and a record per object; R percent-encoded
-room:{R}:out            stream   an entry per commit with its messages and orders
-room:{R}:gone           hash     closed session → its last numbers; API calls' answers; the deletion's token
-plenary:partition:<p>   set      the rooms of a partition: `R#incarnation`, R percent-encoded (DELIVERY C5)
-plenary:suspects:<p>    hash     message or batch that is being run again after a worker died → attempts
-plenary:dead            stream   messages that were set aside, with the reason
-plenary:gateways        hash     process id → JSON with its heartbeat; the same for plenary:workers, plenary:nodes
-plenary:partitions      string   the number of partitions
-plenary:epoch           string   a random value, gone when Redis was emptied
+room:{R}                  hash    v (its version), token, and a record per object; R percent-encoded
+room:{R}:out              stream  an entry per commit with its messages and orders
+room:{R}:closed_sessions  hash    closed session → its last numbers; API calls' answers; the deletion's token
+plenary:partition:<p>     set     the rooms of a partition: `R#incarnation`, R percent-encoded (DELIVERY C5)
+plenary:attempts:<p>      hash    redelivered message or batch → how many workers have begun to run it
+plenary:dead              stream  messages that were set aside, with the reason
+plenary:gateways          hash    process id → JSON with its heartbeat; the same for plenary:workers, plenary:nodes
+plenary:partitions        string  the number of partitions
+plenary:epoch             string  a random value, which is missing when Redis was emptied
 """
 
 from collections.abc import Iterable
@@ -32,8 +32,9 @@ def index_key(partition: int) -> str:
     return f"plenary:partition:{partition}"
 
 
-def suspects_key(partition: int) -> str:
-    return f"plenary:suspects:{partition}"
+def attempts_key(partition: int) -> str:
+    """The hash that counts a partition's attempts to run what was redelivered."""
+    return f"plenary:attempts:{partition}"
 
 
 def room_key(room: str) -> str:
@@ -46,7 +47,7 @@ def stream_key(room: str) -> str:
 
 
 def closed_sessions_key(room: str) -> str:
-    return f"{room_key(room)}:gone"
+    return f"{room_key(room)}:closed_sessions"
 
 
 def index_member(room: str, incarnation: str) -> str:

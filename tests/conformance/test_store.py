@@ -19,12 +19,12 @@ from shared.cluster.memory_cluster import MemoryCluster
 from shared.cluster.port import Cluster
 from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.redis_keys import (
+    attempts_key,
     closed_sessions_key,
     index_key,
     index_member,
     room_key,
     stream_key,
-    suspects_key,
 )
 from shared.protocol import bus, media
 
@@ -334,25 +334,25 @@ async def test_orders_are_kept_with_the_messages(store: Store) -> None:
     assert await store.orders(["room", "nowhere"]) == [("node", order)]
 
 
-async def test_suspects_are_counted_until_they_are_cleared(store: Store) -> None:
-    assert [await store.suspect(3, "one"), await store.suspect(3, "one"), await store.suspect(3, "two")] == [1, 2, 1]
-    assert await store.suspects(3) == {"one": 2, "two": 1}
-    await store.clear_suspects(3, ["one"])
-    assert await store.suspects(3) == {"two": 1}
+async def test_attempts_are_counted_until_they_are_cleared(store: Store) -> None:
+    assert [await store.record_attempt(3, name) for name in ("one", "one", "two")] == [1, 2, 1]
+    assert await store.attempts(3) == {"one": 2, "two": 1}
+    await store.clear_attempts(3, ["one"])
+    assert await store.attempts(3) == {"two": 1}
 
 
 async def test_messages_that_are_set_aside_are_counted(store: Store) -> None:
     item = bus.Tick(1, 1)
-    assert await store.dead_letters() == 0
-    await store.set_aside(3, item, "its worker died")
-    await store.set_aside(4, item, "its worker died")
-    assert await store.dead_letters() == 2
+    assert await store.count_dead_letters() == 0
+    await store.add_dead_letter(3, item, "its worker died")
+    await store.add_dead_letter(4, item, "its worker died")
+    assert await store.count_dead_letters() == 2
 
 
 @pytest.mark.servers
 async def test_message_that_is_set_aside_can_be_read_in_redis(redis: Redis) -> None:
     item = bus.Input("room", "s", 1, 4, "mediasoup-request", 9, b'{"method":"queryRoom"}')
-    await RedisStore(redis).set_aside(3, item, "its worker died")
+    await RedisStore(redis).add_dead_letter(3, item, "its worker died")
     entries: Any = await redis.xrange("plenary:dead")
     ((_, fields),) = entries
     assert (fields[b"partition"], fields[b"reason"]) == (b"3", b"its worker died")
@@ -541,12 +541,12 @@ async def test_index_skips_entries_that_are_not_names(redis: Redis) -> None:
 async def test_unreadable_poison_marks_count_as_none(redis: Redis, value: Any) -> None:
     store = RedisStore(redis)
     if isinstance(value, str):
-        await redis.set(suspects_key(3), value)
+        await redis.set(attempts_key(3), value)
     else:
-        await redis.hset(suspects_key(3), mapping=value)
+        await redis.hset(attempts_key(3), mapping=value)
 
-    assert await store.suspects(3) == {}
-    assert await store.suspect(3, "name") == 1
+    assert await store.attempts(3) == {}
+    assert await store.record_attempt(3, "name") == 1
 
 
 # --- connections --------------------------------------------------------------------------------------------------
@@ -562,7 +562,7 @@ async def test_work_for_500_rooms_at_once_needs_few_connections(redis_url: str) 
         *(store.replay([(f"room{n}", "s", 0)]) for n in range(500)),
         *(store.orders([f"room{n}"]) for n in range(500)),
         *(store.indexed(n) for n in range(500)),
-        *(store.suspect(n, "name") for n in range(500)),
+        *(store.record_attempt(n, "name") for n in range(500)),
     )
 
     assert store.failures == 0

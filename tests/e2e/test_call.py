@@ -57,7 +57,7 @@ async def no_room_is_left(deployment: Deployment) -> None:
     assert deployment.cluster is not None
     client = deployment.cluster.redis
     async with asyncio.timeout(20):
-        while [key for key in client.keys("room:*") if not key.endswith(b":gone")]:
+        while [key for key in client.keys("room:*") if not key.endswith(b":closed_sessions")]:
             await asyncio.sleep(0.05)
-    assert 0 < client.ttl(b"room:{demo}:gone") <= 600
+    assert 0 < client.ttl(b"room:{demo}:closed_sessions") <= 600
     assert not client.keys("plenary:partition:*")

@@ -110,9 +110,9 @@ async def emptiness(world: World) -> list[Failure]:
 
 
 def _keys(world: World) -> list[str]:
-    patterns = ("room:*", "plenary:partition:*", "plenary:suspects:*", "plenary:dead")
+    patterns = ("room:*", "plenary:partition:*", "plenary:attempts:*", "plenary:dead")
     keys = [key.decode() for pattern in patterns for key in world.redis.scan_iter(pattern)]
-    return [key for key in keys if not key.endswith(":gone")]
+    return [key for key in keys if not key.endswith(":closed_sessions")]
 
 
 def _queued(world: World) -> list[str]:

@@ -54,8 +54,8 @@ async def test_a_room_is_readable_in_redis_and_leaves_nothing_behind(cluster: Cl
     assert (await bob.notified("peerClosed"))["appData"] == "bye"
     await alice.close()
     await bob.close()
-    await until(lambda: cluster.redis.keys("room:*") == [b"room:{salon}:gone"])
-    assert 0 < cluster.redis.ttl("room:{salon}:gone") <= 600
+    await until(lambda: cluster.redis.keys("room:*") == [b"room:{salon}:closed_sessions"])
+    assert 0 < cluster.redis.ttl("room:{salon}:closed_sessions") <= 600
     assert not cluster.redis.keys("plenary:partition:*")
 
 

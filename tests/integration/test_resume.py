@@ -189,4 +189,4 @@ async def test_a_resumed_session_leaves_no_record_of_its_old_connection(cluster:
     await alice.close()
     await bob.notified("peerClosed", name="alice")
     await bob.close()
-    await until(lambda: cluster.redis.keys("room:*") == [b"room:{salon}:gone"])
+    await until(lambda: cluster.redis.keys("room:*") == [b"room:{salon}:closed_sessions"])

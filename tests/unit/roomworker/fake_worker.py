@@ -9,7 +9,7 @@ from roomworker.core.journal import Changes, Reply
 from roomworker.core.limits import Limits
 from roomworker.core.model import ClosedSession
 from roomworker.counters import CommitStatus, Counters
-from roomworker.partitions.partition import Handlers, Partition
+from roomworker.partitions.partition import Partition, PartitionCallbacks
 from roomworker.runtime.executor import OnResult
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.runtime.services import RoomServices
@@ -44,7 +44,7 @@ class FakeWorker:
         self.node_reports: list[bus.NodeReport] = []
         self.forgotten: list[RoomActor] = []
         self.services = self._make_services(name)
-        self.handlers = Handlers(self._activated, self._ticked, self._reported, self._replay)
+        self.handlers = PartitionCallbacks(self._activated, self._ticked, self._reported, self._replay)
 
     def _make_services(self, name: str) -> RoomServices:
         outbox: Any = SimpleNamespace(

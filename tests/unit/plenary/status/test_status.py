@@ -115,7 +115,7 @@ async def test_messages_set_aside_are_shown_with_their_reasons(capsys: pytest.Ca
     store = RedisStore(redis)
     for n in range(12):
         item = bus.Input(f"[salon {n}]", "gw.1", 1, n, "mediasoup-request", 1, b"{}")
-        await store.set_aside(3, item, "its worker died 2 times")
+        await store.add_dead_letter(3, item, "its worker died 2 times")
     count, latest = await read_dead_letters(redis)
     await redis.aclose()
     assert (count, len(latest)) == (12, 10)
@@ -159,7 +159,7 @@ async def test_json_has_processes_partitions_and_what_was_set_aside(
     await cluster.set("plenary:partitions", 1)
     await cluster.hset("plenary:workers", "worker-1", orjson.dumps({"beat": 5, "rooms": 2, "active": [0]}))
     item = bus.Input("salon", "gw.1", 1, 7, "mediasoup-request", 1, b"{}")
-    await RedisStore(cluster).set_aside(0, item, "its worker died 2 times")
+    await RedisStore(cluster).add_dead_letter(0, item, "its worker died 2 times")
     await command.show_status("", NO_RABBITMQ, asyncio.Event(), as_json=True)
     printed = capsys.readouterr().out
     told = json.loads(printed)

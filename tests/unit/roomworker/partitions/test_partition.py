@@ -195,12 +195,12 @@ async def test_redelivered_batch_is_run_whole_once(worker: FakeWorker, partition
     delivery = Redelivered(connect("one"), connect("two"))
     await receive(partition, delivery)
     assert set(partition.actors) == {"one", "two"}
-    assert len(await worker.store.suspects(3)) == 1
+    assert len(await worker.store.attempts(3)) == 1
 
     worker.work()
     await asyncio.gather(*worker.spawned)
     assert delivery.acks == 1
-    assert not await worker.store.suspects(3)
+    assert not await worker.store.attempts(3)
 
 
 async def test_redelivered_tick_is_not_marked(
@@ -208,7 +208,7 @@ async def test_redelivered_tick_is_not_marked(
 ) -> None:
     """It lives for seconds: if its worker dies, too, nobody would take the mark away."""
     marked: list[str] = []
-    monkeypatch.setattr(worker.store, "suspect", lambda _, name: marked.append(name))
+    monkeypatch.setattr(worker.store, "record_attempt", lambda _, name: marked.append(name))
     delivery = Redelivered(bus.encode_item(bus.Tick(1, 1000)))
     await receive(partition, delivery)
     assert delivery.acks == 1
@@ -219,17 +219,17 @@ async def test_first_new_delivery_clears_the_marks_of_batches_of_others(
     worker: FakeWorker, partition: Partition
 ) -> None:
     for name in ("batch/lost with RabbitMQ", "gateway.9/1"):
-        await worker.store.suspect(3, name)
+        await worker.store.record_attempt(3, name)
     again, new = Redelivered(connect("one")), Delivered(connect("two"))
     await receive(partition, again)
-    assert len(await worker.store.suspects(3)) == 3
+    assert len(await worker.store.attempts(3)) == 3
 
     await receive(partition, new)
-    assert len(await worker.store.suspects(3)) == 2, "the batch that is being run again keeps its mark"
+    assert len(await worker.store.attempts(3)) == 2, "the batch that is being run again keeps its mark"
     worker.work()
     await asyncio.gather(*worker.spawned)
     assert (again.acks, new.acks) == (1, 1)
-    assert await worker.store.suspects(3) == {"gateway.9/1": 1}, "a message may come in a new batch"
+    assert await worker.store.attempts(3) == {"gateway.9/1": 1}, "a message may come in a new batch"
 
 
 async def test_delivery_after_a_redelivered_batch_waits_for_it(worker: FakeWorker, partition: Partition) -> None:
@@ -243,12 +243,12 @@ async def test_task_of_a_lost_channel_does_not_take_the_place_of_its_successor(
 ) -> None:
     redis_answers = asyncio.Event()
 
-    async def may_run_whole(_: PoisonDetector, __: bytes) -> bool:
+    async def admit_batch(_: PoisonDetector, __: bytes) -> bool:
         with suppress(asyncio.CancelledError):  # redis-py can lose a cancellation
             await redis_answers.wait()
         return True
 
-    monkeypatch.setattr(PoisonDetector, "may_run_whole", may_run_whole)
+    monkeypatch.setattr(PoisonDetector, "admit_batch", admit_batch)
     await receive(partition, Redelivered(connect("before")))
     partition.channel_lost()
     await receive(partition, Redelivered(connect("after")))
@@ -277,7 +277,7 @@ async def test_message_that_kills_workers_is_answered_500_and_set_aside_alone(wo
         for _ in range(10):  # one message at a time, until the worker would die
             worker.load()
             running = [job.item for actor in partition.actors.values() for job in actor._jobs]
-            if any(dies_with(item) for item in running) and not store.set_aside_items:
+            if any(dies_with(item) for item in running) and not store.dead_letter_items:
                 break
             worker.work()
             await receive(partition)
@@ -285,7 +285,7 @@ async def test_message_that_kills_workers_is_answered_500_and_set_aside_alone(wo
             break
 
     assert delivery.acks == 1
-    ((_, item, reason),) = store.set_aside_items
+    ((_, item, reason),) = store.dead_letter_items
     assert dies_with(item)
     assert "died" in reason
     frames = [sent.body for sent in stream["gateway.1"]]
@@ -293,9 +293,9 @@ async def test_message_that_kills_workers_is_answered_500_and_set_aside_alone(wo
     assert b'"ok":true' in frames[1]
 
 
-async def test_suspect_message_in_a_new_batch_is_still_suspect(worker: FakeWorker, partition: Partition) -> None:
+async def test_marked_message_in_a_new_batch_is_run_by_itself(worker: FakeWorker, partition: Partition) -> None:
     for _ in range(2):
-        await worker.store.suspect(3, "gateway.1/1")
+        await worker.store.record_attempt(3, "gateway.1/1")
     delivery = Delivered(connect(), query(number=1))
     await receive(partition, delivery)
     for _ in range(3):
@@ -303,4 +303,4 @@ async def test_suspect_message_in_a_new_batch_is_still_suspect(worker: FakeWorke
         await receive(partition)
     assert delivery.acks == 1
     assert b'"errorCode":500' in worker.stream["gateway.1"][0].body
-    assert await worker.store.dead_letters() == 1
+    assert await worker.store.count_dead_letters() == 1
