@@ -33,6 +33,10 @@ BROKER_BLOCKED = gauge("broker_blocked", "1 while RabbitMQ takes no messages (me
 BROKER_SUBSCRIPTION_FAILURES = counter(
     "broker_subscription_failures", "Attempts to subscribe that RabbitMQ refused while connected."
 )
+BROKER_RECEIVER_FAILURES = counter(
+    "broker_receiver_failures",
+    "Exceptions raised while a message was received; a partition's messages are then delivered again.",
+)
 BROKER_UNSENT = gauge("broker_unsent_bytes", "Bytes for RabbitMQ that its socket has not taken yet.")
 REDIS_CONNECTIONS = counter(
     "redis_connections",
@@ -102,5 +106,6 @@ class ProcessMetrics:
         yield BROKER_UNCONFIRMED.of(sum(broker.unconfirmed for broker in brokers))
         yield BROKER_BLOCKED.of(any(broker.blocked for broker in brokers))
         yield BROKER_SUBSCRIPTION_FAILURES.of(sum(broker.subscription_failures for broker in brokers))
+        yield BROKER_RECEIVER_FAILURES.of(sum(broker.receiver_failures for broker in brokers))
         yield BROKER_UNSENT.of(sum(broker.unsent_bytes for broker in brokers))
         yield REDIS_CONNECTIONS.of(sum(redis.connections for redis in self._redis))

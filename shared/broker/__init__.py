@@ -74,6 +74,8 @@ class BrokerStats:
     """True while the broker takes no messages (memory or disk alarm)."""
     subscription_failures: int = 0
     """The number of attempts to subscribe that the broker refused."""
+    receiver_failures: int = 0
+    """The number of exceptions that receivers and notices have raised."""
     confirm: Histogram = field(default_factory=seconds)
     """Seconds from a publish to its confirm; one message at a time is measured."""
 
@@ -83,7 +85,8 @@ class Broker(Protocol):
 
     `connect` returns when the connections are open; it retries with growing pauses and logs why. Lost connections
     are opened again in the background, with their queues and subscriptions.
-    Callbacks run on the event loop, must not block, and must not raise.
+    Callbacks run on the event loop and must not block. They must not raise either: an exception is logged and
+    counted, and a partition's receiver that raises loses its channel (see `subscribe_partition`).
     """
 
     async def connect(self) -> None: ...
@@ -127,6 +130,8 @@ class Broker(Protocol):
         Returns once the broker has registered it, which waits for the connection if that is down.
         `on_lost` is called whenever the channel was lost: what it delivered without being acknowledged goes to the
         next active consumer (which may be this one again, on a new channel, without a further call).
+        If `receive` raises, the channel is closed, which is such a loss, and opened again after a pause of at most
+        2 s that grows while `receive` keeps failing.
         """
         ...
 
@@ -135,7 +140,7 @@ class Broker(Protocol):
     ) -> Subscription:
         """Consumes an exclusive queue bound with `binding`, which is deleted with its connection. Deliveries need no
         acknowledgement. After a loss a *new* queue is declared and bound, and `on_restored` is called; the messages
-        of the old one are lost.
+        of the old one are lost. A message for which `receive` raises is lost alone.
         """
         ...
 

@@ -7,8 +7,6 @@ own connections. Nothing is delivered or confirmed inside `publish`, but always 
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 from shared.broker import (
     BrokerStats,
@@ -22,143 +20,11 @@ from shared.broker import (
     Unroutable,
 )
 from shared.broker.futures import complete
-from shared.telemetry import log
+from shared.broker.memory_queues import Channel, ExclusiveChannel, MemoryDelivery, Message, PartitionChannel, Queue
+from shared.broker.receivers import STABLE_AFTER, call_receiver, recovery_backoff
 
 QUEUE_LIMIT = 65536
 """The number of messages that a queue holds before it rejects more."""
-
-_log = log.get("broker")
-
-
-@dataclass(slots=True)
-class _Message:
-    body: bytes
-    expires: float | None
-    redelivered: bool = False
-
-
-class _Queue:
-    """Gives its messages in order to the channel that joined first, the single active consumer."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._waiting: deque[_Message] = deque()
-        self._channels: list[_Channel] = []
-        self._awake = False
-
-    @property
-    def full(self) -> bool:
-        return len(self._waiting) >= self._limit
-
-    def put(self, message: _Message) -> None:
-        self._drop_expired()
-        self._waiting.append(message)
-        self.wake()
-
-    def join(self, channel: "_Channel") -> None:
-        self._channels.append(channel)
-        self.wake()
-
-    def leave(self, channel: "_Channel", unacked: Iterable[_Message]) -> None:
-        if channel not in self._channels:
-            return
-        self._channels.remove(channel)
-        for message in reversed(list(unacked)):
-            message.redelivered = True
-            self._waiting.appendleft(message)
-        self.wake()
-
-    def wake(self) -> None:
-        if not self._awake:
-            self._awake = True
-            asyncio.get_running_loop().call_soon(self._deliver)
-
-    def _deliver(self) -> None:
-        self._awake = False
-        # One pass takes what waits now: a consumer that publishes to itself must not occupy the event loop.
-        for _ in range(len(self._waiting)):
-            self._drop_expired()
-            if not (self._waiting and self._channels and self._channels[0].has_room):
-                return
-            self._channels[0].take(self._waiting.popleft())
-        if self._waiting:
-            self.wake()
-
-    def _drop_expired(self) -> None:
-        now = asyncio.get_running_loop().time()
-        while self._waiting and (expires := self._waiting[0].expires) is not None and expires <= now:
-            self._waiting.popleft()
-
-
-class _Channel(ABC):
-    """One consumer of a queue, from its subscription to its loss."""
-
-    has_room = True
-
-    def __init__(self, queue: _Queue) -> None:
-        self._queue = queue
-
-    def take(self, message: _Message) -> None:
-        try:
-            self._receive(message)
-        except Exception:  # noqa: BLE001 - whatever a role's callback does, the queue goes on
-            _log.exception("receiver.failed")
-
-    @abstractmethod
-    def _receive(self, message: _Message) -> None: ...
-
-    def close(self) -> None:
-        self._queue.leave(self, ())
-
-
-class _PartitionChannel(_Channel):
-    """A consumer with acknowledgements: on closing, unacked messages return to the front of the queue in order."""
-
-    def __init__(self, queue: _Queue, receive: Receive, prefetch: int) -> None:
-        super().__init__(queue)
-        self._to = receive
-        self._prefetch = prefetch
-        self._unacked: dict[int, _Message] = {}
-        self._last_tag = 0
-
-    @property
-    def has_room(self) -> bool:  # type: ignore[override]
-        return not self._prefetch or len(self._unacked) < self._prefetch
-
-    def _receive(self, message: _Message) -> None:
-        self._last_tag += 1
-        self._unacked[self._last_tag] = message
-        self._to(_Delivery(self, self._last_tag, message))
-
-    def ack(self, tag: int) -> None:
-        if self._unacked.pop(tag, None) is not None:
-            self._queue.wake()
-
-    def close(self) -> None:
-        unacked, self._unacked = self._unacked, {}
-        self._queue.leave(self, unacked.values())
-
-
-class _Delivery:
-    __slots__ = ("_channel", "_tag", "body", "redelivered")
-
-    def __init__(self, channel: _PartitionChannel, tag: int, message: _Message) -> None:
-        self.body = message.body
-        self.redelivered = message.redelivered
-        self._channel = channel
-        self._tag = tag
-
-    def ack(self) -> None:
-        self._channel.ack(self._tag)
-
-
-class _ExclusiveChannel(_Channel):
-    def __init__(self, queue: _Queue, receive: ReceiveExclusive) -> None:
-        super().__init__(queue)
-        self._to = receive
-
-    def _receive(self, message: _Message) -> None:
-        self._to(message.body)
 
 
 class MemoryHub:
@@ -166,8 +32,8 @@ class MemoryHub:
 
     def __init__(self, partitions: int = 32, *, queue_limit: int = QUEUE_LIMIT) -> None:
         self._limit = queue_limit
-        self._partitions = [_Queue(queue_limit) for _ in range(partitions)]
-        self._bindings: dict[Exchange, dict[_Queue, str]] = {
+        self._partitions = [Queue(queue_limit) for _ in range(partitions)]
+        self._bindings: dict[Exchange, dict[Queue, str]] = {
             "rooms": {queue: str(number) for number, queue in enumerate(self._partitions)},
             "notify": {},
             "media": {},
@@ -185,15 +51,15 @@ class MemoryHub:
         """Ends a `drop(…, heal=False)`."""
         broker.restore()
 
-    def partition(self, number: int) -> _Queue:
+    def partition(self, number: int) -> Queue:
         return self._partitions[number]
 
-    def bind_exclusive(self, exchange: Exchange, binding: str) -> _Queue:
-        queue = _Queue(self._limit)
+    def bind_exclusive(self, exchange: Exchange, binding: str) -> Queue:
+        queue = Queue(self._limit)
         self._bindings[exchange][queue] = binding
         return queue
 
-    def unbind(self, exchange: Exchange, queue: _Queue) -> None:
+    def unbind(self, exchange: Exchange, queue: Queue) -> None:
         del self._bindings[exchange][queue]
 
     def put(self, exchange: Exchange, key: str, body: bytes, ttl: float | None) -> bool:
@@ -206,7 +72,7 @@ class MemoryHub:
             raise PublishRejected(f"a queue for {exchange} {key} is full")
         expires = None if ttl is None else asyncio.get_running_loop().time() + ttl
         for queue in queues:
-            queue.put(_Message(body, expires))
+            queue.put(Message(body, expires))
         return bool(queues)
 
 
@@ -223,43 +89,73 @@ class _Subscription(ABC):
         self._broker = broker
         self._on_lost = on_lost
         self._on_restored = on_restored
-        self._channel: _Channel | None = None
+        self._channel: Channel | None = None
 
     def open(self, *, again: bool = False) -> None:
         self._channel = self._make()
         if again and self._on_restored is not None:
-            self._on_restored()
+            call_receiver(self._broker.counters, self._on_restored)
 
     @abstractmethod
-    def _make(self) -> _Channel: ...
+    def _make(self) -> Channel: ...
 
     def lose(self) -> None:
         if self._channel is not None:
             self._leave(self._channel)
             self._channel = None
-            asyncio.get_running_loop().call_soon(self._on_lost)
+            asyncio.get_running_loop().call_soon(call_receiver, self._broker.counters, self._on_lost)
 
     async def close(self) -> None:
+        """Closes the channel; messages that are not acknowledged go to the next consumer."""
         self._broker.forget(self)
         if self._channel is not None:
             self._leave(self._channel)
             self._channel = None
 
-    def _leave(self, channel: _Channel) -> None:
+    def _leave(self, channel: Channel) -> None:
         channel.close()
 
 
 class _PartitionSubscription(_Subscription):
-    def __init__(self, broker: "MemoryBroker", queue: _Queue, receive: Receive, prefetch: int, lost: Notice) -> None:
+    def __init__(self, broker: "MemoryBroker", queue: Queue, receive: Receive, prefetch: int, lost: Notice) -> None:
         super().__init__(broker, lost, None)
         self._queue = queue
         self._receive = receive
         self._prefetch = prefetch
+        self._backoff = recovery_backoff()
+        self._opened_at = 0.0
+        self._reopening: asyncio.TimerHandle | None = None
 
-    def _make(self) -> _Channel:
-        channel = _PartitionChannel(self._queue, self._receive, self._prefetch)
+    def _make(self) -> Channel:
+        self._cancel_reopening()
+        self._opened_at = asyncio.get_running_loop().time()
+        channel = PartitionChannel(self._queue, self._take, self._prefetch)
         self._queue.join(channel)
         return channel
+
+    async def close(self) -> None:
+        self._cancel_reopening()
+        await super().close()
+
+    def _take(self, delivery: MemoryDelivery) -> None:
+        """Gives a delivery to the receiver; if that raises, closes the channel and opens it again after a pause."""
+        if call_receiver(self._broker.counters, self._receive, delivery):
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._opened_at > STABLE_AFTER:
+            self._backoff.reset()
+        self.lose()
+        self._reopening = loop.call_later(self._backoff.next(), self._reopen)
+
+    def _reopen(self) -> None:
+        self._reopening = None
+        if self._broker.connected:  # otherwise `restore` opens it
+            self.open(again=True)
+
+    def _cancel_reopening(self) -> None:
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
 
 
 class _ExclusiveSubscription(_Subscription):
@@ -275,15 +171,18 @@ class _ExclusiveSubscription(_Subscription):
         self._hub = hub
         self._exchange, self._binding = where
         self._receive = receive
-        self._queue: _Queue
+        self._queue: Queue
 
-    def _make(self) -> _Channel:
+    def _make(self) -> Channel:
         self._queue = self._hub.bind_exclusive(self._exchange, self._binding)
-        channel = _ExclusiveChannel(self._queue, self._receive)
+        channel = ExclusiveChannel(self._queue, self._take)
         self._queue.join(channel)
         return channel
 
-    def _leave(self, channel: _Channel) -> None:
+    def _take(self, body: bytes) -> None:
+        call_receiver(self._broker.counters, self._receive, body)
+
+    def _leave(self, channel: Channel) -> None:
         self._hub.unbind(self._exchange, self._queue)
         super()._leave(channel)
 
@@ -297,7 +196,8 @@ class MemoryBroker:
         self._unconfirmed: deque[tuple[asyncio.Future[None], Exception | None]] = deque()
         self._wanted = False
         self._up = asyncio.Event()
-        self._stats = BrokerStats()
+        self.counters = BrokerStats()
+        """What `stats` returns; subscriptions count in it, too."""
 
     async def connect(self) -> None:
         self._wanted = True
@@ -318,8 +218,8 @@ class MemoryBroker:
         return "" if self.connected else "no connection to the message broker"
 
     def stats(self) -> BrokerStats:
-        self._stats.unconfirmed = len(self._unconfirmed)
-        return self._stats
+        self.counters.unconfirmed = len(self._unconfirmed)
+        return self.counters
 
     def publish(
         self, exchange: Exchange, key: str, body: bytes, *, mandatory: bool = False, ttl: float | None = None
@@ -335,7 +235,7 @@ class MemoryBroker:
                 failure = Unroutable(f"no queue for {exchange} {key}")
         except PublishRejected as refused:
             failure = refused
-        self._stats.published += 1
+        self.counters.published += 1
         if not self._unconfirmed:
             loop.call_soon(self._confirm)
         self._unconfirmed.append((future, failure))
@@ -367,7 +267,7 @@ class MemoryBroker:
         self._subscriptions.pop(subscription, None)
 
     def lose(self) -> None:
-        self._stats.lost += self._up.is_set()
+        self.counters.lost += self._up.is_set()
         self._up.clear()
         for subscription in self._subscriptions:
             subscription.lose()
@@ -379,6 +279,6 @@ class MemoryBroker:
         if not self._wanted or self._up.is_set():
             return
         self._up.set()
-        self._stats.connections += 1
+        self.counters.connections += 1
         for subscription in list(self._subscriptions):
             subscription.open(again=True)

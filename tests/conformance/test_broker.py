@@ -290,7 +290,30 @@ async def test_acks_given_before_close_count(harness: BrokerHarness) -> None:
     assert rest.bodies == [b"2"]
 
 
-async def test_exception_in_a_receiver_does_not_stop_deliveries(harness: BrokerHarness) -> None:
+async def test_messages_of_a_receiver_that_raises_are_redelivered(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
+    inbox = Inbox()
+    failures = iter([ValueError("a bug"), ValueError("again")])
+
+    def receive(delivery: Delivery) -> None:
+        if delivery.body == b"1" and (failure := next(failures, None)) is not None:
+            inbox.take_body(delivery.body)
+            raise failure
+        inbox.take(delivery)
+
+    await within(broker.subscribe_partition(0, receive, prefetch=2, on_lost=inbox.on_lost))
+    await publish_all(broker, numbered(6))
+
+    await inbox.has(8)
+    assert inbox.bodies == [b"0", b"1", b"1", *numbered(5, start=1)]
+    assert [delivery.redelivered for delivery in inbox.deliveries[:2]] == [False, True]
+    assert inbox.lost == 2
+    assert broker.stats().receiver_failures == 2
+    await publish_all(broker, [b"later"])
+    await inbox.has(9)
+
+
+async def test_receiver_that_raises_after_its_ack_does_not_stop_deliveries(harness: BrokerHarness) -> None:
     broker = await harness.broker()
     inbox = Inbox()
 
@@ -303,7 +326,63 @@ async def test_exception_in_a_receiver_does_not_stop_deliveries(harness: BrokerH
     await publish_all(broker, numbered(3))
 
     await inbox.has(3)
-    assert inbox.lost == 0
+    assert inbox.bodies == numbered(3)
+    assert inbox.lost == 1
+
+
+async def test_receiver_that_always_raises_is_called_after_growing_pauses(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
+    inbox = Inbox()
+
+    def receive(delivery: Delivery) -> None:
+        inbox.take_body(delivery.body)
+        raise ValueError("a bug")
+
+    subscription = await within(broker.subscribe_partition(0, receive, prefetch=8, on_lost=inbox.on_lost))
+    began = asyncio.get_running_loop().time()
+    await publish_all(broker, [b"x"])
+
+    await inbox.has(4)
+    assert asyncio.get_running_loop().time() - began > 0.05 + 0.1 + 0.2
+    await within(subscription.close())
+    rest = Inbox()
+    await consume(broker, rest)
+    await rest.has(1)
+
+
+async def test_next_consumer_takes_over_from_a_receiver_that_raises(harness: BrokerHarness) -> None:
+    broker, second = await harness.broker(), await harness.broker()
+    failing, taking = Inbox(), Inbox()
+
+    def receive(delivery: Delivery) -> None:
+        failing.take_body(delivery.body)
+        raise ValueError("a bug")
+
+    await within(broker.subscribe_partition(0, receive, prefetch=8, on_lost=failing.on_lost))
+    await consume(second, taking)
+    await publish_all(second, numbered(3))
+
+    await taking.has(3)
+    assert (failing.bodies, taking.bodies) == ([b"0"], numbered(3))
+
+
+async def test_receiver_of_an_exclusive_queue_that_raises_loses_one_message(harness: BrokerHarness) -> None:
+    broker = await harness.broker()
+    inbox = Inbox()
+
+    def receive(body: bytes) -> None:
+        inbox.take_body(body)
+        if body == b"0":
+            raise ValueError("a bug")
+
+    notices = {"on_lost": inbox.on_lost, "on_restored": inbox.on_restored}
+    await within(broker.subscribe_exclusive("notify", "gw1.#", receive, **notices))
+    for body in numbered(2):
+        await within(broker.publish("notify", "gw1.a", body, mandatory=True))
+
+    await inbox.has(2)
+    assert (inbox.bodies, inbox.lost) == (numbered(2), 0)
+    assert broker.stats().receiver_failures == 1
 
 
 async def test_full_memory_queue_rejects_publishes() -> None:

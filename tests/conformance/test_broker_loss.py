@@ -23,6 +23,10 @@ def _has_lost(times: int, inbox: Inbox) -> bool:
     return inbox.lost == times
 
 
+def _has_restored(times: int, inbox: Inbox) -> bool:
+    return inbox.restored == times
+
+
 def _has_body(body: bytes, inbox: Inbox) -> bool:
     return body in inbox.bodies
 
@@ -114,6 +118,33 @@ async def test_reconnected_broker_publishes_again(harness: BrokerHarness) -> Non
         body = b"%d" % number
         await publish_until_taken(broker, body)
         await inbox.until(partial(_has_body, body))
+
+
+async def test_raising_notices_do_not_end_their_subscription(harness: BrokerHarness) -> None:
+    publisher, broker = await harness.broker(), await harness.broker()
+    inbox = Inbox()
+
+    def on_lost() -> None:
+        inbox.on_lost()
+        raise ValueError("a bug")
+
+    def on_restored() -> None:
+        inbox.on_restored()
+        raise ValueError("a bug")
+
+    notices = {"on_lost": on_lost, "on_restored": on_restored}
+    await within(broker.subscribe_exclusive("notify", "gw1.#", inbox.take_body, **notices))
+
+    for number in (1, 2):
+        await harness.cut(broker)
+        await inbox.until(partial(_has_lost, number))
+        await harness.heal(broker)
+        await inbox.until(partial(_has_restored, number))
+        await within(publisher.publish("notify", "gw1.a", b"%d" % number, mandatory=True))
+        await inbox.has(number)
+
+    assert inbox.bodies == [b"1", b"2"]
+    assert broker.stats().receiver_failures == 4
 
 
 async def test_subscribing_waits_while_the_connection_is_down(harness: BrokerHarness) -> None:

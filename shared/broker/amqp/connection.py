@@ -124,7 +124,7 @@ class Channel:
                 answer.exception()  # Retrieved, in case that nobody awaits it any more.
         if self.is_open:
             self.is_open = False
-            guarded(self.on_closed, failure)
+            _call_guarded(self.on_closed, failure)
 
     async def _answered(self, name: str, within: float) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -236,10 +236,10 @@ class AmqpConnection(asyncio.Protocol):
         for event in events:
             if isinstance(event, Delivered):
                 if (channel := channels.get(event.channel)) is not None:
-                    guarded(channel.on_deliver, event.tag, event.redelivered, event.body)
+                    _call_guarded(channel.on_deliver, event.tag, event.redelivered, event.body)
             elif isinstance(event, Confirmed):
                 if (channel := channels.get(event.channel)) is not None:
-                    guarded(channel.on_confirm, event.tag, event.multiple, event.rejected)
+                    _call_guarded(channel.on_confirm, event.tag, event.multiple, event.rejected)
             else:
                 self._on_event(event)
         self._bytes_this_turn += len(data)
@@ -273,16 +273,16 @@ class AmqpConnection(asyncio.Protocol):
                     channel.replied(method)
             case Returned(number, message_id, reason):
                 if number in self._channels:
-                    guarded(self._channels[number].on_return, message_id, reason)
+                    _call_guarded(self._channels[number].on_return, message_id, reason)
             case ConsumerCancelled(number):
                 if number in self._channels:
-                    guarded(self._channels[number].on_cancelled)
+                    _call_guarded(self._channels[number].on_cancelled)
             case ChannelClosed(number, code, reason):
                 if (channel := self._channels.pop(number, None)) is not None:
                     channel.fail(ChannelClosedByServer(code, reason))
             case Blocked(reason):
                 self.blocked = reason
-                guarded(self.on_blocked, reason)
+                _call_guarded(self.on_blocked, reason)
             case Opened():
                 self._start_heartbeats()
                 if not self._opened.done():
@@ -366,12 +366,12 @@ async def open_connection(
     return connection
 
 
-def guarded(callback: Callable[..., None], *args: Any) -> None:
-    """Calls `callback` and logs what it raises: an exception would end the connection."""
+def _call_guarded(callback: Callable[..., None], *args: Any) -> None:
+    """Calls a callback of a channel and logs what it raises: an exception would end the connection."""
     try:
         callback(*args)
-    except Exception:  # noqa: BLE001 - whatever a receiver does, the connection goes on
-        _log.exception("receiver.failed")
+    except Exception:  # noqa: BLE001 - a defect in the use of one channel must not end the others
+        _log.exception("callback.failed")
 
 
 def _ignore(*_: Any) -> None:

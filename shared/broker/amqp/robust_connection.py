@@ -4,20 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from shared.aio.backoff import Backoff
 from shared.broker import BrokerError, BrokerStats, BrokerUnavailable
 from shared.broker.addresses import Address, in_turn
 from shared.broker.amqp.connection import CALL_TIMEOUT, AmqpConnection, open_connection
 from shared.broker.amqp.outage import Outage
 from shared.broker.amqp.topology import TopologyMismatch
+from shared.broker.receivers import STABLE_AFTER, recovery_backoff
 from shared.telemetry import log
 
-FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 2.0
 ATTEMPT_TIMEOUT: Final = 3.0
 """Seconds for each of several servers; the only one has `CALL_TIMEOUT`."""
-STABLE_AFTER: Final = 5.0
-"""Seconds after which the loss of a connection is not taken for another failure of opening it."""
 
 _log = log.get("broker")
 
@@ -84,7 +80,7 @@ class RobustConnection:
         self._outage.recovered(self)
 
     async def _run(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, scatter=True)
+        backoff = recovery_backoff()
         clock = asyncio.get_running_loop().time
         while True:
             try:

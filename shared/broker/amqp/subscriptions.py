@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from pamqp import commands
 
-from shared.aio.backoff import Backoff
 from shared.broker import BrokerError, BrokerStats, Exchange, Notice, Receive, ReceiveExclusive, partition_queue
 from shared.broker.amqp.acks import Acks
 from shared.broker.amqp.connection import AmqpConnection, Channel, ChannelClosedByServer
 from shared.broker.amqp.outage import Outage
-from shared.broker.amqp.robust_connection import FIRST_PAUSE, LONGEST_PAUSE, RobustConnection
+from shared.broker.amqp.robust_connection import RobustConnection
 from shared.broker.amqp.topology import Topology
+from shared.broker.receivers import STABLE_AFTER, call_receiver, recovery_backoff
 
 _NOT_FOUND = 404
 
@@ -54,6 +54,9 @@ class RobustSubscription(ABC):
         self._channel: Channel | None = None
         self._task: asyncio.Task[None] | None = None
         self._registered = asyncio.Event()
+        self._ended: asyncio.Future[None]
+        """Done when the present channel is lost, or is to be closed because a receiver has raised."""
+        self._receiver_failed = False
 
     async def start(self) -> None:
         """Returns once RabbitMQ has registered the consumer."""
@@ -84,11 +87,13 @@ class RobustSubscription(ABC):
         """Makes deliveries and acknowledgements of the present channel ineffective."""
 
     async def _run(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, scatter=True)
+        backoff = recovery_backoff()
+        failing_receiver_backoff = recovery_backoff()
+        clock = asyncio.get_running_loop().time
         while True:
             connection = await self._link.opened()
             try:
-                ended = await self._open(connection)
+                await self._open(connection)
             except Exception as failure:  # noqa: BLE001 - whatever it was, the only answer is to try again
                 await self._on_failure(connection, failure)
                 await backoff.wait()
@@ -96,18 +101,24 @@ class RobustSubscription(ABC):
             backoff.reset()
             self._consuming.outage.recovered(self)
             if self._registered.is_set() and self._on_restored is not None:
-                self._on_restored()
+                call_receiver(self._consuming.stats, self._on_restored)
             self._registered.set()
-            await ended
+            since = clock()
+            await self._ended
             channel, self._channel = self._channel, None
-            self._on_lost()
+            call_receiver(self._consuming.stats, self._on_lost)
             if channel is not None:
                 await channel.close()
+            if self._receiver_failed:
+                if clock() - since > STABLE_AFTER:
+                    failing_receiver_backoff.reset()
+                await failing_receiver_backoff.wait()
 
-    async def _open(self, connection: AmqpConnection) -> "asyncio.Future[None]":
-        """Registers a consumer on a new channel; returns a future that is done when that channel is lost."""
+    async def _open(self, connection: AmqpConnection) -> None:
+        """Registers a consumer on a new channel."""
         channel = await connection.open_channel()
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended = self._ended = asyncio.get_running_loop().create_future()
+        self._receiver_failed = False
 
         def end(*_: object) -> None:
             self._abandon()
@@ -122,7 +133,12 @@ class RobustSubscription(ABC):
             await channel.close()
             raise
         self._channel = channel
-        return ended
+
+    def _give_channel_up(self) -> None:
+        """Has the channel closed, behind the acknowledgements given so far, because a receiver has raised."""
+        self._receiver_failed = True
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     async def _on_failure(self, connection: AmqpConnection, failure: Exception) -> None:
         """Counts and logs a failed attempt, and declares the queue again if it is missing."""
@@ -153,11 +169,13 @@ class PartitionSubscription(RobustSubscription):
 
     async def _subscribe(self, connection: AmqpConnection, channel: Channel) -> None:
         acks = self._acks = Acks(channel.number, connection.writer, self._prefetch)
-        receive = self._receive
+        receive, stats = self._receive, self._consuming.stats
 
         def deliver(tag: int, redelivered: bool, body: bytes) -> None:
-            if not acks.closed:
-                receive(AmqpDelivery(acks, tag, redelivered, body))
+            if acks.closed or self._receiver_failed:
+                return  # RabbitMQ delivers it again.
+            if not call_receiver(stats, receive, AmqpDelivery(acks, tag, redelivered, body)):
+                self._give_channel_up()
 
         channel.on_deliver = deliver
         await channel.call(commands.Basic.Qos(prefetch_count=self._prefetch))
@@ -189,11 +207,11 @@ class ExclusiveSubscription(RobustSubscription):
         self._generation = 0
 
     async def _subscribe(self, connection: AmqpConnection, channel: Channel) -> None:
-        generation, receive = self._generation, self._receive
+        generation, receive, stats = self._generation, self._receive, self._consuming.stats
 
         def deliver(_: int, __: bool, body: bytes) -> None:
             if generation == self._generation:
-                receive(body)
+                call_receiver(stats, receive, body)
 
         channel.on_deliver = deliver
         declared = await channel.call(commands.Queue.Declare(exclusive=True, auto_delete=True))
