@@ -1,6 +1,5 @@
 """The cluster of docker-compose.yml, under a project name and on ports of its own."""
 
-import asyncio
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from devtools.cluster import ROOT
 from devtools.containers import docker_has
 from devtools.starting import failure, on_free_ports, random_port
 from tests.fault.world import API_KEY
+from tests.support.waiting import until
 
 Service: TypeAlias = Literal["haproxy", "gateway", "roomworker", "medianode", "rabbitmq", "redis"]
 
@@ -34,7 +34,7 @@ BASES: Final = tuple(
 """The images that the cluster is made of, as the files pin them."""
 ENGINES: Final = 2
 """As test.env says."""
-SETTLED_WITHIN, LOOK_AGAIN = 120.0, 0.5
+SETTLED_WITHIN = 120.0
 BUILD_WITHIN, WITHIN = 3600.0, 300.0
 """Seconds for a command; the engine may have to be compiled."""
 
@@ -206,14 +206,9 @@ class Stack:
         return {name.decode(): json.loads(info) for name, info in entries.items()}
 
 
-async def until(what: str, condition: Callable[[], object]) -> None:
-    """Returns when it is so, and says it."""
-    try:
-        async with asyncio.timeout(SETTLED_WITHIN):
-            while not await asyncio.to_thread(condition):
-                await asyncio.sleep(LOOK_AGAIN)
-    except TimeoutError:
-        raise AssertionError(f"not within {SETTLED_WITHIN:.0f} s: {what}") from None
+async def until_settled(what: str, condition: Callable[[], object]) -> None:
+    """Waits for what containers bring about, and prints `what` when it has come."""
+    await until(condition, what, within=SETTLED_WITHIN, in_thread=True)
     print(what, flush=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from devtools.cluster import ROOT
-from tests.compose.stack import SETTLED_WITHIN, Stack, until
+from tests.compose.stack import SETTLED_WITHIN, Stack, until_settled
 from tests.fault import checks
 from tests.fault.driver import Crowd, Load
 from tests.fault.participant import Failure
@@ -34,21 +34,21 @@ async def test_messages_arrive_once_in_order_while_the_cluster_is_scaled(
 
         # When gateways are added, and lost connections spread the clients over all of them
         await asyncio.to_thread(cluster.scale, gateways=4, workers=1)
-        await until("4 gateways", lambda: len(cluster.members("gateways")) == 4)
+        await until_settled("4 gateways", lambda: len(cluster.members("gateways")) == 4)
         for participant in crowd.participants:
             if participant.session is not None:
                 participant.session.cut()
-        await until("clients at each gateway", lambda: all(connections(cluster)))
+        await until_settled("clients at each gateway", lambda: all(connections(cluster)))
 
         # ... a room worker is added, and removed again
         await asyncio.to_thread(cluster.scale, gateways=4, workers=2)
-        await until("2 room workers share", lambda: len(partitions(cluster)) == 2 and all(partitions(cluster)))
+        await until_settled("2 workers share", lambda: len(partitions(cluster)) == 2 and all(partitions(cluster)))
 
         # ... and gateways are removed with clients on them
         resumed = resumptions(crowd)
         await asyncio.to_thread(cluster.scale, gateways=2, workers=2)
         await asyncio.to_thread(cluster.scale, gateways=2, workers=1)
-        await until("2 gateways", lambda: len(cluster.members("gateways")) == 2)
+        await until_settled("2 gateways", lambda: len(cluster.members("gateways")) == 2)
         assert await crowd.until(all_connected(crowd), SETTLED_WITHIN)
 
         # Then the clients of those that went have resumed their sessions elsewhere
@@ -69,19 +69,19 @@ async def test_load_test_passes_while_the_cluster_is_scaled(cluster: Stack, tmp_
     # Given virtual peers in calls, behind HAProxy, on one gateway, one room worker and real media engines
     await start(cluster)
     async with loadtest(cluster, tmp_path) as report:
-        await until("everybody is connected", lambda: sum(connections(cluster)) >= 100)
+        await until_settled("everybody is connected", lambda: sum(connections(cluster)) >= 100)
 
         # When gateways and room workers are added, and each has its share
         await asyncio.to_thread(cluster.scale, gateways=4, workers=2)
-        await until(
+        await until_settled(
             "clients at 4 gateways", lambda: len(connections(cluster)) == 4 and min(connections(cluster)) > 10
         )
-        await until("2 room workers share", lambda: len(partitions(cluster)) == 2 and all(partitions(cluster)))
+        await until_settled("2 workers share", lambda: len(partitions(cluster)) == 2 and all(partitions(cluster)))
 
         # ... and removed
         await asyncio.to_thread(cluster.scale, gateways=2, workers=1)
-        await until("2 gateways", lambda: len(cluster.members("gateways")) == 2)
-        await until("everybody is connected again", lambda: sum(connections(cluster)) >= 100)
+        await until_settled("2 gateways", lambda: len(cluster.members("gateways")) == 2)
+        await until_settled("everybody is connected again", lambda: sum(connections(cluster)) >= 100)
 
     # Then every answer and notification came once and in order, and nobody's session ended
     assert report["passed"], (report["failures"], report["examples"])
@@ -96,13 +96,13 @@ async def test_load_test_passes_while_the_cluster_is_scaled(cluster: Stack, tmp_
 
 async def start(cluster: Stack) -> None:
     await asyncio.to_thread(cluster.scale, gateways=1, workers=1)
-    await until("the cluster serves", lambda: cluster.get("/readyz")[0] == 200 and cluster.members("nodes"))
-    await until("everybody is well", lambda: not cluster.unhealthy())
+    await until_settled("the cluster serves", lambda: cluster.get("/readyz")[0] == 200 and cluster.members("nodes"))
+    await until_settled("everybody is well", lambda: not cluster.unhealthy())
 
 
 async def all_went_in_time(cluster: Stack) -> None:
     """Two gateways and a room worker were told to go; nobody had to be killed, and nobody else ended."""
-    await until("3 have ended", lambda: len(cluster.ended()) == 3)
+    await until_settled("3 have ended", lambda: len(cluster.ended()) == 3)
     ended = sorted((it.service, it.code) for it in cluster.ended())
     assert ended == [("gateway", 0), ("gateway", 0), ("roomworker", 0)]
 

@@ -21,6 +21,7 @@ from shared.broker.amqp.connection import AmqpConnection, ChannelClosedByServer,
 from shared.broker.amqp.queues import QueueDepth, QueueProbe
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpHarness, Inbox, consume, publish_all, within
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -320,15 +321,11 @@ async def test_blocked_connection_is_told_so_and_kept(amqp_url: str, rabbitmq_se
     await ctl(rabbitmq_server, "set_vm_memory_high_watermark", "0.000001")
     try:
         pending = broker.publish("rooms", "0", b"x")
-        async with asyncio.timeout(WITHIN):
-            while not broker.stats().blocked:
-                await asyncio.sleep(0.05)
+        await until(lambda: broker.stats().blocked)
     finally:
         await ctl(rabbitmq_server, "set_vm_memory_high_watermark", "0.4")
     await within(pending)
-    async with asyncio.timeout(WITHIN):
-        while broker.stats().blocked:
-            await asyncio.sleep(0.05)
+    await until(lambda: not broker.stats().blocked)
     assert broker.stats().lost == 0
     await broker.close()
 
@@ -346,16 +343,12 @@ async def test_failing_redeclaration_is_reported_until_it_succeeds(amqp_url: str
 
     await channel.queue_delete("rooms.3")
     await inbox.until(lambda it: it.lost == 1)
-    async with asyncio.timeout(WITHIN):
-        while "queue_type=classic" not in broker.trouble or broker.stats().subscription_failures < 2:
-            await asyncio.sleep(0.05)
+    await until(lambda: "queue_type=classic" in broker.trouble and broker.stats().subscription_failures >= 2)
     assert broker.connected
     assert "declaring it again failed" in broker.trouble
 
     await channel.queue_delete("rooms.1")
-    async with asyncio.timeout(WITHIN):
-        while broker.trouble:
-            await asyncio.sleep(0.05)
+    await until(lambda: not broker.trouble)
     await publish_all(broker, [b"x"], key="3")
     await inbox.has(1)
     await judge.close()

@@ -9,7 +9,6 @@ from devtools.servers import Server
 from shared.broker.amqp import AmqpBroker, TopologyMismatch
 from tests.support.brokers import (
     PARTITIONS,
-    WITHIN,
     AmqpHarness,
     Inbox,
     consume,
@@ -18,6 +17,7 @@ from tests.support.brokers import (
     within,
 )
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 
 @pytest.mark.servers
@@ -73,10 +73,12 @@ async def test_deleted_queue_is_declared_and_consumed_again(amqp_url: str, rabbi
         pytest.skip("no rabbitmqctl for a server given by its address")
     await asyncio.to_thread(rabbitmq_server.ctl, "delete_queue", "rooms.0")
     await inbox.until(lambda it: it.lost >= 1)
-    async with asyncio.timeout(WITHIN):
-        while not inbox.bodies:
-            await broker.publish("rooms", "0", b"x")
 
+    async def delivered() -> bool:
+        await broker.publish("rooms", "0", b"x")
+        return bool(inbox.bodies)
+
+    await until(delivered)
     await harness.close()
 
 
@@ -138,19 +140,25 @@ async def test_acks_arrive_while_publishers_are_blocked(amqp_url: str, rabbitmq_
     async def unfinished() -> str:
         return next(row[1] for row in await ctl("list_queues", "name", "messages") if row[0] == "rooms.0")
 
+    async def blocked() -> bool:
+        publishes.append(broker.publish("rooms", "0", b"x"))
+        return ["blocked"] in await ctl("list_connections", "state")
+
+    async def all_delivered() -> bool:
+        return await unfinished() == str(len(inbox.deliveries))
+
+    async def all_finished() -> bool:
+        return await unfinished() == "0"
+
     publishes = [broker.publish("rooms", "0", b"x") for _ in range(10)]
     await inbox.has(10)
     await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.000001")
     try:
-        async with asyncio.timeout(WITHIN):
-            while ["blocked"] not in await ctl("list_connections", "state"):
-                publishes.append(broker.publish("rooms", "0", b"x"))
-            while await unfinished() != str(len(inbox.deliveries)):
-                await asyncio.sleep(0.1)
-            for delivery in inbox.deliveries:
-                delivery.ack()
-            while await unfinished() != "0":
-                await asyncio.sleep(0.1)
+        await until(blocked)
+        await until(all_delivered)
+        for delivery in inbox.deliveries:
+            delivery.ack()
+        await until(all_finished)
         assert not publishes[-1].done()
     finally:
         await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")

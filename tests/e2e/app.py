@@ -1,13 +1,13 @@
 """Drives the harness (`harness/harness.js`) in one browser page."""
 
-import asyncio
 import json
 from typing import Any
 
 from playwright.async_api import Page
 
 from tests.e2e.firefox import Firefox
-from tests.e2e.page import PATIENCE, POLL
+from tests.e2e.page import PATIENCE
+from tests.support.waiting import until
 
 
 class App:
@@ -30,10 +30,7 @@ class App:
 
     async def until(self, condition: str, argument: Any = None) -> Any:
         """Waits until the expression is truthy, and returns it."""
-        async with asyncio.timeout(PATIENCE):
-            while not (value := await self.run(condition, argument)):
-                await asyncio.sleep(POLL)
-            return value
+        return await until(lambda: self.run(condition, argument), condition, within=PATIENCE)
 
     async def join(self, room: str, name: str, **options: Any) -> list[str]:
         peers: list[str] = await self.run("await app.join(it[0], it[1], it[2])", [room, name, options])

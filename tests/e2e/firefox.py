@@ -20,7 +20,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.e2e.page import PATIENCE, POLL
+from tests.e2e.page import PATIENCE
+from tests.support.waiting import until
 
 FIREFOX = shutil.which("firefox-esr")
 
@@ -100,8 +101,9 @@ class Firefox:
             )
         self._ending.push_async_callback(self._kill)
         http = await self._ending.enter_async_context(aiohttp.ClientSession())
+        address = await until(self._address, "Firefox's address for WebDriver BiDi")
         async with asyncio.timeout(PATIENCE):
-            self._socket = await http.ws_connect(f"{await self._address()}/session", max_msg_size=0)
+            self._socket = await http.ws_connect(f"{address}/session", max_msg_size=0)
         reader = asyncio.create_task(self._read())
         self._ending.push_async_callback(asyncio.wait, [reader])
         self._ending.push_async_callback(self._socket.close)
@@ -140,12 +142,13 @@ class Firefox:
 
     # --- WebDriver BiDi --------------------------------------------------------------------------------------------
 
-    async def _address(self) -> str:
-        while not (found := re.search(r"BiDi listening on (ws://\S+)", self.said())):
-            if self._process.returncode is not None:
-                raise AssertionError(f"Firefox ended with {self._process.returncode}:\n{self.said()}")
-            await asyncio.sleep(POLL)
-        return found[1]
+    def _address(self) -> str | None:
+        """Returns the address that Firefox has printed, or None before."""
+        if found := re.search(r"BiDi listening on (ws://\S+)", self.said()):
+            return found[1]
+        if self._process.returncode is not None:
+            raise AssertionError(f"Firefox ended with {self._process.returncode}:\n{self.said()}")
+        return None
 
     async def _kill(self) -> None:
         with suppress(ProcessLookupError):

@@ -1,12 +1,12 @@
 """Drives the demo page as a person does, and reads `window.plenary` for what a person would see."""
 
-import asyncio
 from typing import Any
 
 from playwright.async_api import Page
 
+from tests.support.waiting import until
+
 PATIENCE = 30.0
-POLL = 0.1
 
 
 class CallPage:
@@ -23,9 +23,7 @@ class CallPage:
 
     async def until(self, condition: str, argument: Any = None) -> None:
         """Waits until the condition holds in the page; it may be async (so Playwright's own waiting will not do)."""
-        async with asyncio.timeout(PATIENCE):
-            while not await self.page.evaluate(condition, argument):
-                await asyncio.sleep(POLL)
+        await until(lambda: self.page.evaluate(condition, argument), f"{self.name}: {condition}", within=PATIENCE)
 
     async def click(self, test_id: str) -> None:
         await self.page.get_by_test_id(test_id).click()

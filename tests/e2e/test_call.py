@@ -1,10 +1,9 @@
 """Two people in a call, each in a browser of their own."""
 
-import asyncio
-
 import pytest
 
 from tests.e2e.conftest import Browsers, Deployment
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 
@@ -56,8 +55,6 @@ async def no_room_is_left(deployment: Deployment) -> None:
     """All keys of the room go but the short-lived list of gone sessions."""
     assert deployment.cluster is not None
     client = deployment.cluster.redis
-    async with asyncio.timeout(20):
-        while [key for key in client.keys("room:*") if not key.endswith(b":closed_sessions")]:
-            await asyncio.sleep(0.05)
+    await until(lambda: all(key.endswith(b":closed_sessions") for key in client.keys("room:*")))
     assert 0 < client.ttl(b"room:{demo}:closed_sessions") <= 600
     assert not client.keys("plenary:partition:*")

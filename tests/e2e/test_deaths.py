@@ -1,6 +1,5 @@
 """A call of two browsers continues when gateway, room worker, media engine or media node dies."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import pairwise
@@ -14,8 +13,9 @@ from devtools.cluster import Cluster, Role, address
 from shared.protocol.bus import partition_of
 from tests.e2e.app import App
 from tests.e2e.conftest import Browsers
-from tests.e2e.page import PATIENCE, POLL, CallPage
+from tests.e2e.page import CallPage
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 
@@ -54,13 +54,6 @@ async def apps(launch: Callable[[], Awaitable[Any]]) -> AsyncIterator[Callable[[
     yield open_app
     for app in opened:
         print("--- console", *app.console, sep="\n")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Polls a condition that no page can see."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(POLL)
 
 
 async def more_samples(*pages: App) -> None:

@@ -1,6 +1,5 @@
 """The server API on a real cluster: its effect on rooms and on their clients."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typer.testing import CliRunner
 from devtools.cluster import Cluster, Role
 from plenary import cli
 from shared import errors
-from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.servers
 KEY = "secret"
@@ -183,9 +182,11 @@ async def test_rooms_are_created_found_listed_and_closed(cluster: Cluster, api: 
     assert full.value.code == 429
     for name in names:
         await api.do("DELETE", f"rooms/{quote(name, safe='')}")
-    async with asyncio.timeout(PATIENCE):  # a closed room leaves the list once everything it sent is confirmed
-        while (await api.do("GET", "rooms"))["rooms"]:
-            await asyncio.sleep(0.05)
+
+    async def none_is_listed() -> bool:
+        return not (await api.do("GET", "rooms"))["rooms"]
+
+    await until(none_is_listed, "closed rooms leave the list once everything they sent is confirmed")
 
 
 async def test_rooms_and_peers_show_their_objects(cluster: Cluster, api: Api) -> None:
@@ -206,12 +207,12 @@ async def test_rooms_and_peers_show_their_objects(cluster: Cluster, api: Api) ->
 
 
 async def test_the_status_lists_the_live_processes(api: Api) -> None:
-    async with asyncio.timeout(PATIENCE):  # it is as of the last look, which may have been before they came
-        while True:
-            status = await api.do("GET", "status")
-            counts = {role: len(found) for role, found in status.items()}
-            if counts == {"gateways": 2, "workers": 2, "nodes": 1}:
-                break
+    async def all_listed() -> Any:
+        status = await api.do("GET", "status")
+        counts = {role: len(found) for role, found in status.items()}
+        return counts == {"gateways": 2, "workers": 2, "nodes": 1} and status
+
+    status = await until(all_listed, "the gateway has looked at the registry since all processes came")
     assert all(process["alive"] for found in status.values() for process in found)
 
 

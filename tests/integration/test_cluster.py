@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,8 @@ import pytest
 from devtools.cluster import Cluster
 from devtools.servers import Server
 from shared.protocol.bus import partition_of
-from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
 PARTITIONS = 8
@@ -22,13 +22,6 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, PARTITIONS)
     with cluster.running():
         yield cluster
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what no message tells of."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 async def test_a_room_is_readable_in_redis_and_leaves_nothing_behind(cluster: Cluster) -> None:
@@ -181,10 +174,7 @@ async def test_when_redis_is_emptied_everybody_is_told_and_may_come_anew(cluster
 
     again = await Peer.connect(url, "salon", "alice")
     assert await again.join() == []
-    async with asyncio.timeout(PATIENCE):  # the media node has to be known again, first
-        while (media := await again.offered_transport()) is None:
-            await asyncio.sleep(0.1)
-    await again.produce(media)
+    await again.produce(await until(again.offered_transport, "the media node is known again"))
     await until(lambda: [json.loads(info)["routers"] for info in cluster.redis.hvals("plenary:nodes")] == [1])
 
 

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from devtools.cluster import PATIENCE, ROOT, Cluster, Role
 from devtools.probes import amqp_connection
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -45,7 +45,9 @@ def test_killed_process_is_shown_as_not_beating(cluster: Cluster, redis_url: str
     assert "not beating" not in lines["worker2-"]
 
 
-def test_status_shows_waiting_batches_and_messages_set_aside(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
+async def test_status_shows_waiting_batches_and_messages_set_aside(
+    cluster: Cluster, redis_url: str, amqp_url: str
+) -> None:
     cluster.roomworker("worker1").kill()
     letter: Any = {
         "partition": 3,
@@ -62,12 +64,15 @@ def test_status_shows_waiting_batches_and_messages_set_aside(cluster: Cluster, r
     finally:
         connection.close()
 
-    deadline = time.monotonic() + PATIENCE
-    while True:  # until the last ticks of the worker that was killed have expired
+    said = ""
+
+    def nothing_else_waits() -> bool:
+        nonlocal said
         code, said = plenary("status", "--redis-url", redis_url, "--amqp-url", amqp_url)
         assert code == 0
-        if "3 batches wait" in said or time.monotonic() > deadline:
-            break
+        return "3 batches wait" in said
+
+    await until(nothing_else_waits, "the last ticks of the killed worker have expired", in_thread=True)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
     assert "Partitions (4): 3 batches wait" in said
     assert ["2", "3", "0", "0", "nobody"] in rows

@@ -30,7 +30,8 @@ from shared.cluster.redis_cluster import RedisCluster
 from shared.errors import CloseKind
 from shared.protocol import bus
 from shared.settings import GatewaySettings
-from tests.support.gateways import Client, EchoWorker, FaultyBroker, until
+from tests.support.gateways import Client, EchoWorker, FaultyBroker
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning")
 
@@ -543,12 +544,16 @@ async def test_a_new_build_of_the_page_is_served_after_a_moment(
     assert b"Plenary" in await served("/")
     (page / "index.html").write_text("new")
     (page / "new.js").write_text("run()")
-    async with asyncio.timeout(20):
-        while (await served("/"), await served("/new.js")) != (b"new", b"run()"):
-            await asyncio.sleep(0.01)
-        shutil.rmtree(page)
-        while (await get(setup, "/"))[0] != 404:
-            await asyncio.sleep(0.01)
+
+    async def new_page_served() -> bool:
+        return (await served("/"), await served("/new.js")) == (b"new", b"run()")
+
+    async def no_page_served() -> bool:
+        return (await get(setup, "/"))[0] == 404
+
+    await until(new_page_served)
+    shutil.rmtree(page)
+    await until(no_page_served)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.cluster.redis_cluster import RedisCluster
 from shared.protocol import bus
 from shared.settings import GatewaySettings
-from tests.support.gateways import PATIENCE, Client, EchoWorker, FaultyBroker, until
+from tests.support.gateways import Client, EchoWorker, FaultyBroker
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning")
 

@@ -18,6 +18,8 @@ from typing import Final
 import pytest
 import yaml
 
+from tests.support.waiting import until
+
 ROOT: Final = Path(__file__).parents[2]
 CONFIG: Final = ROOT / "deploy/haproxy/haproxy.cfg"
 TIMEOUT_SECONDS: Final = 60.0
@@ -125,12 +127,6 @@ def _deployed_command(config: Path) -> list[str]:
     return [part.replace("$$", "$").replace("/usr/local/etc/haproxy/haproxy.cfg", str(config)) for part in command]
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.05)
-
-
 async def connect(port: int) -> tuple[str, asyncio.StreamWriter]:
     """One client's HTTP status, and its connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -159,7 +155,7 @@ async def test_healthy_gateways_stay_up_when_800_clients_come_at_once(
     start: Callable[..., tuple[Haproxy, list[Gateway]]],
 ) -> None:
     proxy, _ = start(2, busy_seconds=0.005)
-    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 2)
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 2, in_thread=True)
     clients = await asyncio.gather(*(connect(proxy.port) for _ in range(800)))
     for _, writer in clients:
         writer.close()
@@ -171,7 +167,7 @@ async def test_clients_of_a_vanished_gateway_are_led_to_another_within_two_secon
     start: Callable[..., tuple[Haproxy, list[Gateway]]],
 ) -> None:
     proxy, gateways = start(2)
-    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 2)
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 2, in_thread=True)
     fillers = gateways[0].vanish()
     loop = asyncio.get_running_loop()
     waits: list[float] = []
@@ -191,7 +187,7 @@ async def test_without_an_api_key_there_is_no_api_backend_to_alert_about(
     start: Callable[..., tuple[Haproxy, list[Gateway]]],
 ) -> None:
     proxy, _ = start(1)
-    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1)
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1, in_thread=True)
     assert proxy.metric("backend_active_servers", "gateways-api") is None
     assert "gateways-api" not in proxy.log()
 
@@ -201,5 +197,5 @@ async def test_with_an_api_key_the_api_is_passed_on(
     start: Callable[..., tuple[Haproxy, list[Gateway]]], api_key: str
 ) -> None:
     proxy, _ = start(1, api_key=api_key)
-    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1)
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1, in_thread=True)
     assert proxy.metric("backend_active_servers", "gateways-api") is not None

@@ -4,7 +4,7 @@ import asyncio
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from devtools import servers
 from devtools.cluster import Cluster, Role
 from tests.support.peer import Peer, Refusal
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
-PATIENCE = 30.0
 
 
 class Told:
@@ -52,13 +52,6 @@ def get(role: Role, path: str) -> tuple[int, str]:
         return refused.code, refused.read().decode()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for what other processes do."""
-    async with asyncio.timeout(PATIENCE):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.05)
-
-
 @pytest.fixture
 def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, partitions=4, metrics=True, api_key="secret")
@@ -70,7 +63,7 @@ async def test_every_role_exposes_metrics_of_what_it_did(cluster: Cluster) -> No
     gateways = [cluster.roles["gateway1"], cluster.roles["gateway2"]]
     workers = [cluster.roles["worker1"], cluster.roles["worker2"]]
     node = cluster.roles["node1"]
-    await until(lambda: Told(*workers)("roomworker_partitions_active") == 4)
+    await until(lambda: Told(*workers)("roomworker_partitions_active") == 4, in_thread=True)
 
     alice = await Peer.connect(gateways[0].url, "salon", "alice")
     bob = await Peer.connect(gateways[1].url, "salon", "bob")
@@ -143,7 +136,7 @@ async def test_every_role_exposes_metrics_of_what_it_did(cluster: Cluster) -> No
     }
     for peer in (alice, bob):
         await peer.close()
-    await until(lambda: Told(*workers)("roomworker_sessions", state="connected") == 0)
+    await until(lambda: Told(*workers)("roomworker_sessions", state="connected") == 0, in_thread=True)
     assert Told(*gateways)("gateway_connections", session="plain") == 0
 
 
@@ -184,16 +177,16 @@ async def test_process_without_redis_or_rabbitmq_lives_and_is_not_ready(
     def all_say(status: int, text: str) -> bool:
         return all((told := get(role, "/readyz"))[0] == status and text in told[1] for role in roles)
 
-    await until(lambda: all_say(200, "ready"))
+    await until(lambda: all_say(200, "ready"), in_thread=True)
     killable_redis.kill()
-    await until(lambda: all_say(503, "Redis"))
+    await until(lambda: all_say(503, "Redis"), in_thread=True)
     assert all(get(role, "/healthz") == (200, "alive\n") for role in roles)
     await asyncio.to_thread(killable_redis.restart)
-    await until(lambda: all_say(200, "ready"))
+    await until(lambda: all_say(200, "ready"), in_thread=True)
     killable_rabbitmq.kill()
-    await until(lambda: all_say(503, "no connection to the message broker"))
+    await until(lambda: all_say(503, "no connection to the message broker"), in_thread=True)
     told = Told(*roles)
     assert told("ready", role="gateway") == told("ready", role="roomworker") == told("ready", role="medianode") == 0
     assert told("broker_connections_lost_total") >= 2 * len(roles)
     await asyncio.to_thread(killable_rabbitmq.restart)
-    await until(lambda: all_say(200, "ready"))
+    await until(lambda: all_say(200, "ready"), in_thread=True)

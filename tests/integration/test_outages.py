@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,21 +17,14 @@ from devtools.cluster import Cluster, Role, ready
 from devtools.servers import Server
 from shared.protocol.bus import partition_of
 from tests.fault.world import Process, Shape, World
-from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
 from tests.support.resuming import ResumingPeer
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.servers
 UNLIMITED = ["--message-rate", "0"]
 KEY = "secret"
 REFUSED = "refused"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for what no message tells of."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 async def resuming(cluster: Cluster, name: str, room: str = "salon", at: int = 1) -> ResumingPeer:
@@ -227,10 +220,7 @@ async def test_calls_survive_servers_that_some_processes_cannot_reach(
             await alice.answer(making)
         assert refusal.value.code == 503
         await world.nodes[0].heal("rabbitmq")
-        async with asyncio.timeout(PATIENCE):
-            while (media := await alice.offered_transport()) is None:
-                await asyncio.sleep(0.1)
-        await alice.produce(media)
+        await alice.produce(await until(alice.offered_transport, "the media node is used again"))
         await bob.notified("newConsumer", peerName="alice")
         nothing_else(alice, bob)
         for peer in (alice, bob):

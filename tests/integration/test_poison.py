@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -12,9 +12,9 @@ import pytest
 
 from devtools.cluster import Cluster
 from tests.support.fragile import DEADLY
-from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
 from tests.support.resuming import ResumingPeer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -54,13 +54,6 @@ async def replaced(cluster: Cluster) -> AsyncIterator[list[str]]:
     finally:
         guarding.cancel()
         await asyncio.wait([guarding])
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for what no message tells of."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 async def test_message_that_kills_workers_is_answered_500_and_set_aside(cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """Sessions that outlive their connections and gateways, in a cluster of processes on real RabbitMQ and Redis."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +9,9 @@ import pytest
 from devtools.cluster import Cluster
 from loadtest.client.protoo import Ended, ProtooClient
 from shared.errors import REPLACED
-from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer
 from tests.support.resuming import ResumingPeer
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.servers
 PARTITIONS = 8
@@ -35,13 +35,6 @@ def impatient_cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator
 
 def urls(cluster: Cluster, *names: str) -> list[str]:
     return [cluster.roles[name].url for name in names]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a state that no message announces."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 async def two(cluster: Cluster) -> tuple[ResumingPeer, ResumingPeer]:

@@ -1,16 +1,15 @@
 """Room workers and gateways that come and go under load: everybody is served, in equal shares."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from devtools.cluster import Cluster, address
-from tests.support.gateways import PATIENCE
 from tests.support.peer import Peer, Refusal
 from tests.support.proxy import Proxy
 from tests.support.resuming import ResumingPeer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
 UNLIMITED = ["--message-rate", "0"]
@@ -18,16 +17,6 @@ ROOMS = 10
 UNKNOWN = {"method": "restartTransport", "id": 4711}
 """Answered with few bytes, so that whoever asks it often is not dropped for reading too slowly."""
 LONG_GRACE = ["--grace-seconds", "60"]
-
-
-async def until(condition: Callable[[], object]) -> float:
-    """Waits for what no message tells of; the seconds that took."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.05)
-    return loop.time() - began
 
 
 class Talker:
@@ -75,12 +64,14 @@ async def test_restarting_all_processes_in_turn_loses_no_message(
                 await peer.join()
             await alice.notified("newPeer", name="bob")
             talkers += [Talker(alice), Talker(bob)]
-        print(f"balanced after {await until(lambda: cluster.balanced):.1f} s")
+        await until(lambda: cluster.balanced)
         tasks = [asyncio.create_task(talker.talk()) for talker in talkers]
 
         async def report(what: str) -> None:
             """When everybody has been answered again, and in equal shares."""
-            seconds = await until(lambda: cluster.balanced)
+            began = asyncio.get_running_loop().time()
+            await until(lambda: cluster.balanced)
+            seconds = asyncio.get_running_loop().time() - began
             counts = [len(talker.gaps) for talker in talkers]
             await until(lambda: all(len(t.gaps) > n + 3 for t, n in zip(talkers, counts, strict=True)))
             longest = sorted(talker.longest() for talker in talkers)

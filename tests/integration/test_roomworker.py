@@ -20,6 +20,7 @@ from shared.settings import WorkerSettings
 from tests.support.bench import Bench, Line
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpHarness, MemoryHarness
 from tests.support.garbage import cycles_of
+from tests.support.waiting import until
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS
 
 SYSTEMS = ["memory", pytest.param("servers", marks=pytest.mark.servers)]
@@ -42,19 +43,7 @@ async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 async def has_node(worker: RoomWorker) -> None:
     """A worker sees a node within its next look at the registry."""
-    async with asyncio.timeout(WITHIN):
-        while worker.nodes.choose() is None:
-            await asyncio.sleep(0.01)
-
-
-async def until(condition: Any) -> None:
-    """Waits for what nothing announces."""
-    async with asyncio.timeout(WITHIN):
-        while True:
-            result = condition()
-            if await result if asyncio.iscoroutine(result) else result:
-                return
-            await asyncio.sleep(0.01)
+    await until(lambda: worker.nodes.choose() is not None)
 
 
 async def join(line: Line) -> list[Any]:

@@ -23,6 +23,7 @@ from shared.protocol import bus, client
 from shared.protocol.bus import partition_of
 from shared.settings import NodeSettings, WorkerSettings
 from tests.support.brokers import PARTITIONS, WITHIN, BrokerHarness
+from tests.support.waiting import source, until
 
 CONNECTIONS = 20
 """Of one role to Redis at most: work for many rooms at once must not need more."""
@@ -167,7 +168,6 @@ class FakeGateway:
         self.broker = broker
         self.lines: dict[str, Line] = {}
         self._membership = Membership(cluster, "gateways", name, {})
-        self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -203,7 +203,6 @@ class FakeGateway:
                     line.closed = message.close
         for report in batch.applied:
             self.lines[report.session].applied(report)
-        self._changed.set()
 
     def repeat(self) -> None:
         for line in self.lines.values():
@@ -211,10 +210,7 @@ class FakeGateway:
             line.ask_replay()
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(WITHIN):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
+        await until(condition, source(condition), within=WITHIN)
 
     async def _beats(self) -> None:
         while True:

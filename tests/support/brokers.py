@@ -11,6 +11,7 @@ from shared.broker import Broker, BrokerUnavailable, Delivery, PublishRejected, 
 from shared.broker.amqp import AmqpBroker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from tests.support.proxy import Proxy
+from tests.support.waiting import source, until
 
 PARTITIONS = 4
 WITHIN = 20.0
@@ -102,7 +103,6 @@ class Inbox:
         self.lost = 0
         self.restored = 0
         self._ack = ack
-        self._changed = asyncio.Event()
 
     def take(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
@@ -112,21 +112,15 @@ class Inbox:
 
     def take_body(self, body: bytes) -> None:
         self.bodies.append(body)
-        self._changed.set()
 
     def on_lost(self) -> None:
         self.lost += 1
-        self._changed.set()
 
     def on_restored(self) -> None:
         self.restored += 1
-        self._changed.set()
 
     async def until(self, condition: Callable[["Inbox"], bool]) -> None:
-        async with asyncio.timeout(WITHIN):
-            while not condition(self):
-                self._changed.clear()
-                await self._changed.wait()
+        await until(lambda: condition(self), source(condition), within=WITHIN)
 
     async def has(self, count: int) -> None:
         await self.until(lambda inbox: len(inbox.bodies) >= count)
@@ -169,9 +163,12 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 async def publish_until_taken(broker: Broker, body: bytes) -> None:
     """Publishes a message again until it is confirmed, as every publisher does."""
-    async with asyncio.timeout(WITHIN):
-        while True:
-            try:
-                return await broker.publish("rooms", "0", body)
-            except (BrokerUnavailable, PublishRejected):
-                await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+
+    async def taken() -> bool:
+        try:
+            await broker.publish("rooms", "0", body)
+        except (BrokerUnavailable, PublishRejected):
+            return False
+        return True
+
+    await until(taken)

@@ -15,16 +15,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from shared.broker import Broker, BrokerUnavailable, Delivery, Exchange, PublishRejected
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus
-
-PATIENCE = 60.0
-"""Seconds after which a test that waits for an event has failed; no test waits for time to pass."""
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Polls a condition for which there is no event."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0)
+from tests.support.waiting import PATIENCE, until
 
 
 class FaultyBroker(MemoryBroker):
@@ -82,7 +73,6 @@ class EchoWorker:
         self.answer_call: tuple[int, bytes] | None = None
         self.known: dict[str, Known] = {}
         self.tasks: set[asyncio.Task[None]] = set()
-        self.changed = asyncio.Condition()
 
     async def start(self, partitions: int) -> None:
         for partition in range(partitions):
@@ -139,8 +129,6 @@ class EchoWorker:
     async def _send(self, gateway: str, body: bytes) -> None:
         with contextlib.suppress(BrokerUnavailable):
             await self.broker.publish("notify", f"{gateway}.0", body)
-        async with self.changed:
-            self.changed.notify_all()
 
     def _call(self, call: bus.Call) -> list[bus.CallAnswer]:
         self.calls.append(call)
@@ -204,8 +192,7 @@ class EchoWorker:
         await self._send(self.known[session].gateway, bus.encode_to_gateway(batch))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE), self.changed:
-            await self.changed.wait_for(condition)
+        await until(condition)
 
     def numbers(self, session: str) -> list[int]:
         """The numbers of the inputs that came, in their order, repeated ones included."""

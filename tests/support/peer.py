@@ -12,7 +12,7 @@ import orjson
 from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
 from loadtest.client.rtp import FINGERPRINT, audio
 from shared.protocol.client import REQUEST
-from tests.support.gateways import PATIENCE
+from tests.support.waiting import PATIENCE
 
 __all__ = ["Peer", "Refusal"]
 

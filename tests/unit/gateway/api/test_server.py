@@ -21,7 +21,8 @@ from shared.cluster.registry import DEAD_AFTER, Membership
 from shared.errors import Unavailable
 from shared.protocol import bus
 from shared.settings import GatewaySettings
-from tests.support.gateways import EchoWorker, until
+from tests.support.gateways import EchoWorker
+from tests.support.waiting import until
 
 PARTITIONS = 8
 KEY = "a key with ümlaut"

@@ -13,7 +13,7 @@ from gateway.counters import Counters
 from shared.errors import NotFound, Unavailable
 from shared.protocol import bus
 from shared.protocol.actions import CloseRoom, InspectRoom, decode
-from tests.support.gateways import until
+from tests.support.waiting import until
 
 
 @dataclass

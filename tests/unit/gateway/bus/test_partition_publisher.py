@@ -10,7 +10,8 @@ from gateway.protocol.session import Session
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.protocol import bus
 from shared.protocol.protoo import Frame
-from tests.support.gateways import FaultyBroker, until
+from tests.support.gateways import FaultyBroker
+from tests.support.waiting import until
 
 
 def session(number: int, inputs: int = 0, size: int = 0) -> Session:

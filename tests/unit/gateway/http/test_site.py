@@ -12,6 +12,7 @@ import pytest
 
 from gateway.http import site
 from gateway.http.site import Site
+from tests.support.waiting import until
 
 REQUEST: Any = SimpleNamespace(headers={"Accept-Encoding": "gzip"})
 
@@ -47,9 +48,7 @@ async def test_no_file_is_touched_on_the_event_loop(page: Path, monkeypatch: pyt
     watching = asyncio.create_task(served.watch())
     body(served)
     (page / "index.html").write_text("new")
-    async with asyncio.timeout(20):
-        while body(served) != b"new":
-            await asyncio.sleep(0.001)
+    await until(lambda: body(served) == b"new")
     watching.cancel()
     assert threads
     assert threading.current_thread() not in threads

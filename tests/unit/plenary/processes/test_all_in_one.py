@@ -9,7 +9,7 @@ import pytest
 from plenary.processes import all_in_one
 from plenary.processes.event_loop import CannotStart
 from shared.settings import RunSettings
-from tests.support.gateways import PATIENCE
+from tests.support.waiting import PATIENCE
 
 
 def settings(**more: Any) -> RunSettings:

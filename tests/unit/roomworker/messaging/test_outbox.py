@@ -13,6 +13,7 @@ from roomworker.messaging.outbox import Outbox, Receipt
 from roomworker.storage.retention import Retention
 from shared.broker import BrokerError, BrokerUnavailable, PublishRejected, Unroutable, batcher
 from shared.protocol import bus, media
+from tests.support.waiting import until
 
 ROUTER = media.RouterRef("router", 0, "room", "incarnation", 1)
 
@@ -157,8 +158,7 @@ async def test_requests_to_a_vanished_node_are_reported_unroutable(
     outbox.push(changes(orders=[("node", media.Close(object="t", v=1, kind="router"))]), lambda: None)
 
     await broker.next(Unroutable("no queue"))
-    while not lost:
-        await asyncio.sleep(0)
+    await until(lambda: lost)
 
     assert lost == [8]
 
