@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from medianode.engines.mediasoup import updatable
+from medianode.engines.mediasoup import updatable_producer
 from medianode.engines.mediasoup.engine import MediasoupEngine
 from medianode.object_registry import ObjectRegistry
 from shared.protocol import media
@@ -238,7 +238,7 @@ async def test_updates_in_a_row_end_with_the_last(call: Call) -> None:
 
 
 async def test_an_update_may_keep_some_of_its_ssrcs(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updatable, "RETIREMENT", 0.01)
+    monkeypatch.setattr(updatable_producer, "RETIREMENT_SECONDS", 0.01)
     await call.ask(produce(*video(11), updatable=True))
     await call.ask(consume("consumer", "producer", MAPPED[:1]))
     assert await call.ask(update(1, {"ssrc": 11, "rtx": {"ssrc": 99}})) == media.Produced()
@@ -277,7 +277,7 @@ async def test_closing_the_producer_leaves_nothing_of_it(call: Call) -> None:
 
 
 async def test_replaced_source_is_closed_after_its_last_report(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updatable, "RETIREMENT", 0.01)
+    monkeypatch.setattr(updatable_producer, "RETIREMENT_SECONDS", 0.01)
     await call.ask(produce(*video(11), updatable=True))
     await call.ask(update(1, *video(21)))
     async with asyncio.timeout(20):
@@ -286,7 +286,7 @@ async def test_replaced_source_is_closed_after_its_last_report(call: Call, monke
 
 
 async def test_update_beyond_the_stream_limit_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updatable, "STREAMS", 2)
+    monkeypatch.setattr(updatable_producer, "STREAMS", 2)
     await call.ask(produce(*video(11), updatable=True))
     assert await call.ask(update(1, *video(21))) == media.Produced()
     refused = await call.ask(update(2, *video(31)))

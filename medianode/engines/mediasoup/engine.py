@@ -12,7 +12,7 @@ from medianode.engines.mediasoup import stats, translation
 from medianode.engines.mediasoup.answers import failed, then
 from medianode.engines.mediasoup.channel import ChannelError, Notification, Response
 from medianode.engines.mediasoup.process import Answered, EngineProcess
-from medianode.engines.mediasoup.updatable import Updatables
+from medianode.engines.mediasoup.updatable_producers import UpdatableProducers
 from medianode.engines.port import Done, EngineFailed, OnDeath, OnEvent
 from shared.protocol import media
 from shared.protocol.media import EngineId, Failed
@@ -23,7 +23,7 @@ _SERVER = "server"
 
 @dataclass(frozen=True)
 class MediasoupSettings:
-    """`port` 0: any free one."""
+    """What an engine process is started with. `port` 0 lets the system choose one; `initial_bitrate` is in bit/s."""
 
     binary: Path
     listen_ip: str
@@ -47,13 +47,15 @@ class MediasoupSettings:
 
 
 class MediasoupEngine:
+    """Runs one mediasoup-worker process. Implements `medianode.engines.port.Engine`."""
+
     def __init__(self, settings: MediasoupSettings) -> None:
         self._settings = settings
         self._log = log.get("engine")
         self._on_event: OnEvent = _ignore
         self._on_death: OnDeath = _ignore
         self._process = EngineProcess(settings.binary, settings.arguments(), self._notified, self._died)
-        self._updatables = Updatables(self._process)
+        self._updatables = UpdatableProducers(self._process)
 
     @property
     def pid(self) -> int:
@@ -149,32 +151,35 @@ class MediasoupEngine:
         self._process.request("transport.connect", request.transport, remote, connected)
 
     def _get_stats(self, request: media.GetStats, done: Done) -> None:
-        """Of an updatable producer, also where it is a consumer's source, that is what its client sends."""
+        """Answers with the engine's statistics.
+
+        For an updatable producer, and a consumer of one, they describe what the client sends, not the loopback.
+        """
         answered = then(done, lambda data: stats.convert(request, data))
         target = request.object
         if request.kind == "consumer":
             self._process.request("consumer.getStats", target, None, partial(self._consumer_stats, request, answered))
             return
         if updatable := self._updatables.get(target):
-            if updatable.inner is None:
+            if updatable.ingest is None:
                 done(media.Stats([]))
                 return
-            target = updatable.inner
+            target = updatable.ingest
         self._process.request(f"{request.kind}.getStats", target, None, answered)
 
     def _consumer_stats(self, request: media.GetStats, answered: Answered, answer: Response) -> None:
         ssrc = None if answer.error else stats.inbound_ssrc(answer.data)
-        source = None if ssrc is None else self._updatables.source(request.router.id, ssrc)
+        source = None if ssrc is None else self._updatables.ingest_of(request.router.id, ssrc)
         if source is None:
             answered(answer)
             return
-        inner, encoding = source
+        ingest, encoding = source
 
         def from_client(sent: Response) -> None:
-            inbound = None if sent.error else stats.of_encoding(sent.data, encoding)
+            inbound = None if sent.error else stats.stream_of_encoding(sent.data, encoding)
             answered(Response(answer.id, stats.with_inbound(answer.data, inbound)))
 
-        self._process.request("producer.getStats", inner, None, from_client)
+        self._process.request("producer.getStats", ingest, None, from_client)
 
     # --- orders -----------------------------------------------------------------------------------------------
 
@@ -227,10 +232,10 @@ class MediasoupEngine:
 
     def _notified(self, notification: Notification) -> None:
         target = notification.target
-        if updatable := self._updatables.behind(target):
+        if updatable := self._updatables.with_ingest(target):
             target = updatable.id
         elif self._updatables.get(target):
-            return  # the quality of the loopback concerns no client
+            return  # no client needs the quality of the loopback
         event = translation.event(target, notification.event, notification.data)
         if event is not None:
             self._on_event(event)

@@ -1,7 +1,7 @@
 """A router's loopback: two pipe transports of the same router, connected to each other over 127.0.0.1.
 
-A pipe consumer on `entrance` feeds the producer on `exit` that has its SSRCs. The engine sees two unrelated
-ends, so that one can be replaced while the other stays; what goes through costs a UDP packet to ourselves.
+A pipe consumer on `entrance` feeds the producer on `exit` that has its SSRCs. To the engine the two ends are
+unrelated, so that one can be replaced while the other stays. Each RTP packet costs a UDP packet to the same process.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,10 @@ _OPTIONS: dict[str, Any] = {
 
 
 class Loopback:
-    """Open from its creation on: producers and consumers may be put on its ends at once, and get media when it
-    is connected. Closes with its router."""
+    """Connects two pipe transports of a router. They close with the router.
+
+    Producers and consumers may be created on both ends at once; media flows when the ends are connected.
+    """
 
     def __init__(self, process: EngineProcess, router: EngineId) -> None:
         self.entrance = f"{router}.entrance"
@@ -37,27 +39,27 @@ class Loopback:
         self._process = process
         self._router = router
         self._ports: dict[EngineId, int] = {}
-        self._unconnected = 2
+        self._ends_to_connect = 2
         self._waiting: list[Callable[[], None]] = []
         for end in (self.entrance, self.exit):
             self._create(end)
 
     def new_ssrcs(self, count: int) -> list[int]:
-        """For streams that nobody else sees."""
+        """Returns SSRCs for streams that stay inside the loopback."""
         first = self._last_ssrc + 1
         self._last_ssrc += count
         return list(range(first, first + count))
 
-    def when_settled(self, callback: Callable[[], None]) -> None:
-        """Calls once it is connected or has its `failure`, maybe at once."""
-        if self._unconnected and not self.failure:
+    def when_ready(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` when the ends are connected or `failure` is set, which may be at once."""
+        if self._ends_to_connect and not self.failure:
             self._waiting.append(callback)
         else:
             callback()
 
     def _create(self, end: EngineId) -> None:
         def created(answer: Response) -> None:
-            if self._well(answer):
+            if self._succeeded(answer):
                 self._ports[end] = answer.data["tuple"]["localPort"]
                 if len(self._ports) == 2:
                     self._connect(self.entrance, self._ports[self.exit])
@@ -68,23 +70,23 @@ class Loopback:
 
     def _connect(self, end: EngineId, port: int) -> None:
         def connected(answer: Response) -> None:
-            if self._well(answer):
-                self._unconnected -= 1
-                if not self._unconnected:
-                    self._settled()
+            if self._succeeded(answer):
+                self._ends_to_connect -= 1
+                if not self._ends_to_connect:
+                    self._call_waiting()
 
         self._process.request("transport.connect", end, {"ip": _IP, "port": port}, connected, must=True)
 
-    def _well(self, answer: Response) -> bool:
-        """The first failure is that of the whole; its ends are closed, so that another may take their place."""
+    def _succeeded(self, answer: Response) -> bool:
+        """Returns whether nothing failed so far. The first failure closes both ends, for a new loopback to follow."""
         if answer.error and not self.failure:
             self.failure = failed(answer)
             for end in (self.entrance, self.exit):
                 self._process.tell("router.closeTransport", self._router, {"transportId": end})
-            self._settled()
+            self._call_waiting()
         return not self.failure
 
-    def _settled(self) -> None:
+    def _call_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()

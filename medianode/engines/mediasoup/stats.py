@@ -1,6 +1,6 @@
 """The engine's statistics in protocol v2's form (§transportStats, §producerStats, §consumerStats).
 
-What v2 reports, and no more: clients were written for that. Its fields come from the worker of mediasoup 2.6.19.
+The fields are those that the worker of mediasoup 2.6.19 reports, and no others: clients were written for these.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,7 @@ _TUPLE: Final = {
 
 
 def convert(request: media.GetStats, answer: Sequence[Dict]) -> media.Stats:
+    """Converts the engine's answer for a transport, producer or consumer."""
     match request.kind:
         case "transport":
             return media.Stats([_transport(request, entry) for entry in answer])
@@ -50,18 +51,18 @@ def convert(request: media.GetStats, answer: Sequence[Dict]) -> media.Stats:
 
 
 def inbound_ssrc(answer: Sequence[Dict]) -> int | None:
-    """Of a consumer's statistics: the SSRC of the stream it takes its packets from, if it has any."""
+    """Returns the SSRC of the stream that a consumer receives, or None, from the consumer's statistics."""
     return next((entry["ssrc"] for entry in answer if entry["type"] == "inbound-rtp"), None)
 
 
-def of_encoding(answer: Sequence[Dict], encoding: Encoding) -> Dict | None:
-    """Of a producer's statistics: those of one of its streams, if it has come already."""
+def stream_of_encoding(answer: Sequence[Dict], encoding: Encoding) -> Dict | None:
+    """Returns a producer's statistics of one stream, or None before its first packet."""
     name, value = ("rid", encoding.encoding_id) if encoding.encoding_id else ("ssrc", encoding.ssrc)
     return next((entry for entry in answer if entry.get(name) == value), None)
 
 
 def with_inbound(answer: Sequence[Dict], inbound: Dict | None) -> list[Dict]:
-    """A consumer's statistics with another inbound stream (or none) than the engine takes for it."""
+    """Replaces the inbound stream in a consumer's statistics by `inbound`, or removes it."""
     return [entry for entry in answer if entry["type"] != "inbound-rtp"] + ([inbound] if inbound else [])
 
 
@@ -74,7 +75,7 @@ def _transport(request: media.GetStats, entry: Dict) -> Dict:
         "bytesSent": entry["bytesSent"],
         "iceConnectionState": entry["iceState"],
         "dtlsState": entry["dtlsState"],
-        # The engine does not tell which SSRCs its estimates are about.
+        # The engine does not say to which SSRCs its estimates apply.
         "localAvailableSendBw": {
             "maxBitrate": entry.get("maxIncomingBitrate", 0),
             "bitrate": entry.get("availableIncomingBitrate", 0),
@@ -88,11 +89,11 @@ def _transport(request: media.GetStats, entry: Dict) -> Dict:
 
 
 def _stream(request: media.GetStats, entry: Dict) -> Dict:
-    """`id` tells one stream of an object from its others, and stays the same from one report to the next."""
+    """Converts one RTP stream. Its `id` is unique among the object's streams and the same in every report."""
     kind = entry["kind"]
     result: Dict = {name: entry[name] for name in _STREAM if name in entry}
     result |= {"id": f"{request.kind}-{request.id}-{entry['type']}-{entry['ssrc']}", "kind": kind, "mediaType": kind}
-    result["sliCount"] = 0  # a message that the engine does not know
+    result["sliCount"] = 0  # the engine does not support slice loss indications
     if entry["type"] == "inbound-rtp":
         result["jitter"] = entry["jitter"]
     else:
@@ -105,7 +106,7 @@ def _on_transport(request: media.GetStats, stream: Dict) -> Dict:
 
 
 def _consumer(request: media.GetStats, answer: Sequence[Dict]) -> list[Dict]:
-    """v2 lists what comes in from the producer before what goes out, the engine the other way round."""
+    """Converts a consumer's streams. v2 lists the inbound stream before the outbound one, the engine after it."""
     inbound = [_stream(request, entry) for entry in answer if entry["type"] == "inbound-rtp"]
     outbound = [
         _on_transport(request, _stream(request, entry)) for entry in answer if entry["type"] == "outbound-rtp"

@@ -1,7 +1,7 @@
-"""Protocol v2's dictionaries ⇄ the engine's. Pure functions; the engine's side is plain dicts, sent as JSON.
+"""Translates protocol v2's structures to the engine's and back. Pure functions.
 
-Simulcast layers: v2's profiles low, medium, high are the engine's spatial layers 0, 1, 2, the order in which a
-producer's encodings are listed.
+The engine's side is plain dicts, sent as JSON. v2's simulcast profiles low, medium and high are the engine's spatial
+layers 0, 1 and 2, the order in which a producer's encodings are listed.
 """
 
 from collections.abc import Iterable
@@ -28,18 +28,19 @@ from shared.protocol.rtp import (
 Dict: TypeAlias = dict[str, Any]
 
 LAYERS: Final[tuple[EffectiveProfile, ...]] = ("low", "medium", "high")
-# More than any producer has: the engine takes it for the highest.
 HIGHEST_LAYER = 15
-# The engine would estimate the bandwidth with these, but a room offers no transport-wide-cc: it would log an
-# error a second and stay at its first estimate.
+"""A layer above those of any producer: the engine takes the highest that exists."""
+# The engine would estimate bandwidth from this feedback. Rooms do not offer transport-wide-cc, without which it logs
+# an error every second and stays at its first estimate.
 _ESTIMATION_FEEDBACK = frozenset({"goog-remb", "transport-cc"})
-# Codecs that carry no media; the engine ends itself when it looks for the media codec of one other than rtx.
+# Codecs that carry no media. The engine aborts when it looks for the media codec of one other than rtx.
 _UNSUPPORTED_FEATURES = frozenset({"red", "ulpfec", "x-ulpfecuc", "flexfec"})
-# The engine relies on the temporal layers that browsers put into simulcast; without them video drops to 5 fps.
 SIMULCAST_STREAM = "S1T3"
+"""The scalability mode of a simulcast stream. Without its three temporal layers the engine drops video to 5 fps."""
 
 
 def simulcast_consumer(layers: int) -> str:
+    """Returns the scalability mode of a consumer of so many simulcast streams."""
     return f"L{layers}T3"
 
 
@@ -47,6 +48,7 @@ def simulcast_consumer(layers: int) -> str:
 
 
 def create_transport(request: media.CreateTransport, server: str, initial_bitrate: int) -> Dict:
+    """Returns the parameters of a WebRTC transport on the WebRtcServer `server`; `initial_bitrate` is in bit/s."""
     return {
         "transportId": request.transport,
         "webRtcServerId": server,
@@ -61,6 +63,7 @@ def create_transport(request: media.CreateTransport, server: str, initial_bitrat
 
 
 def dtls_to_engine(parameters: DtlsParameters) -> Dict:
+    """Returns a client's DTLS parameters in the engine's form."""
     return {
         "role": parameters.role,
         "fingerprints": [{"algorithm": f.algorithm, "value": f.value} for f in parameters.fingerprints],
@@ -68,7 +71,10 @@ def dtls_to_engine(parameters: DtlsParameters) -> Dict:
 
 
 def transport_created(answer: Dict, role: str | None) -> media.TransportCreated:
-    """`role` is the engine's own if it was connected at once. Of the fingerprints clients use the last."""
+    """Returns what a client needs to connect; `role` is the engine's DTLS role if the transport is connected already.
+
+    SHA-256 is the last fingerprint, because clients use the last one.
+    """
     dtls = answer["dtlsParameters"]
     fingerprints = sorted(dtls["fingerprints"], key=lambda f: bool(f["algorithm"] == "sha-256"))
     return media.TransportCreated(
@@ -79,6 +85,7 @@ def transport_created(answer: Dict, role: str | None) -> media.TransportCreated:
 
 
 def ice_parameters(answer: Dict) -> IceParameters:
+    """Returns the ICE parameters of an answer; the engine is an ICE-lite agent."""
     return msgspec.convert({**answer, "iceLite": True}, IceParameters)
 
 
@@ -86,7 +93,7 @@ def ice_parameters(answer: Dict) -> IceParameters:
 
 
 def produce(request: media.Produce) -> Dict:
-    """Raises ValueError if the engine could not take it: these parameters are a client's."""
+    """Returns the parameters of a producer. Raises ValueError if the engine does not support what the client sent."""
     parameters = request.rtp_parameters
     simulcast = len(parameters.encodings) > 1
     mapped = [
@@ -111,6 +118,7 @@ def produce(request: media.Produce) -> Dict:
 
 
 def consume(request: media.Consume) -> Dict:
+    """Returns the parameters of a consumer, a simulcast one if its producer has several streams."""
     layers = len(request.producer_ssrcs)
     parameters = request.rtp_parameters
     encodings = [_encoding(e) for e in parameters.encodings]
@@ -134,7 +142,7 @@ def consume(request: media.Consume) -> Dict:
 
 
 def consumed(request: media.Consume) -> media.Consumed:
-    """A simulcast consumer sends nothing until the engine has chosen a layer, and then says so."""
+    """Returns the first result of a consumer. A simulcast one sends nothing until the engine reports its layer."""
     return media.Consumed(effective_profile="none" if len(request.producer_ssrcs) > 1 else "default")
 
 
@@ -153,6 +161,7 @@ def _rtp_parameters(
 
 
 def codec_to_engine(codec: RtpCodec, kind: Kind, drop_feedback: frozenset[str] = frozenset()) -> Dict:
+    """Returns a codec in the engine's form, without these types of feedback. Raises ValueError if not supported."""
     mime_type = codec.mime_type or f"{kind}/{codec.name}"
     main, _, subtype = mime_type.lower().partition("/")
     if main != kind or subtype in _UNSUPPORTED_FEATURES:
@@ -190,8 +199,10 @@ def _encoding(encoding: Encoding, *, simulcast: bool = False) -> Dict:
 
 
 def _stream(encoding: Encoding, simulcast: bool) -> Dict:
-    """How the engine knows the stream's packets: by RID or by SSRC, never both. It ends itself when packets of
-    one encoding come once with its RID and once with its SSRC."""
+    """Returns how the engine recognizes a stream's packets: by RID or by SSRC, never by both.
+
+    The engine aborts when packets of one encoding arrive once with its RID and once with its SSRC.
+    """
     data = {"rid": encoding.encoding_id} if encoding.encoding_id else present(ssrc=encoding.ssrc)
     if simulcast:
         data["scalabilityMode"] = SIMULCAST_STREAM
@@ -199,6 +210,7 @@ def _stream(encoding: Encoding, simulcast: bool) -> Dict:
 
 
 def present(**fields: object) -> Dict:
+    """Returns the fields that are neither UNSET nor None."""
     return {name: value for name, value in fields.items() if value is not UNSET and value is not None}
 
 
@@ -206,12 +218,13 @@ def present(**fields: object) -> Dict:
 
 
 def preferred_layers(profile: Profile) -> Dict:
+    """Returns the layers to prefer for a profile: the highest of all for "default"."""
     layer = HIGHEST_LAYER if profile == "default" else LAYERS.index(profile)
     return {"spatialLayer": layer, "temporalLayer": HIGHEST_LAYER}
 
 
 def effective_profile(layers: Dict | None) -> EffectiveProfile:
-    """From a `layerschange`; null (or no layer) means that nothing is sent."""
+    """Returns the profile that a `layerschange` notification means; null, or no layer, means that nothing is sent."""
     spatial = (layers or {}).get("spatialLayer")
     return "none" if spatial is None else LAYERS[min(spatial, len(LAYERS) - 1)]
 
@@ -220,9 +233,9 @@ def effective_profile(layers: Dict | None) -> EffectiveProfile:
 
 
 def event(target: str, name: str, data: Any) -> media.AnyEvent | None:
-    """The event that a notification of the engine means; None if it is nobody's concern.
+    """Returns the event that an engine's notification means, or None if it means none.
 
-    A consumer's score is left out: it changes all the time, for every receiver, and v2 tells nobody.
+    A consumer's score is no event: it changes all the time, for every receiver, and v2 has no message for it.
     """
     match name:
         case "layerschange":

@@ -121,8 +121,8 @@ def test_an_inbound_stream_may_be_replaced() -> None:
     sent = {**INBOUND, "ssrc": 21}
     by_rid = {**sent, "rid": "high"}
     assert stats.inbound_ssrc([OUTBOUND, INBOUND]) == 11
-    assert stats.of_encoding([INBOUND, sent], Encoding(ssrc=21)) == sent
-    assert stats.of_encoding([INBOUND, by_rid], Encoding(encoding_id="high")) == by_rid
-    assert stats.of_encoding([INBOUND], Encoding(ssrc=31)) is None
+    assert stats.stream_of_encoding([INBOUND, sent], Encoding(ssrc=21)) == sent
+    assert stats.stream_of_encoding([INBOUND, by_rid], Encoding(encoding_id="high")) == by_rid
+    assert stats.stream_of_encoding([INBOUND], Encoding(ssrc=31)) is None
     assert stats.with_inbound([OUTBOUND, INBOUND], sent) == [OUTBOUND, sent]
     assert stats.with_inbound([OUTBOUND, INBOUND], None) == [OUTBOUND]

@@ -1,4 +1,4 @@
-"""What an updatable producer is made of: nothing but what the room knows goes round the loopback."""
+"""The parameters of an updatable producer's parts: only what the room knows passes the loopback."""
 
 from struct import unpack
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from medianode.engines.mediasoup import relays
+from medianode.engines.mediasoup import relay_parameters
 from shared.protocol import media
 from shared.protocol.rtp import PayloadTypeMapping, RtpParameters
 
@@ -37,21 +37,21 @@ def produce(parameters: RtpParameters, kind: Any = "video", **more: Any) -> medi
     return media.Produce(ROUTER, "transport", "producer", kind, parameters, types, mapped, updatable=True, **more)
 
 
-def test_only_codecs_that_the_engine_can_switch_are_stitched() -> None:
-    assert relays.stitchable(produce(rtp(ONE)))
-    assert not relays.stitchable(produce(rtp(ONE, codecs=[OPUS]), "audio"))
-    assert not relays.stitchable(produce(rtp(ONE, codecs=[{**VP8, "name": "VP9"}])))
+def test_only_codecs_that_the_engine_can_switch_are_switched() -> None:
+    assert relay_parameters.can_switch(produce(rtp(ONE)))
+    assert not relay_parameters.can_switch(produce(rtp(ONE, codecs=[OPUS]), "audio"))
+    assert not relay_parameters.can_switch(produce(rtp(ONE, codecs=[{**VP8, "name": "VP9"}])))
 
 
-def test_names_are_the_ssrcs_and_ids_that_a_transport_knows_once() -> None:
-    assert relays.names(rtp(ONE)) == {11, 12}
-    assert relays.names(rtp([{"encodingId": "low"}])) == {"low"}
-    assert relays.unnamed(rtp(ONE, muxId="0")) == rtp(ONE)
+def test_packet_ids_are_the_ssrcs_and_encoding_ids() -> None:
+    assert relay_parameters.packet_ids(rtp(ONE)) == {11, 12}
+    assert relay_parameters.packet_ids(rtp([{"encodingId": "low"}])) == {"low"}
+    assert relay_parameters.without_mux_id(rtp(ONE, muxId="0")) == rtp(ONE)
 
 
-def test_pipe_carries_the_payload_types_of_the_room() -> None:
-    data = relays.pipe(produce(rtp(ONE)), "inner", [7])
-    assert (data["type"], data["producerId"]) == ("pipe", "inner")
+def test_pipe_consumer_carries_the_payload_types_of_the_room() -> None:
+    data = relay_parameters.pipe_consumer(produce(rtp(ONE)), "ingest", [7])
+    assert (data["type"], data["producerId"]) == ("pipe", "ingest")
     assert data["consumableRtpEncodings"] == data["rtpParameters"]["encodings"] == [{"ssrc": 7}]
     (codec,) = data["rtpParameters"]["codecs"]
     assert codec["payloadType"] == 101
@@ -61,13 +61,13 @@ def test_pipe_carries_the_payload_types_of_the_room() -> None:
 
 def test_header_extensions_have_the_engines_own_ids() -> None:
     parameters = rtp([{"ssrc": 11}], codecs=[OPUS], headerExtensions=[ABS_SEND_TIME, AUDIO_LEVEL])
-    data = relays.pipe(produce(parameters, "audio"), "inner", [7])
+    data = relay_parameters.pipe_consumer(produce(parameters, "audio"), "ingest", [7])
     assert [(e["uri"], e["id"]) for e in data["rtpParameters"]["headerExtensions"]] == [(AUDIO_LEVEL["uri"], 10)]
     assert data["rtpParameters"]["codecs"][0]["parameters"] == {"useinbandfec": 1}
 
 
-def test_outer_producer_maps_ssrcs_to_themselves() -> None:
-    data = relays.outer(produce(rtp(THREE), paused=True))
+def test_public_producer_maps_ssrcs_to_themselves() -> None:
+    data = relay_parameters.public_producer(produce(rtp(THREE), paused=True))
     assert (data["producerId"], data["paused"]) == ("producer", True)
     assert data["rtpMapping"] == {
         "codecs": [{"payloadType": 101, "mappedPayloadType": 101}],
@@ -75,24 +75,24 @@ def test_outer_producer_maps_ssrcs_to_themselves() -> None:
     }
 
 
-def test_a_stitch_makes_one_stream_of_a_seams_layers() -> None:
+def test_switch_consumer_makes_one_stream_of_all_layers() -> None:
     request = produce(rtp(ONE))
-    seam = relays.seam(request, "seam", [1, 2, 3])
-    stitch = relays.stitch(request, "seam", [1, 2, 3], 9001)
-    assert [e["ssrc"] for e in seam["rtpParameters"]["encodings"]] == [1, 2, 3]
-    assert stitch["type"] == "simulcast"
-    assert [e["ssrc"] for e in stitch["consumableRtpEncodings"]] == [1, 2, 3]
-    assert stitch["rtpParameters"]["encodings"] == [{"ssrc": 9001, "scalabilityMode": "L3T3"}]
-    assert stitch["preferredLayers"]["spatialLayer"] == 2, "the newest"
+    producer = relay_parameters.switch_producer(request, "switch", [1, 2, 3])
+    consumer = relay_parameters.switch_consumer(request, "switch", [1, 2, 3], 9001)
+    assert [e["ssrc"] for e in producer["rtpParameters"]["encodings"]] == [1, 2, 3]
+    assert consumer["type"] == "simulcast"
+    assert [e["ssrc"] for e in consumer["consumableRtpEncodings"]] == [1, 2, 3]
+    assert consumer["rtpParameters"]["encodings"] == [{"ssrc": 9001, "scalabilityMode": "L3T3"}]
+    assert consumer["preferredLayers"]["spatialLayer"] == 2, "the newest"
 
 
-def test_the_packets_before_the_first_have_each_streams_ssrc() -> None:
-    packets = relays.first_packets(produce(rtp(THREE)))
+def test_first_packets_have_the_ssrc_of_each_stream() -> None:
+    packets = relay_parameters.first_packets(produce(rtp(THREE)))
     assert [unpack("!BBHII", packet) for packet in packets] == [
         (0x80, 101, 0, 0, ssrc) for ssrc in (9001, 9002, 9003)
     ]
 
 
-def test_a_codec_that_the_room_does_not_know_is_refused() -> None:
+def test_codec_unknown_to_the_room_is_refused() -> None:
     with pytest.raises(ValueError, match="none that the room knows"):
-        relays.outer(produce(rtp(ONE, codecs=[{**VP8, "payloadType": 120}])))
+        relay_parameters.public_producer(produce(rtp(ONE, codecs=[{**VP8, "payloadType": 120}])))

@@ -1,6 +1,6 @@
-"""The parts of an updatable producer in the engine's terms: pure functions.
+"""The engine's parameters for the parts of an updatable producer, and of the relay between them: pure functions.
 
-See `medianode.engines.mediasoup.updatable`.
+`medianode.engines.mediasoup.updatable_producer` explains the parts.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from medianode.engines.mediasoup.translation import HIGHEST_LAYER, SIMULCAST_STR
 from shared.protocol import media
 from shared.protocol.rtp import RtpParameters
 
-# The engine switches between streams of these only.
-_STITCHABLE = frozenset({"vp8", "h264"})
-# A loopback loses nothing: no retransmission, only key frames are asked for.
+_SWITCHABLE = frozenset({"vp8", "h264"})
+"""Codecs between whose streams the engine can switch."""
+# A loopback loses no packets, so nothing is retransmitted: the only feedback is a request for a key frame.
 _FEEDBACK = frozenset({("nack", "pli"), ("ccm", "fir")})
-# What the engine does not write anew by itself, with the ids that it gives to all that passes a producer.
+# Header extensions that the engine passes on unchanged, with the ids that it gives them in every producer.
 _EXTENSIONS: Final = {
     "urn:ietf:params:rtp-hdrext:ssrc-audio-level": 10,
     "urn:3gpp:video-orientation": 11,
@@ -28,52 +28,53 @@ _EXTENSIONS: Final = {
 }
 
 
-def stitchable(request: media.Produce) -> bool:
-    return request.rtp_parameters.codecs[0].name.lower() in _STITCHABLE
+def can_switch(request: media.Produce) -> bool:
+    """Whether the engine can switch between streams of this producer's codec."""
+    return request.rtp_parameters.codecs[0].name.lower() in _SWITCHABLE
 
 
-def names(parameters: RtpParameters) -> frozenset[int | str]:
-    """The SSRCs and encoding ids by which the engine recognizes packets; unique among a transport's producers."""
+def packet_ids(parameters: RtpParameters) -> frozenset[int | str]:
+    """Returns the SSRCs and encoding ids by which the engine recognizes packets, each unique within a transport."""
     found: set[Any] = set()
     for encoding in parameters.encodings:
         found |= {encoding.ssrc, encoding.encoding_id, encoding.rtx.ssrc if encoding.rtx else None}
     return frozenset(found - {UNSET, None})
 
 
-def unnamed(parameters: RtpParameters) -> RtpParameters:
-    """Without the muxId, which the engine takes once a transport, too, and which no room lets packets carry."""
+def without_mux_id(parameters: RtpParameters) -> RtpParameters:
+    """Removes the muxId. The engine accepts each once per transport, and rooms offer no extension to carry it."""
     return msgspec.structs.replace(parameters, mux_id=UNSET)
 
 
-def pipe(request: media.Produce, inner: str, ssrcs: Sequence[int]) -> Dict:
-    """A consumer that takes all streams of the producer `inner`, which has these mapped SSRCs, as they are."""
+def pipe_consumer(request: media.Produce, ingest: str, ssrcs: Sequence[int]) -> Dict:
+    """Returns the consumer that takes all streams, with these SSRCs, of an ingest producer unchanged."""
     simulcast = {"scalabilityMode": SIMULCAST_STREAM} if len(ssrcs) > 1 else {}
     encodings = [{"ssrc": ssrc, **simulcast} for ssrc in ssrcs]
-    return _consumer(request, f"{inner}.pipe", inner, "pipe", encodings, encodings)
+    return _consumer(request, f"{ingest}.pipe", ingest, "pipe", encodings, encodings)
 
 
-def outer(request: media.Produce) -> Dict:
-    """The producer that consumers know."""
+def public_producer(request: media.Produce) -> Dict:
+    """Returns the producer that consumers know."""
     simulcast = {"scalabilityMode": SIMULCAST_STREAM} if len(request.mapped_ssrcs) > 1 else {}
     encodings = [{"ssrc": ssrc, **simulcast} for ssrc in request.mapped_ssrcs]
     return {**_producer(request, request.producer, encodings), "paused": request.paused}
 
 
-def seam(request: media.Produce, name: str, ssrcs: Sequence[int]) -> Dict:
-    """A producer with a stream for each time that the client changes its SSRCs."""
-    # With `dtx` the engine thinks a stream dead after 5 s without a packet, rather than 1.5.
+def switch_producer(request: media.Produce, name: str, ssrcs: Sequence[int]) -> Dict:
+    """Returns the producer that has a stream for every ingest producer to come."""
+    # With `dtx` the engine considers a stream dead after 5 s without a packet instead of 1.5 s.
     return _producer(request, name, [{**encoding, "dtx": True} for encoding in _layers(ssrcs)])
 
 
-def stitch(request: media.Produce, name: str, ssrcs: Sequence[int], mapped_ssrc: int) -> Dict:
-    """The consumer that makes one stream of those: to the engine they are layers, of which it takes the highest."""
+def switch_consumer(request: media.Produce, name: str, ssrcs: Sequence[int], mapped_ssrc: int) -> Dict:
+    """Returns the consumer that makes one stream of a switch producer's: the engine takes the highest layer."""
     encodings = [{"ssrc": mapped_ssrc, "scalabilityMode": translation.simulcast_consumer(len(ssrcs))}]
-    data = _consumer(request, f"{name}.stitch", name, "simulcast", encodings, _layers(ssrcs))
+    data = _consumer(request, f"{name}.consumer", name, "simulcast", encodings, _layers(ssrcs))
     return {**data, "preferredLayers": {"spatialLayer": len(ssrcs) - 1, "temporalLayer": HIGHEST_LAYER}}
 
 
 def first_packets(request: media.Produce) -> list[bytes]:
-    """An empty RTP packet numbered 0 for each stream that comes out of a pipe, whose first real one is 1."""
+    """Returns an empty RTP packet numbered 0 for each stream of a pipe, whose first real packet has number 1."""
     payload_type = _rtp_parameters(request, [])["codecs"][0]["payloadType"]
     return [pack("!BBHII", 0x80, payload_type, 0, 0, ssrc) for ssrc in request.mapped_ssrcs]
 
@@ -113,7 +114,7 @@ def _consumer(
 
 
 def _rtp_parameters(request: media.Produce, encodings: list[Dict]) -> Dict:
-    """As the room knows them: its payload types, the engine's own ids of header extensions."""
+    """Returns the parameters with the room's payload types and the engine's own ids of header extensions."""
     parameters = request.rtp_parameters
     types = {p.payload_type: p.mapped_payload_type for p in request.payload_types}
     codecs = [
