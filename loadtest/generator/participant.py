@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
-from loadtest.generator.asking import GONE, Asking, Then
+from loadtest.generator.requester import NOT_FOUND, OnAnswer, Requester
 from loadtest.model.recorder import Recorder
 from loadtest.model.room import Life, Room
 from loadtest.model.room_log import Key, Member
@@ -25,7 +25,7 @@ CLOSE_SECONDS: Final = 60.0
 PADDING: Final = "x" * 4096
 
 
-class Participant(Asking):
+class Participant(Requester):
     """A peer of a room, in it or not. `urls` are gateways."""
 
     def __init__(self, room: Room, name: str, urls: Sequence[str], recorder: Recorder, chance: random.Random) -> None:
@@ -180,14 +180,14 @@ class Participant(Asking):
             self._post(
                 *(MESSAGE, "message", due, {"to": to, "data": {"one": n, "t": due, "pad": pad}}),
                 lambda _: self.room.direct.accepted(self.name, to, n),
-                excused=lambda refusal: refusal.code == GONE and view.peers.get(to) != life,
+                is_expected=lambda refusal: refusal.code == NOT_FOUND and view.peers.get(to) != life,
             )
         else:
             key = self._key()
             data = {"data": {"life": key.life, "n": key.n, "t": due, "pad": pad}}
             self._post(MESSAGE, "message", due, data, self._seen(key))
 
-    def _seen(self, key: Key) -> Then:
+    def _seen(self, key: Key) -> OnAnswer:
         """Returns what the answer to a message to all means."""
         view = self._here
         return lambda _: view.observe(key, "message")

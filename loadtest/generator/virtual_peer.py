@@ -12,9 +12,9 @@ from picows import WSError
 from loadtest.client import rtp
 from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, ProtooClient, Refusal
-from loadtest.generator.asking import GONE, Excused, Then, nothing
 from loadtest.generator.participant import Participant
 from loadtest.generator.profiles import Profile
+from loadtest.generator.requester import NOT_FOUND, IsExpected, OnAnswer, nothing
 from loadtest.model.media_view import MediaView
 from loadtest.model.pauses import Turns, listen
 from loadtest.model.recorder import Recorder
@@ -130,8 +130,8 @@ class Peer(Participant):
         for id_ in list(self._here.consumers):
             self._enable(id_, now)
         for kind in ("audio", "video"):
-            data, then = self._producer(kind)
-            await self._call(REQUEST, "createProducer", then, **data)
+            data, on_answer = self._producer(kind)
+            await self._call(REQUEST, "createProducer", on_answer, **data)
         self._set_ready()
         await self._finished(ready)
 
@@ -213,10 +213,10 @@ class Peer(Participant):
         self._command("closeProducer", due, lambda _: self._here.observe(key, "close", producer.n), id=producer.id)
 
     def _produce(self, kind: str, due: float) -> None:
-        data, then = self._producer(kind)
-        self._request("createProducer", due, then, **data)
+        data, on_answer = self._producer(kind)
+        self._request("createProducer", due, on_answer, **data)
 
-    def _producer(self, kind: str) -> tuple[dict[str, Any], Then]:
+    def _producer(self, kind: str) -> tuple[dict[str, Any], OnAnswer]:
         """Returns the data of a createProducer, and what its answer means."""
         key = self._key()
         producer = Producer(self._next_id(), key.n)
@@ -231,11 +231,11 @@ class Peer(Participant):
             "appData": {"life": key.life, "n": key.n, "t": time.monotonic()},
         }
 
-        def then(_: Any) -> None:
+        def on_answer(_: Any) -> None:
             self._producers[producer.id] = producer
             self._here.observe(key, "producer")
 
-        return data, then
+        return data, on_answer
 
     def _pause_producer(self, due: float) -> None:
         if not self._producers:
@@ -245,17 +245,17 @@ class Peer(Participant):
         turns = self._doing.turns[producer.n]
         turns.asked += 1
 
-        def then(_: Any) -> None:
+        def on_answer(_: Any) -> None:
             turns.answered += 1
 
-        self._command("pauseProducer" if producer.paused else "resumeProducer", due, then, id=producer.id)
+        self._command("pauseProducer" if producer.paused else "resumeProducer", due, on_answer, id=producer.id)
 
     def _enable(self, id_: int, due: float) -> None:
         consumer = self._here.consumers[id_]
         turns = self.room.life(consumer.source, consumer.life).turns.get(consumer.n) or Turns()
         answered = turns.answered
 
-        def then(answer: Any) -> None:
+        def on_answer(answer: Any) -> None:
             about = f"{self._who}: consumer {id_} of {consumer.source}"
             if id_ not in self._here.consumers:
                 self._fail("mismatch", f"consumer {id_} of {consumer.source} enabled after it was closed")
@@ -263,12 +263,12 @@ class Peer(Participant):
             consumer.listener = listen(about, turns, answered, answer["paused"], self._recorder.fail)
             self._now_ready(id_)
 
-        def excused(refusal: Refusal) -> bool:
+        def is_expected(refusal: Refusal) -> bool:
             self._now_ready(id_)
-            return refusal.code == GONE and id_ not in self._here.consumers
+            return refusal.code == NOT_FOUND and id_ not in self._here.consumers
 
         data = {"id": id_, "transportId": self._transports["recv"], "preferredProfile": "default"}
-        self._request("enableConsumer", due, then, excused, **data)
+        self._request("enableConsumer", due, on_answer, is_expected, **data)
 
     def _now_ready(self, id_: int) -> None:
         self._unready.discard(id_)
@@ -286,12 +286,12 @@ class Peer(Participant):
         video = [id_ for id_, it in self._here.consumers.items() if it.listener and it.kind == "video"]
         if video:
             id_, profile = self._chance.choice(video), self._chance.choice(("low", "medium", "high"))
-            excused = self._closed_meanwhile(id_)
-            self._command("setConsumerPreferredProfile", due, nothing, excused, id=id_, profile=profile)
+            is_expected = self._closed_meanwhile(id_)
+            self._command("setConsumerPreferredProfile", due, nothing, is_expected, id=id_, profile=profile)
 
-    def _closed_meanwhile(self, id_: int) -> Excused:
+    def _closed_meanwhile(self, id_: int) -> IsExpected:
         """Excuses a request about a consumer that its source has closed before the answer came."""
-        return lambda refusal: refusal.code == GONE and id_ not in self._here.consumers
+        return lambda refusal: refusal.code == NOT_FOUND and id_ not in self._here.consumers
 
     async def watch(self) -> list[dict[str, Any]]:
         """Joins without being seen and leaves at once; returns the peers that the server says are there."""

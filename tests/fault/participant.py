@@ -13,8 +13,8 @@ from picows import WSError
 from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, Refusal
 from loadtest.client.rtp import FINGERPRINT, audio
-from loadtest.generator.asking import Then, nothing
 from loadtest.generator.participant import Participant as VirtualPeer
+from loadtest.generator.requester import OnAnswer, nothing
 from loadtest.model.measurements import Measured
 from loadtest.model.recorder import Recorder
 from loadtest.model.room import Room
@@ -185,18 +185,23 @@ class Participant(VirtualPeer):
     # --- asking -------------------------------------------------------------------------------------------------
 
     async def _ask(
-        self, method: str, then: Then = nothing, allowed: frozenset[int] = MEDIA, protoo: str = REQUEST, **fields: Any
+        self,
+        method: str,
+        on_answer: OnAnswer = nothing,
+        allowed: frozenset[int] = MEDIA,
+        protoo: str = REQUEST,
+        **fields: Any,
     ) -> bool:
         """Sends a request; returns whether it succeeded. Errors but the `allowed` are failures. Raises `Ended`."""
         try:
-            await self._call(protoo, method, then, excused=lambda refusal: refusal.code in allowed, **fields)
+            await self._call(protoo, method, on_answer, is_expected=lambda refusal: refusal.code in allowed, **fields)
         except Refusal:
             return False
         return True
 
-    async def _send_command(self, method: str, then: Then = nothing, **fields: Any) -> bool:
+    async def _send_command(self, method: str, on_answer: OnAnswer = nothing, **fields: Any) -> bool:
         """Sends a notification of the specification as a request, so that it is answered."""
-        return await self._ask(method, then, protoo=NOTIFICATION, **fields)
+        return await self._ask(method, on_answer, protoo=NOTIFICATION, **fields)
 
     @property
     def _may_chat(self) -> bool:
@@ -260,9 +265,9 @@ class Participant(VirtualPeer):
 
     async def _create_transport(self, direction: str) -> None:
         id_ = self._next_id()
-        then = lambda _: self.media.transports.__setitem__(id_, direction)  # noqa: E731
+        on_answer = lambda _: self.media.transports.__setitem__(id_, direction)  # noqa: E731
         more: dict[str, Any] = {"dtlsParameters": FINGERPRINT} if direction == "send" else {}
-        await self._ask("createTransport", then, NO_NODE, id=id_, direction=direction, options={}, **more)
+        await self._ask("createTransport", on_answer, NO_NODE, id=id_, direction=direction, options={}, **more)
         if direction == "recv" and id_ in self.media.transports:
             await self._send_command("updateTransport", id=id_, dtlsParameters=FINGERPRINT)
 
@@ -283,41 +288,41 @@ class Participant(VirtualPeer):
     async def _produce(self, transport: int) -> None:
         id_ = self._next_id()
         paused = self._chance.random() < 0.3
-        then = lambda _: self.media.producers.__setitem__(id_, (transport, paused))  # noqa: E731
+        on_answer = lambda _: self.media.producers.__setitem__(id_, (transport, paused))  # noqa: E731
         about: dict[str, Any] = {
             "kind": "audio",
             "transportId": transport,
             "rtpParameters": audio(id_),
             "paused": paused,
         }
-        await self._ask("createProducer", then, id=id_, **about)
+        await self._ask("createProducer", on_answer, id=id_, **about)
 
     async def _pause_producer(self, id_: int, paused: bool) -> None:
-        def then(_: Any) -> None:
+        def on_answer(_: Any) -> None:
             self.media.producers[id_] = (self.media.producers[id_][0], paused)
 
-        await self._send_command("pauseProducer" if paused else "resumeProducer", then, id=id_)
+        await self._send_command("pauseProducer" if paused else "resumeProducer", on_answer, id=id_)
 
     async def _close_producer(self, id_: int) -> None:
-        def then(_: Any) -> None:
+        def on_answer(_: Any) -> None:
             self.media.producers.pop(id_, None)
 
-        await self._send_command("closeProducer", then, id=id_)
+        await self._send_command("closeProducer", on_answer, id=id_)
 
     async def _enable(self, id_: int, transport: int) -> None:
-        def then(answer: Any) -> None:
+        def on_answer(answer: Any) -> None:
             if (consumer := self.consumers.get(id_)) is None:
                 self._fail("mismatch", f"consumer {id_} enabled after it was closed")
                 return
             consumer.transport, consumer.source_paused = transport, answer["paused"]
 
-        await self._ask("enableConsumer", then, id=id_, transportId=transport)
+        await self._ask("enableConsumer", on_answer, id=id_, transportId=transport)
 
     async def _pause_consumer(self, id_: int, paused: bool) -> None:
-        def then(_: Any) -> None:
+        def on_answer(_: Any) -> None:
             self.consumers[id_].paused = paused
 
-        await self._send_command("pauseConsumer" if paused else "resumeConsumer", then, id=id_)
+        await self._send_command("pauseConsumer" if paused else "resumeConsumer", on_answer, id=id_)
 
 
 class View(RoomView):

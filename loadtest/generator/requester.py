@@ -1,4 +1,4 @@
-"""The owner of a session: sends requests, counts what is answered and how long it took."""
+"""Sends the requests of a virtual peer, counts their answers, and measures how long they took."""
 
 import asyncio
 import time
@@ -9,16 +9,16 @@ from loadtest.client.protoo import Ended, ProtooClient, Refusal
 from loadtest.model.recorder import Recorder
 from shared.protocol.client import NOTIFICATION, REQUEST
 
-Then: TypeAlias = Callable[[Any], None]
-Excused: TypeAlias = Callable[[Refusal], bool]
+OnAnswer: TypeAlias = Callable[[Any], None]
+IsExpected: TypeAlias = Callable[[Refusal], bool]
 """Decides whether an error answer is legitimate at this moment."""
 
-GONE: Final = 404
+NOT_FOUND: Final = 404
 """The error of a request about something that another peer has closed meanwhile."""
 
 
-class Asking:
-    """`session` is None while there is none."""
+class Requester:
+    """Sends requests over the session that it has at the moment; `session` is None while there is none."""
 
     def __init__(self, who: str, recorder: Recorder) -> None:
         self.session: ProtooClient | None = None
@@ -42,28 +42,34 @@ class Asking:
             for method in self.session.unanswered():
                 self._fail("unanswered", f"{method} has no answer")
 
-    def _request(self, method: str, due: float, then: Then, excused: Excused | None = None, **fields: Any) -> None:
-        self._post(REQUEST, method, due, {"method": method, **fields}, then, excused)
+    def _request(
+        self, method: str, due: float, on_answer: OnAnswer, is_expected: IsExpected | None = None, **fields: Any
+    ) -> None:
+        self._post(REQUEST, method, due, {"method": method, **fields}, on_answer, is_expected)
 
-    def _command(self, method: str, due: float, then: Then, excused: Excused | None = None, **fields: Any) -> None:
+    def _command(
+        self, method: str, due: float, on_answer: OnAnswer, is_expected: IsExpected | None = None, **fields: Any
+    ) -> None:
         """Sends a notification of the specification as a request, so that it is answered."""
-        self._post(NOTIFICATION, method, due, {"method": method, "notification": True, **fields}, then, excused)
+        self._post(
+            NOTIFICATION, method, due, {"method": method, "notification": True, **fields}, on_answer, is_expected
+        )
 
     async def _call(
         self,
         protoo: str,
         method: str,
-        then: Then | None = None,
+        on_answer: OnAnswer | None = None,
         due: float | None = None,
-        excused: Excused | None = None,
+        is_expected: IsExpected | None = None,
         **fields: Any,
     ) -> Any:
         """Returns the answer. Raises `Refusal` (counted already) or `Ended`."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answered(data: Any) -> None:
-            if then is not None:
-                then(data)
+            if on_answer is not None:
+                on_answer(data)
             if not answer.done():
                 answer.set_result(data)
 
@@ -74,7 +80,7 @@ class Asking:
         data = {"method": method, **fields}
         if protoo == NOTIFICATION:
             data["notification"] = True
-        self._post(protoo, method, due or time.monotonic(), data, answered, excused, failed)
+        self._post(protoo, method, due or time.monotonic(), data, answered, is_expected, failed)
         return await answer
 
     def _post(
@@ -83,14 +89,14 @@ class Asking:
         method: str,
         due: float,
         data: dict[str, Any],
-        then: Then,
-        excused: Excused | None = None,
+        on_answer: OnAnswer,
+        is_expected: IsExpected | None = None,
         failed: Callable[[Refusal | Ended], None] | None = None,
     ) -> None:
         """Sends a request; `due` is when it was meant to be sent.
 
-        `then` is called with the answer, unless the peer has left the room or ended the session meanwhile. Raises
-        `Ended` or `Overflow`.
+        `on_answer` is called with the answer, unless the peer has left the room or ended the session meanwhile.
+        Raises `Ended` or `Overflow`.
         """
         session, epoch = self.session, self._epoch
         if session is None:
@@ -105,8 +111,8 @@ class Asking:
                 failure = failure or Ended(1000, "left before the answer came")
             elif failure is None:
                 current.answered(method, time.monotonic() - due)
-                then(answer)
-            elif excused is not None and excused(failure):
+                on_answer(answer)
+            elif is_expected is not None and is_expected(failure):
                 current.counts["excused"] += 1
             else:
                 current.errors[method] += 1
