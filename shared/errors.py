@@ -113,7 +113,7 @@ BAD_REQUEST: Final = CloseKind(
 MISNUMBERED: Final = CloseKind(
     4000, "frames of a resumable session are not numbered as they must be", "correct the client; start a new session"
 )
-GONE: Final = CloseKind(4001, "session unknown: connect again", "start a new session and join again")
+SESSION_UNKNOWN: Final = CloseKind(4001, "session unknown: connect again", "start a new session and join again")
 GAP: Final = CloseKind(4002, "messages missing: connect again", "reconnect", resumable=True)
 TOO_SLOW: Final = CloseKind(4003, "client reads too slowly", "reconnect, and read faster", resumable=True)
 RELEASED: Final = CloseKind(
@@ -130,7 +130,7 @@ CLOSES: Final = (
     ROOM_CLOSED,
     BAD_REQUEST,
     MISNUMBERED,
-    GONE,
+    SESSION_UNKNOWN,
     GAP,
     TOO_SLOW,
     RELEASED,

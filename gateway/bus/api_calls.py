@@ -10,15 +10,13 @@ import secrets
 from typing import Final
 
 from gateway.bus.partition_publisher import InputPublisher, PartitionPublisher
+from gateway.protocol.repeat_timer import RepeatTimer
 from shared.errors import Unavailable, error
 from shared.protocol.actions import AnyAction, encode
 from shared.protocol.bus import Call, CallAnswer, encode_item
 
-FIRST_PATIENCE: Final = 4
-LAST_PATIENCE: Final = 16
-"""Sweeps without an answer after which a call is published again: the first time, and at most."""
-LIFETIME: Final = 30
-"""Sweeps after which the caller is told that the room did not answer."""
+CALL_TIMEOUT: Final = 30
+"""The number of sweeps after which the caller is told that the room did not answer."""
 
 WAITING_CALLS: Final = 1024
 WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -30,7 +28,7 @@ _OK: Final = 200
 class PendingCall:
     """One unanswered call: for its publisher, a source of a single item."""
 
-    __slots__ = ("_due", "age", "answered", "encoded", "idle_sweeps", "patience", "publisher", "queued")
+    __slots__ = ("_due", "_repeat_timer", "age", "answered", "encoded", "publisher", "queued")
 
     def __init__(self, encoded: bytes, publisher: PartitionPublisher) -> None:
         self.encoded = encoded
@@ -38,8 +36,8 @@ class PendingCall:
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.queued = False
         self.age = 0
-        self.idle_sweeps = 0
-        self.patience = FIRST_PATIENCE
+        """The number of sweeps since the call was made."""
+        self._repeat_timer = RepeatTimer()
         self._due = True
 
     def take(self) -> bytes | None:
@@ -60,14 +58,9 @@ class PendingCall:
         self.publisher.sources.discard(self)
 
     def sweep(self) -> bool:
-        """Whether the room worker was silent for too long, so that the call is to be published again."""
+        """Counts a sweep, and returns whether the call is to be published again after a long silence."""
         self.age += 1
-        self.idle_sweeps += 1
-        if self.idle_sweeps < self.patience:
-            return False
-        self.idle_sweeps = 0
-        self.patience = min(2 * self.patience, LAST_PATIENCE)
-        return self.rewind()
+        return self._repeat_timer.sweep() and self.rewind()
 
 
 class ApiCalls:
@@ -125,7 +118,7 @@ class ApiCalls:
         for call in self._pending.values():
             if call.answered.done():
                 continue
-            if call.age >= LIFETIME:
+            if call.age >= CALL_TIMEOUT:
                 call.answered.set_exception(Unavailable("the room did not answer in time; it may still do this"))
             elif call.sweep():
                 call.publisher.schedule(call)

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from shared.errors import GONE, RELEASED, UNAVAILABLE, CloseKind
+from shared.errors import RELEASED, SESSION_UNKNOWN, UNAVAILABLE, CloseKind
 from shared.protocol.bus import Message
 
 
@@ -44,7 +44,7 @@ NOTHING: Final[Events] = ()
 PUBLISH: Final[Events] = (Publish(),)
 REPUBLISH: Final[Events] = (Publish(repeated=True),)
 FORGOTTEN: Final[Events] = (Forgotten(),)
-CLOSE_UNKNOWN: Final[Events] = (Close(GONE),)
+CLOSE_SESSION_UNKNOWN: Final[Events] = (Close(SESSION_UNKNOWN),)
 """The room worker does not know the session, or not over this connection."""
 CLOSE_RELEASED: Final[Events] = (Close(RELEASED),)
 CLOSE_UNAVAILABLE: Final[Events] = (Close(UNAVAILABLE),)

@@ -14,8 +14,8 @@ from typing import Final, assert_never
 from gateway.protocol import handshake
 from gateway.protocol.events import (
     CLOSE_RELEASED,
+    CLOSE_SESSION_UNKNOWN,
     CLOSE_UNAVAILABLE,
-    CLOSE_UNKNOWN,
     FORGOTTEN,
     NOTHING,
     PUBLISH,
@@ -30,8 +30,8 @@ from shared.protocol.protoo import SessionInfo, session_frame
 
 ACK_EVERY: Final = 32
 """Applied inputs after which the client is told, even if nothing else is to be sent: it keeps them until then."""
-LINK_PATIENCE: Final = 20
-"""Sweeps that a client waits for the answer to its resumption before it is sent to another gateway."""
+RESUMPTION_TIMEOUT: Final = 20
+"""The number of sweeps that a client waits for the answer to its resumption before it is sent to another gateway."""
 
 
 class FramePosition(Enum):
@@ -138,16 +138,16 @@ class ResumableSession(Session):
             return FORGOTTEN
         # Released is not for ever: if no other connection took over, the room worker took this gateway for dead, and
         # the client is to resume. A client whose token another one uses is refused then, and starts a new session.
-        return CLOSE_RELEASED if self.established else CLOSE_UNKNOWN
+        return CLOSE_RELEASED if self.established else CLOSE_SESSION_UNKNOWN
 
     def _resume_rejected(self) -> Events:
         frame = Message(session_frame(SessionInfo(resumed=False)), [])
-        return (frame, ResumeAnswered(resumed=False), *CLOSE_UNKNOWN)
+        return (frame, ResumeAnswered(resumed=False), *CLOSE_SESSION_UNKNOWN)
 
     def _resumed(self, link: Link) -> Events:
         self._resume = None
         self._base = self._next = link.n + 1
-        self._progress()
+        self._repeat_timer.reset()
         if self.closed:
             self._lost_due = True
             return (ResumeAnswered(resumed=True), *self._next_step())
@@ -300,6 +300,6 @@ class ResumableSession(Session):
         self._sweeps += 1
         events = super().sweep()
         self._final_overdue |= bool(events) and self.closed
-        if self.resuming and not self.closed and self._sweeps > LINK_PATIENCE:
+        if self.resuming and not self.closed and self._sweeps > RESUMPTION_TIMEOUT:
             return (*events, *CLOSE_UNAVAILABLE)
         return events

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.protocol.events import CLOSE_UNKNOWN, FORGOTTEN, NOTHING, PUBLISH, REPUBLISH, Events
+from gateway.protocol.events import CLOSE_SESSION_UNKNOWN, FORGOTTEN, NOTHING, PUBLISH, REPUBLISH, Events
+from gateway.protocol.repeat_timer import RepeatTimer
 from shared.errors import Unavailable
 from shared.protocol.bus import (
     Applied,
@@ -27,10 +28,6 @@ from shared.protocol.protoo import Frame
 
 EARLY_OUTPUTS: Final = 256
 """Outputs kept while an earlier one is missing; those beyond are dropped, and replayed later."""
-
-FIRST_PATIENCE: Final = 4
-LAST_PATIENCE: Final = 16
-"""Sweeps without progress before inputs are published again: the first time, and at most (it doubles each time)."""
 
 _NO_OUTPUTS: Final[dict[int, Message]] = {}
 
@@ -60,11 +57,10 @@ class Session:
         "_base",
         "_early",
         "_forgotten",
-        "_idle_sweeps",
         "_inputs",
         "_next",
-        "_patience",
         "_published",
+        "_repeat_timer",
         "_replay_due",
         "_replay_unanswered",
         "_rewound_at",
@@ -113,8 +109,7 @@ class Session:
         self._replay_due = False
         self._replay_unanswered = False
 
-        self._idle_sweeps = 0
-        self._patience = FIRST_PATIENCE
+        self._repeat_timer = RepeatTimer()
 
     # --- inputs: from the client ---------------------------------------------------------------------------
 
@@ -219,7 +214,7 @@ class Session:
             self._free(report.n)
         elif report.n < 0 and self._base > 0:
             self._discard()
-            return FORGOTTEN if self.closed else CLOSE_UNKNOWN
+            return FORGOTTEN if self.closed else CLOSE_SESSION_UNKNOWN
         if (report.again or report.n < 0) and self._rewound_at != self._base:
             # Every batch behind a gap is answered `again`; one rewind is enough until something moves.
             self._rewound_at = self._base
@@ -235,7 +230,7 @@ class Session:
         self._base += count
         if self._next < self._base:
             self._next = self._base
-        self._progress()
+        self._repeat_timer.reset()
 
     def _next_step(self) -> Events:
         if self.closed and self._is_over:
@@ -282,7 +277,7 @@ class Session:
         self._replay_unanswered = False
         self.next_output += 1
         if self.last_output >= out:
-            self._progress()
+            self._repeat_timer.reset()
         if not self._early:
             return (message,)
         return [message, *self._take_early()]
@@ -339,17 +334,8 @@ class Session:
 
     def sweep(self) -> Events:
         """To be called at regular intervals: repeats what was published if the room worker is silent for too long."""
-        if not self.awaits_worker:
+        if not (self.awaits_worker and self._repeat_timer.sweep()):
             return NOTHING
-        self._idle_sweeps += 1
-        if self._idle_sweeps < self._patience:
-            return NOTHING
-        self._idle_sweeps = 0
-        self._patience = min(2 * self._patience, LAST_PATIENCE)
         self._rewound_at = -2
         self.rewind()
         return REPUBLISH
-
-    def _progress(self) -> None:
-        self._idle_sweeps = 0
-        self._patience = FIRST_PATIENCE

@@ -204,7 +204,7 @@ class Hub:
         """Redis was emptied, so no room exists any more: every client gets `closed` (DELIVERY C7)."""
         for connection in list(self.connections.values()):
             connection.enqueue(Message(notification_frame(Closed()), []))
-            connection.close_as(errors.GONE)
+            connection.close_as(errors.SESSION_UNKNOWN)
 
     def count_rejected_notification(self, connection: HubConnection, rejected: RejectedNotification) -> None:
         """A notification was dropped; those above the rate limit are not logged one by one."""

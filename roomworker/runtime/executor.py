@@ -20,7 +20,7 @@ from roomworker.core.room import Room
 from roomworker.counters import OK
 from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, number
-from shared.errors import GONE, InternalError, PlenaryError, Unavailable, error
+from shared.errors import SESSION_UNKNOWN, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media, protoo
 from shared.telemetry import log
 
@@ -169,7 +169,7 @@ class Executor:
                 self.room.reply_link(gateway, bus.Link(session.connection, session.id, "released"))
                 resumption.detach(self.room, session, self._now)
             else:
-                teardown.close_session_by_server(self.room, session, GONE)
+                teardown.close_session_by_server(self.room, session, SESSION_UNKNOWN)
         self._drop_queues()
 
     @property

@@ -11,7 +11,7 @@ from roomworker.runtime.executor import Executor
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.storage.port import Store
 from roomworker.storage.stream_entry import SentMessage
-from shared.errors import GAP, GONE, CloseKind
+from shared.errors import GAP, SESSION_UNKNOWN, CloseKind
 from shared.protocol import bus
 
 SESSIONS_PER_TRIP: Final = 64
@@ -46,7 +46,7 @@ class Replayer:
     def _look(self, executor: Executor, gateway: str, item: bus.Replay) -> None:
         committed = executor.position(item.session)
         if committed is None:
-            self._close(gateway, item, GONE)
+            self._close(gateway, item, SESSION_UNKNOWN)
         elif not executor.report_released(gateway, item):
             known = item.session in executor.room.sessions
             self._wanted[gateway, item.connection, item.session] = Wanted(gateway, item, committed, known)
@@ -76,7 +76,7 @@ class Replayer:
         if kept[0] > item.after + 1 or kept[-1] - kept[0] >= len(kept):
             self._close(gateway, item, GAP)
         elif not found and not wanted.known:
-            self._close(gateway, item, GONE)
+            self._close(gateway, item, SESSION_UNKNOWN)
         else:
             out = max((out for _, out in found), default=committed.n_out)
             self._outbox.tell(gateway, bus.Applied(item.connection, item.session, committed.n_in, out))

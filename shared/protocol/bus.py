@@ -269,7 +269,7 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     A gateway that has not written `out` yet, and has nothing more coming, asks for a `Replay`. `again`: the worker
     saw a gap, and the gateway sends again what it keeps from `n`+1 on. `n` -1: the worker knows no such session; a
-    gateway that no longer keeps its `Connect` closes the socket (`errors.GONE`).
+    gateway that no longer keeps its `Connect` closes the socket (`errors.SESSION_UNKNOWN`).
     """
 
     connection: int

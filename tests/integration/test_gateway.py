@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisGone
 
 from devtools import servers
 from gateway.http import site
-from gateway.protocol.session import LAST_PATIENCE
+from gateway.protocol.repeat_timer import LONGEST_INTERVAL
 from gateway.server import Gateway
 from gateway.websocket import hub
 from gateway.websocket.connection import Connection
@@ -59,7 +59,7 @@ class Setup:
     def session(self, number: int = 1) -> str:
         return f"{self.gateway.id}.{number}"
 
-    async def sweep(self, times: int = LAST_PATIENCE) -> None:
+    async def sweep(self, times: int = LONGEST_INTERVAL) -> None:
         for _ in range(times):
             await self.gateway.hub.sweep()
 
@@ -274,7 +274,7 @@ async def test_a_session_unknown_to_the_worker_is_closed(setup: Setup) -> None:
     await setup.echo(client, 1)
     setup.worker.known.clear()
     client.request(2)
-    assert await client.until_closed() == closing(errors.GONE)
+    assert await client.until_closed() == closing(errors.SESSION_UNKNOWN)
     async with asyncio.timeout(20):
         await setup.gateway.hub.empty.wait()
 

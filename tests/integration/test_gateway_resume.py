@@ -12,7 +12,7 @@ from fakeredis import FakeAsyncRedis
 from picows import WSMsgType
 
 from gateway.protocol import handshake
-from gateway.protocol.resumable_session import LINK_PATIENCE
+from gateway.protocol.resumable_session import RESUMPTION_TIMEOUT
 from gateway.server import Gateway
 from loadtest.client.protoo import Ended, ProtooClient, Refusal
 from shared import errors
@@ -269,7 +269,7 @@ async def test_an_impossible_resumption_is_refused(setup: Setup, wrong: str) -> 
     fields = f"roomId=room&peerName=alice&resumable=1&resume={token}&ack={ack}&attempt=1"
     other = await Client.at(f"{setup.urls(1)[0]}/?{fields}")
     assert (await other.receive())["data"] == {"resumed": False}
-    assert await other.until_closed() == (errors.GONE.code, errors.GONE.reason)
+    assert await other.until_closed() == (errors.SESSION_UNKNOWN.code, errors.SESSION_UNKNOWN.reason)
     await until(lambda: not setup.gateways[1].hub.connections)
 
 
@@ -285,7 +285,7 @@ async def test_an_unanswered_resumption_is_closed_with_1013(setup: Setup) -> Non
     fields = f"roomId=room&peerName=alice&resumable=1&resume={client.ledger.token}&ack=0&attempt=1"
     other = await Client.at(f"{setup.urls(1)[0]}/?{fields}")
     await until(lambda: setup.gateways[1].hub.connections)
-    for _ in range(LINK_PATIENCE + 1):
+    for _ in range(RESUMPTION_TIMEOUT + 1):
         await setup.gateways[1].hub.sweep()
     assert await other.until_closed() == (errors.UNAVAILABLE.code, errors.UNAVAILABLE.reason)
 

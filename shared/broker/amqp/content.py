@@ -15,7 +15,7 @@ _tag = struct.Struct(">QB").unpack_from
 _body_size = struct.Struct(">Q").unpack_from
 
 
-class MalformedFrame(Exception):
+class ProtocolViolation(Exception):
     """RabbitMQ sent what AMQP 0-9-1 does not allow here; `code` is the reply code of AMQP for that."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -26,7 +26,7 @@ class MalformedFrame(Exception):
 class ContentAssembler:
     """Takes the three kinds of frames of a content in their order: method, header, bodies.
 
-    A content may have `content_max` bytes. All methods raise `MalformedFrame` for a frame out of its order.
+    A content may have `content_max` bytes. All methods raise `ProtocolViolation` for a frame out of its order.
     """
 
     __slots__ = ("_channel", "_content_max", "_header", "_method", "_missing", "_parts")
@@ -48,26 +48,26 @@ class ContentAssembler:
     def start(self, frame: bytes) -> None:
         """Takes the frame of a basic.deliver or basic.return."""
         if self._method:
-            raise MalformedFrame(505, "a method came before the end of a content")
+            raise ProtocolViolation(505, "a method came before the end of a content")
         self._method = frame
 
     def take_header(self, frame: bytes) -> Delivered | Returned | None:
         """Takes a content header; returns the event if the content is empty."""
         if not self._method or self._header:
-            raise MalformedFrame(505, "a content header came without its method")
+            raise ProtocolViolation(505, "a content header came without its method")
         (self._missing,) = _body_size(frame, 11)
         if self._missing > self._content_max:
-            raise MalformedFrame(501, f"a message has {self._missing} bytes, more than {self._content_max}")
+            raise ProtocolViolation(501, f"a message has {self._missing} bytes, more than {self._content_max}")
         self._header = frame
         return None if self._missing else self._complete()
 
     def take_body(self, frame: bytes) -> Delivered | Returned | None:
         """Takes a part of the body; returns the event if that was the last one."""
         if not self._header:
-            raise MalformedFrame(505, "a body came without its content header")
+            raise ProtocolViolation(505, "a body came without its content header")
         self._missing -= len(frame) - OVERHEAD
         if self._missing < 0:
-            raise MalformedFrame(501, "a body is longer than its content header says")
+            raise ProtocolViolation(501, "a body is longer than its content header says")
         self._parts.append(frame[7:-1])
         return None if self._missing else self._complete()
 

@@ -14,7 +14,7 @@ from pamqp import commands
 from pamqp import frame as pamqp_frame
 
 from shared.broker.amqp import frames
-from shared.broker.amqp.content import DELIVER, RETURN, ContentAssembler, MalformedFrame
+from shared.broker.amqp.content import DELIVER, RETURN, ContentAssembler, ProtocolViolation
 from shared.broker.amqp.events import (
     Blocked,
     ChannelClosed,
@@ -152,7 +152,7 @@ class AmqpProtocol:
             data = self._partial + data
         try:
             start = self._read(data, events)
-        except MalformedFrame as failure:
+        except ProtocolViolation as failure:
             self._fail(failure.code, str(failure), events)
         except Exception as failure:  # noqa: BLE001 - pamqp and struct raise many kinds for bytes that they cannot read
             self._fail(502, f"a frame cannot be read: {failure!r}", events)
@@ -172,7 +172,7 @@ class AmqpProtocol:
             if after > end:
                 break
             if data[after - 1] != frames.END:
-                raise MalformedFrame(501, "a frame does not end where it should")
+                raise ProtocolViolation(501, "a frame does not end where it should")
             channel = channels.get(number)
             if kind == frames.METHOD:
                 method = data[start + 7 : start + 11]
@@ -181,20 +181,20 @@ class AmqpProtocol:
                 elif method in (DELIVER, RETURN):
                     channel.content.start(data[start:after])
                 elif not channel.content.idle:
-                    raise MalformedFrame(505, "a method came before the end of a content")
+                    raise ProtocolViolation(505, "a method came before the end of a content")
                 elif method in (_ACK, _NACK):
                     if size != 13:
-                        raise MalformedFrame(502, "a confirm has not the size of one")
+                        raise ProtocolViolation(502, "a confirm has not the size of one")
                     tag, flags = _tag(data, start + 11)
                     append(Confirmed(number, tag, bool(flags & 1), method == _NACK))
                 else:
                     self._on_method(number, data[start:after], events)
             elif kind == frames.HEARTBEAT:
                 if number or size:
-                    raise MalformedFrame(501, "a heartbeat has a channel or a payload")
+                    raise ProtocolViolation(501, "a heartbeat has a channel or a payload")
             elif channel is None:
                 if self._state is not _State.CLOSING:
-                    raise MalformedFrame(504, f"a content came for channel {number}, which is not open")
+                    raise ProtocolViolation(504, f"a content came for channel {number}, which is not open")
             elif not channel.closing:
                 take = channel.content.take_header if kind == frames.HEADER else channel.content.take_body
                 if (event := take(data[start:after])) is not None:
@@ -216,7 +216,7 @@ class AmqpProtocol:
         if isinstance(method, commands.Channel.CloseOk) and (channel is None or not channel.closing):
             return  # Both sides closed the channel at once: its number may already be in use again.
         if channel is None:
-            raise MalformedFrame(504, f"{method.name} came for channel {number}, which is not open")
+            raise ProtocolViolation(504, f"{method.name} came for channel {number}, which is not open")
         if isinstance(method, commands.Channel.Close):
             self._send(commands.Channel.CloseOk(), number)
             del self._channels[number]
@@ -236,7 +236,7 @@ class AmqpProtocol:
                 del self._channels[number]
             events.append(Replied(number, method))
         else:
-            raise MalformedFrame(503, f"{method.name} was not expected")
+            raise ProtocolViolation(503, f"{method.name} was not expected")
 
     def _on_connection_method(self, method: Any, events: list[Event]) -> None:
         match self._state, method:
@@ -257,11 +257,11 @@ class AmqpProtocol:
             case _State.OPEN, commands.Connection.Unblocked():
                 events.append(Blocked(None))
             case _:
-                raise MalformedFrame(503, f"{method.name} was not expected")
+                raise ProtocolViolation(503, f"{method.name} was not expected")
 
     def _start(self, method: commands.Connection.Start) -> None:
         if "PLAIN" not in str(method.mechanisms).split():
-            raise MalformedFrame(540, f"RabbitMQ offers no PLAIN authentication, only {method.mechanisms}")
+            raise ProtocolViolation(540, f"RabbitMQ offers no PLAIN authentication, only {method.mechanisms}")
         properties: dict[str, Any] = {
             "product": "Plenary",
             "connection_name": self._name,
@@ -278,7 +278,7 @@ class AmqpProtocol:
 
     def _tune(self, method: commands.Connection.Tune) -> None:
         if 0 < method.frame_max < FRAME_MIN:
-            raise MalformedFrame(501, f"RabbitMQ wants frames of {method.frame_max} bytes at most, which is too few")
+            raise ProtocolViolation(501, f"RabbitMQ wants frames of at most {method.frame_max} bytes: too few")
         # RabbitMQ says 0 for "no limit"; its heartbeat is only what it suggests.
         self.frame_max = min(self.frame_max, method.frame_max or self.frame_max)
         self.channel_max = min(self.channel_max, method.channel_max or self.channel_max)
@@ -301,9 +301,9 @@ class AmqpProtocol:
         self._output.append(pamqp_frame.marshal(method, channel))
 
 
-def _not_a_frame(head: bytes, frame_max: int) -> MalformedFrame:
+def _not_a_frame(head: bytes, frame_max: int) -> ProtocolViolation:
     if head.startswith(b"AMQP"):
-        return MalformedFrame(501, f"the other side wants another version of AMQP: {head!r}")
+        return ProtocolViolation(501, f"the other side wants another version of AMQP: {head!r}")
     if head[0] not in _KINDS:
-        return MalformedFrame(501, f"this is not AMQP: {head!r}")
-    return MalformedFrame(501, f"a frame is longer than the {frame_max} bytes agreed on")
+        return ProtocolViolation(501, f"this is not AMQP: {head!r}")
+    return ProtocolViolation(501, f"a frame is longer than the {frame_max} bytes agreed on")

@@ -13,7 +13,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 
 from gateway.api.cluster import Watch
 from gateway.api.operations import ProcessView
-from gateway.bus.api_calls import LIFETIME
+from gateway.bus.api_calls import CALL_TIMEOUT
 from gateway.server import Gateway
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.cluster.redis_cluster import RedisCluster
@@ -103,7 +103,7 @@ async def test_an_unanswered_call_is_503_with_retry_after(setup: Setup) -> None:
     setup.worker.ignores_calls = True
     asking = asyncio.create_task(setup.ask_all("GET", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
-    for _ in range(LIFETIME + 1):
+    for _ in range(CALL_TIMEOUT + 1):
         await setup.gateway.hub.sweep()
     status, body, headers = await asking
     assert (status, body["code"]) == (503, 503)
@@ -115,7 +115,7 @@ async def test_a_call_is_repeated_after_silence_until_it_is_answered(setup: Setu
     asking = asyncio.create_task(setup.ask("DELETE", "/v1/rooms/salon"))
     await until(lambda: setup.worker.calls)
     setup.worker.ignores_calls = False
-    for _ in range(LIFETIME // 2):
+    for _ in range(CALL_TIMEOUT // 2):
         await setup.gateway.hub.sweep()
     assert (await asking)[0] == 200
     assert len({call.key for call in setup.worker.calls}) == 1

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.bus.api_calls import FIRST_PATIENCE, LIFETIME, WAITING_CALLS, ApiCalls
+from gateway.bus.api_calls import CALL_TIMEOUT, WAITING_CALLS, ApiCalls
 from gateway.bus.partition_publisher import InputPublisher
 from gateway.counters import Counters
+from gateway.protocol.repeat_timer import FIRST_INTERVAL
 from shared.errors import NotFound, Unavailable
 from shared.protocol import bus
 from shared.protocol.actions import CloseRoom, InspectRoom, decode
@@ -77,11 +78,11 @@ async def test_callers_keys_and_random_keys_never_collide(harness: CallHarness) 
 async def test_an_unanswered_call_is_published_again_after_silence(harness: CallHarness) -> None:
     async with harness.asked():
         first = harness.published()
-        harness.sweep(FIRST_PATIENCE - 1)
+        harness.sweep(FIRST_INTERVAL - 1)
         assert harness.published() == []
         harness.sweep(1)
         assert harness.published() == first
-        harness.sweep(2 * FIRST_PATIENCE - 1)
+        harness.sweep(2 * FIRST_INTERVAL - 1)
         assert harness.published() == []
         harness.sweep(1)
         assert harness.published() == first
@@ -101,7 +102,7 @@ async def test_an_unanswered_call_is_published_again_after_a_lost_broker(harness
 async def test_an_unanswered_call_fails_after_its_lifetime(harness: CallHarness) -> None:
     async with harness.asked() as task:
         [call] = harness.published()
-        harness.sweep(LIFETIME + 1)
+        harness.sweep(CALL_TIMEOUT + 1)
         with pytest.raises(Unavailable, match="in time"):
             await task
         assert harness.published() == []

@@ -9,8 +9,8 @@ from gateway.protocol import handshake
 from gateway.protocol.events import Close, Event, Events, Forgotten, Publish, ResumeAnswered
 from gateway.protocol.frame_validation import validate
 from gateway.protocol.handshake import Resumption
-from gateway.protocol.resumable_session import ACK_EVERY, LINK_PATIENCE, FramePosition, ResumableSession
-from gateway.protocol.session import LAST_PATIENCE
+from gateway.protocol.repeat_timer import LONGEST_INTERVAL
+from gateway.protocol.resumable_session import ACK_EVERY, RESUMPTION_TIMEOUT, FramePosition, ResumableSession
 from shared import errors
 from shared.protocol.bus import (
     AnyItem,
@@ -267,7 +267,7 @@ def test_a_refused_resumption_is_answered_and_forgotten() -> None:
     drain(session)
     events = session.linked(link("refused"))
     assert [frame["data"] for frame in frames(events)] == [{"resumed": False}]
-    assert others(events) == [ResumeAnswered(resumed=False), Close(errors.GONE)]
+    assert others(events) == [ResumeAnswered(resumed=False), Close(errors.SESSION_UNKNOWN)]
     assert session.disconnect() == (Forgotten(),)
 
 
@@ -276,7 +276,7 @@ def test_a_resumption_with_too_high_an_ack_is_refused_and_final() -> None:
     drain(session)
     events = session.linked(link("resumed", 5, 9))
     assert [frame["data"] for frame in frames(events)] == [{"resumed": False}]
-    assert others(events) == [ResumeAnswered(resumed=False), Close(errors.GONE)]
+    assert others(events) == [ResumeAnswered(resumed=False), Close(errors.SESSION_UNKNOWN)]
     assert not session.established
     session.disconnect()
     assert drain(session) == [ConnectionLost("room", ID, 9, final=True)]
@@ -289,7 +289,7 @@ def test_a_frame_before_the_resumption_is_answered_is_out_of_sequence() -> None:
 def test_an_unanswered_resumption_closes_the_connection_in_the_end() -> None:
     session = resuming()
     too_late = Close(errors.UNAVAILABLE)
-    assert all(too_late not in session.sweep() for _ in range(LINK_PATIENCE))
+    assert all(too_late not in session.sweep() for _ in range(RESUMPTION_TIMEOUT))
     assert too_late in session.sweep()
 
 
@@ -327,7 +327,7 @@ def test_a_final_disconnect_stops_waiting_after_silence() -> None:
     session.final = True
     session.disconnect()
     drain(session)
-    for _ in range(LAST_PATIENCE):
+    for _ in range(LONGEST_INTERVAL):
         session.sweep()
     assert drain(session)[-1] == ConnectionLost("room", ID, 7, final=True)
 

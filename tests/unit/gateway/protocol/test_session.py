@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.protocol.events import Close, Events, Forgotten, Publish
+from gateway.protocol.repeat_timer import FIRST_INTERVAL, LONGEST_INTERVAL
 from gateway.protocol.session import (
     EARLY_OUTPUTS,
-    FIRST_PATIENCE,
-    LAST_PATIENCE,
     InputLimits,
     Session,
     UnappliedBytes,
@@ -72,7 +71,7 @@ def written(session: Session, *outs: int) -> list[int]:
 
 
 def sweep_until_repeated(session: Session) -> int:
-    for sweeps in range(1, 2 * LAST_PATIENCE):
+    for sweeps in range(1, 2 * LONGEST_INTERVAL):
         if session.sweep():
             return sweeps
     raise AssertionError("never repeated")
@@ -155,7 +154,7 @@ def test_an_unknown_session_with_applied_connect_is_closed() -> None:
     drain(session)
     session.applied(applied(0))
     session.input(frame())
-    assert session.applied(applied(-1)) == (Close(errors.GONE),)
+    assert session.applied(applied(-1)) == (Close(errors.SESSION_UNKNOWN),)
     assert drain(session) == []
     assert session.disconnect() == (Forgotten(),)
 
@@ -188,12 +187,12 @@ def test_input_limits_count_items_and_bytes() -> None:
 def test_silence_repeats_inputs_at_growing_intervals_until_progress() -> None:
     session = opened()
     drain(session)
-    patience = [sweep_until_repeated(session) for _ in range(4)]
-    assert patience == [FIRST_PATIENCE, 2 * FIRST_PATIENCE, LAST_PATIENCE, LAST_PATIENCE]
+    intervals = [sweep_until_repeated(session) for _ in range(4)]
+    assert intervals == [FIRST_INTERVAL, 2 * FIRST_INTERVAL, LONGEST_INTERVAL, LONGEST_INTERVAL]
     assert numbers(drain(session)) == [0]
     session.input(frame())
     session.applied(applied(0))
-    assert sweep_until_repeated(session) == FIRST_PATIENCE
+    assert sweep_until_repeated(session) == FIRST_INTERVAL
 
 
 def test_an_idle_session_does_not_await_the_worker() -> None:
@@ -222,7 +221,7 @@ def test_each_method_of_a_session_returns_the_events_that_follow() -> None:
 def test_silence_returns_a_repeated_publish() -> None:
     session = opened()
     drain(session)
-    assert [session.sweep() for _ in range(FIRST_PATIENCE)] == [()] * (FIRST_PATIENCE - 1) + [
+    assert [session.sweep() for _ in range(FIRST_INTERVAL)] == [()] * (FIRST_INTERVAL - 1) + [
         (Publish(repeated=True),)
     ]
 

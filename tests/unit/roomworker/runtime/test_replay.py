@@ -11,7 +11,7 @@ from roomworker.core.model import ClosedSession
 from roomworker.counters import Counters
 from roomworker.runtime.replay import SESSIONS_PER_TRIP, Replayer
 from roomworker.storage.stream_entry import SentMessage
-from shared.errors import GAP, GONE
+from shared.errors import GAP, SESSION_UNKNOWN
 from shared.protocol import bus
 
 Found = list[tuple[SentMessage, int]]
@@ -97,14 +97,14 @@ async def test_a_session_whose_messages_are_not_all_kept_is_closed(outs: tuple[i
 
 async def test_an_unknown_session_is_closed() -> None:
     told = await replayed(Live({}), SlowStore([]), bus.Replay("room", "s", 1, 3))
-    assert told.messages == [("s", 0, GONE.code)]
+    assert told.messages == [("s", 0, SESSION_UNKNOWN.code)]
 
 
 async def test_a_closed_session_without_messages_is_closed() -> None:
     told = await replayed(
         Live({"s": ClosedSession(7, 3)}, living=False), SlowStore([]), bus.Replay("room", "s", 1, 3)
     )
-    assert told.messages == [("s", 0, GONE.code)]
+    assert told.messages == [("s", 0, SESSION_UNKNOWN.code)]
 
 
 async def test_500_replay_requests_take_few_round_trips_in_turn() -> None:
