@@ -86,7 +86,7 @@ def _rooms() -> Iterator[Limit]:
 
 def _server_api() -> Iterator[Limit]:
     yield "body of a request to the server API", size(BODY_BYTES), "answered 413"
-    yield "one call of the server API", f"{api_calls.LIFETIME * hub.SWEEP_EVERY:g} s", "answered 503"
+    yield "one call of the server API", f"{api_calls.CALL_TIMEOUT * hub.SWEEP_EVERY:g} s", "answered 503"
     yield "calls of the server API at once, for each gateway", f"{api_calls.WAITING_CALLS:,}", "answered 503"
 
 
