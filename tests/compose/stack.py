@@ -19,7 +19,7 @@ import redis
 from devtools.cluster import ROOT
 from devtools.containers import docker_has
 from devtools.starting import failure, on_free_ports, random_port
-from tests.fault.world import API_KEY
+from tests.fault.cluster import API_KEY
 from tests.support.waiting import until
 
 Service: TypeAlias = Literal["haproxy", "gateway", "roomworker", "medianode", "rabbitmq", "redis"]

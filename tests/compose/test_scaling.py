@@ -12,9 +12,9 @@ from typing import Any, cast
 from devtools.cluster import ROOT
 from tests.compose.stack import SETTLED_WITHIN, Stack, until_settled
 from tests.fault import checks
+from tests.fault.cluster import FaultCluster
 from tests.fault.driver import Crowd, Load
 from tests.fault.participant import Failure
-from tests.fault.world import World
 
 LOAD = Load(rooms=8, peers=3)
 LOADTEST = ("--profile", "flaky", "--rooms", "30", "--peers", "4", "--ramp", "15", "--duration", "900")
@@ -27,7 +27,7 @@ async def test_messages_arrive_once_in_order_while_the_cluster_is_scaled(
 ) -> None:
     # Given a crowd of resumable clients behind HAProxy, on one gateway and one room worker
     await start(cluster)
-    crowd = Crowd(as_world(cluster), LOAD, seed="scaling")
+    crowd = Crowd(as_fault_cluster(cluster), LOAD, seed="scaling")
     try:
         crowd.start()
         assert await crowd.all_joined(), cluster.logs()
@@ -127,9 +127,9 @@ async def loadtest(cluster: Stack, folder: Path) -> AsyncIterator[dict[str, Any]
             await process.wait()
 
 
-def as_world(cluster: Stack) -> World:
+def as_fault_cluster(cluster: Stack) -> FaultCluster:
     """A stack has all that a crowd and its checks ask of the fault tests' clusters."""
-    return cast("World", cluster)
+    return cast("FaultCluster", cluster)
 
 
 async def look(cluster: Stack, crowd: Crowd) -> list[Failure]:
@@ -140,9 +140,9 @@ async def look(cluster: Stack, crowd: Crowd) -> list[Failure]:
     await asyncio.gather(*(it.barrier() for it in people))
     for room in crowd.rooms:
         room.check_complete()
-    failures = await checks.views(as_world(cluster), people)
+    failures = await checks.views(as_fault_cluster(cluster), people)
     await asyncio.gather(*(it.leave_for_good() for it in people))
-    failures += await checks.emptiness(as_world(cluster))
+    failures += await checks.emptiness(as_fault_cluster(cluster))
     return failures + crowd.log.failures
 
 

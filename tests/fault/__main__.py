@@ -11,9 +11,9 @@ from typing import get_args
 
 from devtools import servers
 from tests.fault import report
+from tests.fault.cluster import QueueType, Shape
 from tests.fault.driver import Load, Outcome, run
 from tests.fault.faults import Kind
-from tests.fault.world import QueueType, Shape
 
 
 def _arguments() -> argparse.Namespace:

@@ -7,32 +7,32 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from tests.fault.cluster import API_KEY, FaultCluster
 from tests.fault.participant import Failure, Participant
-from tests.fault.world import API_KEY, World
 
 SETTLED_WITHIN = 30.0
 """Seconds by which the consequences of a death (closed objects, ended sessions) have come."""
 
 
-async def views(world: World, people: Sequence[Participant]) -> list[Failure]:
+async def views(cluster: FaultCluster, people: Sequence[Participant]) -> list[Failure]:
     """Compares what each client knows of its room with what the server has."""
     differences: list[str] = []
     async with asyncio.timeout(10 * SETTLED_WITHIN):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SETTLED_WITHIN
         while True:
-            differences = [line for it in people if it.joined for line in await _compare(world, it)]
+            differences = [line for it in people if it.joined for line in await _compare(cluster, it)]
             if not differences or loop.time() > deadline:
                 return [Failure(loop.time(), "mismatch", line) for line in differences]
             await asyncio.sleep(1.0)
 
 
-async def engines(world: World, people: Sequence[Participant]) -> list[Failure]:
+async def engines(cluster: FaultCluster, people: Sequence[Participant]) -> list[Failure]:
     """Compares what media nodes have with what clients know; to be called after `views`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLED_WITHIN
     while True:
-        found = await asyncio.to_thread(lambda: [world.registered(node) for node in world.nodes])
+        found = await asyncio.to_thread(lambda: [cluster.registered(node) for node in cluster.nodes])
         nodes = [node or {} for node in found]
         wanted = _objects([it for it in people if it.joined])
         held = {kind: sum(node.get(kind, 0) for node in nodes) for kind in wanted}
@@ -55,10 +55,10 @@ def _objects(people: Sequence[Participant]) -> dict[str, int]:
     }
 
 
-async def _compare(world: World, it: Participant) -> list[str]:
+async def _compare(cluster: FaultCluster, it: Participant) -> list[str]:
     room, peer = await asyncio.gather(
-        asyncio.to_thread(_ask, world, f"/v1/rooms/{it.room.name}"),
-        asyncio.to_thread(_ask, world, f"/v1/rooms/{it.room.name}/peers/{it.name}"),
+        asyncio.to_thread(_ask, cluster, f"/v1/rooms/{it.room.name}"),
+        asyncio.to_thread(_ask, cluster, f"/v1/rooms/{it.room.name}/peers/{it.name}"),
     )
     if not isinstance(room, dict) or not isinstance(peer, dict):
         return [f"{_who(it)}: is there, the server says {room}, {peer}"]
@@ -86,8 +86,8 @@ async def _compare(world: World, it: Participant) -> list[str]:
     ]
 
 
-def _ask(world: World, path: str) -> Any:
-    gateway = world.gateways[0].role
+def _ask(cluster: FaultCluster, path: str) -> Any:
+    gateway = cluster.gateways[0].role
     request = urllib.request.Request(f"{gateway.api_url}{path}", headers={"Authorization": f"Bearer {API_KEY}"})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -96,38 +96,38 @@ def _ask(world: World, path: str) -> Any:
         return str(failure)
 
 
-async def emptiness(world: World) -> list[Failure]:
+async def emptiness(cluster: FaultCluster) -> list[Failure]:
     """After all have left nothing is kept but the memory of closed sessions, nothing waits in a queue, and no media
     node has a router."""
     wrong: list[Failure] = []
     now = asyncio.get_running_loop().time
     for kind, left in (("keys", _keys), ("queues", _queued), ("routers", _routers)):
         deadline = now() + SETTLED_WITHIN
-        while (found := await asyncio.to_thread(left, world)) and now() < deadline:
+        while (found := await asyncio.to_thread(left, cluster)) and now() < deadline:
             await asyncio.sleep(0.5)
         wrong += [Failure(now(), "left", f"{kind}: {what}") for what in found]
     return wrong
 
 
-def _keys(world: World) -> list[str]:
+def _keys(cluster: FaultCluster) -> list[str]:
     patterns = ("room:*", "plenary:partition:*", "plenary:attempts:*", "plenary:dead")
-    keys = [key.decode() for pattern in patterns for key in world.redis.scan_iter(pattern)]
+    keys = [key.decode() for pattern in patterns for key in cluster.redis.scan_iter(pattern)]
     return [key for key in keys if not key.endswith(":closed_sessions")]
 
 
-def _queued(world: World) -> list[str]:
-    lines = world.rabbitmq_server.ctl("list_queues", "name", "messages").splitlines()
+def _queued(cluster: FaultCluster) -> list[str]:
+    lines = cluster.rabbitmq_server.ctl("list_queues", "name", "messages").splitlines()
     return [line for line in lines if line.startswith("rooms.") and line.split("\t")[1] != "0"]
 
 
-def _routers(world: World) -> list[str]:
-    held = {node.name: (world.registered(node) or {}).get("routers", 0) for node in world.nodes}
+def _routers(cluster: FaultCluster) -> list[str]:
+    held = {node.name: (cluster.registered(node) or {}).get("routers", 0) for node in cluster.nodes}
     return [f"{count} on {node}" for node, count in held.items() if count]
 
 
-def died(world: World) -> list[tuple[str, str]]:
+def died(cluster: FaultCluster) -> list[tuple[str, str]]:
     """Processes that ended without being told to, with what they said last."""
-    return [(process.role.name, process.role.said()) for process in world.processes if not process.role.alive]
+    return [(process.role.name, process.role.said()) for process in cluster.processes if not process.role.alive]
 
 
 def _who(it: Participant) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from devtools.servers import Server
 from loadtest.model.room import Room
 from tests.fault import checks
+from tests.fault.cluster import FaultCluster, Shape
 from tests.fault.faults import FAULTS, Durations, Fault, Injection, Kind
 from tests.fault.participant import Failure, FailureLog, Participant
-from tests.fault.world import Shape, World
 
 WARM_UP = 2.5
 """Seconds before the first fault: who does what is known from the registry, which is as old as a heartbeat."""
@@ -32,8 +32,8 @@ class Load:
 
 
 class Crowd:
-    def __init__(self, world: World, load: Load, seed: str) -> None:
-        urls = [gateway.url for gateway in world.gateways]
+    def __init__(self, cluster: FaultCluster, load: Load, seed: str) -> None:
+        urls = [gateway.url for gateway in cluster.gateways]
         self.log = FailureLog()
         self.rooms = [Room(f"room{number}", self.log.fail) for number in range(load.rooms)]
         self.participants = [
@@ -118,37 +118,37 @@ async def run(
 
     `together` is how many happen at the same time.
     """
-    world = World(redis_server, rabbitmq_server, logs, shape or Shape())
+    cluster = FaultCluster(redis_server, rabbitmq_server, logs, shape or Shape())
     chance = random.Random(seed)
     now = asyncio.get_running_loop().time
     try:
-        await world.start()
-        crowd = Crowd(world, load or Load(), seed)
+        await cluster.start()
+        crowd = Crowd(cluster, load or Load(), seed)
         outcome = Outcome(seed, began=now())
         try:
             crowd.start()
-            assert await crowd.all_joined(), f"not everybody could join\n{world.said()}"
+            assert await crowd.all_joined(), f"not everybody could join\n{cluster.said()}"
             await asyncio.sleep(WARM_UP)
             for some in _plan(kinds, chance, together, endless=bool(seconds)):
                 if seconds and now() - outcome.began > seconds:
                     break
-                for injection in await _strike(world, crowd, some, chance, longest or Durations()):
+                for injection in await _strike(cluster, crowd, some, chance, longest or Durations()):
                     outcome.injections.append(injection)
                     longest_gap = f", {max(injection.gaps):.2f} s until all were answered" if injection.gaps else ""
                     tell(f"{injection.at - outcome.began:6.1f} s {injection.kind}: {injection.detail}{longest_gap}")
                 crowd.check()
                 await asyncio.sleep(chance.uniform(0.2, (longest or Durations()).between))
-            await _look(world, crowd, outcome)
+            await _look(cluster, crowd, outcome)
         finally:
             await crowd.abandon()
-        codes = await world.stop()
+        codes = await cluster.stop()
         outcome.failures += [
-            Failure(time.monotonic(), "exit", f"{name} ended with {code}\n{_said(world, name)}")
+            Failure(time.monotonic(), "exit", f"{name} ended with {code}\n{_said(cluster, name)}")
             for name, code in codes.items()
             if code
         ]
     finally:
-        await world.abort()
+        await cluster.abort()
     return outcome
 
 
@@ -162,12 +162,12 @@ def _plan(kinds: list[Kind], chance: random.Random, together: int, *, endless: b
 
 
 async def _strike(
-    world: World, crowd: Crowd, kinds: list[Kind], chance: random.Random, longest: Durations
+    cluster: FaultCluster, crowd: Crowd, kinds: list[Kind], chance: random.Random, longest: Durations
 ) -> list[Injection]:
     """Faults of different victims, all within a second."""
     faults: list[Fault] = []
     for kind in kinds:
-        fault = FAULTS[kind](world, crowd.participants, chance, longest)
+        fault = FAULTS[kind](cluster, crowd.participants, chance, longest)
         await fault.choose()
         if all(other.victim is not fault.victim for other in faults):
             faults.append(fault)
@@ -180,17 +180,17 @@ async def _strike(
     return list(await asyncio.gather(*(soon(fault, wait) for fault, wait in zip(faults, waits, strict=True))))
 
 
-async def _look(world: World, crowd: Crowd, outcome: Outcome) -> None:
+async def _look(cluster: FaultCluster, crowd: Crowd, outcome: Outcome) -> None:
     """Checks everything at the end, when it is quiet."""
     people = crowd.participants
     if await crowd.finish():
         await asyncio.wait([asyncio.create_task(it.barrier()) for it in people], timeout=ANSWERED_WITHIN)
         for room in crowd.rooms:
             room.check_complete()
-        outcome.failures += await checks.views(world, people)
-        outcome.failures += await checks.engines(world, people)
+        outcome.failures += await checks.views(cluster, people)
+        outcome.failures += await checks.engines(cluster, people)
         await asyncio.wait([asyncio.create_task(it.leave_for_good()) for it in people], timeout=ANSWERED_WITHIN)
-        outcome.failures += await checks.emptiness(world)
+        outcome.failures += await checks.emptiness(cluster)
     else:
         for participant in people:
             participant.report_unanswered()
@@ -200,9 +200,9 @@ async def _look(world: World, crowd: Crowd, outcome: Outcome) -> None:
     told = {name: histogram.count for name, histogram in measured.fanout.items()}
     outcome.notifications = sum(told.values()) + sum(measured.counts[name] for name in COUNTED_NOTIFICATIONS)
     outcome.counts = {**{name: it.count for name, it in measured.methods.items()}, **measured.counts, **told}
-    outcome.failures += [Failure(time.monotonic(), "died", f"{name}\n{said}") for name, said in checks.died(world)]
+    outcome.failures += [Failure(time.monotonic(), "died", f"{name}\n{said}") for name, said in checks.died(cluster)]
     outcome.failures.sort(key=lambda it: it.at)
 
 
-def _said(world: World, name: str) -> str:
-    return next(role.said() for role in world.roles if role.name == name)
+def _said(cluster: FaultCluster, name: str) -> str:
+    return next(role.said() for role in cluster.roles if role.name == name)

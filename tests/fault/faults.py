@@ -9,8 +9,8 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from devtools.servers import Server
 from shared.protocol.bus import partition_of
+from tests.fault.cluster import FaultCluster, Process
 from tests.fault.participant import Participant
-from tests.fault.world import Process, World
 
 Kind: TypeAlias = Literal[
     "worker-kill",
@@ -65,9 +65,9 @@ class Fault(ABC):
     kind: ClassVar[Kind]
 
     def __init__(
-        self, world: World, people: Sequence[Participant], chance: random.Random, longest: Durations
+        self, cluster: FaultCluster, people: Sequence[Participant], chance: random.Random, longest: Durations
     ) -> None:
-        self.world = world
+        self.cluster = cluster
         self.people = people
         self.chance = chance
         self.longest = longest
@@ -121,11 +121,11 @@ class Fault(ABC):
             case "gateway":
                 return [it for it in self.people if it.gateway == process.url]
             case "roomworker":
-                active = set((self.world.registered(process) or {}).get("active", ()))
-                partitions = self.world.shape.partitions
+                active = set((self.cluster.registered(process) or {}).get("active", ()))
+                partitions = self.cluster.shape.partitions
                 return [it for it in self.people if partition_of(it.room.name, partitions) in active]
             case "medianode":
-                nodes = {room: self.world.node_of(room) for room in {it.room.name for it in self.people}}
+                nodes = {room: self.cluster.node_of(room) for room in {it.room.name for it in self.people}}
                 return [it for it in self.people if nodes[it.room.name].startswith(f"{process.role.name}-")]
 
 
@@ -136,7 +136,7 @@ class ProcessFault(Fault):
     victim: Process
 
     def affected(self) -> list[Participant]:
-        self.victim, users = self.most_used(getattr(self.world, self.among))
+        self.victim, users = self.most_used(getattr(self.cluster, self.among))
         self.detail = self.victim.role.name
         return users
 
@@ -227,8 +227,8 @@ class ClientsCut(ProcessFault):
     among = "gateways"
 
     async def strike(self) -> None:
-        assert self.victim.front is not None
-        self.victim.front.cut()
+        assert self.victim.client_proxy is not None
+        self.victim.client_proxy.cut()
 
     async def heal(self) -> None:
         pass
@@ -292,13 +292,13 @@ class ServerFreeze(ServerFault):
 
 class Rabbitmq(ServerFault):
     def affected(self) -> list[Participant]:
-        self.victim = self.server = self.world.rabbitmq_server
+        self.victim = self.server = self.cluster.rabbitmq_server
         return list(self.people)
 
 
 class Redis(ServerFault):
     def affected(self) -> list[Participant]:
-        self.victim = self.server = self.world.redis_server
+        self.victim = self.server = self.cluster.redis_server
         return list(self.people)
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from devtools.servers import Server
 from tests.fault import report
+from tests.fault.cluster import QueueType, Shape
 from tests.fault.driver import Load, run
 from tests.fault.faults import Durations, Kind
-from tests.fault.world import QueueType, Shape
 
 pytestmark = [pytest.mark.servers, pytest.mark.fault, pytest.mark.timeout(900)]
 

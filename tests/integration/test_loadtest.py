@@ -26,7 +26,7 @@ from loadtest.generator.profiles import PROFILES
 from loadtest.generator.virtual_peer import Peer
 from loadtest.model.measurements import Measured
 from loadtest.model.room_view import RoomView
-from tests.support.garbage import cycles_of
+from tests.support.reference_cycles import cycles_of
 
 pytestmark = pytest.mark.servers
 WITHIN = 120.0

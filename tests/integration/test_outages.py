@@ -16,9 +16,9 @@ from aiohttp import ClientSession, ClientTimeout
 from devtools.cluster import Cluster, Role, ready
 from devtools.servers import Server
 from shared.protocol.bus import partition_of
-from tests.fault.world import Process, Shape, World
+from tests.fault.cluster import FaultCluster, Process, Shape
 from tests.support.peer import Peer, Refusal
-from tests.support.resuming import ResumingPeer
+from tests.support.resumable_peer import ResumablePeer
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.servers
@@ -27,10 +27,10 @@ KEY = "secret"
 REFUSED = "refused"
 
 
-async def resuming(cluster: Cluster, name: str, room: str = "salon", at: int = 1) -> ResumingPeer:
+async def resuming(cluster: Cluster, name: str, room: str = "salon", at: int = 1) -> ResumablePeer:
     """Joined, at gateway `at`, and able to go to the other."""
     urls = [cluster.roles[gateway].url for gateway in (f"gateway{at}", f"gateway{3 - at}")]
-    peer = await ResumingPeer.at(urls, room, name)
+    peer = await ResumablePeer.at(urls, room, name)
     await peer.join()
     return peer
 
@@ -49,7 +49,7 @@ def nothing_else(*peers: Peer) -> None:
     """Nobody was told anything, or anything twice."""
     for peer in peers:
         assert (peer.notifications, peer._answers) == ([], {})
-        if isinstance(peer, ResumingPeer):
+        if isinstance(peer, ResumablePeer):
             peer.check()
 
 
@@ -169,28 +169,31 @@ async def test_calls_survive_servers_that_some_processes_cannot_reach(
     killable_redis: Server, killable_rabbitmq: Server, tmp_path: Path
 ) -> None:
     """Each process has its own way to Redis and to RabbitMQ; one way is cut at a time."""
-    world = World(killable_redis, killable_rabbitmq, tmp_path, Shape(workers=2, nodes=1, grace=60))
-    partition = partition_of("salon", world.shape.partitions)
+    cluster = FaultCluster(killable_redis, killable_rabbitmq, tmp_path, Shape(workers=2, nodes=1, grace=60))
+    partition = partition_of("salon", cluster.shape.partitions)
 
     def serving(worker: Process) -> bool:
-        return partition in (world.registered(worker) or {}).get("active", ())
+        return partition in (cluster.registered(worker) or {}).get("active", ())
 
     def shared() -> bool:
-        return sorted(len((world.registered(worker) or {}).get("active", ())) for worker in world.workers) == [4, 4]
+        return sorted(len((cluster.registered(worker) or {}).get("active", ())) for worker in cluster.workers) == [
+            4,
+            4,
+        ]
 
     try:
-        await world.start()
-        near, far = world.gateways
-        alice = await ResumingPeer.at([near.url, far.url], "salon", "alice")
-        bob = await ResumingPeer.at([far.url, near.url], "salon", "bob")
+        await cluster.start()
+        near, far = cluster.gateways
+        alice = await ResumablePeer.at([near.url, far.url], "salon", "alice")
+        bob = await ResumablePeer.at([far.url, near.url], "salon", "bob")
         for peer in (alice, bob):
             await peer.join()
         await alice.notified("newPeer", name="bob")
 
         for link in ("redis", "rabbitmq"):  # its worker: another serves the room
             await until(shared)
-            (cut,) = [worker for worker in world.workers if serving(worker)]
-            (other,) = [worker for worker in world.workers if worker is not cut]
+            (cut,) = [worker for worker in cluster.workers if serving(worker)]
+            (other,) = [worker for worker in cluster.workers if worker is not cut]
             cut.cut(link)
             await answered(ask(alice, bob))
             await until(partial(serving, other))
@@ -213,22 +216,22 @@ async def test_calls_survive_servers_that_some_processes_cannot_reach(
         await near.heal("redis")
         await answered(ask(alice, bob))
 
-        world.nodes[0].cut("rabbitmq")  # the media node: 503, and nothing else waits
+        cluster.nodes[0].cut("rabbitmq")  # the media node: 503, and nothing else waits
         making = alice.client.request({"method": "createTransport", "id": 1, "direction": "recv", "options": {}})
         await answered(ask(bob))
         with pytest.raises(Refusal) as refusal:
             await alice.answer(making)
         assert refusal.value.code == 503
-        await world.nodes[0].heal("rabbitmq")
+        await cluster.nodes[0].heal("rabbitmq")
         await alice.produce(await until(alice.offered_transport, "the media node is used again"))
         await bob.notified("newConsumer", peerName="alice")
         nothing_else(alice, bob)
         for peer in (alice, bob):
             await peer.close()
-        assert not any((await world.stop()).values())
+        assert not any((await cluster.stop()).values())
     finally:
-        print(world.said())
-        await world.abort()
+        print(cluster.said())
+        await cluster.abort()
 
 
 # --- a room worker hangs ------------------------------------------------------------------------------------------

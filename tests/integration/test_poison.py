@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from devtools.cluster import Cluster
-from tests.support.fragile import DEADLY
+from tests.support.crashing_worker import DEADLY
 from tests.support.peer import Peer, Refusal
-from tests.support.resuming import ResumingPeer
+from tests.support.resumable_peer import ResumablePeer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
@@ -28,7 +28,7 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
         tmp_path,
         1,
         gateway_options=["--message-rate", "0"],
-        worker_program="tests.support.fragile",
+        worker_program="tests.support.crashing_worker",
     )
     with cluster.running(gateways=1):
         yield cluster
@@ -58,9 +58,9 @@ async def replaced(cluster: Cluster) -> AsyncIterator[list[str]]:
 
 async def test_message_that_kills_workers_is_answered_500_and_set_aside(cluster: Cluster) -> None:
     url = cluster.roles["gateway1"].url
-    alice = await ResumingPeer.at([url], "salon", "alice")
+    alice = await ResumablePeer.at([url], "salon", "alice")
     bob = await Peer.connect(url, "salon", "bob")
-    carol = await ResumingPeer.at([url], "elsewhere", "carol")
+    carol = await ResumablePeer.at([url], "elsewhere", "carol")
     peers = (alice, bob, carol)
     for peer in peers:
         await peer.join()

@@ -10,7 +10,7 @@ from devtools.cluster import Cluster
 from loadtest.client.protoo import Ended, ProtooClient
 from shared.errors import REPLACED
 from tests.support.peer import Peer
-from tests.support.resuming import ResumingPeer
+from tests.support.resumable_peer import ResumablePeer
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.servers
@@ -37,17 +37,17 @@ def urls(cluster: Cluster, *names: str) -> list[str]:
     return [cluster.roles[name].url for name in names]
 
 
-async def two(cluster: Cluster) -> tuple[ResumingPeer, ResumingPeer]:
+async def two(cluster: Cluster) -> tuple[ResumablePeer, ResumablePeer]:
     """alice at gateway 1 and bob at gateway 2, in one room; each may reconnect to either gateway."""
-    alice = await ResumingPeer.at(urls(cluster, "gateway1", "gateway2"), "salon", "alice")
-    bob = await ResumingPeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "bob")
+    alice = await ResumablePeer.at(urls(cluster, "gateway1", "gateway2"), "salon", "alice")
+    bob = await ResumablePeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "bob")
     await alice.join()
     await bob.join()
     await alice.notified("newPeer", name="bob")
     return alice, bob
 
 
-async def hear_each_other(alice: ResumingPeer, bob: ResumingPeer, count: int) -> None:
+async def hear_each_other(alice: ResumablePeer, bob: ResumablePeer, count: int) -> None:
     """Asserts that each has received all messages of the other, once and in order."""
     await alice.hears(count)
     await bob.hears(count)
@@ -79,8 +79,8 @@ async def test_peers_do_not_notice_a_resumption_after_a_gateway_kill(cluster: Cl
 
 
 async def test_a_cut_socket_is_resumed_at_the_same_gateway(cluster: Cluster) -> None:
-    alice = await ResumingPeer.at(urls(cluster, "gateway1"), "salon", "alice")
-    bob = await ResumingPeer.at(urls(cluster, "gateway1"), "salon", "bob")
+    alice = await ResumablePeer.at(urls(cluster, "gateway1"), "salon", "alice")
+    bob = await ResumablePeer.at(urls(cluster, "gateway1"), "salon", "bob")
     await alice.join()
     await bob.join()
     await alice.notified("newPeer", name="bob")
@@ -148,7 +148,7 @@ async def test_a_peer_leaves_when_the_grace_has_expired(impatient_cluster: Clust
     )
     with pytest.raises(Ended, match="4001"):
         await late.open()
-    again = await ResumingPeer.at(urls(cluster, "gateway2"), "salon", "alice")
+    again = await ResumablePeer.at(urls(cluster, "gateway2"), "salon", "alice")
     assert [peer["name"] for peer in await again.join()] == ["bob"]
 
 
@@ -160,13 +160,13 @@ async def test_a_peer_leaves_at_once_when_its_client_closes(cluster: Cluster) ->
     assert bob.messages == ["last words"]
 
 
-@pytest.mark.parametrize("second", [ResumingPeer.at, None], ids=["resumable", "plain"])
+@pytest.mark.parametrize("second", [ResumablePeer.at, None], ids=["resumable", "plain"])
 async def test_a_second_tab_replaces_the_first_permanently(cluster: Cluster, second: object) -> None:
     alice, bob = await two(cluster)
     if second is None:
         tab: Peer = await Peer.connect(cluster.roles["gateway2"].url, "salon", "alice")
     else:
-        tab = await ResumingPeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "alice")
+        tab = await ResumablePeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "alice")
     async with asyncio.timeout(PATIENCE):
         ended = await alice.protoo.ended
     assert (ended.code, ended.reason) == (REPLACED.code, REPLACED.reason)

@@ -8,7 +8,7 @@ import pytest
 from devtools.cluster import Cluster, address
 from tests.support.peer import Peer, Refusal
 from tests.support.proxy import Proxy
-from tests.support.resuming import ResumingPeer
+from tests.support.resumable_peer import ResumablePeer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.servers
@@ -22,7 +22,7 @@ LONG_GRACE = ["--grace-seconds", "60"]
 class Talker:
     """Asks and talks until it is told to stop; `gaps` has the seconds that each answer took."""
 
-    def __init__(self, peer: ResumingPeer) -> None:
+    def __init__(self, peer: ResumablePeer) -> None:
         self.peer = peer
         self.said = 0
         self.gaps: list[float] = []
@@ -58,8 +58,8 @@ async def test_restarting_all_processes_in_turn_loses_no_message(
         urls = [f"http://127.0.0.1:{proxy.port}" for proxy in proxies.values()]
         talkers: list[Talker] = []
         for n in range(ROOMS):
-            alice = await ResumingPeer.at(urls, f"room{n}", "alice")
-            bob = await ResumingPeer.at(urls[::-1], f"room{n}", "bob")
+            alice = await ResumablePeer.at(urls, f"room{n}", "alice")
+            bob = await ResumablePeer.at(urls[::-1], f"room{n}", "bob")
             for peer in (alice, bob):
                 await peer.join()
             await alice.notified("newPeer", name="bob")

@@ -17,9 +17,9 @@ from shared.cluster import registry
 from shared.protocol import bus
 from shared.protocol.bus import partition_of
 from shared.settings import WorkerSettings
-from tests.support.bench import Bench, Line
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpHarness, MemoryHarness
-from tests.support.garbage import cycles_of
+from tests.support.reference_cycles import cycles_of
+from tests.support.roomworker_harness import FakeSession, RoomWorkerHarness
 from tests.support.waiting import until
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS
 
@@ -27,16 +27,18 @@ SYSTEMS = ["memory", pytest.param("servers", marks=pytest.mark.servers)]
 
 
 @pytest.fixture(params=SYSTEMS)
-async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+async def harness(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RoomWorkerHarness]:
     monkeypatch.setattr(coordinator, "BEAT_EVERY", 0.1)
     monkeypatch.setattr(clock, "TICK_EVERY", 0.1)
     monkeypatch.setattr(worker_module, "CLEAN_UP_EVERY", 0.1)
     monkeypatch.setattr(registry, "DEAD_AFTER", 1.0)
     if request.param == "memory":
-        made = Bench(MemoryHarness())
+        made = RoomWorkerHarness(MemoryHarness())
     else:
         amqp, redis = request.getfixturevalue("amqp_url"), request.getfixturevalue("redis_url")
-        made = Bench(AmqpHarness(amqp, "classic"), redis)
+        made = RoomWorkerHarness(AmqpHarness(amqp, "classic"), redis)
     yield made
     await made.end()
 
@@ -46,21 +48,21 @@ async def has_node(worker: RoomWorker) -> None:
     await until(lambda: worker.nodes.choose() is not None)
 
 
-async def join(line: Line) -> list[Any]:
-    peers: list[Any] = (await line.ask("join", peerName=line.peer, rtpCapabilities=CAPABILITIES))["peers"]
+async def join(session: FakeSession) -> list[Any]:
+    peers: list[Any] = (await session.ask("join", peerName=session.peer, rtpCapabilities=CAPABILITIES))["peers"]
     return peers
 
 
-def serving(bench: Bench, room: str) -> RoomWorker | None:
+def serving(harness: RoomWorkerHarness, room: str) -> RoomWorker | None:
     number = partition_of(room, PARTITIONS)
-    return next((worker for worker in bench.workers if worker.partitions[number].active), None)
+    return next((worker for worker in harness.workers if worker.partitions[number].active), None)
 
 
-async def test_call_works_and_leaves_only_its_closed_sessions(bench: Bench) -> None:
-    await bench.node()
-    await has_node(await bench.worker())
-    one, other = await bench.gateway(), await bench.gateway()
-    alice, bob = one.line("salon", "alice"), other.line("salon", "bob")
+async def test_call_works_and_leaves_only_its_closed_sessions(harness: RoomWorkerHarness) -> None:
+    await harness.node()
+    await has_node(await harness.worker())
+    one, other = await harness.gateway(), await harness.gateway()
+    alice, bob = one.connect("salon", "alice"), other.connect("salon", "bob")
     assert await join(alice) == []
     assert [peer["name"] for peer in await join(bob)] == ["alice"]
 
@@ -81,55 +83,55 @@ async def test_call_works_and_leaves_only_its_closed_sessions(bench: Bench) -> N
     await bob.done()
 
     async def only_closed_sessions() -> bool:
-        (stored,) = await bench.store.load(["salon"])
-        rooms = await bench.cluster.rooms(range(PARTITIONS))
+        (stored,) = await harness.store.load(["salon"])
+        rooms = await harness.cluster.rooms(range(PARTITIONS))
         return not stored.version and bool(stored.closed_sessions) and not any(rooms)
 
     await until(only_closed_sessions)
     assert (alice.closed, bob.closed) == (None, None)
 
 
-async def test_many_requests_through_lost_links_are_answered_once_each_in_order(bench: Bench) -> None:
-    worker = await bench.worker()
-    gateway = await bench.gateway()
-    lines = [gateway.line(f"room{n % 3}", f"peer{n}") for n in range(9)]
-    for line in lines:
-        await join(line)
+async def test_many_requests_through_lost_links_are_answered_once_each_in_order(harness: RoomWorkerHarness) -> None:
+    worker = await harness.worker()
+    gateway = await harness.gateway()
+    sessions = [gateway.connect(f"room{n % 3}", f"peer{n}") for n in range(9)]
+    for session in sessions:
+        await join(session)
 
     for _ in range(3):
-        for line in lines:
+        for session in sessions:
             for _ in range(10):
-                line.send("queryRoom")
-        await bench.brokers.cut(bench.links[worker])
-        for line in lines:
-            line.send("queryRoom")
+                session.send("queryRoom")
+        await harness.brokers.cut(harness.links[worker])
+        for session in sessions:
+            session.send("queryRoom")
         await asyncio.sleep(0)  # memory knows no time between: the loss is noticed before the return
-        await bench.brokers.heal(bench.links[worker])
-        for line in lines:
-            await line.done()
+        await harness.brokers.heal(harness.links[worker])
+        for session in sessions:
+            await session.done()
 
-    for line in lines:
-        assert list(line.answers) == list(range(1, 35))
-        assert all(answer["ok"] for answer in line.answers.values())
+    for session in sessions:
+        assert list(session.answers) == list(range(1, 35))
+        assert all(answer["ok"] for answer in session.answers.values())
 
 
-async def test_takeover_by_a_second_worker_loses_and_repeats_nothing(bench: Bench) -> None:
-    await bench.node()
-    one = await bench.worker("one")
-    other = await bench.worker("other")
+async def test_takeover_by_a_second_worker_loses_and_repeats_nothing(harness: RoomWorkerHarness) -> None:
+    await harness.node()
+    one = await harness.worker("one")
+    other = await harness.worker("other")
     await has_node(one)
     await has_node(other)
-    gateway = await bench.gateway()
-    alice, bob = gateway.line("salon", "alice"), gateway.line("salon", "bob")
+    gateway = await harness.gateway()
+    alice, bob = gateway.connect("salon", "alice"), gateway.connect("salon", "bob")
     await join(alice)
     await join(bob)
-    killed = serving(bench, "salon")
+    killed = serving(harness, "salon")
     assert killed is not None
 
     ids = [alice.send("createTransport", id=n, direction="send") for n in range(10)]
     ids += [alice.send("createProducer", id=n, kind="audio", transportId=n, rtpParameters=OPUS) for n in range(10)]
     await alice.answer(ids[3])
-    await bench.kill(killed)
+    await harness.kill(killed)
     for id_ in ids:
         assert (await alice.answer(id_))["ok"]
     await gateway.until(lambda: len(bob.told("newConsumer")) >= 10)
@@ -137,23 +139,23 @@ async def test_takeover_by_a_second_worker_loses_and_repeats_nothing(bench: Benc
 
     assert list(alice.answers) == sorted(alice.answers)
     assert len({told["id"] for told in bob.told("newConsumer")}) == len(bob.told("newConsumer")) == 10
-    await until(lambda: serving(bench, "salon") in bench.workers)
+    await until(lambda: serving(harness, "salon") in harness.workers)
 
 
-async def test_outputs_that_went_to_a_lost_queue_are_fetched_again(bench: Bench) -> None:
-    await bench.worker()
-    gateway, elsewhere = await bench.gateway(), await bench.gateway()
-    alice = gateway.line("salon", "alice")
+async def test_outputs_that_went_to_a_lost_queue_are_fetched_again(harness: RoomWorkerHarness) -> None:
+    await harness.worker()
+    gateway, elsewhere = await harness.gateway(), await harness.gateway()
+    alice = gateway.connect("salon", "alice")
     await join(alice)
 
-    await bench.brokers.cut(gateway.broker)
-    others = [elsewhere.line("salon", f"peer{n}") for n in range(5)]
-    for line in others:
-        await join(line)
-    await bench.brokers.heal(gateway.broker)
+    await harness.brokers.cut(gateway.broker)
+    others = [elsewhere.connect("salon", f"peer{n}") for n in range(5)]
+    for session in others:
+        await join(session)
+    await harness.brokers.heal(gateway.broker)
 
     await gateway.until(lambda: len(alice.told("newPeer")) == 5)
-    assert [told["name"] for told in alice.told("newPeer")] == [line.peer for line in others]
+    assert [told["name"] for told in alice.told("newPeer")] == [session.peer for session in others]
 
 
 class Handed:
@@ -169,17 +171,17 @@ class Handed:
         self.acked.set()
 
 
-async def test_two_workers_on_one_room_apply_each_message_once(bench: Bench) -> None:
+async def test_two_workers_on_one_room_apply_each_message_once(harness: RoomWorkerHarness) -> None:
     """Exclusiveness comes from the broker, safety does not."""
-    pair = [await bench.worker("one"), await bench.worker("other")]
-    gateway = await bench.gateway()
-    alice = Line(gateway, "salon", "alice", 1)
-    gateway.lines[alice.session] = alice
+    pair = [await harness.worker("one"), await harness.worker("other")]
+    gateway = await harness.gateway()
+    alice = FakeSession(gateway, "salon", "alice", 1)
+    gateway.sessions[alice.id] = alice
     number = partition_of("salon", PARTITIONS)
     items: list[Any] = list(alice.kept)
     for n in range(1, 31):
         data = b'{"method":"queryRoom"}'
-        items.append(bus.Input("salon", alice.session, 1, n, "mediasoup-request", n, data))
+        items.append(bus.Input("salon", alice.id, 1, n, "mediasoup-request", n, data))
 
     handed = []
     for item in items:
@@ -193,7 +195,7 @@ async def test_two_workers_on_one_room_apply_each_message_once(bench: Bench) -> 
 
     await gateway.until(lambda: len(alice.written) == 30)
     assert list(alice.answers) == list(range(1, 31))
-    (kept,) = await bench.store.replay([("salon", alice.session, 0)])
+    (kept,) = await harness.store.replay([("salon", alice.id, 0)])
     assert [out for _, out in kept] == list(range(1, 31))
 
 
@@ -203,7 +205,9 @@ def damage(room: str, n: int, meta: bytes | None) -> Commit:
     return Commit(room, number, expected, f"x:{n}", f"token{n}", {"meta": meta}, None, {}, first=n == 1)
 
 
-async def test_an_unreadable_room_does_not_stop_its_partition(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreadable_room_does_not_stop_its_partition(
+    harness: RoomWorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given more messages for it than a partition may have unacknowledged."""
     monkeypatch.setattr(room_actor, "RETRY_UNREADABLE_AFTER", 0.5)
     neighbour = next(
@@ -211,43 +215,43 @@ async def test_an_unreadable_room_does_not_stop_its_partition(bench: Bench, monk
         for name in (f"room{n}" for n in range(1000))
         if partition_of(name, PARTITIONS) == partition_of("broken", PARTITIONS)
     )
-    await bench.store.commit([damage("broken", 1, b"{broken")])
-    worker = await bench.worker()
-    gateway = await bench.gateway()
-    waiting = [gateway.line("broken", f"peer{n}") for n in range(WorkerSettings().prefetch + 20)]
+    await harness.store.commit([damage("broken", 1, b"{broken")])
+    worker = await harness.worker()
+    gateway = await harness.gateway()
+    waiting = [gateway.connect("broken", f"peer{n}") for n in range(WorkerSettings().prefetch + 20)]
 
-    alice = gateway.line(neighbour, "alice")
+    alice = gateway.connect(neighbour, "alice")
     assert await join(alice) == []
 
     async def told() -> bool:
-        info = (await bench.cluster.members("workers"))[worker.id]
+        info = (await harness.cluster.members("workers"))[worker.id]
         return info["unreadable"] == 1 and "broken" in info["unreadable_rooms"]
 
     await until(told)
-    await bench.store.commit([damage("broken", 2, None)])
-    for line in waiting[:3]:
-        await join(line)
+    await harness.store.commit([damage("broken", 2, None)])
+    for session in waiting[:3]:
+        await join(session)
 
 
-async def test_a_takeover_of_500_rooms_needs_few_connections_to_redis(bench: Bench) -> None:
-    await bench.worker("one")
-    gateway = await bench.gateway()
-    lines = [gateway.line(f"room{n}", "alice") for n in range(500)]
-    for line in lines:
-        await line.done()
-    await bench.kill(bench.workers[0])
+async def test_a_takeover_of_500_rooms_needs_few_connections_to_redis(harness: RoomWorkerHarness) -> None:
+    await harness.worker("one")
+    gateway = await harness.gateway()
+    sessions = [gateway.connect(f"room{n}", "alice") for n in range(500)]
+    for session in sessions:
+        await session.done()
+    await harness.kill(harness.workers[0])
 
-    other = await bench.worker("other")
+    other = await harness.worker("other")
     gateway.repeat()
     await until(lambda: other.counters.replays_total >= 500)
 
     assert other.store.failures == 0
 
 
-async def test_sessions_of_a_dead_gateway_are_closed(bench: Bench) -> None:
-    await bench.worker()
-    lost, living = await bench.gateway(), await bench.gateway()
-    alice, bob = lost.line("salon", "alice"), living.line("salon", "bob")
+async def test_sessions_of_a_dead_gateway_are_closed(harness: RoomWorkerHarness) -> None:
+    await harness.worker()
+    lost, living = await harness.gateway(), await harness.gateway()
+    alice, bob = lost.connect("salon", "alice"), living.connect("salon", "bob")
     await join(alice)
     await join(bob)
 
@@ -258,33 +262,33 @@ async def test_sessions_of_a_dead_gateway_are_closed(bench: Bench) -> None:
     assert bob.closed is None
 
 
-async def test_room_closes_its_transports_when_its_media_node_dies(bench: Bench) -> None:
-    node = await bench.node()
-    worker = await bench.worker()
+async def test_room_closes_its_transports_when_its_media_node_dies(harness: RoomWorkerHarness) -> None:
+    node = await harness.node()
+    worker = await harness.worker()
     await has_node(worker)
-    gateway = await bench.gateway()
-    alice = gateway.line("salon", "alice")
+    gateway = await harness.gateway()
+    alice = gateway.connect("salon", "alice")
     await join(alice)
     await alice.ask("createTransport", id=1, direction="send")
 
-    bench.nodes.remove(node)
+    harness.nodes.remove(node)
     await asyncio.wait_for(node.close(), WITHIN)
     await gateway.until(lambda: alice.told("transportClosed"))
     assert alice.told("transportClosed")[0]["id"] == 1
 
-    await bench.node()
+    await harness.node()
     while not (again := await alice.answer(alice.send("createTransport", id=1, direction="send"))).get("ok"):
         assert again["errorCode"] == 503, "until the worker has seen that one is gone and the other there"
 
 
-async def test_leaving_worker_hands_over_and_does_not_register_again(bench: Bench) -> None:
+async def test_leaving_worker_hands_over_and_does_not_register_again(harness: RoomWorkerHarness) -> None:
     """Given a worker that is slow to leave, because a delivery waits for a media node that says nothing."""
-    one = await bench.worker("a")
-    gateway = await bench.gateway()
-    alice = gateway.line("salon", "alice")
+    one = await harness.worker("a")
+    gateway = await harness.gateway()
+    alice = gateway.connect("salon", "alice")
     await join(alice)
-    await bench.cluster.announce("nodes", "silent", {"beat": 1, "load": 0})
-    silence = await bench.brokers.broker()
+    await harness.cluster.announce("nodes", "silent", {"beat": 1, "load": 0})
+    silence = await harness.brokers.broker()
     await silence.subscribe_exclusive(
         "media", "silent", lambda _: None, on_lost=lambda: None, on_restored=lambda: None
     )
@@ -292,52 +296,54 @@ async def test_leaving_worker_hands_over_and_does_not_register_again(bench: Benc
     slow = alice.send("createTransport", id=1, direction="send")
     await until(lambda: one.media.waiting)
 
-    other = await bench.worker("b")
-    bench.workers.remove(one)
+    other = await harness.worker("b")
+    harness.workers.remove(one)
     await asyncio.wait_for(one.close(), WITHIN)
-    await bench.cluster.withdraw("nodes", "silent")
+    await harness.cluster.withdraw("nodes", "silent")
 
-    assert list(await bench.cluster.members("workers")) == [other.id]
-    bob = gateway.line("salon", "bob")
+    assert list(await harness.cluster.members("workers")) == [other.id]
+    bob = gateway.connect("salon", "bob")
     assert [peer["name"] for peer in await join(bob)] == ["alice"]
     assert not one.coordinator.subscribed
     await gateway.until(lambda: slow in alice.answers)  # by the other: there is no node left
     assert alice.answers[slow]["errorCode"] == 503
 
 
-async def test_partitions_are_shared_fairly_and_rebalanced_without_loss(bench: Bench) -> None:
-    await bench.worker("one")
-    gateway = await bench.gateway()
-    lines = [gateway.line(f"room{n}", "alice") for n in range(12)]
-    for line in lines:
-        await join(line)
+async def test_partitions_are_shared_fairly_and_rebalanced_without_loss(harness: RoomWorkerHarness) -> None:
+    await harness.worker("one")
+    gateway = await harness.gateway()
+    sessions = [gateway.connect(f"room{n}", "alice") for n in range(12)]
+    for session in sessions:
+        await join(session)
 
-    await bench.worker("other")
-    ids = [line.send("queryRoom") for line in lines]
+    await harness.worker("other")
+    ids = [session.send("queryRoom") for session in sessions]
 
     def fair() -> bool:
-        active = [sum(p.active for p in worker.partitions.values()) for worker in bench.workers]
+        active = [sum(p.active for p in worker.partitions.values()) for worker in harness.workers]
         return active == [PARTITIONS // 2] * 2
 
     await until(fair)
-    ids = [line.send("queryRoom") for line in lines]
-    for line, id_ in zip(lines, ids, strict=True):
-        assert (await line.answer(id_))["ok"]
-        assert list(line.answers) == list(range(1, id_ + 1))
+    ids = [session.send("queryRoom") for session in sessions]
+    for session, id_ in zip(sessions, ids, strict=True):
+        assert (await session.answer(id_))["ok"]
+        assert list(session.answers) == list(range(1, id_ + 1))
 
 
-async def test_queues_are_empty_after_all_sessions_were_closed(bench: Bench, request: pytest.FixtureRequest) -> None:
-    if not isinstance(bench.brokers, AmqpHarness):
+async def test_queues_are_empty_after_all_sessions_were_closed(
+    harness: RoomWorkerHarness, request: pytest.FixtureRequest
+) -> None:
+    if not isinstance(harness.brokers, AmqpHarness):
         pytest.skip("memory has nothing to look into")
-    worker = await bench.worker()
-    gateway = await bench.gateway()
-    lines = [gateway.line(f"room{n}", "alice") for n in range(8)]
-    for line in lines:
-        await join(line)
-        line.disconnect()
-    for line in lines:
-        await line.done()
-    bench.workers.remove(worker)
+    worker = await harness.worker()
+    gateway = await harness.gateway()
+    sessions = [gateway.connect(f"room{n}", "alice") for n in range(8)]
+    for session in sessions:
+        await join(session)
+        session.disconnect()
+    for session in sessions:
+        await session.done()
+    harness.workers.remove(worker)
     await worker.close()
 
     def counts() -> list[int]:
@@ -352,17 +358,17 @@ async def test_queues_are_empty_after_all_sessions_were_closed(bench: Bench, req
     assert await asyncio.to_thread(counts) == [0] * PARTITIONS
 
 
-async def test_deleted_rooms_leave_no_reference_cycles(bench: Bench) -> None:
+async def test_deleted_rooms_leave_no_reference_cycles(harness: RoomWorkerHarness) -> None:
     """Full collections are rare (`plenary/processes/event_loop.py`): a cycle of an ended room stays for minutes."""
-    if not isinstance(bench.brokers, MemoryHarness):
+    if not isinstance(harness.brokers, MemoryHarness):
         pytest.skip("links to servers make cycles of their own")
-    await bench.node()
-    worker = await bench.worker()
+    await harness.node()
+    worker = await harness.worker()
     await has_node(worker)
-    gateway = await bench.gateway()
+    gateway = await harness.gateway()
 
     async def one_room(name: str) -> None:
-        alice, bob = gateway.line(name, "alice"), gateway.line(name, "bob")
+        alice, bob = gateway.connect(name, "alice"), gateway.connect(name, "bob")
         await join(alice)
         await join(bob)
         await alice.ask("createTransport", id=1, direction="send")
@@ -370,9 +376,9 @@ async def test_deleted_rooms_leave_no_reference_cycles(bench: Bench) -> None:
         await alice.ask("createProducer", id=10, kind="audio", transportId=1, rtpParameters=OPUS)
         await gateway.until(lambda: bob.told("newConsumer"))
         await bob.ask("enableConsumer", id=bob.told("newConsumer")[0]["id"], transportId=2)
-        for line in (alice, bob):
-            line.disconnect()
-            await line.done()
+        for session in (alice, bob):
+            session.disconnect()
+            await session.done()
 
     await one_room("first")
     await until(lambda: not any(partition.actors for partition in worker.partitions.values()))

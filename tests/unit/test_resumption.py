@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from roomworker.core.journal import Changes
 from roomworker.runtime.executor import Executor
 from shared.protocol import bus
-from tests.support.resumption import STEPS, Down, Network, Steps, play
 from tests.support.sampling import examples
+from tests.support.simulated_network import STEPS, Down, SimulatedNetwork, Steps, run_steps
 from tests.unit.roomworker.room_harness import RoomHarness
 
 GATEWAY = "gw"
@@ -122,6 +122,6 @@ class RealWorker:
 )
 def test_resumable_session_survives_cuts_losses_and_worker_deaths(steps: Steps, early: bool, leave: bool) -> None:
     worker = RealWorker()
-    network = Network(worker, worker.harness.name)
-    play(network, steps, early=early, leave=leave)
+    network = SimulatedNetwork(worker, worker.harness.name)
+    run_steps(network, steps, early=early, leave=leave)
     assert [frame["id"] for frame in network.got] == list(range(1, network.sent + 1))

@@ -29,6 +29,7 @@ IMPURE: Final = {
 GIVEN_UP: Final = (
     "Slot|bury|_grave|disown|Complaint|TurnedAway|Departures|Suspects|condemn|stir|strangers_total|_careful|_shunned"
     "|_deaf|_lead|_tell_time|_untold|Kept|Intake|Outlet|in_turns|shims|ASTRAY|hush|Desk|Shelf"
+    "|World|Bench|Dropped|Front|Gone|Here|Lane|ResumingPeer"
 )
 
 

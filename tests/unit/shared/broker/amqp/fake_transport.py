@@ -4,7 +4,7 @@ import asyncio
 
 from pamqp import commands
 
-from tests.support.frames import decoded
+from tests.support.amqp_frames import decoded
 
 
 class FakeTransport(asyncio.Transport):

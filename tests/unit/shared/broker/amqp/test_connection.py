@@ -15,7 +15,7 @@ from shared.broker.addresses import Address
 from shared.broker.amqp import connection as module
 from shared.broker.amqp.connection import BYTES_PER_TURN, AmqpConnection, Channel, ChannelClosedByServer
 from shared.broker.amqp.frames import HEARTBEAT_FRAME
-from tests.support.frames import decoded
+from tests.support.amqp_frames import decoded
 from tests.unit.shared.broker.amqp.fake_transport import FakeTransport, turn
 
 

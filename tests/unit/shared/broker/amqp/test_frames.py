@@ -7,7 +7,7 @@ from pamqp import commands
 from pamqp.header import ContentHeader
 
 from shared.broker.amqp import frames
-from tests.support.frames import decoded
+from tests.support.amqp_frames import decoded
 
 
 def published(body: bytes, *, mandatory_id: str = "", ttl: float | None = None) -> list[tuple[int, Any]]:

@@ -25,7 +25,7 @@ from shared.broker.amqp.events import (
     Returned,
 )
 from shared.broker.amqp.protocol import PROTOCOL_HEADER, AmqpProtocol
-from tests.support.frames import decoded
+from tests.support.amqp_frames import decoded
 
 PART = 64
 """Bytes of a body in one frame: few, so that some bodies have several frames."""

@@ -8,7 +8,7 @@ from shared.protocol.client import MESSAGE
 from tests.support.peer import Frames, Peer
 
 
-class ResumingPeer(Peer):
+class ResumablePeer(Peer):
     """`messages` are those of other peers, in the order in which they came."""
 
     def __init__(self, client: Frames, name: str) -> None:
@@ -16,7 +16,7 @@ class ResumingPeer(Peer):
         self.messages: list[Any] = []
 
     @classmethod
-    async def at(cls, urls: Sequence[str], room: str, name: str) -> "ResumingPeer":
+    async def at(cls, urls: Sequence[str], room: str, name: str) -> "ResumablePeer":
         """`urls` are gateways (http://…), tried in turn."""
         client = _Frames(urls, room, name, resumable=True)
         peer = cls(client, name)

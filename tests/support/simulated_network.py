@@ -156,7 +156,9 @@ class Socket:
 
 
 @dataclass
-class Network:
+class SimulatedNetwork:
+    """One client, its sockets to gateways, and the bus between gateways and room worker; steps act on all of them."""
+
     worker: RoomWorker
     room: str = "room"
     sockets: dict[int, Socket] = field(default_factory=dict)
@@ -380,32 +382,32 @@ class Network:
                 busy = True
 
 
-Steps: TypeAlias = list[tuple[Callable[[Network, int], None], int]]
+Steps: TypeAlias = list[tuple[Callable[[SimulatedNetwork, int], None], int]]
 
-STEPS: list[Callable[[Network, int], None]] = [
-    *[Network.client_sends] * 4,
-    *[Network.client_connects] * 2,
-    *[Network.flow] * 6,
-    *[Network.client_reads] * 2,
-    *[Network.gateway_reads] * 2,
-    Network.gateway_notices,
-    *[Network.publish] * 4,
-    *[Network.work] * 3,
-    *[Network.advance] * 3,
-    *[Network.deliver] * 4,
-    Network.cut,
-    Network.half_cut,
-    Network.lose_up,
-    Network.lose_down,
-    Network.repeat_up,
-    Network.repeat_down,
-    Network.broker_lost,
-    Network.sweep,
+STEPS: list[Callable[[SimulatedNetwork, int], None]] = [
+    *[SimulatedNetwork.client_sends] * 4,
+    *[SimulatedNetwork.client_connects] * 2,
+    *[SimulatedNetwork.flow] * 6,
+    *[SimulatedNetwork.client_reads] * 2,
+    *[SimulatedNetwork.gateway_reads] * 2,
+    SimulatedNetwork.gateway_notices,
+    *[SimulatedNetwork.publish] * 4,
+    *[SimulatedNetwork.work] * 3,
+    *[SimulatedNetwork.advance] * 3,
+    *[SimulatedNetwork.deliver] * 4,
+    SimulatedNetwork.cut,
+    SimulatedNetwork.half_cut,
+    SimulatedNetwork.lose_up,
+    SimulatedNetwork.lose_down,
+    SimulatedNetwork.repeat_up,
+    SimulatedNetwork.repeat_down,
+    SimulatedNetwork.broker_lost,
+    SimulatedNetwork.sweep,
 ]
 
 
-def play(network: Network, steps: Steps, *, early: bool, leave: bool) -> None:
-    """Does the steps, lets everything come to rest, and checks the result."""
+def run_steps(network: SimulatedNetwork, steps: Steps, *, early: bool, leave: bool) -> None:
+    """Carries out the steps, lets everything come to rest, and checks the result."""
     network.client_connects(0)
     if not early:
         network.come_to_rest()

@@ -4,8 +4,8 @@ or reordered, every input is applied and every output received exactly once and 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.resumption import STEPS, Network, ReferenceWorker, Steps, play
 from tests.support.sampling import examples
+from tests.support.simulated_network import STEPS, ReferenceWorker, SimulatedNetwork, Steps, run_steps
 
 
 @settings(max_examples=examples(1000), deadline=None)
@@ -15,4 +15,4 @@ from tests.support.sampling import examples
     st.booleans(),
 )
 def test_resumable_session_over_many_connections_loses_nothing(steps: Steps, early: bool, leave: bool) -> None:
-    play(Network(ReferenceWorker()), steps, early=early, leave=leave)
+    run_steps(SimulatedNetwork(ReferenceWorker()), steps, early=early, leave=leave)

@@ -40,7 +40,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, living = await asyncio.wait(living, timeout=0.1)
 
 
-class Line:
+class FakeSession:
     """One client's session behind a `FakeGateway`."""
 
     def __init__(self, gateway: "FakeGateway", room: str, peer: str, connection: int) -> None:
@@ -48,10 +48,10 @@ class Line:
         self.room = room
         self.peer = peer
         self.connection = connection
-        self.session = f"{gateway.id}.{connection}"
+        self.id = f"{gateway.id}.{connection}"
         self.n = 0
         self.ids = 0
-        self.kept: list[bus.SessionItem] = [bus.Connect(room, self.session, connection, peer, connection)]
+        self.kept: list[bus.SessionItem] = [bus.Connect(room, self.id, connection, peer, connection)]
         self.written: list[bus.Message] = []
         self.early: dict[int, bus.Message] = {}
         self.sent_again = False
@@ -72,17 +72,17 @@ class Line:
         self.n += 1
         self.ids += 1
         body = json.dumps({"method": method, **data}).encode()
-        self._put(bus.Input(self.room, self.session, self.connection, self.n, client.REQUEST, self.ids, body))
+        self._put(bus.Input(self.room, self.id, self.connection, self.n, client.REQUEST, self.ids, body))
         return self.ids
 
     def notify(self, method: str, **data: Any) -> None:
         self.n += 1
         body = json.dumps({"method": method, "notification": True, **data}).encode()
-        self._put(bus.Input(self.room, self.session, self.connection, self.n, client.NOTIFICATION, None, body))
+        self._put(bus.Input(self.room, self.id, self.connection, self.n, client.NOTIFICATION, None, body))
 
     def disconnect(self) -> None:
         self.n += 1
-        self._put(bus.Disconnect(self.room, self.session, self.connection, self.n))
+        self._put(bus.Disconnect(self.room, self.id, self.connection, self.n))
 
     def repeat(self) -> None:
         if self.kept:
@@ -109,7 +109,7 @@ class Line:
             self.again()
         if report.out > len(self.written) and self.asked_after != len(self.written):
             self.asked_after = len(self.written)
-            self.gateway.publish(self.room, [bus.Replay(self.room, self.session, self.connection, self.asked_after)])
+            self.gateway.publish(self.room, [bus.Replay(self.room, self.id, self.connection, self.asked_after)])
 
     def again(self) -> None:
         """Repeats what is not applied, at most once a tick: every item behind a gap asks for the same."""
@@ -126,7 +126,7 @@ class Line:
     def ask_replay(self) -> None:
         """Asks for a replay, again each tick until there is an answer: the link may still be down."""
         self.wants_replay = True
-        self.gateway.publish(self.room, [bus.Replay(self.room, self.session, self.connection, len(self.written))])
+        self.gateway.publish(self.room, [bus.Replay(self.room, self.id, self.connection, len(self.written))])
 
     # --- what a test looks at ---------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class FakeGateway:
     def __init__(self, broker: Broker, cluster: Cluster, name: str) -> None:
         self.id = name
         self.broker = broker
-        self.lines: dict[str, Line] = {}
+        self.sessions: dict[str, FakeSession] = {}
         self._membership = Membership(cluster, "gateways", name, {})
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -181,11 +181,11 @@ class FakeGateway:
         """Stops without telling anybody, as a killed process does."""
         await end(self._tasks)
 
-    def line(self, room: str, peer: str) -> Line:
-        line = Line(self, room, peer, len(self.lines) + 1)
-        self.lines[line.session] = line
-        line.connect()
-        return line
+    def connect(self, room: str, peer: str) -> FakeSession:
+        session = FakeSession(self, room, peer, len(self.sessions) + 1)
+        self.sessions[session.id] = session
+        session.connect()
+        return session
 
     def publish(self, room: str, items: list[Any]) -> None:
         """Publishes the items. Reports tell whether they arrived."""
@@ -196,18 +196,18 @@ class FakeGateway:
         batch = bus.decode_to_gateway(body)
         for message in batch.messages:
             for recipient in message.to:
-                line = self.lines[recipient.session]
+                session = self.sessions[recipient.session]
                 if recipient.out:
-                    line.take(message, recipient.out)
+                    session.take(message, recipient.out)
                 else:
-                    line.closed = message.close
+                    session.closed = message.close
         for report in batch.applied:
-            self.lines[report.session].applied(report)
+            self.sessions[report.session].applied(report)
 
     def repeat(self) -> None:
-        for line in self.lines.values():
-            line.repeat()
-            line.ask_replay()
+        for session in self.sessions.values():
+            session.repeat()
+            session.ask_replay()
 
     async def until(self, condition: Callable[[], Any]) -> None:
         await until(condition, source(condition), within=WITHIN)
@@ -221,11 +221,11 @@ class FakeGateway:
         """The gateway's timer, not a test's."""
         while True:
             await asyncio.sleep(REPEAT_AFTER)
-            for line in self.lines.values():
-                line.tick()
+            for session in self.sessions.values():
+                session.tick()
 
 
-class Bench:
+class RoomWorkerHarness:
     """Starts roles, each with a link of its own. Without `redis_url` cluster and store are in memory."""
 
     def __init__(self, brokers: BrokerHarness, redis_url: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.support.fragile …` runs `plenary …` with one request that kills the process."""
+"""`python -m tests.support.crashing_worker …` runs `plenary …` with one request that kills the process."""
 
 import os
 import signal

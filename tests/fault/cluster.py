@@ -41,42 +41,42 @@ class Shape:
 class Process:
     """A place in the cluster; a process that dies is followed by another with a new name, at the same addresses."""
 
-    def __init__(self, world: "World", kind: Kind, name: str) -> None:
+    def __init__(self, cluster: "FaultCluster", kind: Kind, name: str) -> None:
         self.kind: Kind = kind
         self.name = name
         self.role: Role
-        self.links = {"redis": _proxy(world.redis_server.url), "rabbitmq": _proxy(world.rabbitmq_server.url)}
-        self.front: Proxy | None = None
+        self.links = {"redis": _proxy(cluster.redis_server.url), "rabbitmq": _proxy(cluster.rabbitmq_server.url)}
+        self.client_proxy: Proxy | None = None
         self.url = ""
         """A gateway's, as clients know it."""
-        self._world = world
+        self._cluster = cluster
         self._lives = 0
 
     async def start(self) -> None:
         for link in self.links.values():
             await link.start()
         if self.kind == "gateway":
-            self.front = Proxy("127.0.0.1", 0)
-            await self.front.start()
-            self.url = f"ws://127.0.0.1:{self.front.port}"
+            self.client_proxy = Proxy("127.0.0.1", 0)
+            await self.client_proxy.start()
+            self.url = f"ws://127.0.0.1:{self.client_proxy.port}"
         await self.revive()
 
     async def revive(self) -> None:
         """Another process in this place; returns when it serves."""
         self._lives += 1
         arguments = self._arguments(f"{self.name}_{self._lives}")
-        self.role = Role(arguments[2], arguments, self._world.logs)
-        self._world.roles.append(self.role)
-        if self.front is not None:
+        self.role = Role(arguments[2], arguments, self._cluster.logs)
+        self._cluster.roles.append(self.role)
+        if self.client_proxy is not None:
             self.role.url = await asyncio.to_thread(self.role.until_listening, "gateway")
             self.role.api_url = await asyncio.to_thread(self.role.until_listening, "api")
-            self.front.redirect(*address(self.role))
+            self.client_proxy.redirect(*address(self.role))
         await asyncio.to_thread(wait_until, self._serves, self.role)
 
     def _arguments(self, life: str) -> list[str]:
-        shape = self._world.shape
-        redis_url = _through(self._world.redis_server.url, self.links["redis"])
-        amqp_url = _through(self._world.rabbitmq_server.url, self.links["rabbitmq"])
+        shape = self._cluster.shape
+        redis_url = _through(self._cluster.redis_server.url, self.links["redis"])
+        amqp_url = _through(self._cluster.rabbitmq_server.url, self.links["rabbitmq"])
         common = [self.kind, "--name", life, "--redis-url", redis_url, "--amqp-url", amqp_url, "--log-format", "json"]
         common += ["--partitions", str(shape.partitions), "--queue-type", shape.queue_type]
         common += ["--grace-seconds", str(shape.grace)]
@@ -92,7 +92,7 @@ class Process:
         if self.kind == "gateway":
             return ready(self.role.url)
         try:
-            return self._world.registered(self) is not None
+            return self._cluster.registered(self) is not None
         except redis.RedisError:
             return False
 
@@ -121,7 +121,7 @@ class Process:
         await self.links[link].start()
 
 
-class World:
+class FaultCluster:
     """`redis_server` and `rabbitmq_server` run already and are clean."""
 
     def __init__(self, redis_server: Server, rabbitmq_server: Server, logs: Path, shape: Shape) -> None:
@@ -163,7 +163,7 @@ class World:
     async def _unlink(self) -> None:
         self.redis.close()
         for process in self.processes:
-            for proxy in (*process.links.values(), process.front):
+            for proxy in (*process.links.values(), process.client_proxy):
                 if proxy is not None:
                     await proxy.stop()
 
