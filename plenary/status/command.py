@@ -14,6 +14,8 @@ from plenary.processes.event_loop import CannotStart
 from plenary.processes.redis_client import open_redis
 from plenary.status.snapshot import OBSERVE_SECONDS, Snapshot, take_snapshot
 from plenary.status.tables import print_snapshot
+from shared.cluster.entries import InvalidEntry
+from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.redis_keys import Role
 
 
@@ -23,11 +25,12 @@ async def show_status(
     """Prints a snapshot, or with `watch` one after the other until `stop` is set. Raises `CannotStart`."""
     console = Console(soft_wrap=True)
     redis = open_redis(redis_url)
+    cluster = RedisCluster(redis)
     try:
         while True:
             text = f"observing the cluster for {OBSERVE_SECONDS:.0f} s …"
             with nullcontext() if as_json or watch else console.status(text):
-                snapshot = await take_snapshot(redis, amqp_url)
+                snapshot = await take_snapshot(redis, cluster, amqp_url)
             if stop.is_set():
                 return
             if as_json:
@@ -40,6 +43,8 @@ async def show_status(
                 return
     except (RedisError, OSError) as failure:
         raise CannotStart(f"Redis does not answer: {failure} (--redis-url)") from None
+    except InvalidEntry as invalid:
+        raise CannotStart(str(invalid)) from None
     finally:
         await redis.aclose()
 

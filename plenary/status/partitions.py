@@ -6,6 +6,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from shared.broker.amqp.queues import QueueDepth, QueueProbe
+from shared.cluster.entries import decode_partitions
 from shared.cluster.redis_keys import PARTITIONS_KEY, index_key
 
 ANSWER_SECONDS: Final = 5.0
@@ -32,11 +33,13 @@ class Partition:
 
 
 async def read_partitions(redis: Redis, workers: dict[str, dict[str, Any]]) -> list[Partition]:
-    """Returns all partitions of the cluster, without the depths of their queues. Raises `RedisError`.
+    """Returns all partitions of the cluster, without the depths of their queues.
 
-    `workers` are the room workers' entries in the registry by id.
+    `workers` are the room workers' entries in the registry by id. Raises `RedisError`, or `InvalidEntry` if Redis
+    holds no number of partitions.
     """
-    number = int(await redis.get(PARTITIONS_KEY) or 0)
+    held = await redis.get(PARTITIONS_KEY)
+    number = 0 if held is None else decode_partitions(held)
     pipeline = redis.pipeline(transaction=False)
     for partition in range(number):
         pipeline.scard(index_key(partition))

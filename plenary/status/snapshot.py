@@ -11,7 +11,7 @@ from plenary.status.dead_letters import DeadLetter, read_dead_letters
 from plenary.status.partitions import Partition, read_partitions, read_queue_depths
 from shared.broker import BrokerUnavailable
 from shared.broker.amqp.queues import QueueDepth
-from shared.cluster.redis_cluster import RedisCluster
+from shared.cluster.port import Cluster
 from shared.cluster.redis_keys import Role
 from shared.cluster.registry import BEAT_EVERY
 
@@ -39,11 +39,11 @@ class Snapshot:
     latest_dead_letters: Sequence[DeadLetter]
 
 
-async def take_snapshot(redis: Redis, amqp_url: str) -> Snapshot:
-    """Observes the cluster for `OBSERVE_SECONDS` seconds. Raises `RedisError` or OSError."""
-    first = await read_registry(redis)
+async def take_snapshot(redis: Redis, cluster: Cluster, amqp_url: str) -> Snapshot:
+    """Observes the cluster for `OBSERVE_SECONDS` seconds. Raises `RedisError`, OSError or `InvalidEntry`."""
+    first = await read_registry(cluster)
     await asyncio.sleep(OBSERVE_SECONDS)
-    second = await read_registry(redis)
+    second = await read_registry(cluster)
     processes = {role: observe(first[role], second[role]) for role in second}
     alive = {worker.id: worker.info for worker in processes["workers"] if worker.beating}
     partitions = await read_partitions(redis, alive)
@@ -58,9 +58,8 @@ async def take_snapshot(redis: Redis, amqp_url: str) -> Snapshot:
     return Snapshot(processes, partitions, error, dead_letters, latest)
 
 
-async def read_registry(redis: Redis) -> dict[Role, dict[str, Any]]:
+async def read_registry(cluster: Cluster) -> dict[Role, dict[str, Any]]:
     """Returns the entry of every process in the registry, by role and id."""
-    cluster = RedisCluster(redis)
     return {role: await cluster.members(role) for role in get_args(Role)}
 
 

@@ -5,6 +5,7 @@ import re
 import secrets
 import socket
 
+from shared.cluster.entries import InvalidEntry
 from shared.cluster.port import Cluster
 
 
@@ -13,8 +14,14 @@ class DifferentCluster(Exception):
 
 
 async def agree_on_partitions(cluster: Cluster, partitions: int) -> None:
-    """The first process of a cluster fixes the number. Raises `DifferentCluster` if ours is another."""
-    held = await cluster.agree_on_partitions(partitions)
+    """Agrees with the cluster on its number of partitions, which its first process fixes.
+
+    Raises `DifferentCluster` if this process is configured for another, or if Redis holds no number.
+    """
+    try:
+        held = await cluster.agree_on_partitions(partitions)
+    except InvalidEntry as invalid:
+        raise DifferentCluster(str(invalid)) from None
     if held != partitions:
         raise DifferentCluster(
             f"this cluster has {held} partitions, this process is configured for {partitions}: "

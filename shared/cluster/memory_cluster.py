@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from shared.cluster.entries import EntryReader
 from shared.cluster.port import Info
 from shared.cluster.redis_keys import Role, indexed_rooms
 
@@ -14,23 +15,24 @@ class MemoryCluster:
     """Implements `shared.cluster.port.Cluster`.
 
     `index` is partition → entries as `shared.cluster.redis_keys.index_member` makes them; the store of the same
-    process keeps it (`roomworker.storage.memory`).
+    process keeps it (`roomworker.storage.memory`). `entries` is role → process id → JSON, the registry.
     """
 
     def __init__(self) -> None:
         self.index: dict[int, set[str]] = {}
-        self._members: dict[Role, dict[str, bytes]] = {"gateways": {}, "workers": {}, "nodes": {}}
+        self.entries: dict[Role, dict[bytes, bytes]] = {"gateways": {}, "workers": {}, "nodes": {}}
+        self._reader = EntryReader()
         self._partitions: int | None = None
         self._epoch = secrets.token_hex(8)
 
     async def announce(self, role: Role, member: str, info: Info) -> None:
-        self._members[role][member] = orjson.dumps(info)
+        self.entries[role][member.encode()] = orjson.dumps(info)
 
     async def withdraw(self, role: Role, member: str) -> bool:
-        return self._members[role].pop(member, None) is not None
+        return self.entries[role].pop(member.encode(), None) is not None
 
     async def members(self, role: Role) -> dict[str, dict[str, Any]]:
-        return {member: orjson.loads(info) for member, info in self._members[role].items()}
+        return self._reader.decode(role, self.entries[role])
 
     async def agree_on_partitions(self, partitions: int) -> int:
         if self._partitions is None:
@@ -49,7 +51,7 @@ class MemoryCluster:
     def clear(self) -> None:
         """Forgets everything, as a server that was emptied does."""
         self.index.clear()
-        for members in self._members.values():
+        for members in self.entries.values():
             members.clear()
         self._partitions = None
         self._epoch = secrets.token_hex(8)

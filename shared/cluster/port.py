@@ -25,11 +25,17 @@ class Cluster(Protocol):
         ...
 
     async def members(self, role: Role) -> dict[str, dict[str, Any]]:
-        """Process id → what it said of itself."""
+        """Process id → what it said of itself.
+
+        An entry that is not valid is left out, and logged once (`shared.cluster.entries`).
+        """
         ...
 
     async def agree_on_partitions(self, partitions: int) -> int:
-        """The cluster's number of partitions; the first process that asks fixes it."""
+        """The cluster's number of partitions; the first process that asks fixes it.
+
+        Raises `shared.cluster.entries.InvalidEntry` if something else stands there.
+        """
         ...
 
     async def epoch(self) -> str:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared.cluster.availability import FAILURES, Availability
+from shared.cluster.entries import EntryReader, decode_partitions
 from shared.cluster.port import Info
 from shared.cluster.redis_keys import EPOCH_KEY, PARTITIONS_KEY, Role, index_key, indexed_rooms, members_key
 
@@ -25,6 +26,7 @@ class RedisCluster:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self.availability = Availability()
+        self._entries = EntryReader()
 
     async def announce(self, role: Role, member: str, info: Info) -> None:
         await self._whole(self._redis.hset(members_key(role), member, orjson.dumps(info)))
@@ -34,15 +36,15 @@ class RedisCluster:
 
     async def members(self, role: Role) -> dict[str, dict[str, Any]]:
         entries = cast("dict[bytes, bytes]", await self._whole(self._redis.hgetall(members_key(role))))
-        return {name.decode(): orjson.loads(value) for name, value in entries.items()}
+        return self._entries.decode(role, entries)
 
     async def agree_on_partitions(self, partitions: int) -> int:
         _, held = await self._run(("SET", PARTITIONS_KEY, partitions, "NX"), ("GET", PARTITIONS_KEY))
-        return int(held)
+        return decode_partitions(held)
 
     async def epoch(self) -> str:
         _, held = await self._run(("SET", EPOCH_KEY, secrets.token_hex(8), "NX"), ("GET", EPOCH_KEY))
-        return cast("bytes", held).decode()
+        return cast("bytes", held).decode(errors="backslashreplace")
 
     async def room_counts(self, partitions: Sequence[int]) -> list[int]:
         return await self._run(*(("SCARD", index_key(partition)) for partition in partitions))

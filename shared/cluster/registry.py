@@ -73,7 +73,7 @@ class Observer:
         self._last_read = now
         seen: dict[str, tuple[int, float]] = {}
         for name, info in members.items():
-            beat = int(info.get("beat", 0))
+            beat = info["beat"]
             known = self._seen.get(name)
             if known and known[0] != beat:
                 self._heard.add(name)

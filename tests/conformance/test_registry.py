@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import capture_logs
 
 from shared.cluster.agreement import DifferentCluster, Epoch, agree_on_partitions
 from shared.cluster.memory_cluster import MemoryCluster
 from shared.cluster.port import Cluster
 from shared.cluster.redis_cluster import RedisCluster
-from shared.cluster.redis_keys import index_key, index_member, members_key
+from shared.cluster.redis_keys import PARTITIONS_KEY, Role, index_key, index_member, members_key
 from shared.cluster.registry import DEAD_AFTER, Membership, Observer
 from tests.support.proxy import Proxy
 
@@ -27,6 +28,9 @@ class Memory:
     async def put_into_index(self, partition: int, *members: str) -> None:
         self.cluster.index.setdefault(partition, set()).update(members)
 
+    async def put_into_registry(self, role: Role, name: bytes, value: bytes) -> None:
+        self.cluster.entries[role][name] = value
+
     async def empty(self) -> None:
         self.cluster.clear()
 
@@ -40,6 +44,9 @@ class Server:
 
     async def put_into_index(self, partition: int, *members: str) -> None:
         await self.redis.sadd(index_key(partition), *members)
+
+    async def put_into_registry(self, role: Role, name: bytes, value: bytes) -> None:
+        await self.redis.hset(members_key(role), name, value)
 
     async def empty(self) -> None:
         await self.redis.flushdb()
@@ -287,6 +294,65 @@ async def test_member_is_beating_while_its_beat_changes(cluster: Cluster) -> Non
     assert observer.beating(3.0, 5.0) == set()
 
 
+@pytest.mark.parametrize(
+    ("role", "value"),
+    [
+        ("gateways", b""),
+        ("gateways", b"{"),
+        ("gateways", b"\xff"),
+        ("gateways", b"null"),
+        ("gateways", b"[1]"),
+        ("gateways", b"{}"),
+        ("gateways", b'{"beat": null}'),
+        ("gateways", b'{"beat": "7"}'),
+        ("gateways", b'{"beat": 7, "connections": "many"}'),
+        ("workers", b'{"beat": 7, "subscribed": 3}'),
+        ("workers", b'{"beat": 7, "active": ["one"]}'),
+        ("workers", b'{"beat": 7, "unreadable": null}'),
+        ("workers", b'{"beat": 7, "unreadable_rooms": ["salon"]}'),
+        ("nodes", b'{"beat": 7, "load": "light"}'),
+        ("nodes", b'{"beat": 7, "routers": [[]]}'),
+    ],
+)
+async def test_invalid_entry_is_skipped_and_logged_once_with_its_key(
+    server: Memory | Server, role: Role, value: bytes
+) -> None:
+    await server.put_into_registry(role, b"broken", value)
+    await Membership(server.cluster, role, "sound", {}).beat()
+    observer = Observer(server.cluster, role)
+
+    with capture_logs() as lines:
+        for second in range(3):
+            await observer.read(float(second))
+
+    assert observer.alive == {"sound": {"beat": 1}}
+    assert not observer.dead
+    (line,) = lines
+    assert (line["event"], line["key"], line["field"]) == ("registry.entry_invalid", members_key(role), "broken")
+    assert line["error"]
+
+
+async def test_entry_with_an_undecodable_id_is_skipped(server: Memory | Server) -> None:
+    await server.put_into_registry("nodes", b"\xff", b'{"beat": 1}')
+
+    with capture_logs() as lines:
+        assert await server.cluster.members("nodes") == {}
+
+    assert [line["field"] for line in lines] == ["\\xff"]
+
+
+async def test_invalid_entry_is_used_again_after_the_next_beat(server: Memory | Server) -> None:
+    await server.put_into_registry("gateways", b"gw-1", b"{")
+    observer = Observer(server.cluster, "gateways")
+    await observer.read(0.0)
+    assert not observer.alive
+
+    await member(server.cluster).beat()
+    await observer.read(1.0)
+
+    assert set(observer.alive) == {"gw-1"}
+
+
 # --- what all agree on --------------------------------------------------------------------------------------------
 
 
@@ -296,6 +362,17 @@ async def test_the_first_process_fixes_the_number_of_partitions(cluster: Cluster
 
     with pytest.raises(DifferentCluster, match="PLENARY_PARTITIONS=16"):
         await agree_on_partitions(cluster, 8)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("value", ["many", "", "-1", "0"])
+async def test_invalid_number_of_partitions_is_reported_with_its_key(redis_url: str, value: str) -> None:
+    redis = Redis.from_url(redis_url, socket_timeout=5)
+    await redis.set(PARTITIONS_KEY, value)
+
+    with pytest.raises(DifferentCluster, match=f"{PARTITIONS_KEY} in Redis is b'{value}'"):
+        await agree_on_partitions(RedisCluster(redis), 8)
+    await redis.aclose()
 
 
 async def test_a_server_that_was_emptied_is_noticed_once(server: Memory | Server) -> None:

@@ -8,11 +8,14 @@ import orjson
 import pytest
 from fakeredis import FakeAsyncRedis
 from rich.console import Console
+from structlog.testing import capture_logs
 
+from plenary.processes.event_loop import CannotStart
 from plenary.status import command, snapshot, tables
 from plenary.status.dead_letters import read_dead_letters
 from plenary.status.partitions import Partition, read_partitions
 from roomworker.storage.store import RedisStore
+from shared.cluster.redis_cluster import RedisCluster
 from shared.protocol import bus
 
 
@@ -34,7 +37,7 @@ def test_process_with_an_unchanged_beat_is_not_beating() -> None:
 async def test_registry_is_read_for_every_role() -> None:
     redis = FakeAsyncRedis()
     await redis.hset("plenary:workers", "worker-1", orjson.dumps({"beat": 5, "rooms": 2}))
-    assert await snapshot.read_registry(redis) == {
+    assert await snapshot.read_registry(RedisCluster(redis)) == {
         "gateways": {},
         "workers": {"worker-1": {"beat": 5, "rooms": 2}},
         "nodes": {},
@@ -148,6 +151,29 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeAsyncRedis:
     monkeypatch.setattr(snapshot, "OBSERVE_SECONDS", 0.0)
     monkeypatch.setattr(command, "open_redis", lambda _: redis)
     return redis
+
+
+async def test_invalid_entries_are_skipped_and_named(
+    cluster: FakeAsyncRedis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await cluster.set("plenary:partitions", 1)
+    await cluster.hset("plenary:workers", mapping={"broken": "{", "worker-1": orjson.dumps({"beat": 5})})
+    await cluster.xadd("plenary:dead", {"item": "not JSON", "partition": "0", "reason": "x"})
+    with capture_logs() as lines:
+        await command.show_status("", NO_RABBITMQ, asyncio.Event(), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [worker["id"] for worker in told["roomWorkers"]] == ["worker-1"]
+    assert told["setAside"] == {"count": 1, "latest": []}
+    assert [(line["event"], line["key"]) for line in lines] == [
+        ("registry.entry_invalid", "plenary:workers"),
+        ("dead_letter.invalid", "plenary:dead"),
+    ]
+
+
+async def test_invalid_number_of_partitions_is_an_error_with_its_key(cluster: FakeAsyncRedis) -> None:
+    await cluster.set("plenary:partitions", "many")
+    with pytest.raises(CannotStart, match="plenary:partitions in Redis is b'many'"):
+        await command.show_status("", NO_RABBITMQ, asyncio.Event())
 
 
 NO_RABBITMQ = "amqp://me:secret@127.0.0.1:1/"
