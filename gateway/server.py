@@ -30,6 +30,9 @@ from shared.telemetry import log
 READ_BUFFER: Final = 2048
 """First size of a connection's read buffer, which grows with the frames (docs/adr/0019-picows.md)."""
 HANDSHAKE_SECONDS: Final = 10.0
+LISTEN_BACKLOG: Final = 4096
+"""Connections that may wait to be accepted: all clients of another gateway may come at once. The kernel keeps at most
+`net.core.somaxconn`, which is 4096 by default."""
 DRAIN_STEP: Final = 0.05
 REPLAY_STEP: Final = 200
 """Sessions that ask for a replay at a time after the notify queue was lost."""
@@ -92,6 +95,7 @@ class Gateway:
             self.settings.host,
             self.settings.port,
             ssl=context,
+            backlog=LISTEN_BACKLOG,
             websocket_handshake_timeout=HANDSHAKE_SECONDS,
             logger_name=_PicowsLog(),  # type: ignore[arg-type]
             max_frame_size=FRAME_BYTES,

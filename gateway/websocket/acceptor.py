@@ -1,7 +1,9 @@
 """Accepts what comes to the public port: WebSockets with a room and a peer name, and plain HTTP requests."""
 
 import ssl
+from base64 import b64decode
 from http import HTTPStatus
+from typing import Final
 from urllib.parse import unquote
 
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
@@ -16,11 +18,28 @@ from shared import errors
 from shared.settings import GatewaySettings
 
 SUBPROTOCOL = "protoo"
+_VERSIONS: Final = frozenset({"13", "8", "7"})
+"""The versions of the WebSocket protocol that picows speaks."""
+_KEY_BYTES: Final = 16
 
 
 def tokens(header: str) -> list[str]:
     """The parts of a header that is a list."""
     return [token.strip() for token in header.split(",") if token.strip()]
+
+
+def handshake_fault(request: WSUpgradeRequest) -> str:
+    """Returns what RFC 6455 §4.2.1 forbids about the headers of a WebSocket's request; empty if nothing."""
+    headers = request.headers
+    if headers.get("Connection", "").lower() != "upgrade":
+        return "Connection: expected Upgrade"
+    if (version := headers.get("Sec-WebSocket-Version", "")) not in _VERSIONS:
+        return "Sec-WebSocket-Version: missing" if not version else "Sec-WebSocket-Version: expected 13"
+    try:
+        key = b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+    except ValueError:
+        key = b""
+    return "" if len(key) == _KEY_BYTES else "Sec-WebSocket-Key: expected 16 bytes as Base64"
 
 
 class BadCertificate(Exception):
@@ -65,11 +84,18 @@ class UpgradeHandler:
         if "upgrade" in (token.lower() for token in tokens(request.headers.get("Connection", ""))):
             # Firefox sends "keep-alive, Upgrade", of which picows knows only the second word.
             request.headers["Connection"] = "Upgrade"
+        if fault := handshake_fault(request):
+            return self._refuse(request, HTTPStatus.BAD_REQUEST, fault)
         if self._hub.draining:
-            return WSUpgradeResponseWithListener(
-                respond(HTTPStatus.SERVICE_UNAVAILABLE, b"draining\n", {"Retry-After": "1"}), None
-            )
+            return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "draining", {"Retry-After": "1"})
         return WSUpgradeResponseWithListener(self._accept(request), self._listener(query))
+
+    def _refuse(
+        self, request: WSUpgradeRequest, status: HTTPStatus, reason: str, headers: dict[str, str] | None = None
+    ) -> WSUpgradeResponseWithListener:
+        """Answers an upgrade with an error and logs it."""
+        self._hub.log.rejected(status, reason, request.headers.get("User-Agent", ""))
+        return WSUpgradeResponseWithListener(respond(status, f"{reason}\n".encode(), headers), None)
 
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponse:
         offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
@@ -81,12 +107,16 @@ class UpgradeHandler:
         hub = self._hub
         wanted = handshake.parse(query)
         if wanted is None:
-            hub.counters.rejected_sockets_total += 1
-            return RejectedSocket(hub.closing_sockets, hub.counters, errors.BAD_REQUEST)
+            return self._reject(errors.BAD_REQUEST)
         if hub.overloaded:
-            hub.counters.rejected_sockets_total += 1
-            return RejectedSocket(hub.closing_sockets, hub.counters, errors.UNAVAILABLE)
+            return self._reject(errors.UNAVAILABLE)
         publisher = hub.publisher_of(wanted.room)
         if wanted.resumable:
             return ResumableConnection(hub, hub.new_resumable_session(wanted), publisher, wanted.peer)
         return Connection(hub, hub.new_session(wanted.room), publisher, wanted.peer)
+
+    def _reject(self, kind: errors.CloseKind) -> WSListener:
+        """Makes a listener that closes the socket at once and logs why."""
+        hub = self._hub
+        hub.counters.rejected_sockets_total += 1
+        return RejectedSocket(hub.closing_sockets, hub.counters, hub.log, kind)

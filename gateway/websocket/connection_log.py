@@ -80,6 +80,13 @@ class ConnectionLog:
                 user_agent=user_agent(transport),
             )
 
+    def rejected(self, code: int, reason: str, agent: str, address: str = "") -> None:
+        """Logs a WebSocket that gets no session. `code` is the close code, or the HTTP status of a refused upgrade,
+        of which picows does not tell the address.
+        """
+        about = {"address": address} if address else {}
+        self._log.info("connection.rejected", code=code, reason=reason, user_agent=agent[:USER_AGENT_CHARS], **about)
+
     def closed(
         self, session: Session, peer: str, transport: WSTransport, seconds: float, bytes_in: int, bytes_out: int
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Final, cast
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from gateway.counters import Counters
+from gateway.websocket.connection_log import ConnectionLog, socket_address, user_agent
 from shared.errors import CloseKind
 
 CLOSING_SWEEPS: Final = 6
@@ -119,12 +120,16 @@ class Socket(WSListener):
 class RejectedSocket(Socket):
     """A WebSocket that gets no session: a browser learns the reason only from a close frame after accepting."""
 
-    __slots__ = ("_why",)
+    __slots__ = ("_kind", "_log")
 
-    def __init__(self, closing_sockets: ClosingSockets, counters: Counters, why: CloseKind) -> None:
+    def __init__(
+        self, closing_sockets: ClosingSockets, counters: Counters, log: ConnectionLog, kind: CloseKind
+    ) -> None:
         super().__init__(closing_sockets, counters)
-        self._why = why
+        self._log = log
+        self._kind = kind
 
     def on_ws_connected(self, transport: WSTransport) -> None:
+        self._log.rejected(self._kind.code, self._kind.reason, user_agent(transport), socket_address(transport))
         super().on_ws_connected(transport)
-        self.close_as(self._why)
+        self.close_as(self._kind)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import uvloop
 from fakeredis import FakeAsyncRedis
 from picows import WSMsgType
 from redis.exceptions import ConnectionError as RedisGone
+from structlog.testing import capture_logs
 
 from devtools import servers
 from gateway.http import site
@@ -584,6 +586,47 @@ async def test_firefoxs_connection_header_is_accepted(setup: Setup) -> None:
     async with asyncio.timeout(20):
         assert b"101" in await reader.readline()
     writer.close()
+
+
+async def test_rejected_sockets_are_logged_with_address_code_and_reason(setup: Setup) -> None:
+    with capture_logs() as lines:
+        client = await Client.at(f"ws://127.0.0.1:{setup.gateway.port}/?roomId=r&resume=TOKEN")
+        await client.until_closed()
+        setup.gateway.hub.unapplied_bytes.total = hub.UNAPPLIED_BYTES_LIMIT + 1
+        client = await Client.at(f"ws://127.0.0.1:{setup.gateway.port}/?roomId=r&peerName=p")
+        await client.until_closed()
+    rejected = [line for line in lines if line["event"] == "connection.rejected"]
+    assert [(line["code"], line["reason"]) for line in rejected] == [
+        closing(errors.BAD_REQUEST),
+        closing(errors.UNAVAILABLE),
+    ]
+    assert all(line["address"].startswith("127.0.0.1:") for line in rejected)
+    assert "TOKEN" not in str(lines)
+
+
+async def test_refused_upgrades_are_logged_with_status_and_reason(setup: Setup) -> None:
+    headers = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+    with capture_logs() as lines:
+        bad, _, body = await get(
+            setup, "/?roomId=r&peerName=p", *headers, "Sec-WebSocket-Version: 6", "User-Agent: x"
+        )
+        setup.gateway.hub.draining = True
+        draining, _, _ = await get(setup, "/?roomId=r&peerName=p", *headers, "Sec-WebSocket-Version: 13")
+    assert (bad, draining) == (400, 503)
+    assert body == b"Sec-WebSocket-Version: expected 13\n"
+    rejected = [line for line in lines if line["event"] == "connection.rejected"]
+    assert [(line["code"], line["reason"], line["user_agent"]) for line in rejected] == [
+        (400, "Sec-WebSocket-Version: expected 13", "x"),
+        (503, "draining", ""),
+    ]
+
+
+async def test_hundreds_of_clients_can_connect_while_the_gateway_is_busy(setup: Setup) -> None:
+    # The event loop gets no turn meanwhile, so that the kernel alone holds the connections.
+    sockets = [socket.create_connection(("127.0.0.1", setup.gateway.port), timeout=5) for _ in range(400)]
+    for each in sockets:
+        each.close()
+    await setup.echo(await setup.client(), 1)
 
 
 async def test_readiness_says_what_is_wrong(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
