@@ -128,7 +128,7 @@ class WorkerMetrics:
         totals = RoomTotals()
         actors = [actor for partition in self._worker.partitions.values() for actor in partition.actors.values()]
         async for actor in iterate_yielding(actors):
-            totals.add(actor.content)
+            totals.add(actor.loaded_room)
         self._totals = totals
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(REDIS_TIMEOUT):

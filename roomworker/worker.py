@@ -30,7 +30,7 @@ from shared.telemetry import log
 CLEAN_UP_EVERY: Final = 1.0
 LAST_ROUND_TIMEOUT: Final = 1.0
 """Seconds that a leaving worker waits for its present look at the registry."""
-UNREADABLE_TOLD: Final = 20
+UNREADABLE_LISTED: Final = 20
 """Unreadable rooms that a heartbeat names; of more it has the number."""
 
 logger = log.get("worker")
@@ -48,18 +48,18 @@ class RoomWorker:
         self._retention = Retention(settings.grace_seconds, time.monotonic())
         self.committer = Committer(store, self.counters)
         self.outbox = Outbox(broker, self.id, self._unroutable, self.counters, self._retention)
-        self.media = MediaClient(self.outbox.ask, self.counters)
+        self.media = MediaClient(self.outbox.send_request, self.counters)
         self.partitions: dict[int, Partition] = {}
-        self.nodes = MediaNodes(cluster, broker, self.id, self.partitions, self.outbox.order)
+        self.nodes = MediaNodes(cluster, broker, self.id, self.partitions, self.outbox.send_order)
         self._replayer = Replayer(store, self.outbox, self.counters)
         self._takeover = Takeover(store, self.outbox)
         gateways = Observer(cluster, "gateways")
         self._ticks = TickReceiver(round(settings.grace_seconds * 1000), gateways, self.nodes.observer)
         self._tick_publisher = TickPublisher(self.id, broker, settings.partitions)
         services = self._services(settings)
-        handlers = PartitionCallbacks(self._activated, self._ticks.ticked, self._reported, self._replayer.replay)
+        callbacks = PartitionCallbacks(self._activated, self._ticks.ticked, self._reported, self._replayer.replay)
         for number in range(settings.partitions):
-            self.partitions[number] = Partition(number, services, store, handlers, self.tasks.spawn)
+            self.partitions[number] = Partition(number, services, store, callbacks, self.tasks.spawn)
         self.coordinator = Coordinator(
             self.id,
             cluster,
@@ -73,7 +73,7 @@ class RoomWorker:
             self.nodes.observer,
         )
         self._results: Subscription | None = None
-        self._coordinating: asyncio.Task[None] | None = None
+        self._coordination_task: asyncio.Task[None] | None = None
 
     def _services(self, settings: WorkerSettings) -> RoomServices:
         limits = Limits(
@@ -101,7 +101,7 @@ class RoomWorker:
         """Raises `DifferentCluster` if the cluster has another number of partitions, `redis.RedisError` or `OSError`
         if Redis does not answer."""
         self._results = await self._broker.subscribe_exclusive(
-            "media", self.id, self._results_came, on_lost=_nothing, on_restored=_nothing
+            "media", self.id, self._receive_results, on_lost=_ignore, on_restored=_ignore
         )
         for work in (
             self.committer.load_loop(),
@@ -112,9 +112,9 @@ class RoomWorker:
             self._clean_up(),
         ):
             self.tasks.spawn(work)
-        await self.nodes.look()
+        await self.nodes.read_registry()
         await self.coordinator.start()
-        self._coordinating = self.tasks.spawn(self.coordinator.run())
+        self._coordination_task = self.tasks.spawn(self.coordinator.run())
         logger.info("worker.started", worker=self.id, partitions=len(self.coordinator.subscribed))
 
     async def wait(self) -> None:
@@ -136,9 +136,9 @@ class RoomWorker:
     async def close(self) -> None:
         """Leaves the others to serve: finishes what is under way, closes its partitions, leaves the registry."""
         self.coordinator.leave()
-        if self._coordinating is not None:  # or it would subscribe and register again
-            await asyncio.wait({self._coordinating}, timeout=LAST_ROUND_TIMEOUT)
-            self._coordinating.cancel()
+        if self._coordination_task is not None:  # or it would subscribe and register again
+            await asyncio.wait({self._coordination_task}, timeout=LAST_ROUND_TIMEOUT)
+            self._coordination_task.cancel()
         await self.coordinator.close()
         if self._results is not None:
             await self._results.close()
@@ -169,7 +169,7 @@ class RoomWorker:
             "commits": self.committer.commits,
             "round_trips": self.store.round_trips,
             "unreadable": len(unreadable),
-            "unreadable_rooms": dict(unreadable[:UNREADABLE_TOLD]),
+            "unreadable_rooms": dict(unreadable[:UNREADABLE_LISTED]),
         }
 
     def _activated(self, partition: Partition) -> None:
@@ -179,16 +179,16 @@ class RoomWorker:
         self.tasks.spawn(self._takeover.take_over(partition))
 
     def _reported(self, partition: Partition, report: bus.NodeReport) -> None:
-        self.nodes.reported(partition, report, time.monotonic())
+        self.nodes.handle_report(partition, report, time.monotonic())
         if report.lost:
-            self.tasks.spawn(self.nodes.send_again(self.store, partition, report.node))
+            self.tasks.spawn(self.nodes.resend_orders(self.store, partition, report.node))
 
     def _unroutable(self, numbers: list[int]) -> None:
         self.media.unroutable(numbers, time.monotonic())
 
-    def _results_came(self, body: bytes) -> None:
+    def _receive_results(self, body: bytes) -> None:
         self.media.receive(body, time.monotonic())
 
 
-def _nothing() -> None:
+def _ignore() -> None:
     """Requests whose results were lost with the queue run into their deadline."""

@@ -14,13 +14,13 @@ from shared.telemetry import log
 
 DEADLINE: Final = 5.0
 """Seconds that a request waits for its result."""
-SILENCE: Final = 2.0
+SILENT_AFTER: Final = 2.0
 """Seconds without any result after which a node fails what it was asked. What it would be asked then fails at once,
 but for one request now and then, until it answers one: a dead node must not fill the partitions' prefetch windows
 with waiting messages (DELIVERY B6)."""
 AVOIDED_FOR: Final = 10.0
 """Seconds that a node gets no new rooms after it was silent, or had no command queue (cut off from the broker)."""
-REMEMBERED_FOR: Final = 60 * SILENCE
+REMEMBERED_FOR: Final = 60 * SILENT_AFTER
 
 _SILENT: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
 _UNROUTABLE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
@@ -49,7 +49,7 @@ class MediaClient:
         self._counters = counters
         self._last = 0
         self._pending: dict[int, _Pending] = {}
-        self._heard: dict[str, float] = {}
+        self._answered_at: dict[str, float] = {}
         self._circuit_open_until: dict[str, float] = {}
         """Silent nodes, and when the next request is let through to find out."""
         self._unroutable_at: dict[str, float] = {}
@@ -64,7 +64,7 @@ class MediaClient:
         """`on_result` is called exactly once, never inside this call."""
         open_until = self._circuit_open_until.get(node)
         if open_until is not None and now >= open_until:
-            self._circuit_open_until[node] = now + SILENCE  # this one is to find out
+            self._circuit_open_until[node] = now + SILENT_AFTER  # this one is to find out
         elif open_until is not None:
             self._counters.count_media_request(type(request), _SILENT, 0.0)
             asyncio.get_running_loop().call_soon(on_result, _SILENT)
@@ -80,7 +80,7 @@ class MediaClient:
         except msgspec.MsgspecError as failure:
             logger.error("results.unreadable", error=str(failure))
             return
-        self._heard[results.node] = now
+        self._answered_at[results.node] = now
         self._circuit_open_until.pop(results.node, None)
         self._unroutable_at.pop(results.node, None)
         for answer in results.answers:
@@ -103,17 +103,17 @@ class MediaClient:
         silent = {
             pending.node
             for pending in self._pending.values()
-            if now - max(pending.since, self._heard.get(pending.node, 0.0)) >= SILENCE
+            if now - max(pending.since, self._answered_at.get(pending.node, 0.0)) >= SILENT_AFTER
         }
         for node in silent:
             logger.warning("node.silent", node=node)
-            self._circuit_open_until[node] = now + SILENCE / 2
+            self._circuit_open_until[node] = now + SILENT_AFTER / 2
         late = [n for n, asked in self._pending.items() if asked.node in silent or now - asked.since >= DEADLINE]
         for n in late:
             self._answer(n, _SILENT, now)
-        self._circuit_open_until = _younger(self._circuit_open_until, now, REMEMBERED_FOR)
-        self._unroutable_at = _younger(self._unroutable_at, now, AVOIDED_FOR)
-        self._heard = _younger(self._heard, now, REMEMBERED_FOR)
+        self._circuit_open_until = _newer_than(self._circuit_open_until, now, REMEMBERED_FOR)
+        self._unroutable_at = _newer_than(self._unroutable_at, now, AVOIDED_FOR)
+        self._answered_at = _newer_than(self._answered_at, now, REMEMBERED_FOR)
 
     def _answer(self, n: int, result: media.AnyResult, now: float) -> None:
         pending = self._pending.pop(n, None)
@@ -122,5 +122,5 @@ class MediaClient:
             pending.on_result(result)
 
 
-def _younger(times: dict[str, float], now: float, age: float) -> dict[str, float]:
+def _newer_than(times: dict[str, float], now: float, age: float) -> dict[str, float]:
     return {node: at for node, at in times.items() if now - at < age}

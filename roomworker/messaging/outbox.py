@@ -34,7 +34,7 @@ class Receipt:
             self._done()
 
 
-class Parcel(NamedTuple, Generic[T]):
+class QueuedItem(NamedTuple, Generic[T]):
     """Something for a destination; `size` in bytes, about; `receipt` waits for its confirm."""
 
     item: T
@@ -42,8 +42,8 @@ class Parcel(NamedTuple, Generic[T]):
     receipt: Receipt | None = None
 
 
-ForGateway: TypeAlias = Parcel[bus.Message | bus.Applied | Reply]
-ForNode: TypeAlias = Parcel[media.Command]
+ForGateway: TypeAlias = QueuedItem[bus.Message | bus.Applied | Reply]
+ForNode: TypeAlias = QueuedItem[media.Command]
 
 APPLIED_SIZE = 48
 ORDER_SIZE = 128
@@ -71,7 +71,7 @@ class Outbox:
         self._nodes: dict[str, Batcher[ForNode]] = {}
         self.published = 0
 
-    def push(self, changes: Changes, done: Callable[[], None]) -> None:
+    def send_changes(self, changes: Changes, done: Callable[[], None]) -> None:
         """Sends what a commit carried; `done` is called when the broker has all of it."""
         receipt = Receipt(done)
         for message in changes.messages:
@@ -83,30 +83,30 @@ class Outbox:
                 by_gateway.setdefault(session.gateway, []).append(recipient)
             for gateway, to in by_gateway.items():
                 size = len(message.body) + APPLIED_SIZE * len(to)
-                parcel: ForGateway = Parcel(bus.Message(message.body, to, message.close), size, receipt.add())
-                self._gateway(gateway).put(parcel)
+                queued: ForGateway = QueuedItem(bus.Message(message.body, to, message.close), size, receipt.add())
+                self._gateway(gateway).put(queued)
         for session, n_in, n_out in changes.applied:
             if not session.gateway:
                 continue
             applied = bus.Applied(session.connection, session.id, n_in, n_out)
-            self._gateway(session.gateway).put(Parcel(applied, APPLIED_SIZE, receipt.add()))
+            self._gateway(session.gateway).put(QueuedItem(applied, APPLIED_SIZE, receipt.add()))
         for gateway, reply in changes.replies:
             size = APPLIED_SIZE + (len(reply.body) if isinstance(reply, bus.CallAnswer) else 0)
-            self._gateway(gateway).put(Parcel(reply, size, receipt.add()))
+            self._gateway(gateway).put(QueuedItem(reply, size, receipt.add()))
         for node, order in changes.orders:
-            self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE, receipt.add()))
+            self._node(node).put(QueuedItem(media.Command(0, order), ORDER_SIZE, receipt.add()))
         receipt.confirm()
 
-    def tell(self, gateway: str, what: bus.Message | bus.Applied | Reply) -> None:
+    def send(self, gateway: str, what: bus.Message | bus.Applied | Reply) -> None:
         """Sends something that is not part of a commit."""
-        self._gateway(gateway).put(Parcel(what, APPLIED_SIZE))
+        self._gateway(gateway).put(QueuedItem(what, APPLIED_SIZE))
 
-    def order(self, node: str, order: media.AnyOrder) -> None:
+    def send_order(self, node: str, order: media.AnyOrder) -> None:
         """Sends an order that is committed already."""
-        self._node(node).put(Parcel(media.Command(0, order), ORDER_SIZE))
+        self._node(node).put(QueuedItem(media.Command(0, order), ORDER_SIZE))
 
-    def ask(self, node: str, n: int, request: media.AnyRequest) -> None:
-        self._node(node).put(Parcel(media.Command(n, request), REQUEST_SIZE))
+    def send_request(self, node: str, n: int, request: media.AnyRequest) -> None:
+        self._node(node).put(QueuedItem(media.Command(n, request), REQUEST_SIZE))
 
     @property
     def waiting(self) -> int:
@@ -129,25 +129,25 @@ class Outbox:
         batcher = self._gateways.get(gateway)
         if batcher is None:
 
-            def send(parcels: list[ForGateway]) -> "asyncio.Future[None]":
-                messages = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Message)]
-                applied = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Applied)]
-                answers = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.CallAnswer)]
+            def send(items: list[ForGateway]) -> "asyncio.Future[None]":
+                messages = [queued.item for queued in items if isinstance(queued.item, bus.Message)]
+                applied = [queued.item for queued in items if isinstance(queued.item, bus.Applied)]
+                answers = [queued.item for queued in items if isinstance(queued.item, bus.CallAnswer)]
                 first = messages[0].to[0].connection if messages else applied[0].connection if applied else 0
-                links = [parcel.item for parcel in parcels if isinstance(parcel.item, bus.Link)]
+                links = [queued.item for queued in items if isinstance(queued.item, bus.Link)]
                 body = bus.encode_to_gateway(bus.ToGateway(messages, applied, answers, links, time.time()))
-                self._counters.items_to_gateways.observe(len(parcels))
+                self._counters.items_to_gateways.observe(len(items))
                 self.published += 1
                 return self._broker.publish("notify", f"{gateway}.{first}", body, mandatory=True)
 
-            def done(parcels: list[ForGateway]) -> None:
+            def done(items: list[ForGateway]) -> None:
                 self._retention.gateway_reached(gateway, time.monotonic())
-                _confirm(parcels)
+                _confirm(items)
 
-            def lost(parcels: list[ForGateway]) -> None:
+            def lost(items: list[ForGateway]) -> None:
                 """What a vanished gateway does not get stays in the stream for whoever asks."""
                 self._retention.gateway_unreachable(gateway, time.monotonic())
-                _confirm(parcels)
+                _confirm(items)
 
             batcher = self._gateways[gateway] = Batcher(
                 gateway, send, size=_size, on_confirmed=done, on_undeliverable=lost
@@ -158,15 +158,15 @@ class Outbox:
         batcher = self._nodes.get(node)
         if batcher is None:
 
-            def send(parcels: list[ForNode]) -> "asyncio.Future[None]":
-                self._counters.items_to_nodes.observe(len(parcels))
-                commands = media.Commands(reply_to=self._worker, commands=[parcel.item for parcel in parcels])
+            def send(items: list[ForNode]) -> "asyncio.Future[None]":
+                self._counters.items_to_nodes.observe(len(items))
+                commands = media.Commands(reply_to=self._worker, commands=[queued.item for queued in items])
                 self.published += 1
                 return self._broker.publish("media", node, media.encode(commands), mandatory=True)
 
-            def lost(parcels: list[ForNode]) -> None:
-                _confirm(parcels)
-                self._requests_lost([parcel.item.n for parcel in parcels if parcel.item.n])
+            def lost(items: list[ForNode]) -> None:
+                _confirm(items)
+                self._requests_lost([queued.item.n for queued in items if queued.item.n])
 
             batcher = self._nodes[node] = Batcher(
                 node, send, size=_size, on_confirmed=_confirm, on_undeliverable=lost
@@ -174,11 +174,11 @@ class Outbox:
         return batcher
 
 
-def _size(parcel: Parcel[T]) -> int:
-    return parcel.size
+def _size(queued: QueuedItem[T]) -> int:
+    return queued.size
 
 
-def _confirm(parcels: list[Parcel[T]]) -> None:
-    for parcel in parcels:
-        if parcel.receipt is not None:
-            parcel.receipt.confirm()
+def _confirm(items: list[QueuedItem[T]]) -> None:
+    for queued in items:
+        if queued.receipt is not None:
+            queued.receipt.confirm()

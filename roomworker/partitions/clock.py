@@ -119,7 +119,7 @@ class TickReceiver:
             return
         now = time.monotonic()
         for actor in actors:
-            if actor.wants_time:
+            if actor.needs_ticks:
                 actor.when_live(partial(Executor.tick, now=tick.now, grace=self._grace))
             for gateway in actor.gateways():
                 if self._gateways.is_dead(gateway, now):

@@ -84,7 +84,7 @@ class Coordinator:
         while not self._leaving.is_set():
             began = time.monotonic()
             try:
-                await self._look()
+                await self._check_in()
                 reached = time.monotonic()
                 self.redis_answers = True
                 if self._broker.connected:  # or this would wait, and the heartbeat with it
@@ -110,11 +110,11 @@ class Coordinator:
         """Leaves the registry, finishes what is under way and gives all partitions up."""
         with suppress(RedisError, OSError):
             await self._membership.leave()
-        await asyncio.gather(*(self._give_up(self._partitions[number]) for number in sorted(self.subscribed)))
+        await asyncio.gather(*(self._release(self._partitions[number]) for number in sorted(self.subscribed)))
 
     # --- the registry -----------------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    async def _check_in(self) -> None:
         if await self._epoch.changed():
             logger.error("redis.emptied")
             await self._step_down("Redis was emptied")
@@ -136,7 +136,7 @@ class Coordinator:
         self._membership.info = {**own, **self._describe()}
         await self._membership.beat()
 
-    def _living(self) -> set[str]:
+    def _live_workers(self) -> set[str]:
         """This worker and those that it hears."""
         return {*self._workers.beating(HEARD_WITHIN, time.monotonic()), self.worker}
 
@@ -145,7 +145,7 @@ class Coordinator:
     async def _rebalance(self) -> None:
         """Subscribes where this worker ranks, and hands over what another is primary of (DELIVERY B2)."""
         # Too many in line cost little. Too few, because the dead are counted, and nobody is there when the next dies.
-        workers = sorted(self._living())
+        workers = sorted(self._live_workers())
         hand_overs: list[Coroutine[Any, Any, None]] = []
         for number, ranked in enumerate(ranks(len(self._partitions), workers)):
             partition = self._partitions[number]
@@ -172,11 +172,11 @@ class Coordinator:
     async def _hand_over(self, partition: Partition, *, stay: bool) -> None:
         """`stay`: in line behind the others."""
         self._counters.hand_overs_total += 1
-        await self._give_up(partition)
+        await self._release(partition)
         if stay:
             await self._subscribe(partition)
 
-    async def _give_up(self, partition: Partition) -> None:
+    async def _release(self, partition: Partition) -> None:
         with suppress(TimeoutError):  # what is not finished by then is redone by the next
             await asyncio.wait_for(partition.wait_idle(), HAND_OVER_TIMEOUT)
         self.subscribed.discard(partition.number)
@@ -195,7 +195,7 @@ class Coordinator:
 
     async def _update_leadership(self) -> None:
         """The worker with the lowest id publishes ticks and removes the dead from the registry."""
-        if min(self._living()) != self.worker:
+        if min(self._live_workers()) != self.worker:
             self._ticks.resign()
             return
         now = time.monotonic()

@@ -30,14 +30,14 @@ ROOMS_AT_ONCE: Final = 100
 logger = log.get("nodes")
 
 
-class Orders(Protocol):
+class OrderReader(Protocol):
     async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
         """The rooms' committed orders that are still kept, with their nodes (`roomworker.storage.store`)."""
         ...
 
 
 class MediaNodes:
-    """`look` once, then `watch` as a task; the other methods are called for rooms and partitions.
+    """`read_registry` once, then `watch` as a task; the other methods are called for rooms and partitions.
 
     `order` sends an order that is committed to a node.
     """
@@ -48,12 +48,12 @@ class MediaNodes:
         broker: Broker,
         worker: str,
         partitions: Mapping[int, Partition],
-        order: Callable[[str, media.AnyOrder], None],
+        send_order: Callable[[str, media.AnyOrder], None],
     ) -> None:
         self.observer = Observer(cluster, "nodes")
         self._broker = broker
         self._partitions = partitions
-        self._order = order
+        self._send_order = send_order
         self._probe = media.encode(media.Commands(worker, []))
         self._random = Random()
         self._broker_since: float | None = None
@@ -71,7 +71,7 @@ class MediaNodes:
         candidates = self._random.sample(nodes, min(2, len(nodes)))
         return min(candidates, key=lambda node: float(node[1].get("load", 0)))[0]
 
-    async def look(self) -> None:
+    async def read_registry(self) -> None:
         """Reads the registry. Raises `redis.RedisError`."""
         await self.observer.read(time.monotonic())
 
@@ -79,12 +79,12 @@ class MediaNodes:
         while True:
             await asyncio.sleep(NODE_BEAT_EVERY)
             try:
-                await self.look()
+                await self.read_registry()
             except (RedisError, OSError, TimeoutError):
                 self.observer.failed()
-            self._look_for_dead(time.monotonic())
+            self._probe_late_nodes(time.monotonic())
 
-    def _look_for_dead(self, now: float) -> None:
+    def _probe_late_nodes(self, now: float) -> None:
         """Probes the command queues of late nodes: the broker knows at once that a process was killed, its silence
         proves it only after seconds (DELIVERY T2)."""
         if not self._broker.connected:
@@ -124,7 +124,7 @@ class MediaNodes:
 
     # --- what they have ---------------------------------------------------------------------------------------
 
-    def reported(self, partition: Partition, report: bus.NodeReport, now: float) -> None:
+    def handle_report(self, partition: Partition, report: bus.NodeReport, now: float) -> None:
         """Closes routers that belong to nothing, and gives up rooms whose router is gone (DELIVERY T3)."""
         known: set[str] = set()
         for held in report.routers:
@@ -146,7 +146,7 @@ class MediaNodes:
         if missing:
             self._missing[report.node, partition.number] = missing
 
-    async def send_again(self, store: Orders, partition: Partition, node: str) -> None:
+    async def resend_orders(self, store: OrderReader, partition: Partition, node: str) -> None:
         """Sends a node that lost its command queue the latest orders again; it ignores those that it has had."""
         rooms = [
             actor.room
@@ -156,4 +156,4 @@ class MediaNodes:
         for start in range(0, len(rooms), ROOMS_AT_ONCE):
             for to, order in await store.orders(rooms[start : start + ROOMS_AT_ONCE]):
                 if to == node:
-                    self._order(node, order)
+                    self._send_order(node, order)

@@ -30,7 +30,7 @@ class Takeover:
             for start in range(0, len(rooms), ROOMS_AT_ONCE):
                 some = rooms[start : start + ROOMS_AT_ONCE]
                 for node, order in await self._store.orders(some):
-                    self._outbox.order(node, order)
+                    self._outbox.send_order(node, order)
                 for room in some:
                     if not partition.active:
                         return

@@ -19,7 +19,7 @@ from roomworker.core.model import ClosedSession, Reporter, Session
 from roomworker.core.room import Room
 from roomworker.counters import OK
 from roomworker.runtime.services import RoomServices
-from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, number
+from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, input_number
 from shared.errors import SESSION_UNKNOWN, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media, protoo
 from shared.telemetry import log
@@ -82,18 +82,18 @@ class Executor:
             case bus.Connect():
                 self._guarded(job, partial(self._connect, job, item))
             case bus.Disconnect():
-                if (queue := self._expected(job, item)) is not None:
+                if (queue := self._queue_expecting(job, item)) is not None:
                     self._guarded(job, partial(self._disconnect, queue, job, item))
             case bus.Input() | bus.RejectedInput():
                 self.report_released(job.origin, item)
-                if (queue := self._expected(job, item)) is not None:
+                if (queue := self._queue_expecting(job, item)) is not None:
                     queue.received = item.n
                     queue.waiting.append(job)
                     self._run(queue)
 
     def _connect(self, job: Job, item: bus.Connect) -> None:
         if item.session in self.room.sessions or item.session in self.room.closed_sessions:
-            self._duplicate(job, item)
+            self._handle_duplicate(job, item)
             return
         session = sessions.connect(self.room, job.origin, item)
         self._drop_queues()
@@ -101,23 +101,23 @@ class Executor:
             self._queues[session.id] = SessionQueue(session)
         self._finished.append(job)
 
-    def _expected(self, job: Job, item: bus.SessionItem) -> SessionQueue | None:
+    def _queue_expecting(self, job: Job, item: bus.SessionItem) -> SessionQueue | None:
         """The queue if `item` is the next of its session; else the gateway is told where it stands."""
         queue = self._queues.get(item.session)
-        n = number(item)
+        n = input_number(item)
         if queue is not None and n == queue.received + 1:
             return queue
         if queue is not None and n > queue.received:
             self._report(queue.session, again=True)
             self._done(job)
         elif queue is None and item.session not in self.room.closed_sessions:
-            self._services.outbox.tell(job.origin, bus.Applied(item.connection, item.session, -1, 0))
+            self._services.outbox.send(job.origin, bus.Applied(item.connection, item.session, -1, 0))
             self._done(job)
         else:
-            self._duplicate(job, item)
+            self._handle_duplicate(job, item)
         return None
 
-    def _duplicate(self, job: Job, item: bus.SessionItem) -> None:
+    def _handle_duplicate(self, job: Job, item: bus.SessionItem) -> None:
         """Seen before: harmless. If it is committed the gateway has missed that, so it is told once more."""
         queue = self._queues.get(item.session)
         if queue is not None:
@@ -125,14 +125,14 @@ class Executor:
                 self.report_released(job.origin, item)
             self._report(queue.session)
         elif (closed := self._closed_sessions.get(item.session)) is not None:
-            n = max(closed.n_in, number(item))
-            self._services.outbox.tell(job.origin, bus.Applied(item.connection, item.session, n, closed.n_out))
+            n = max(closed.n_in, input_number(item))
+            self._services.outbox.send(job.origin, bus.Applied(item.connection, item.session, n, closed.n_out))
         self._done(job)
 
     def _report(self, session: Session, *, again: bool = False) -> None:
         committed = self._committed.get(session.id)
         if committed is not None and session.gateway:
-            self._services.outbox.tell(
+            self._services.outbox.send(
                 session.gateway,
                 bus.Applied(session.connection, session.id, committed.n_in, committed.n_out, again),
             )
@@ -173,7 +173,7 @@ class Executor:
         self._drop_queues()
 
     @property
-    def wants_time(self) -> bool:
+    def needs_ticks(self) -> bool:
         room = self.room
         return (
             bool(room.stats_due)
@@ -189,7 +189,7 @@ class Executor:
             logger.info("session.expired", room=self.room.name, peer=session.peer, session=session.id)
         self._drop_queues()
         for reporter in stats.take_due(self.room, now):
-            self._ask_stats(reporter)
+            self._request_stats(reporter)
 
     def node_died(self) -> None:
         """The room's media node has died."""
@@ -305,7 +305,7 @@ class Executor:
         if self._logs_requests:
             self._log(queue, outcome)
         self._finished.append(job)
-        self._tell_stats()
+        self._request_first_stats()
 
     def _log(self, queue: SessionQueue, outcome: client.AnyAnswer | PlenaryError) -> None:
         refused = outcome if isinstance(outcome, PlenaryError) else None
@@ -322,13 +322,13 @@ class Executor:
 
     # --- stats ------------------------------------------------------------------------------------------------
 
-    def _tell_stats(self) -> None:
+    def _request_first_stats(self) -> None:
         """Asks the media node for what was just enabled: the first report comes at once."""
         wanted, self.room.first_stats_wanted = self.room.first_stats_wanted, []
         for reporter in wanted:
-            self._ask_stats(reporter)
+            self._request_stats(reporter)
 
-    def _ask_stats(self, reporter: Reporter) -> None:
+    def _request_stats(self, reporter: Reporter) -> None:
         request, placement = stats.request(self.room, reporter), self.room.meta.placement
         if request is None or placement is None:
             return

@@ -1,4 +1,4 @@
-"""Answers gateways that miss outputs of a session: what is kept is sent again, then where the session stands."""
+"""Answers gateways that miss outputs of a session: sends what is kept again, then the session's last numbers."""
 
 import asyncio
 from dataclasses import dataclass
@@ -19,68 +19,71 @@ SESSIONS_PER_TRIP: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A gateway's question. `committed`: the session's last committed numbers; `known`: whether it still lives."""
+class ReplayRequest:
+    """A gateway's request for missed outputs of one session.
+
+    `committed` has the session's last committed numbers; `is_open` is false if the session is closed.
+    """
 
     gateway: str
     item: bus.Replay
     committed: ClosedSession
-    known: bool
+    is_open: bool
 
 
 class Replayer:
-    """All questions of one worker: many are answered in one round trip, and one such trip is under way at a time."""
+    """Answers all replay requests of one worker, many in one round trip; one such trip is under way at a time."""
 
     def __init__(self, store: Store, outbox: Outbox, counters: Counters) -> None:
         self._store = store
         self._outbox = outbox
         self._counters = counters
-        self._wanted: dict[tuple[str, int, str], Wanted] = {}
-        """By gateway, connection and session: a question that is asked again replaces the one before."""
+        self._requests: dict[tuple[str, int, str], ReplayRequest] = {}
+        """Open requests by gateway, connection and session: a repeated request replaces the one before."""
         self._any = asyncio.Event()
 
     def replay(self, actor: RoomActor, gateway: str, item: bus.Replay) -> None:
-        """Answers once the room is loaded."""
-        actor.when_live(lambda executor: self._look(executor, gateway, item))
+        """Takes a request, which is answered once the room is loaded."""
+        actor.when_live(lambda executor: self._enqueue(executor, gateway, item))
 
-    def _look(self, executor: Executor, gateway: str, item: bus.Replay) -> None:
+    def _enqueue(self, executor: Executor, gateway: str, item: bus.Replay) -> None:
         committed = executor.position(item.session)
         if committed is None:
             self._close(gateway, item, SESSION_UNKNOWN)
         elif not executor.report_released(gateway, item):
-            known = item.session in executor.room.sessions
-            self._wanted[gateway, item.connection, item.session] = Wanted(gateway, item, committed, known)
+            is_open = item.session in executor.room.sessions
+            self._requests[gateway, item.connection, item.session] = ReplayRequest(gateway, item, committed, is_open)
             self._any.set()
 
     async def run(self) -> None:
-        """Answers for ever."""
+        """Answers requests for ever."""
         while True:
             await self._any.wait()
-            some = list(self._wanted)[:SESSIONS_PER_TRIP]
-            wanted = [self._wanted.pop(key) for key in some]
-            if not self._wanted:
+            some = list(self._requests)[:SESSIONS_PER_TRIP]
+            requests = [self._requests.pop(key) for key in some]
+            if not self._requests:
                 self._any.clear()
-            questions = [(one.item.room, one.item.session, one.item.after) for one in wanted]
-            for one, found in zip(wanted, await self._store.replay(questions), strict=True):
+            sessions = [(one.item.room, one.item.session, one.item.after) for one in requests]
+            for one, found in zip(requests, await self._store.replay(sessions), strict=True):
                 self._answer(one, found)
 
-    def _answer(self, wanted: Wanted, found: list[tuple[SentMessage, int]]) -> None:
-        """The gateway asks again until it has heard where the session stands, or that it is over."""
-        gateway, item, committed = wanted.gateway, wanted.item, wanted.committed
+    def _answer(self, request: ReplayRequest, found: list[tuple[SentMessage, int]]) -> None:
+        """Sends what was found, then the session's numbers or its end: a gateway repeats its request until then."""
+        gateway, item, committed = request.gateway, request.item, request.committed
         self._counters.replays_total += 1
         self._counters.replayed_messages_total += len(found)
         for message, out in found:
             recipient = bus.Recipient(item.connection, item.session, out)
-            self._outbox.tell(gateway, bus.Message(message.body, [recipient], message.close))
+            self._outbox.send(gateway, bus.Message(message.body, [recipient], message.close))
         kept = [out for _, out in found] or [committed.n_out + 1]
         if kept[0] > item.after + 1 or kept[-1] - kept[0] >= len(kept):
             self._close(gateway, item, GAP)
-        elif not found and not wanted.known:
+        elif not found and not request.is_open:
             self._close(gateway, item, SESSION_UNKNOWN)
         else:
             out = max((out for _, out in found), default=committed.n_out)
-            self._outbox.tell(gateway, bus.Applied(item.connection, item.session, committed.n_in, out))
+            self._outbox.send(gateway, bus.Applied(item.connection, item.session, committed.n_in, out))
 
     def _close(self, gateway: str, item: bus.Replay, why: CloseKind) -> None:
         recipient = bus.Recipient(item.connection, item.session, 0)
-        self._outbox.tell(gateway, bus.Message(why.reason.encode(), [recipient], why.code))
+        self._outbox.send(gateway, bus.Message(why.reason.encode(), [recipient], why.code))

@@ -16,8 +16,8 @@ from roomworker.core.journal import Changes
 from roomworker.core.model import Placement
 from roomworker.core.room import Room
 from roomworker.counters import CommitStatus
-from roomworker.runtime.activity import Activity
 from roomworker.runtime.executor import Executor, OnResult
+from roomworker.runtime.room_log import RoomLog
 from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job
 from roomworker.storage.loader import load
@@ -59,7 +59,7 @@ class RoomActor:
         """Why what is stored of the room could not be read; empty if it could, or was not tried."""
         self._services = services
         self._forget = forget
-        self._activity = Activity(room, partition)
+        self._log = RoomLog(room, partition)
         self._executor: Executor | None = None
         self._jobs: dict[Job, None] = {}
         self._poisoned: set[Identity] = set()
@@ -68,7 +68,7 @@ class RoomActor:
         self._pending: _Pending | None = None
         self._deleting = False
         self._publishing = 0
-        self._on_live: list[Callable[[Executor], None]] = []
+        self._calls_when_live: list[Callable[[Executor], None]] = []
         self._retry_at = 0.0
         self._closed = False
 
@@ -78,19 +78,19 @@ class RoomActor:
         return {session.gateway for session in sessions if session.gateway}
 
     @property
-    def content(self) -> Room | None:
+    def loaded_room(self) -> Room | None:
         """The room, as far as it is loaded: to be looked at only."""
         return self._executor.room if self._executor else None
 
     @property
-    def wants_time(self) -> bool:
+    def needs_ticks(self) -> bool:
         """Whether anything in it is due by time."""
-        return self._executor is not None and self._executor.wants_time
+        return self._executor is not None and self._executor.needs_ticks
 
     @property
     def placement(self) -> Placement | None:
         """Its place on a media node, as far as it is loaded."""
-        return self.content.meta.placement if self.content else None
+        return self.loaded_room.meta.placement if self.loaded_room else None
 
     @property
     def has_transports(self) -> bool:
@@ -107,10 +107,10 @@ class RoomActor:
         """Takes a job in; `job.done` is called when its effect is committed and published, or it has none."""
         self._jobs[job] = None
         if self._executor is not None:
-            self._feed(self._executor, job)
+            self._execute(self._executor, job)
             self._release_or_schedule()
         elif self.unreadable:
-            self._put_off(job)
+            self._postpone(job)
         else:
             self._load()
 
@@ -127,7 +127,7 @@ class RoomActor:
             self._run(call)
             self._release_or_schedule()
         elif not self.unreadable:
-            self._on_live.append(call)
+            self._calls_when_live.append(call)
             self._load()
 
     def announce(self) -> None:
@@ -136,7 +136,7 @@ class RoomActor:
 
     def _announce(self, executor: Executor) -> None:
         if executor.room.exists:
-            self._activity.taken_over(executor.room)
+            self._log.taken_over(executor.room)
         executor.announce()
 
     def _run(self, call: Callable[[Executor], None]) -> None:
@@ -148,13 +148,13 @@ class RoomActor:
             logger.exception("room.defect", room=self.room)
             self._reload()
 
-    def _feed(self, executor: Executor, job: Job) -> None:
+    def _execute(self, executor: Executor, job: Job) -> None:
         try:
             executor.receive(job)
         except Defect as defect:
-            self._failed(defect)
+            self._handle_defect(defect)
 
-    def _failed(self, defect: Defect) -> None:
+    def _handle_defect(self, defect: Defect) -> None:
         """The message that did it is answered 500 when it is redone; all else is redone as if nothing had been."""
         logger.error("room.defect", room=self.room, item=defect.job.identity, exc_info=defect.__cause__)
         self._services.counters.defects_total += 1
@@ -172,9 +172,9 @@ class RoomActor:
             self._services.committer.want_commit(self)
             return
         for gateway, reply in executor.take_replies():
-            self._services.outbox.tell(gateway, reply)
+            self._services.outbox.send(gateway, reply)
         for job in executor.take_finished():
-            self._done(job)
+            self._finish(job)
         self._close_if_unused(executor)
 
     def _close_if_unused(self, executor: Executor) -> None:
@@ -219,19 +219,19 @@ class RoomActor:
             return
         if not incarnation:
             room.incarnation = secrets.token_hex(8)
-        self._activity.loaded(room)
+        self._log.loaded(room)
         self._start(room)
 
     def _start(self, room: Room) -> None:
         if self.unreadable:
             logger.info("room.readable", room=self.room, partition=self.partition)
             self.unreadable = ""
-            self._on_live.append(Executor.announce)
-        executor = self._executor = Executor(room, self._services, self._poisoned, self._ask, self._done)
+            self._calls_when_live.append(Executor.announce)
+        executor = self._executor = Executor(room, self._services, self._poisoned, self._ask, self._finish)
         for job in list(self._jobs):
             if self._executor is executor:
-                self._feed(executor, job)
-        calls, self._on_live = self._on_live, []
+                self._execute(executor, job)
+        calls, self._calls_when_live = self._calls_when_live, []
         for call in calls:
             if self._executor is executor:
                 self._run(call)
@@ -264,22 +264,22 @@ class RoomActor:
         self._retry_at = self._services.clock() + RETRY_UNREADABLE_AFTER
         self._stop()
         self._deleting = False
-        self._on_live.clear()
+        self._calls_when_live.clear()
         for job in list(self._jobs):
-            self._put_off(job)
+            self._postpone(job)
 
-    def _put_off(self, job: Job) -> None:
+    def _postpone(self, job: Job) -> None:
         """Lets go of a job, or its delivery would never be acknowledged, and the partition come to a standstill.
 
         Gateways send their messages again until these are reported applied. A call of the server API is answered.
         """
-        if job.done is _nothing:
+        if job.done is _already_acknowledged:
             return
         if isinstance(job.item, bus.Call):
-            self._services.outbox.tell(job.item.reply_to, bus.CallAnswer(job.item.n, Unavailable.code, _UNREADABLE))
+            self._services.outbox.send(job.item.reply_to, bus.CallAnswer(job.item.n, Unavailable.code, _UNREADABLE))
         elif isinstance(job.item, bus.MediaEvent) and len(self._jobs) <= EVENTS_KEPT:
-            self._jobs[Job(job.item, job.origin, _nothing)] = None
-        self._done(job)
+            self._jobs[Job(job.item, job.origin, _already_acknowledged)] = None
+        self._finish(job)
 
     def retry(self) -> None:
         """Reads a room again that could not be read, if it is time; to be called every second or so."""
@@ -300,7 +300,7 @@ class RoomActor:
             return None
         changes, jobs = executor.take()
         first = not self._version
-        self._pending = _Pending(executor, changes, jobs, self._activity.of(executor.room, changes, first=first))
+        self._pending = _Pending(executor, changes, jobs, self._log.events_of(executor.room, changes, first=first))
         services = self._services
         return Commit(
             room=self.room,
@@ -343,9 +343,9 @@ class RoomActor:
     def _committed(self, commit: Commit, pending: _Pending) -> None:
         self._version = commit.version
         pending.executor.committed(pending.changes)
-        self._activity.committed(pending.events)
+        self._log.committed(pending.events)
         self._publishing += 1
-        self._services.outbox.push(pending.changes, partial(self._published, pending.jobs))
+        self._services.outbox.send_changes(pending.changes, partial(self._published, pending.jobs))
         if self._executor is None:
             self._load()
         else:
@@ -355,8 +355,8 @@ class RoomActor:
         self._deleting = False
         self._version = ""
         if status != "STALE":
-            self._activity.ended()
-        if self._jobs or self._on_live:
+            self._log.ended()
+        if self._jobs or self._calls_when_live:
             self._load()
         else:
             self.close()
@@ -364,7 +364,7 @@ class RoomActor:
     def _published(self, jobs: list[Job]) -> None:
         self._publishing -= 1
         for job in jobs:
-            self._done(job)
+            self._finish(job)
         if self._executor is not None:
             self._close_if_unused(self._executor)
 
@@ -379,7 +379,7 @@ class RoomActor:
             try:
                 on_result(result)
             except Defect as defect:
-                self._failed(defect)
+                self._handle_defect(defect)
             except Exception:
                 logger.exception("room.defect", room=self.room)
                 self._reload()
@@ -387,12 +387,12 @@ class RoomActor:
 
         self._services.media.ask(node, request, resumed, self._services.clock())
 
-    def _done(self, job: Job) -> None:
+    def _finish(self, job: Job) -> None:
         if job in self._jobs:
             del self._jobs[job]
             self._poisoned.discard(job.identity)
             job.done()
 
 
-def _nothing() -> None:
+def _already_acknowledged() -> None:
     """A job whose delivery was acknowledged before."""

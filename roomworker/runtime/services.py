@@ -1,4 +1,4 @@
-"""What all rooms of one worker use: each room is handed the same."""
+"""The services that all rooms of one worker share."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,11 @@ from roomworker.storage.retention import Retention
 
 @dataclass(slots=True)
 class RoomServices:
-    """`choose_node` returns a media node for a room that has none, or None; `clock` is monotonic, seconds."""
+    """The parts of a worker that a room uses.
+
+    `choose_node` returns a media node for a room that has none, or None if no node lives. `clock` is monotonic,
+    seconds.
+    """
 
     worker: str
     limits: Limits
@@ -28,6 +32,6 @@ class RoomServices:
     _tokens: int = field(default=0, init=False)
 
     def next_token(self) -> str:
-        """A token that no other commit has, of this worker or another."""
+        """Returns a token that no other commit of any worker has."""
         self._tokens += 1
         return f"{self.worker}:{self._tokens}"

@@ -1,4 +1,4 @@
-"""What waits to be handled in a room: jobs, and the queue that each session's jobs are handled in."""
+"""Jobs, which are items to be handled in a room, and the queue that each session's jobs are handled in."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +17,7 @@ RoomItem: TypeAlias = bus.SessionItem | bus.Resume | bus.ConnectionLost | bus.Ca
 class Job:
     """An item on its way through the room: kept until its effect is committed, so that it can be done again.
 
-    `origin` is the gateway or media node it came from, `done` tells the delivery it came in.
+    `origin` is the gateway or media node that sent the item, `done` is called once when the job is done.
     """
 
     item: RoomItem
@@ -26,6 +26,7 @@ class Job:
 
     @property
     def identity(self) -> Identity:
+        """The same for an item that comes again, and for no other item."""
         match self.item:
             case bus.MediaEvent(node=node, n=n):
                 return node, n
@@ -37,11 +38,11 @@ class Job:
             ):
                 return f"{session}/{type(self.item).__name__}", connection
             case item:
-                return item.session, number(item)
+                return item.session, input_number(item)
 
 
 class Defect(Exception):
-    """A handler raised what it must not: the room in memory can no longer be trusted."""
+    """Raised when a handler fails with anything but `PlenaryError`: the room in memory can no longer be trusted."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -49,7 +50,7 @@ class Defect(Exception):
 
 
 class SessionQueue:
-    """One session's jobs. `received` is the highest number taken in, `job` the one being handled."""
+    """The jobs of one session. `received` is the highest input number taken in, `job` the job being handled."""
 
     __slots__ = ("began", "job", "kind", "received", "session", "steps", "waiting")
 
@@ -59,13 +60,13 @@ class SessionQueue:
         self.waiting: deque[Job] = deque()
         self.job: Job | None = None
         self.began = 0.0
-        """When `job` was begun, by `time.perf_counter`."""
+        """The time at which `job` was begun, by `time.perf_counter`."""
         self.kind: type[client.FromClient | client.Message] | None = None
-        """What kind of message `job` is; None: of none that there is."""
+        """The kind of message that `job` is; None if it is of no known kind."""
         self.steps: Steps[client.AnyAnswer] | None = None
 
     def abandon(self) -> list[Job]:
-        """Gives up what is under way or waits: the jobs that are thereby done."""
+        """Gives up the job under way and those that wait; returns all of them."""
         steps, self.steps = self.steps, None
         if steps is not None:
             steps.close()
@@ -75,6 +76,6 @@ class SessionQueue:
         return jobs
 
 
-def number(item: bus.SessionItem) -> int:
-    """Its number in its session."""
+def input_number(item: bus.SessionItem) -> int:
+    """Returns the item's number in its session."""
     return 0 if isinstance(item, bus.Connect) else item.n

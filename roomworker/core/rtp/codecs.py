@@ -139,7 +139,7 @@ def apt(codec: RtpCodec | RtpCodecCapability) -> int | None:
     return _integer(codec.parameters, "apt")
 
 
-def does_simulcast(codec: RtpCodec) -> bool:
+def supports_simulcast(codec: RtpCodec) -> bool:
     """Whether the engine takes several encodings of this codec."""
     return codec.name.lower() in _SIMULCAST_CODECS
 

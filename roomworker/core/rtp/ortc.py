@@ -18,12 +18,12 @@ from roomworker.core.rtp.codecs import (
     RTP_STREAM_ID,
     apt,
     as_codec,
-    does_simulcast,
     extension_id,
     is_rtx,
     label,
     rtx_of,
     same_codec,
+    supports_simulcast,
 )
 from shared.errors import BadPayload
 from shared.protocol.rtp import (
@@ -217,7 +217,7 @@ def _check_ssrc(field: str, ssrc: object, seen: set[int]) -> None:
 
 def _check_simulcast(params: RtpParameters) -> None:
     first = next(codec for codec in params.codecs if not is_rtx(codec))
-    if not does_simulcast(first):
+    if not supports_simulcast(first):
         raise BadPayload(f"rtpParameters.encodings: {label(first)} has no simulcast, so only one encoding")
     ranks: set[int] = set()
     for i, encoding in enumerate(params.encodings):

@@ -48,7 +48,7 @@ class FakeWorker:
 
     def _make_services(self, name: str) -> RoomServices:
         outbox: Any = SimpleNamespace(
-            tell=self._tell, push=lambda changes, done: self.published.append((changes, done))
+            send=self._send, send_changes=lambda changes, done: self.published.append((changes, done))
         )
         media_client: Any = SimpleNamespace(
             ask=lambda _node, request, on_result, _now: self.asked.append((request, on_result))
@@ -74,7 +74,7 @@ class FakeWorker:
 
     # --- what the worker is asked -----------------------------------------------------------------------------
 
-    def _tell(self, _gateway: str, what: bus.Applied | Reply) -> None:
+    def _send(self, _gateway: str, what: bus.Applied | Reply) -> None:
         if isinstance(what, bus.Applied):
             self.reports.append(what)
         else:

@@ -67,9 +67,9 @@ class WatchedActor(RoomActor):
         super().__init__(harness.name, 0, harness.services, lambda _: harness.forgotten())
         self._harness = harness
 
-    def _failed(self, defect: Defect) -> None:
+    def _handle_defect(self, defect: Defect) -> None:
         self._harness.defects.append(defect.__cause__)
-        super()._failed(defect)
+        super()._handle_defect(defect)
 
 
 class RoomHarness:
@@ -105,7 +105,7 @@ class RoomHarness:
 
     def _make_services(self) -> RoomServices:
         """Stand-ins for what a room uses of its worker."""
-        outbox: Any = SimpleNamespace(tell=self.tell, push=self.push)
+        outbox: Any = SimpleNamespace(send=self.send, send_changes=self.send_changes)
         client: Any = SimpleNamespace(ask=lambda node, request, on_result, _: self.ask(node, request, on_result))
         committer: Any = SimpleNamespace(want_load=self._loads_append, want_commit=lambda _: None)
         return RoomServices(
@@ -133,7 +133,7 @@ class RoomHarness:
     @property
     def room(self) -> Room:
         """The room in memory or, if it is not loaded, as it is stored."""
-        return self._actor.content or self.reloaded()
+        return self._actor.loaded_room or self.reloaded()
 
     @property
     def executor(self) -> Executor:
@@ -143,7 +143,7 @@ class RoomHarness:
     @property
     def changed(self) -> bool:
         """Whether anything waits to be committed."""
-        return self._actor._deleting or (self._actor.content is not None and self._actor.content.changed)
+        return self._actor._deleting or (self._actor.loaded_room is not None and self._actor.loaded_room.changed)
 
     @property
     def limits(self) -> Limits:
@@ -181,13 +181,13 @@ class RoomHarness:
         self.pending_requests.append(PendingRequest(node, request, on_result))
         self.requests.append(request)
 
-    def tell(self, gateway: str, what: bus.Applied | Reply) -> None:
+    def send(self, gateway: str, what: bus.Applied | Reply) -> None:
         if isinstance(what, bus.Applied):
             self.reports.append((gateway, what))
         else:
             self._take_replies([(gateway, what)])
 
-    def push(self, changes: Changes, done: Callable[[], None]) -> None:
+    def send_changes(self, changes: Changes, done: Callable[[], None]) -> None:
         self.orders += [order for _, order in changes.orders]
         self._take_replies(changes.replies)
         done()

@@ -125,7 +125,7 @@ def test_created_room_expires_after_its_idle_seconds_without_sessions() -> None:
     ticks(harness, 110)
 
     assert harness.room.empty
-    assert not harness.executor.wants_time
+    assert not harness.executor.needs_ticks
     assert backend.call("inspectRoom")[0] == 404
 
 

@@ -156,7 +156,7 @@ def test_disabled_stats_stop_and_start_anew_when_enabled(seen: Seen, kind: str) 
     seen.enable(kind, interval=5000)
     seen.disable(kind)
     assert seen.tick(11, 20) == [0, 0]
-    assert not seen.harness.executor.wants_time
+    assert not seen.harness.executor.needs_ticks
 
     seen.enable(kind, interval=1000)
     assert len(seen.requests) == 2
@@ -331,7 +331,7 @@ def test_stats_continue_after_a_takeover_from_the_first_tick(seen: Seen, kind: s
 
     seen.harness.crash()
 
-    assert seen.harness.executor.wants_time
+    assert seen.harness.executor.needs_ticks
     assert seen.tick(21, 22, 23, 24) == [1, 0, 0, 1]
     assert len(seen.notifications_of(kind)) == 3
     seen.disable(kind)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from roomworker.counters import Counters
-from roomworker.messaging.media_client import AVOIDED_FOR, DEADLINE, SILENCE, MediaClient
+from roomworker.messaging.media_client import AVOIDED_FOR, DEADLINE, SILENT_AFTER, MediaClient
 from shared.protocol import media
 
 ROUTER = media.RouterRef("router", 0, "room", "incarnation", 1)
@@ -66,9 +66,9 @@ def test_unroutable_node_is_avoided_until_it_answers_or_time_passes(worker: Fake
 
 def test_a_silent_node_is_avoided(worker: FakeWorker) -> None:
     worker.ask("one")
-    worker.client.expire(SILENCE)
-    assert worker.client.avoided(SILENCE) == {"node"}
-    assert worker.client.avoided(2 * SILENCE + AVOIDED_FOR) == set()
+    worker.client.expire(SILENT_AFTER)
+    assert worker.client.avoided(SILENT_AFTER) == {"node"}
+    assert worker.client.avoided(2 * SILENT_AFTER + AVOIDED_FOR) == set()
 
 
 def test_unroutable_requests_fail_at_once(worker: FakeWorker) -> None:
@@ -96,32 +96,32 @@ def test_unanswered_request_to_a_living_node_fails_at_its_deadline(worker: FakeW
 
 async def test_requests_to_a_silent_node_fail_until_one_is_answered(worker: FakeWorker) -> None:
     worker.ask("one", now=0)
-    worker.client.expire(SILENCE)
+    worker.client.expire(SILENT_AFTER)
     assert worker.codes("one") == [503]
 
-    worker.ask("two", now=SILENCE + 0.1)
+    worker.ask("two", now=SILENT_AFTER + 0.1)
     assert worker.results["two"] == []  # never inside the call
     await asyncio.sleep(0)
     assert worker.codes("two") == [503]
     assert len(worker.sent) == 1
 
-    three = worker.ask("three", now=2 * SILENCE)
-    worker.ask("four", now=2 * SILENCE)
+    three = worker.ask("three", now=2 * SILENT_AFTER)
+    worker.ask("four", now=2 * SILENT_AFTER)
     await asyncio.sleep(0)
     assert (worker.results["three"], worker.codes("four")) == ([], [503])  # one is enough to find out
-    worker.answer((three, media.Produced()), now=2 * SILENCE)
+    worker.answer((three, media.Produced()), now=2 * SILENT_AFTER)
     assert worker.results["three"] == [media.Produced()]
-    worker.ask("five", now=2 * SILENCE)
-    worker.ask("six", now=2 * SILENCE)
+    worker.ask("five", now=2 * SILENT_AFTER)
+    worker.ask("six", now=2 * SILENT_AFTER)
     assert len(worker.sent) == 4
 
 
 async def test_node_that_answers_again_is_asked_again(worker: FakeWorker) -> None:
     worker.ask("one", now=0)
-    worker.client.expire(SILENCE)
-    worker.answer(now=SILENCE)
+    worker.client.expire(SILENT_AFTER)
+    worker.answer(now=SILENT_AFTER)
 
-    worker.ask("two", now=SILENCE)
+    worker.ask("two", now=SILENT_AFTER)
     assert len(worker.sent) == 2
 
 

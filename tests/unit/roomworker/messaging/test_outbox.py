@@ -75,7 +75,7 @@ def bodies(body: bytes) -> list[bytes]:
 
 async def test_message_for_many_sessions_goes_once_to_each_gateway(broker: Held, outbox: Outbox) -> None:
     to = [(session(1), 5), (session(2), 6), (session(3, "other"), 7)]
-    outbox.push(changes(Outgoing(b"hello", to, 4000)), lambda: None)
+    outbox.send_changes(changes(Outgoing(b"hello", to, 4000)), lambda: None)
 
     sent = dict([(await broker.next())[1:], (await broker.next())[1:]])
 
@@ -86,10 +86,10 @@ async def test_message_for_many_sessions_goes_once_to_each_gateway(broker: Held,
 
 async def test_accumulated_messages_are_published_together_in_order(broker: Held, outbox: Outbox) -> None:
     for n in range(1, 6):
-        outbox.push(changes(Outgoing(b"%d" % n, [(session(1), n)])), lambda: None)
+        outbox.send_changes(changes(Outgoing(b"%d" % n, [(session(1), n)])), lambda: None)
 
     first = bodies((await broker.next())[2])
-    outbox.push(changes(Outgoing(b"6", [(session(1), 6)])), lambda: None)
+    outbox.send_changes(changes(Outgoing(b"6", [(session(1), 6)])), lambda: None)
     second = bodies((await broker.next())[2])
 
     assert first + second == [b"1", b"2", b"3", b"4", b"5", b"6"]
@@ -98,7 +98,7 @@ async def test_accumulated_messages_are_published_together_in_order(broker: Held
 async def test_a_commit_is_done_when_the_broker_has_all_of_it(broker: Held, outbox: Outbox) -> None:
     done = asyncio.Event()
     order = media.Close(object="x", v=1, kind="router")
-    outbox.push(changes(Outgoing(b"a", [(session(1), 1)]), orders=[("node", order)]), done.set)
+    outbox.send_changes(changes(Outgoing(b"a", [(session(1), 1)]), orders=[("node", order)]), done.set)
 
     assert not done.is_set()
     await broker.next()
@@ -110,7 +110,7 @@ async def test_a_commit_is_done_when_the_broker_has_all_of_it(broker: Held, outb
 
 async def test_a_commit_without_anything_to_send_is_done_at_once(outbox: Outbox) -> None:
     done = asyncio.Event()
-    outbox.push(changes(), done.set)
+    outbox.send_changes(changes(), done.set)
     assert done.is_set()
 
 
@@ -118,9 +118,9 @@ async def test_a_commit_without_anything_to_send_is_done_at_once(outbox: Outbox)
 async def test_failed_publish_is_repeated_before_later_messages(
     broker: Held, outbox: Outbox, failure: BrokerError
 ) -> None:
-    outbox.push(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
+    outbox.send_changes(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
     assert bodies((await broker.next(failure))[2]) == [b"1"]
-    outbox.push(changes(Outgoing(b"2", [(session(1), 2)])), lambda: None)
+    outbox.send_changes(changes(Outgoing(b"2", [(session(1), 2)])), lambda: None)
 
     assert bodies((await broker.next())[2]) == [b"1"]
     assert bodies((await broker.next())[2]) == [b"2"]
@@ -128,21 +128,21 @@ async def test_failed_publish_is_repeated_before_later_messages(
 
 async def test_gateway_without_a_queue_delays_nothing(broker: Held, outbox: Outbox) -> None:
     done = asyncio.Event()
-    outbox.push(changes(Outgoing(b"1", [(session(1), 1)])), done.set)
+    outbox.send_changes(changes(Outgoing(b"1", [(session(1), 1)])), done.set)
 
     await broker.next(Unroutable("no queue"))
     async with asyncio.timeout(10):
         await done.wait()
 
-    outbox.push(changes(Outgoing(b"2", [(session(1), 2)])), lambda: None)
+    outbox.send_changes(changes(Outgoing(b"2", [(session(1), 2)])), lambda: None)
     assert bodies((await broker.next())[2]) == [b"2"]
 
 
 async def test_requests_and_orders_reach_a_node_in_the_order_they_were_made(broker: Held, outbox: Outbox) -> None:
     request = media.RestartIce(router=ROUTER, transport="t", generation=1)
     order = media.Close(object="t", v=3, kind="transport")
-    outbox.ask("node", 8, request)
-    outbox.push(changes(orders=[("node", order)]), lambda: None)
+    outbox.send_request("node", 8, request)
+    outbox.send_changes(changes(orders=[("node", order)]), lambda: None)
 
     exchange, key, body = await broker.next()
     commands = media.decode_commands(body)
@@ -154,8 +154,8 @@ async def test_requests_and_orders_reach_a_node_in_the_order_they_were_made(brok
 async def test_requests_to_a_vanished_node_are_reported_unroutable(
     broker: Held, outbox: Outbox, lost: list[int]
 ) -> None:
-    outbox.ask("node", 8, media.RestartIce(router=ROUTER, transport="t", generation=1))
-    outbox.push(changes(orders=[("node", media.Close(object="t", v=1, kind="router"))]), lambda: None)
+    outbox.send_request("node", 8, media.RestartIce(router=ROUTER, transport="t", generation=1))
+    outbox.send_changes(changes(orders=[("node", media.Close(object="t", v=1, kind="router"))]), lambda: None)
 
     await broker.next(Unroutable("no queue"))
     await until(lambda: lost)
@@ -165,7 +165,7 @@ async def test_requests_to_a_vanished_node_are_reported_unroutable(
 
 async def test_reports_follow_the_messages_they_are_about(broker: Held, outbox: Outbox) -> None:
     told = Changes(1, messages=[Outgoing(b"1", [(session(1), 1)])], applied=[(session(1), 4, 1)])
-    outbox.push(told, lambda: None)
+    outbox.send_changes(told, lambda: None)
 
     batch = bus.decode_to_gateway((await broker.next())[2])
 
@@ -174,7 +174,7 @@ async def test_reports_follow_the_messages_they_are_about(broker: Held, outbox: 
 
 
 async def test_close_stops_repeated_publishes(broker: Held, outbox: Outbox) -> None:
-    outbox.push(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
+    outbox.send_changes(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
     await broker.called.wait()
 
     outbox.close()

@@ -20,7 +20,7 @@ SECOND = 1000
 class Actor:
     """A room in which something is due."""
 
-    wants_time = True
+    needs_ticks = True
     placement = None
 
     def __init__(self) -> None:

@@ -88,7 +88,7 @@ class Scene:
     def report(self, *held: bus.HeldRouter, now: float = 0.0) -> list[tuple[str, media.AnyOrder]]:
         """The orders that it causes, once committed."""
         before = len(self.worker.published)
-        self.nodes.reported(self.partition, bus.NodeReport(NODE, list(held)), now)
+        self.nodes.handle_report(self.partition, bus.NodeReport(NODE, list(held)), now)
         self.worker.load()
         self.worker.commit()
         return [order for changes, _ in self.worker.published[before:] for order in changes.orders]
@@ -192,7 +192,7 @@ async def test_superseded_worker_closes_no_router(scene: Scene, store: MemorySto
     await successor.say("queryRoom")
 
     new = bus.HeldRouter("room", held.incarnation, held.epoch + 1, "new router")
-    scene.nodes.reported(scene.partition, bus.NodeReport(NODE, [new]), 0.0)
+    scene.nodes.handle_report(scene.partition, bus.NodeReport(NODE, [new]), 0.0)
 
     assert scene.worker.commit() == ["STALE"]
     assert not [order for changes, _ in scene.worker.published for order in changes.orders]
@@ -239,8 +239,8 @@ async def test_node_that_lost_its_queue_gets_the_orders_of_its_rooms_again(scene
             assert list(rooms) == ["room"]
             return [("another node", pause), (NODE, pause)]
 
-    await scene.nodes.send_again(Stored(), scene.partition, NODE)
-    await scene.nodes.send_again(Stored(), scene.partition, "another node")
+    await scene.nodes.resend_orders(Stored(), scene.partition, NODE)
+    await scene.nodes.resend_orders(Stored(), scene.partition, "another node")
 
     assert scene.orders == [(NODE, pause)]
 
@@ -269,8 +269,8 @@ async def seconds(scene: Scene, clock: Clock, count: float, membership: Membersh
         clock.now += 0.5
         if membership is not None:
             await membership.beat()
-        await scene.nodes.look()
-        scene.nodes._look_for_dead(clock.now)
+        await scene.nodes.read_registry()
+        scene.nodes._probe_late_nodes(clock.now)
         await asyncio.sleep(0)
 
 
@@ -327,7 +327,7 @@ async def test_no_node_is_declared_dead_just_after_an_outage(
         scene.nodes.observer.failed()
     else:
         scene.broker.connected = False
-        scene.nodes._look_for_dead(clock.now)
+        scene.nodes._probe_late_nodes(clock.now)
         scene.broker.connected = True
     scene.broker.queues.clear()
 

@@ -92,7 +92,7 @@ class Network(RuleBasedStateMachine):
         if report.n < 0:
             return
         kept = self.kept[report.session]
-        self.kept[report.session] = [item for item in kept if number(item) > report.n]
+        self.kept[report.session] = [item for item in kept if input_number(item) > report.n]
 
     def stored(self, changes: Changes) -> None:
         """A commit is in. What it says is true, whether or not anybody hears it from this worker."""
@@ -108,7 +108,7 @@ class Network(RuleBasedStateMachine):
             assert indexes(reloaded) == indexes(memory)
         assert set(self.harness.fields) == set(snapshot(reloaded)), "a record without its owner"
 
-    def look(self) -> None:
+    def verify(self) -> None:
         """Takes notice of what the worker did."""
         for request in self.harness.requests[self.seen :]:
             self.engine.ask(request)
@@ -253,7 +253,7 @@ class Network(RuleBasedStateMachine):
     def _deliver(self, at: int) -> None:
         sender, item = self.wire.pop(at)
         self.harness.receive(item, sender.gateway)
-        self.look()
+        self.verify()
 
     @precondition(lambda self: self.wire)
     @rule(at=st.integers(0, 5))
@@ -276,7 +276,7 @@ class Network(RuleBasedStateMachine):
             self.harness.fail(at=at)
         else:
             self.harness.answer(at=at)
-        self.look()
+        self.verify()
 
     @precondition(lambda self: self.harness.room.consumers_by_engine)
     @rule(at=st.integers(0, 5), profile=st.sampled_from(["low", "high", "none"]), again=st.booleans())
@@ -284,7 +284,7 @@ class Network(RuleBasedStateMachine):
         engines = list(self.harness.room.consumers_by_engine)
         self.events += not again
         self.harness.event(media.ProfileChanged(engines[at % len(engines)], profile), n=self.events)
-        self.look()
+        self.verify()
 
     @precondition(lambda self: self.harness.room.meta.placement)
     @rule()
@@ -292,7 +292,7 @@ class Network(RuleBasedStateMachine):
         self.events += 1
         self.engine.die()
         self.harness.event(media.RouterClosed(self.harness.room.router.id, "died"), n=self.events)
-        self.look()
+        self.verify()
 
     @rule(there=st.booleans())
     def nodes_come_and_go(self, there: bool) -> None:
@@ -316,7 +316,7 @@ class Network(RuleBasedStateMachine):
         self.harness.finish()
         for session, n_in, n_out in pending[0].applied:
             self.applied(bus.Applied(session.connection, session.id, n_in, n_out))
-        self.look()
+        self.verify()
 
     @precondition(lambda self: self.harness.pending)
     @rule()
@@ -326,12 +326,12 @@ class Network(RuleBasedStateMachine):
 
     @rule()
     def dies(self) -> None:
-        self.look()
+        self.verify()
         known = known_engines(self.harness)
         self.harness.crash()
         self.harness.act(lambda executor: executor.announce())
         self.engine.forget(known)
-        self.look()
+        self.verify()
 
     # --- what must be -----------------------------------------------------------------------------------------
 
@@ -396,7 +396,7 @@ class Network(RuleBasedStateMachine):
                 assert frame.get("errorCode") != 500
 
 
-def number(item: bus.SessionItem) -> int:
+def input_number(item: bus.SessionItem) -> int:
     return 0 if isinstance(item, bus.Connect) else item.n
 
 

@@ -57,8 +57,8 @@ class CalledNetwork(Network):
             assert reloaded.answered_calls == memory.answered_calls
             assert set(reloaded.stats_due) <= set(memory.stats_due)
 
-    def look(self) -> None:
-        super().look()
+    def verify(self) -> None:
+        super().verify()
         for gateway, answer in self.harness.answers:
             assert gateway == GATEWAY
             call = self.calls[answer.n - 1]
@@ -163,7 +163,7 @@ class CalledNetwork(Network):
     @rule(at=st.integers(0, 5))
     def delivers_call(self, at: int) -> None:
         self.harness.receive(self.calls_on_wire.pop(at % len(self.calls_on_wire)))
-        self.look()
+        self.verify()
 
     @precondition(lambda self: self.calls_on_wire)
     @rule(at=st.integers(0, 5))
@@ -180,13 +180,13 @@ class CalledNetwork(Network):
     def settles(self) -> None:
         """What needs no commit is answered."""
         self.harness.commit()
-        self.look()
+        self.verify()
 
     @rule(seconds=st.integers(1, 3))
     def ticks(self, seconds: int) -> None:
         self.now += seconds
         self.harness.tick(self.now)
-        self.look()
+        self.verify()
 
     # --- what must be -----------------------------------------------------------------------------------------
 

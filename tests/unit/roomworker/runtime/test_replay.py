@@ -52,22 +52,21 @@ class Live:
         return False
 
 
-class Told:
+class RecordingOutbox:
     def __init__(self) -> None:
         self.messages: list[tuple[str, int, int]] = []
         """(session, output number, close code)"""
         self.applied: list[bus.Applied] = []
 
-    def tell(self, gateway: str, what: Any) -> None:
+    def send(self, gateway: str, what: Any) -> None:
         if isinstance(what, bus.Applied):
             self.applied.append(what)
         else:
             self.messages += [(to.session, to.out, what.close) for to in what.to]
 
 
-async def replayed(actor: Live, store: SlowStore, *items: bus.Replay) -> Told:
-    told, counters = Told(), Counters()
-    outbox: Any = told
+async def replayed(actor: Live, store: SlowStore, *items: bus.Replay) -> RecordingOutbox:
+    outbox, counters = RecordingOutbox(), Counters()
     replayer = Replayer(store, outbox, counters)  # type: ignore[arg-type]
     running = asyncio.create_task(replayer.run())
     for item in items:
@@ -75,7 +74,7 @@ async def replayed(actor: Live, store: SlowStore, *items: bus.Replay) -> Told:
     for _ in range(50):
         await asyncio.sleep(0)
     running.cancel()
-    return told
+    return outbox
 
 
 def kept(*outs: int) -> Found:
@@ -83,39 +82,39 @@ def kept(*outs: int) -> Found:
 
 
 async def test_missed_messages_are_sent_again_and_then_the_position() -> None:
-    told = await replayed(Live({"s": ClosedSession(7, 5)}), SlowStore(kept(3, 4, 5)), bus.Replay("room", "s", 1, 3))
-    assert told.messages == [("s", 4, 0), ("s", 5, 0)]
-    assert told.applied == [bus.Applied(1, "s", 7, 5)]
+    outbox = await replayed(Live({"s": ClosedSession(7, 5)}), SlowStore(kept(3, 4, 5)), bus.Replay("room", "s", 1, 3))
+    assert outbox.messages == [("s", 4, 0), ("s", 5, 0)]
+    assert outbox.applied == [bus.Applied(1, "s", 7, 5)]
 
 
 @pytest.mark.parametrize("outs", [(5, 6), (4, 6)])
 async def test_a_session_whose_messages_are_not_all_kept_is_closed(outs: tuple[int, int]) -> None:
-    told = await replayed(Live({"s": ClosedSession(7, 6)}), SlowStore(kept(*outs)), bus.Replay("room", "s", 1, 3))
-    assert told.messages[-1] == ("s", 0, GAP.code)
-    assert told.applied == []
+    outbox = await replayed(Live({"s": ClosedSession(7, 6)}), SlowStore(kept(*outs)), bus.Replay("room", "s", 1, 3))
+    assert outbox.messages[-1] == ("s", 0, GAP.code)
+    assert outbox.applied == []
 
 
 async def test_an_unknown_session_is_closed() -> None:
-    told = await replayed(Live({}), SlowStore([]), bus.Replay("room", "s", 1, 3))
-    assert told.messages == [("s", 0, SESSION_UNKNOWN.code)]
+    outbox = await replayed(Live({}), SlowStore([]), bus.Replay("room", "s", 1, 3))
+    assert outbox.messages == [("s", 0, SESSION_UNKNOWN.code)]
 
 
 async def test_a_closed_session_without_messages_is_closed() -> None:
-    told = await replayed(
+    outbox = await replayed(
         Live({"s": ClosedSession(7, 3)}, living=False), SlowStore([]), bus.Replay("room", "s", 1, 3)
     )
-    assert told.messages == [("s", 0, SESSION_UNKNOWN.code)]
+    assert outbox.messages == [("s", 0, SESSION_UNKNOWN.code)]
 
 
 async def test_500_replay_requests_take_few_round_trips_in_turn() -> None:
     store = SlowStore([])
     committed = {f"s{n}": ClosedSession(1, 0) for n in range(500)}
-    told = await replayed(Live(committed), store, *(bus.Replay(f"room{n}", f"s{n}", n, 0) for n in range(500)))
-    assert len(told.applied) == 500
+    outbox = await replayed(Live(committed), store, *(bus.Replay(f"room{n}", f"s{n}", n, 0) for n in range(500)))
+    assert len(outbox.applied) == 500
     assert store.most_at_once == 1
     assert len(store.trips) == 1 + 499 // SESSIONS_PER_TRIP
 
 
 async def test_repeated_replay_request_is_answered_once() -> None:
-    told = await replayed(Live({"s": ClosedSession(1, 0)}), SlowStore([]), *[bus.Replay("room", "s", 1, 0)] * 5)
-    assert len(told.applied) == 1
+    outbox = await replayed(Live({"s": ClosedSession(1, 0)}), SlowStore([]), *[bus.Replay("room", "s", 1, 0)] * 5)
+    assert len(outbox.applied) == 1

@@ -1,4 +1,4 @@
-"""What the log says of a room's life, derived from its commits: it begins and ends, peers come and go."""
+"""Logs a room's life, derived from its commits: its start, placement and end, and peers that join and leave."""
 
 import logging
 from typing import Any, Final
@@ -13,27 +13,27 @@ _PEER: Final = "peer|"
 logger = log.get("room")
 
 
-class Activity:
-    """One room's. Nothing is derived while the level `info` is off."""
+class RoomLog:
+    """Derives and writes the log lines of one room; nothing is derived while the level `info` is off."""
 
     def __init__(self, room: str, partition: int) -> None:
         self._room = room
         self._partition = partition
         self._sessions: dict[str, str] = {}
-        """Peer → session, as committed."""
+        """The session of each peer, as committed."""
         self._placement: Placement | None = None
 
     def loaded(self, room: Room) -> None:
-        """The room as it is stored: what it has is no news."""
+        """Takes the peers and the placement of the stored room, which are not logged again."""
         self._sessions = {name: peer.session.id for name, peer in room.peers.items()}
         self._placement = room.meta.placement
 
     def taken_over(self, room: Room) -> None:
-        """Another worker served the room before."""
-        self._say("room.taken_over", {"sessions": len(room.sessions), "peers": len(room.peers)})
+        """Logs that this worker continues a room that another one served."""
+        self._write("room.taken_over", {"sessions": len(room.sessions), "peers": len(room.peers)})
 
-    def of(self, room: Room, changes: Changes, *, first: bool) -> list[tuple[str, dict[str, Any]]]:
-        """The events and their keys that are to be told once `changes`, just taken from `room`, are committed."""
+    def events_of(self, room: Room, changes: Changes, *, first: bool) -> list[tuple[str, dict[str, Any]]]:
+        """Returns the events, with their keys, to log once `changes`, just taken from `room`, are committed."""
         if not log.is_enabled(logging.INFO):
             return []
         events: list[tuple[str, dict[str, Any]]] = [("room.started", {})] if first else []
@@ -43,10 +43,10 @@ class Activity:
                 events.append(("room.placed", {"node": self._placement.node}))
         for name in changes.fields:
             if name.startswith(_PEER):
-                events += self._of_peer(room, name.removeprefix(_PEER))
+                events += self._peer_events(room, name.removeprefix(_PEER))
         return events
 
-    def _of_peer(self, room: Room, name: str) -> list[tuple[str, dict[str, Any]]]:
+    def _peer_events(self, room: Room, name: str) -> list[tuple[str, dict[str, Any]]]:
         before = self._sessions.pop(name, None)
         peer = room.peers.get(name)
         now = peer.session.id if peer else None
@@ -59,11 +59,13 @@ class Activity:
         return [*left, *joined]
 
     def committed(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+        """Logs the events of a commit."""
         for event, keys in events:
-            self._say(event, keys)
+            self._write(event, keys)
 
     def ended(self) -> None:
-        self._say("room.ended", {})
+        """Logs that the room was deleted."""
+        self._write("room.ended", {})
 
-    def _say(self, event: str, keys: dict[str, Any]) -> None:
+    def _write(self, event: str, keys: dict[str, Any]) -> None:
         logger.info(event, room=self._room, partition=self._partition, **keys)
