@@ -3,10 +3,10 @@
     core/        pure: the objects of a room, what each message changes, who closes whom
     storage/     rooms in Redis or in memory (`port`: one interface), loading, how long sent messages are kept
     messaging/   committed messages to gateways, requests and orders to media nodes
-    runtime/     one room in this worker's hands: its messages in order, commits, redoing, replays
-    partitions/  a partition's deliveries, who serves which partition, ticks, media nodes, messages that kill workers
-    worker.py    puts these together for one process
-    metrics.py   what all of them count
+    runtime/     the actor of one room: its messages in order, commits, redoing, replays
+    partitions/  a partition's deliveries, its assignment to workers, ticks, media nodes, messages that kill workers
+    worker.py    assembles one process
+    metrics.py   exposes what all of them count
 
 Imports go down only: worker, partitions, runtime, messaging, storage, core, counters.
 """

@@ -29,7 +29,7 @@ class Counters:
     dead_letters_total: int = 0
     """Messages put into the dead-letter stream because workers crashed while handling them."""
     takeovers_total: int = 0
-    """Partitions that this worker became the active one of."""
+    """Partitions that this worker became active for."""
     hand_overs_total: int = 0
     """Partitions handed over to their primary worker."""
     step_downs_total: int = 0

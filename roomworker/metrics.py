@@ -87,7 +87,7 @@ MEDIA_WAITING = gauge("roomworker_media_requests_waiting", "Requests that no med
 
 
 REDIS_TIMEOUT: Final = 1.0
-"""Seconds that a scrape waits for Redis; without an answer the last known number is exposed."""
+"""Seconds that a scrape waits for Redis; without an answer it exposes the last known number."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ class RoomTotals:
     producers: int = 0
 
     def add(self, room: Room | None) -> None:
-        """Adds one room; None: it is not loaded yet."""
+        """Adds one room; None stands for a room that is not loaded yet."""
         self.rooms += 1
         if room is None:
             return
@@ -124,7 +124,7 @@ class WorkerMetrics:
         self._totals = RoomTotals()
 
     async def refresh(self) -> None:
-        """Counts the rooms in memory and asks Redis for the dead letters; to be awaited before `collect`."""
+        """Counts the rooms in memory and Redis' dead letters; to be awaited before `collect`."""
         totals = RoomTotals()
         actors = [actor for partition in self._worker.partitions.values() for actor in partition.actors.values()]
         async for actor in iterate_yielding(actors):
@@ -135,7 +135,7 @@ class WorkerMetrics:
                 self._dead_letters = await self._worker.store.count_dead_letters()
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics, with the totals of the last `refresh`."""
+        """Yields all metrics, with the totals of the last `refresh`."""
         worker, counters = self._worker, self._worker.counters
         yield from self._rooms()
         partitions = worker.partitions.values()

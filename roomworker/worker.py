@@ -1,4 +1,4 @@
-"""One room worker process: puts its parts together."""
+"""Assembles one room worker process from its parts."""
 
 import asyncio
 import time
@@ -29,15 +29,15 @@ from shared.telemetry import log
 
 CLEAN_UP_EVERY: Final = 1.0
 LAST_ROUND_TIMEOUT: Final = 1.0
-"""Seconds that a leaving worker waits for its present look at the registry."""
+"""Seconds that a leaving worker waits for the round of its coordinator that is under way."""
 UNREADABLE_LISTED: Final = 20
-"""Unreadable rooms that a heartbeat names; of more it has the number."""
+"""Unreadable rooms that a heartbeat names; of all it has the number."""
 
 logger = log.get("worker")
 
 
 class RoomWorker:
-    """`start` returns once the worker serves; `close` hands everything over. The caller owns broker and store."""
+    """One room worker: serves partitions between `start` and `close`. The caller owns broker, cluster and store."""
 
     def __init__(self, settings: WorkerSettings, broker: Broker, cluster: Cluster, store: Store) -> None:
         self.id = process_id("roomworker", settings.name)
@@ -95,11 +95,14 @@ class RoomWorker:
             choose_node=lambda: self.nodes.choose(self.media.avoided(time.monotonic())),
         )
 
-    # --- life -------------------------------------------------------------------------------------------------
+    # --- starting and stopping --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Raises `DifferentCluster` if the cluster has another number of partitions, `redis.RedisError` or `OSError`
-        if Redis does not answer."""
+        """Starts all parts; returns once the worker serves its partitions.
+
+        Raises `DifferentCluster` if the cluster has another number of partitions, `redis.RedisError` or `OSError` if
+        Redis does not answer.
+        """
         self._results = await self._broker.subscribe_exclusive(
             "media", self.id, self._receive_results, on_lost=_ignore, on_restored=_ignore
         )
@@ -118,11 +121,11 @@ class RoomWorker:
         logger.info("worker.started", worker=self.id, partitions=len(self.coordinator.subscribed))
 
     async def wait(self) -> None:
-        """Returns never; raises what went wrong if a part of the worker has failed."""
+        """Never returns; raises the exception of the first part of the worker that fails."""
         await self.tasks.wait()
 
     def trouble(self) -> str:
-        """Why this worker cannot serve now; empty if it can."""
+        """Returns the reason why this worker cannot serve now; empty if it can."""
         if self.coordinator.leaving:
             return "leaving"
         if self.tasks.failed:
@@ -134,9 +137,9 @@ class RoomWorker:
         return ""
 
     async def close(self) -> None:
-        """Leaves the others to serve: finishes what is under way, closes its partitions, leaves the registry."""
+        """Stops serving: leaves the registry, finishes deliveries under way and hands the partitions over."""
         self.coordinator.leave()
-        if self._coordination_task is not None:  # or it would subscribe and register again
+        if self._coordination_task is not None:  # else it would subscribe and register again
             await asyncio.wait({self._coordination_task}, timeout=LAST_ROUND_TIMEOUT)
             self._coordination_task.cancel()
         await self.coordinator.close()
@@ -147,7 +150,7 @@ class RoomWorker:
         logger.info("worker.stopped", worker=self.id)
 
     async def _clean_up(self) -> None:
-        """Every second: what waits too long is given up, what nobody needs is forgotten."""
+        """Expires late media requests and removes idle batchers, every second."""
         while True:
             await asyncio.sleep(CLEAN_UP_EVERY)
             now = time.monotonic()
@@ -157,10 +160,10 @@ class RoomWorker:
             if not self._broker.connected:
                 self._retention.broker_disconnected(now)
 
-    # --- what the parts tell ----------------------------------------------------------------------------------
+    # --- callbacks --------------------------------------------------------------------------------------------
 
     def _describe(self) -> dict[str, Any]:
-        """What others may know of this worker, besides its partitions."""
+        """Returns what the registry shows of this worker besides its partitions."""
         actors = [actor for partition in self.partitions.values() for actor in partition.actors.values()]
         unreadable = sorted((actor.room, actor.unreadable) for actor in actors if actor.unreadable)
         return {
@@ -191,4 +194,4 @@ class RoomWorker:
 
 
 def _ignore() -> None:
-    """Requests whose results were lost with the queue run into their deadline."""
+    """Does nothing when the queue of results is lost: their requests run into their deadline."""

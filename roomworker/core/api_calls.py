@@ -16,7 +16,7 @@ OK: Final = 200
 
 
 def handle(room: Room, call: bus.Call) -> None:
-    """Carries a call out, or rejects it, and answers it either way. One that was answered is answered the same."""
+    """Carries a call out, or rejects it, and answers it either way. A repeated call gets the stored answer."""
     stored = room.answered_calls.get(call.key)
     if stored is not None:
         room.answer_call(call, stored.code, stored.body, keep=False)
@@ -39,7 +39,7 @@ def reject(room: Room, call: bus.Call, why: PlenaryError) -> None:
 
 
 def _perform(room: Room, action: actions.AnyAction) -> actions.AnyAnswer:
-    """Raises `PlenaryError`; the room is then unchanged."""
+    """Carries an action out; returns its answer. Raises `PlenaryError`; the room is then unchanged."""
     match action:
         case actions.InspectRoom():
             return inspect_room(room)
@@ -88,7 +88,7 @@ def _peer(room: Room, name: str) -> Peer:
 
 
 def inspect_room(room: Room) -> actions.RoomView:
-    """The room as the server API shows it."""
+    """Returns the room as the server API shows it."""
     created, placement = room.meta.created, room.meta.placement
     return actions.RoomView(
         name=room.name,
@@ -117,7 +117,7 @@ def _summary(peer: Peer) -> actions.PeerSummary:
 
 
 def inspect_peer(room: Room, action: actions.InspectPeer) -> actions.PeerView:
-    """The peer as the server API shows it, with a consumer for every producer of the others."""
+    """Returns the peer as the server API shows it, with a consumer for every producer of the others."""
     peer = _peer(room, action.peer)
     return actions.PeerView(
         name=peer.name,
@@ -175,7 +175,7 @@ def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
         if asked != ((created.codecs, created.limits) if created else own):
             raise Conflict(f"room: {room.name!r} exists with other codecs or limits")
     elif action.codecs is not None:
-        own_capabilities(action.codecs)  # or the room could never be read again
+        own_capabilities(action.codecs)  # checked before it is stored, else the room could never be loaded again
     room.meta.created = Created(
         codecs=action.codecs,
         limits=action.limits,
@@ -201,7 +201,7 @@ def expire_idle_room(room: Room, now: int) -> None:
         teardown.forget_creation(room)
 
 
-# --- its objects ----------------------------------------------------------------------------------------------
+# --- peers and their objects --------------------------------------------------------------------------------
 
 
 def close_peer(room: Room, action: actions.ClosePeer) -> None:
@@ -228,7 +228,7 @@ def close_producer(room: Room, action: actions.CloseProducer) -> None:
 
 
 def set_max_bitrate(room: Room, action: actions.SetMaxBitrate) -> None:
-    """Limits what a sending transport may bring. Raises `Conflict` for a receiving one."""
+    """Limits the incoming bitrate of a sending transport. Raises `Conflict` for a receiving one."""
     transport = transports.find(_peer(room, action.peer), action.id)
     if transport.direction != "send":
         raise Conflict(f"id: transport {action.id} is for receiving")

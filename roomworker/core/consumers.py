@@ -1,8 +1,8 @@
-"""Consumers: a producer's media on its way to one other peer (§enableConsumer … §setConsumerPreferredProfile).
+"""Handles consumers: a producer's media sent to one other peer (§enableConsumer … §setConsumerPreferredProfile).
 
 A consumer *exists* for every producer and every other peer; it is *stored*, and has a record here, only once its
-peer has touched it. Its id and SSRCs follow from the producer, its parameters from the producer and the receiver's
-capabilities.
+peer has touched it. A consumer's id and SSRCs follow from the producer, its parameters from the producer and the
+receiver's capabilities.
 """
 
 from roomworker.core import transports
@@ -17,7 +17,7 @@ from shared.protocol.rtp import EffectiveProfile, Profile, RtpParameters
 
 
 def find(room: Room, peer: Peer, consumer_id: int) -> tuple[Consumer, Peer, Producer]:
-    """The peer's consumer, the sending peer and its producer. Raises `NotFound`.
+    """Returns the peer's consumer, the sending peer and its producer. Raises `NotFound`.
 
     A consumer that its peer has not touched yet is made on the spot, and not stored.
     """
@@ -28,7 +28,7 @@ def find(room: Room, peer: Peer, consumer_id: int) -> tuple[Consumer, Peer, Prod
 
 
 def save(room: Room, peer: Peer, consumer: Consumer) -> None:
-    """Stores the consumer, which is no longer as it was made."""
+    """Stores the consumer, which has changed since it was made."""
     peer.consumers[consumer.id] = consumer
     room.save(peer.field_of(consumer), consumer)
 
@@ -177,7 +177,7 @@ def profile_changed(room: Room, peer: Peer, consumer: Consumer, profile: Effecti
 
 
 def producer_pause_changed(room: Room, sender: Peer, producer: Producer) -> None:
-    """Tells receivers that the producer was paused or resumed.
+    """Notifies receivers that the producer was paused or resumed.
 
     Receivers whose consumer is disabled, or paused by the server anyway, are not notified.
     """
@@ -191,7 +191,7 @@ def producer_pause_changed(room: Room, sender: Peer, producer: Producer) -> None
 
 
 def describe(room: Room, sender: Peer, producer: Producer, receiver: Peer) -> client.ConsumerInfo:
-    """The receiver's consumer, as `join` describes it."""
+    """Returns the receiver's consumer as `join` describes it."""
     consumer = receiver.consumers.get(producer.number) or Consumer(id=producer.number)
     return client.ConsumerInfo(
         id=producer.number,
@@ -206,7 +206,7 @@ def describe(room: Room, sender: Peer, producer: Producer, receiver: Peer) -> cl
 
 
 def announcement(room: Room, sender: Peer, producer: Producer, receiver: Peer) -> client.NewConsumer:
-    """The message by which a receiver learns of its new consumer."""
+    """Returns the notification by which a receiver learns of its new consumer."""
     return client.NewConsumer(
         id=producer.number,
         kind=producer.kind,
@@ -220,7 +220,7 @@ def announcement(room: Room, sender: Peer, producer: Producer, receiver: Peer) -
 
 
 def rtp_parameters(room: Room, producer: Producer, receiver: Peer) -> RtpParameters:
-    """The consumer's parameters for this receiver; computed once for receivers with equal capabilities."""
+    """Returns the consumer's parameters, computed once for all receivers with equal capabilities."""
     key = (producer.number, receiver.capability_key)
     known = room.consumer_parameters.get(key)
     if known is None:

@@ -1,4 +1,4 @@
-"""Dispatch of clients' messages: reads them and hands each to its handler."""
+"""Decodes clients' messages and hands each to its handler."""
 
 from typing import TypeAlias, assert_never
 
@@ -16,7 +16,7 @@ Message: TypeAlias = client.Message | client.QueryRoom | client.Join | client.Pe
 
 
 def read(item: bus.Input) -> Message:
-    """Decodes what a client sent. Raises `BadPayload`."""
+    """Decodes a client's message. Raises `BadPayload`."""
     match item.method:
         case client.REQUEST:
             if item.id is None:
@@ -38,7 +38,7 @@ _decode_method = msgspec.json.Decoder(_Method).decode
 
 
 def intended_kind(item: bus.Input) -> type[client.FromClient | client.Message] | None:
-    """The kind of a message that could not be decoded, by its method; None: an unknown method."""
+    """Returns the kind of a message that could not be decoded, by its method; None for an unknown method."""
     if item.method == client.MESSAGE:
         return client.Message
     try:

@@ -1,4 +1,4 @@
-"""The journal of a room: everything that its next commit has to carry.
+"""Records everything that a room's next commit has to carry.
 
 Handlers change the room's records in place and record that in the journal: fields to store by `save`, `delete` and
 `save_session`, messages by `send`, `notify` and `send_to_peers`, orders for the media node by `order`. `take` hands
@@ -86,6 +86,7 @@ class Journal:
         self._fields[name] = None
 
     def save_meta(self) -> None:
+        """Stores the room's own record."""
         self.save(META, self.meta)
 
     def save_session(self, session: Session) -> None:
@@ -123,7 +124,7 @@ class Journal:
             self._messages.append(Outgoing(body, [(session, next_output(session, size)) for session in receivers]))
 
     def _next_output(self, session: Session, size: int) -> int:
-        """The number of the session's next output, of `size` bytes."""
+        """Returns the number of the session's next output, of `size` bytes."""
         session.n_out += 1
         if session.lost_at is not None:
             session.lost_bytes += size
@@ -134,12 +135,12 @@ class Journal:
     # --- orders and replies -----------------------------------------------------------------------------------
 
     def order(self, order: media.AnyOrder) -> None:
-        """Sends an order to the room's media node once this is committed; `order.v` is `next_n`."""
+        """Sends an order to the room's media node once the changes are committed; `order.v` is `next_n`."""
         if self.meta.placement is not None:
             self.order_node(self.meta.placement.node, order)
 
     def order_node(self, node: str, order: media.AnyOrder) -> None:
-        """Sends an order to any media node once this is committed."""
+        """Sends an order to any media node once the changes are committed."""
         self._orders.append((node, order))
 
     def answer_call(self, call: bus.Call, code: int, body: bytes, *, keep: bool) -> None:
@@ -153,11 +154,11 @@ class Journal:
                 self._newly_answered[oldest] = None
 
     def reply_link(self, gateway: str, link: bus.Link) -> None:
-        """Tells a gateway what became of a connection to a resumable session."""
+        """Replies to a gateway whether a connection has a resumable session."""
         self._replies.append((gateway, link))
 
     def reply_resumed(self, session: Session) -> None:
-        """Tells the session's gateway that its connection is accepted, with the numbers that are then committed."""
+        """Replies to the session's gateway that its connection is accepted, and which numbers are then committed."""
         self._resumed[session.id] = session
 
     # --- taking -----------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Journal:
         )
 
     def take(self) -> Changes:
-        """Everything since the last `take`, for one commit; the journal starts anew."""
+        """Returns all changes since the last `take`, for one commit; the journal is then empty."""
         self.n += 1
         changes = Changes(
             self.n,
@@ -197,7 +198,7 @@ class Journal:
         return changes
 
     def take_replies(self) -> list[tuple[str, Reply]]:
-        """Replies to gateways, by their ids; they are due even if there is nothing to commit."""
+        """Returns the replies to gateways, by their ids; they are due even if there is nothing to commit."""
         for session in self._resumed.values():
             if session.gateway:  # else the connection was lost again meanwhile
                 link = bus.Link(session.connection, session.id, "resumed", session.n_in, session.n_out)

@@ -1,4 +1,4 @@
-"""Limits: what a room may hold, by the cluster's settings or as the room was created."""
+"""Defines and checks the limits of a room, from the cluster's settings or the room's creation."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,7 +11,7 @@ from shared.protocol import actions, client
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes. `max_incoming_bitrate` is per sending transport, bits per second, 0 is none."""
+    """The limits of one room. `max_incoming_bitrate` is per sending transport, bits per second; 0 means no limit."""
 
     peers: int = 500
     transports_per_peer: int = 16
@@ -21,7 +21,7 @@ class Limits:
     max_incoming_bitrate: int = 0
 
     def overridden_by(self, own: actions.RoomLimits) -> "Limits":
-        """These limits, with the room's own ones in their place."""
+        """Returns these limits, with the room's own ones in their place."""
         chosen = {
             name: value
             for name in ("peers", "transports_per_peer", "producers_per_peer", "max_incoming_bitrate")

@@ -1,4 +1,4 @@
-"""Media events: what the media node reports, applied to the room."""
+"""Applies to the room the events that its media node reports."""
 
 from typing import assert_never
 

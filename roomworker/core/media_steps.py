@@ -1,4 +1,4 @@
-"""Steps of a handler that needs the media node: it yields each request and is resumed with the result.
+"""Defines the steps of a handler that needs the media node: it yields each request and is resumed with the result.
 
 Such a handler is a generator. It may raise `PlenaryError` before or after any yield; an error of the media node is
 thrown into it at the yield. It changes state only after its last yield (DELIVERY C3), except for changes that are
@@ -15,7 +15,7 @@ from shared.protocol import media
 
 @dataclass(frozen=True)
 class Place:
-    """Asks for a media node for the room. → `Placed`; `Unavailable` is thrown if there is none."""
+    """A request for a node for the room: the result is `Placed`, or `Unavailable` is thrown if there is none."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ Steps: TypeAlias = Generator[Step, StepResult, Outcome]
 
 
 def expect(result: StepResult, kind: type[Result]) -> Result:
-    """The result, which must be of this kind. Raises `InternalError` if it is of another."""
+    """Returns the result. Raises `InternalError` if it is not of this kind."""
     if not isinstance(result, kind):
         raise InternalError(f"media node: expected {kind.__name__}, got {type(result).__name__}")
     return result

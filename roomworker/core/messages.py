@@ -1,4 +1,4 @@
-"""Messages between peers: applications' own data, in order with the messages of the protocol."""
+"""Relays messages between peers: applications' own data, in order with the messages of the protocol."""
 
 from msgspec import Raw
 

@@ -1,4 +1,4 @@
-"""The records of a room's objects: what Redis keeps, one JSON record per object, a field each of the hash `room:{R}`.
+"""Defines the records of a room's objects, each stored as JSON in a field of its own of the hash `room:{R}`.
 
     meta   session|<peer>   peer|<peer>   transport|<id>|<peer>   producer|<id>|<peer>   consumer|<id>|<peer>
 
@@ -32,7 +32,7 @@ Reporter: TypeAlias = tuple[ReporterKind, str, int]
 
 
 class Record(Struct, rename="camel", eq=False):
-    """Base of the room's objects: mutable, and stored as they are."""
+    """Base of the records: mutable, and stored as they are."""
 
 
 # --- the room -------------------------------------------------------------------------------------------------
@@ -62,9 +62,10 @@ class Created(Record):
 
 
 class Meta(Record):
-    """Stored as `meta`. `numbers` is the last number given to a peer or producer, `epochs` the last placement's.
+    """The room itself, stored as `meta`.
 
-    `events` is the number of the last event taken from the placement's node (DELIVERY I6).
+    `numbers` is the last number given to a peer or producer, `epochs` that of the last placement, `events` that of
+    the last event taken from the placement's node (DELIVERY I6).
     """
 
     name: str
@@ -76,7 +77,7 @@ class Meta(Record):
 
 
 class StoredAnswer(NamedTuple):
-    """The answer to a call of the server API: a call that comes again with the same key is answered with it."""
+    """The answer to a call of the server API, given again to a call with the same key."""
 
     code: int
     body: bytes
@@ -86,12 +87,12 @@ class StoredAnswer(NamedTuple):
 
 
 class Session(Record):
-    """Stored as `session|<peer>`. `n_in` is the last input applied, `n_out` the last output that exists.
+    """A client's session, stored as `session|<peer>`. `n_in` is the last input applied, `n_out` the last output.
 
-    `gateway` is empty while the session has no connection; `lost_at` is since when (ms, room time; 0: set by the
-    next tick), `lost_bytes` the size of its outputs since. `token` is the hash of its resume token, `attempt` the
-    number of its last resumption. `joins` counts how often its peer has joined: the media objects of one join and
-    the next have different engine ids.
+    `gateway` is empty while the session has no connection; `lost_at` is the time since when (ms, room time; 0 until
+    the next tick sets it), `lost_bytes` the size of the outputs since then. `token` is the hash of the resume token,
+    `attempt` the number of the last resumption. `joins` counts how often the peer has joined: the media objects of
+    one join and the next have different engine ids.
     """
 
     id: str
@@ -123,9 +124,10 @@ class ClosedSession(NamedTuple):
 
 
 class Transport(Record):
-    """Stored as `transport|<id>|<peer>`. `engine` is its engine id; `connected` once DTLS parameters are known.
+    """A peer's WebRTC transport, stored as `transport|<id>|<peer>`. `engine` is its engine id.
 
-    `restarts` counts its ICE restarts, `stats_interval` (ms) is 0 unless it reports stats.
+    `connected` is true once DTLS parameters are known, `restarts` counts ICE restarts, `stats_interval` (ms) is 0
+    unless the transport reports stats.
     """
 
     record_kind: ClassVar[ReporterKind] = "transport"
@@ -140,7 +142,7 @@ class Transport(Record):
 
 
 class Producer(Record):
-    """Stored as `producer|<id>|<peer>`. `transport` is the id of its peer's transport.
+    """Media that a peer sends, stored as `producer|<id>|<peer>`. `transport` is the id of its peer's transport.
 
     `number` is the producer's number in the room. Its consumers have that number as their id, for every receiver, so
     that receivers can share one message (DELIVERY O4). A producer is paused remotely by its own client, locally by
@@ -169,9 +171,10 @@ class Producer(Record):
 
 
 class Consumer(Record):
-    """Stored as `consumer|<id>|<peer>`. A consumer is enabled while it has a `transport` (its peer's transport id).
+    """A producer's media on its way to one peer, stored as `consumer|<id>|<peer>`.
 
-    A consumer is paused remotely by its own client, locally by the server. The producer's pause is the producer's.
+    A consumer is enabled while it has a `transport` (its peer's transport id). It is paused remotely by its own
+    client, locally by the server; a pause of the producer is not recorded here.
     """
 
     record_kind: ClassVar[ReporterKind] = "consumer"
@@ -201,7 +204,7 @@ MediaObject: TypeAlias = Transport | Producer | Consumer
 
 
 class PeerData(Record):
-    """Stored as `peer|<name>`. A `spy` sees the others and is announced to no peer.
+    """The record of a joined peer, stored as `peer|<name>`. A `spy` sees the others and is announced to no peer.
 
     `number` orders peers by arrival. `generation` counts how many of the peer's media objects were closed, so that
     an engine id is never used twice.
@@ -234,7 +237,7 @@ class Peer:
         return f"peer|{self.name}"
 
     def field_of(self, owned: MediaObject) -> str:
-        """The field that one of the peer's media objects is stored in."""
+        """Returns the field in which one of the peer's media objects is stored."""
         return f"{owned.record_kind}|{owned.id}|{self.name}"
 
     @property

@@ -1,4 +1,4 @@
-"""Peers: participants that have joined (§join, §leave)."""
+"""Handles peers, the participants that have joined (§join, §leave)."""
 
 from roomworker.core import consumers, teardown
 from roomworker.core.limits import check_count

@@ -1,4 +1,4 @@
-"""Producers: media that a peer sends (§createProducer … §closeProducer)."""
+"""Handles producers, the media that a peer sends (§createProducer … §closeProducer)."""
 
 from collections import defaultdict
 from zlib import crc32
@@ -18,7 +18,7 @@ from shared.protocol.rtp import Kind, RtpParameters
 
 
 def find(peer: Peer, producer_id: int) -> Producer:
-    """The peer's producer. Raises `NotFound`."""
+    """Returns the peer's producer. Raises `NotFound`."""
     producer = peer.producers.get(producer_id)
     if producer is None:
         raise NotFound(f"id: no producer {producer_id}")
@@ -58,7 +58,7 @@ def _produce(
     payload_types = ortc.producer_mapping(rtp_parameters, kind, room.rtp_capabilities)
     sent = ortc.sort_encodings(rtp_parameters)
     engine = room.engine_id(peer, "producer", producer_id, updates)
-    # from the engine id, not from a counter: a successor that redoes this message must find the same producer
+    # derived from the engine id, not from a counter: a successor that redoes the message must find the same producer
     mapped = derive_ssrcs(crc32(engine.encode()) % SSRC_BLOCKS, len(sent.encodings)).mapped
     with room.releasing(peer, "producer", engine) as guard:
         yield media.Produce(
@@ -102,9 +102,9 @@ def _add(room: Room, peer: Peer, producer: Producer) -> None:
 
 
 def update(room: Room, peer: Peer, message: client.UpdateProducer) -> Steps[client.Nothing]:
-    """Takes note that the client sends the same media with other SSRCs (§updateProducer).
+    """Gives the producer other SSRCs, with which the client now sends the same media (§updateProducer).
 
-    The producer's consumers go on. Where the engine cannot do that (`is_updatable`), the other peers get new
+    The producer's consumers continue. Where the engine cannot do that (`is_updatable`), the other peers get new
     consumers instead.
     """
     producer = find(peer, message.id)

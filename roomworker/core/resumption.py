@@ -1,4 +1,4 @@
-"""Resumption: sessions whose connection is lost, taken up again or given up.
+"""Resumes sessions whose connection was lost, or closes them after the grace period.
 
 The clock is the partition's ticks. A session's `lost_at` 0 means that the time is not known yet; the next tick
 sets it.

@@ -1,4 +1,4 @@
-"""A room: its objects, their engine ids, and its place on a media node.
+"""Defines the room: its objects, their engine ids, and its place on a media node.
 
 Records are in `model`, what a commit carries in `journal`, cascades of closing in `teardown`; the modules with plural
 names handle the messages about their objects.
@@ -43,7 +43,7 @@ class Room(Journal):
         """Parameters of consumers, by the producer's number and the receiver's capability key."""
         self._early_profiles: dict[media.EngineId, EffectiveProfile] = {}
         self.stats_due: dict[Reporter, int] = {}
-        """When each reporter's next stats are due (ms, room time)."""
+        """The time at which each reporter's next stats are due (ms, room time)."""
         self.first_stats_wanted: list[Reporter] = []
         """Reporters that were just enabled: their first stats are to be asked for at once."""
 
@@ -56,23 +56,19 @@ class Room(Journal):
 
     @property
     def exists(self) -> bool:
-        """Whether the room has sessions, or was created by the server API; else it is as if it had never been."""
+        """Whether the room has sessions, or was created by the server API; else it is deleted."""
         return bool(self.sessions) or self.meta.created is not None
-
-    @property
-    def empty(self) -> bool:
-        return not self.exists
 
     # --- numbers and names ------------------------------------------------------------------------------------
 
     def take_number(self) -> int:
-        """The next number for a peer or producer."""
+        """Returns the next number for a peer or producer."""
         self.meta.numbers += 1
         self.save_meta()
         return self.meta.numbers
 
     def engine_id(self, peer: Peer, kind: media.ObjectKind, object_id: int, updates: int = 0) -> media.EngineId:
-        """The same id when a message is handled again, never the same for another object (DELIVERY T3).
+        """Returns the same id when a message is handled again, never the same for another object (DELIVERY T3).
 
         `updates` distinguishes an object from its predecessor with the same `object_id`, which exists beside it.
         """
@@ -96,7 +92,7 @@ class Room(Journal):
             self.save_meta()
 
     def is_on(self, node: str, held: bus.HeldRouter) -> bool:
-        """Whether the router that the node has is the room's own."""
+        """Whether the router that the node holds is the room's own."""
         placement = self.meta.placement
         return (
             placement is not None
@@ -166,7 +162,7 @@ class Room(Journal):
             del self._early_profiles[next(iter(self._early_profiles))]
 
     def take_early_profile(self, engine: media.EngineId) -> EffectiveProfile | None:
-        """The profile kept for a new consumer, if its event came first."""
+        """Returns the profile kept for a new consumer; None unless its event came first."""
         return self._early_profiles.pop(engine, None)
 
     def forget_consumer_parameters(self, producer: Producer) -> None:
@@ -176,7 +172,7 @@ class Room(Journal):
 
 
 class PreconditionGuard:
-    """Preconditions of a handler that yields: while it waits, its peer may leave or the room lose its media node."""
+    """Checks a handler's preconditions after a yield: its peer may have left, or the room lost its media node."""
 
     __slots__ = ("_epoch", "_peer", "_room")
 
@@ -198,5 +194,5 @@ class PreconditionGuard:
 
 @lru_cache(maxsize=4096)
 def _router_id(incarnation: str, epoch: int) -> media.EngineId:
-    """Cached: every request names the router, and computing its id costs as much as finding the room."""
+    """Returns the router's id, from a cache: every request names it, and computing it is costly."""
     return str(uuid5(NAMESPACE_OID, f"{incarnation}/router/{epoch}"))

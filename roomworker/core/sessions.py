@@ -1,4 +1,4 @@
-"""Sessions: one client's connection to a room, with the numbers that make delivery exact (DELIVERY I1, O2)."""
+"""Opens sessions: a client's connection to a room, with the numbers that make delivery exact (DELIVERY I1, O2)."""
 
 from roomworker.core import teardown
 from roomworker.core.model import Session
@@ -8,9 +8,9 @@ from shared.protocol import bus
 
 
 def connect(room: Room, gateway: str, item: bus.Connect) -> Session:
-    """Opens a session. Of two connections of one peer the one accepted later stays, whichever arrives first (I7).
+    """Opens a session and returns it. If its peer has another, the connection accepted earlier is closed (I7).
 
-    The session that is returned may be closed already.
+    The earlier connection may be the new session's own: the session that is returned is then closed already.
     """
     session = Session(
         id=item.session,

@@ -1,8 +1,8 @@
-"""Periodic stats (§enableTransportStats … §consumerStats): which objects report, when, and what their peer is sent.
+"""Sends periodic stats of transports, producers and consumers (§enableTransportStats … §consumerStats).
 
-Whether an object reports is stored with it (`stats_interval`, ms). When its next report is due is not stored: after
-a takeover all are due at the first tick. The clock is the partition's ticks, so a report may come up to a second
-late.
+An object that reports stats stores its `stats_interval` (ms). The time of its next report is not stored: after a
+takeover all reports are due at the first tick. The clock is the partition's ticks, so a report may come up to a
+second late.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from shared.errors import PlenaryError
 from shared.protocol import client, media
 
 LEAST_INTERVAL: Final = 1000
+"""Milliseconds between two reports of an object, at least."""
 
 JUST_ENABLED: Final = -1
-"""Due one interval after the first report, which was asked for at some time since the last tick."""
+"""Stands for a due time one interval after the first report, which was requested since the last tick."""
 
 
 def enable_transport(room: Room, peer: Peer, message: client.EnableTransportStats) -> client.Nothing:
@@ -45,7 +46,10 @@ def enable_consumer(room: Room, peer: Peer, message: client.EnableConsumerStats)
 
 
 def _enable(room: Room, peer: Peer, reporting: MediaObject, interval: float) -> bool:
-    """Whether anything changed: an object that reports keeps its interval (as the published objects do)."""
+    """Starts an object's reports; returns false if it reports already, at an interval that it then keeps.
+
+    The published objects do the same.
+    """
     if reporting.stats_interval:
         return False
     reporting.stats_interval = max(LEAST_INTERVAL, int(interval))
@@ -80,7 +84,7 @@ def disable_consumer(room: Room, peer: Peer, message: client.DisableConsumerStat
 
 
 def _disable(room: Room, peer: Peer, reporting: MediaObject) -> bool:
-    """Whether anything changed."""
+    """Ends an object's reports; returns false if it had none."""
     room.stats_due.pop(_reporter(peer, reporting), None)
     enabled = bool(reporting.stats_interval)
     reporting.stats_interval = 0
@@ -92,7 +96,7 @@ def _reporter(peer: Peer, reporting: MediaObject) -> Reporter:
 
 
 def load(room: Room) -> None:
-    """Finds the reporting objects of a room that was just loaded."""
+    """Makes the reports of a room that was just loaded due at its first tick."""
     for peer in room.peers.values():
         owned: tuple[Mapping[int, MediaObject], ...] = (peer.transports, peer.producers, peer.consumers)
         for objects in owned:
@@ -102,14 +106,14 @@ def load(room: Room) -> None:
 
 
 def take_due(room: Room, now: int) -> list[Reporter]:
-    """The reporters that are due at `now` (ms, the partition's time); each is due again after its interval."""
+    """Returns the reporters that are due at `now` (ms, the partition's time), each due again after its interval."""
     ready: list[Reporter] = []
     for reporter, due_at in list(room.stats_due.items()):
         _, reporting = _find(room, reporter)
         if reporting is None or not reporting.stats_interval:
             del room.stats_due[reporter]
             continue
-        # half a second early rather than one late: ticks come a second apart, but not exactly
+        # half a second early rather than a second late: ticks do not come exactly a second apart
         following = now + reporting.stats_interval - LEAST_INTERVAL // 2
         if due_at == JUST_ENABLED:
             due_at = following - LEAST_INTERVAL
@@ -121,7 +125,7 @@ def take_due(room: Room, now: int) -> list[Reporter]:
 
 
 def request(room: Room, reporter: Reporter) -> media.GetStats | None:
-    """The request to the media node; None while there is nothing to report: paused, not enabled, no media."""
+    """Returns the request to the media node; None while the object is paused, not enabled or without media."""
     peer, reporting = _find(room, reporter)
     if peer is None or reporting is None or not _reports(room, reporting) or not reporting.engine:
         return None
@@ -139,7 +143,7 @@ def request(room: Room, reporter: Reporter) -> media.GetStats | None:
 
 
 def report(room: Room, reporter: Reporter, engine: media.EngineId, stats: media.Stats) -> None:
-    """Sends the stats of the engine's object to its peer, unless the object or the peer's wish has changed."""
+    """Sends the stats of the engine's object to its peer, unless the object or its reports ended meanwhile."""
     peer, reporting = _find(room, reporter)
     if peer is None or reporting is None or not _reports(room, reporting) or reporting.engine != engine:
         return

@@ -22,7 +22,7 @@ def close_room_by_server(room: Room, app_data: client.AppData) -> None:
     """Sends every peer `closed` and closes every socket; the settings the room was created with are deleted."""
     room.notify(room.peers.values(), client.Closed(app_data=app_data))
     for peer in list(room.peers.values()):
-        remove_peer(room, peer)  # no peer stays that would have to be notified
+        remove_peer(room, peer)  # all of them first, so that no remaining peer has to be notified
     for session in list(room.sessions.values()):
         close_session_by_server(room, session, ROOM_CLOSED)
     forget_creation(room)
@@ -31,7 +31,7 @@ def close_room_by_server(room: Room, app_data: client.AppData) -> None:
 def forget_creation(room: Room) -> None:
     """Makes the room one that exists only while it has sessions."""
     room.meta.created = None
-    room.configure()  # a peer that comes while the room is in memory finds it as it will be loaded
+    room.configure()  # as a worker that loads the room would find it
     room.save_meta()
 
 

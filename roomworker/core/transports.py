@@ -1,4 +1,4 @@
-"""Transports: a peer's WebRTC transports (§createTransport … §closeTransport)."""
+"""Handles transports, a peer's WebRTC transports (§createTransport … §closeTransport)."""
 
 from roomworker.core import teardown
 from roomworker.core.limits import check_count
@@ -10,7 +10,7 @@ from shared.protocol import client, media
 
 
 def find(peer: Peer, transport_id: int, field: str = "id") -> Transport:
-    """The peer's transport. Raises `NotFound`, whose reason names the message's `field`."""
+    """Returns the peer's transport. Raises `NotFound`, whose reason names the message's `field`."""
     transport = peer.transports.get(transport_id)
     if transport is None:
         raise NotFound(f"{field}: no transport {transport_id}")
@@ -101,7 +101,7 @@ def restart(room: Room, peer: Peer, message: client.RestartTransport) -> Steps[c
 
 
 def limit_bitrate(room: Room, transport: Transport, bitrate: int) -> None:
-    """Limits what a sending transport may bring, bits per second; 0: no limit."""
+    """Limits the incoming bitrate of a sending transport, bits per second; 0 removes the limit."""
     room.order(media.SetMaxIncomingBitrate(object=transport.engine, v=room.next_n, bitrate=bitrate))
 
 

@@ -1,4 +1,4 @@
-"""Requests to media nodes and their results."""
+"""Sends requests to media nodes and hands their results to the rooms that asked."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,12 +15,13 @@ from shared.telemetry import log
 DEADLINE: Final = 5.0
 """Seconds that a request waits for its result."""
 SILENT_AFTER: Final = 2.0
-"""Seconds without any result after which a node fails what it was asked. What it would be asked then fails at once,
-but for one request now and then, until it answers one: a dead node must not fill the partitions' prefetch windows
-with waiting messages (DELIVERY B6)."""
+"""Seconds without any result after which all requests to a node fail. New ones then fail at once, except for one now
+and then that probes it, until the node answers: a dead node must not fill the partitions' prefetch windows with
+waiting messages (DELIVERY B6)."""
 AVOIDED_FOR: Final = 10.0
 """Seconds that a node gets no new rooms after it was silent, or had no command queue (cut off from the broker)."""
 REMEMBERED_FOR: Final = 60 * SILENT_AFTER
+"""Seconds after which a node's last answer or silence is forgotten."""
 
 _SILENT: Final = media.Failed(Unavailable.code, "the media node does not answer: try again")
 _UNROUTABLE: Final = media.Failed(Unavailable.code, "the media node is gone: try again")
@@ -39,9 +40,9 @@ class _Pending:
 
 
 class MediaClient:
-    """`send` takes (node, number, request). Every request is answered: by the node, or with a 503.
+    """Requests that wait for their results. Each is answered once: by its node, or with a 503.
 
-    `now` is the monotonic clock's, seconds.
+    `send` takes (node, number, request). `now` is the monotonic clock's, seconds.
     """
 
     def __init__(self, send: Callable[[str, int, media.AnyRequest], None], counters: Counters) -> None:
@@ -51,9 +52,9 @@ class MediaClient:
         self._pending: dict[int, _Pending] = {}
         self._answered_at: dict[str, float] = {}
         self._circuit_open_until: dict[str, float] = {}
-        """Silent nodes, and when the next request is let through to find out."""
+        """Silent nodes, and the time at which the next request probes each."""
         self._unroutable_at: dict[str, float] = {}
-        """When a request last found no queue of the node."""
+        """The time at which a request last found no queue of its node."""
 
     @property
     def waiting(self) -> int:
@@ -61,10 +62,10 @@ class MediaClient:
         return len(self._pending)
 
     def ask(self, node: str, request: media.AnyRequest, on_result: OnResult, now: float) -> None:
-        """`on_result` is called exactly once, never inside this call."""
+        """Sends a request; `on_result` is called exactly once, never inside this call."""
         open_until = self._circuit_open_until.get(node)
         if open_until is not None and now >= open_until:
-            self._circuit_open_until[node] = now + SILENT_AFTER  # this one is to find out
+            self._circuit_open_until[node] = now + SILENT_AFTER  # this request probes the node
         elif open_until is not None:
             self._counters.count_media_request(type(request), _SILENT, 0.0)
             asyncio.get_running_loop().call_soon(on_result, _SILENT)
@@ -74,7 +75,7 @@ class MediaClient:
         self._send(node, self._last, request)
 
     def receive(self, body: bytes, now: float) -> None:
-        """A batch of results."""
+        """Hands out a batch of results."""
         try:
             results = media.decode_results(body)
         except msgspec.MsgspecError as failure:
@@ -87,19 +88,19 @@ class MediaClient:
             self._answer(answer.n, answer.result, now)
 
     def unroutable(self, numbers: list[int], now: float) -> None:
-        """These requests found no queue of their node."""
+        """Fails requests that found no queue of their node."""
         for n in numbers:
             if n in self._pending:
                 self._unroutable_at[self._pending[n].node] = now
             self._answer(n, _UNROUTABLE, now)
 
     def avoided(self, now: float) -> set[str]:
-        """Nodes that answered nothing lately, or could not be asked: alive, perhaps, but none for a new room."""
+        """Returns nodes that did not answer lately or had no queue: they may be alive, but should get no new room."""
         failures = (*self._circuit_open_until.items(), *self._unroutable_at.items())
         return {node for node, at in failures if now - at < AVOIDED_FOR}
 
     def expire(self, now: float) -> None:
-        """Fails what waits too long; to be called every second or so."""
+        """Fails requests that have waited too long; to be called every second or so."""
         silent = {
             pending.node
             for pending in self._pending.values()

@@ -1,4 +1,4 @@
-"""Committed messages on their way to gateways, requests and orders on their way to media nodes: a batcher each."""
+"""Sends committed messages to gateways, and requests and orders to media nodes, with a batcher for each."""
 
 import asyncio
 import time
@@ -25,17 +25,19 @@ class Receipt:
         self._open = 1
 
     def add(self) -> "Receipt":
+        """Counts one more item; returns itself."""
         self._open += 1
         return self
 
     def confirm(self) -> None:
+        """Takes the confirm of one item."""
         self._open -= 1
         if self._open == 0:
             self._done()
 
 
 class QueuedItem(NamedTuple, Generic[T]):
-    """Something for a destination; `size` in bytes, about; `receipt` waits for its confirm."""
+    """An item that waits to be sent, or for its confirm; `size` is its approximate size in bytes."""
 
     item: T
     size: int
@@ -51,8 +53,11 @@ REQUEST_SIZE = 1024
 
 
 class Outbox:
-    """All batchers of a worker. `requests_lost` is told the numbers of requests that found no node, `retention` which
-    gateways get what is sent to them."""
+    """All batchers of a worker.
+
+    `requests_lost` is called with the numbers of requests that found no node; `retention` learns which gateways are
+    reached.
+    """
 
     def __init__(
         self,
@@ -78,7 +83,7 @@ class Outbox:
             by_gateway: dict[str, list[bus.Recipient]] = {}
             for session, out in message.to:
                 if not session.gateway:
-                    continue  # lost: the stream keeps it for the session's return
+                    continue  # the stream keeps it until the session is resumed
                 recipient = bus.Recipient(session.connection, session.id, out)
                 by_gateway.setdefault(session.gateway, []).append(recipient)
             for gateway, to in by_gateway.items():
@@ -98,14 +103,15 @@ class Outbox:
         receipt.confirm()
 
     def send(self, gateway: str, what: bus.Message | bus.Applied | Reply) -> None:
-        """Sends something that is not part of a commit."""
+        """Sends a gateway an item that is not part of a commit."""
         self._gateway(gateway).put(QueuedItem(what, APPLIED_SIZE))
 
     def send_order(self, node: str, order: media.AnyOrder) -> None:
-        """Sends an order that is committed already."""
+        """Sends a media node an order that is committed already."""
         self._node(node).put(QueuedItem(media.Command(0, order), ORDER_SIZE))
 
     def send_request(self, node: str, n: int, request: media.AnyRequest) -> None:
+        """Sends a media node request number `n`."""
         self._node(node).put(QueuedItem(media.Command(n, request), REQUEST_SIZE))
 
     @property
@@ -115,11 +121,12 @@ class Outbox:
         return to_gateways + sum(batcher.waiting for batcher in self._nodes.values())
 
     def forget_idle(self) -> None:
-        """Gateways and nodes come and go; an idle batcher is removed."""
+        """Removes idle batchers, since gateways and nodes come and go."""
         self._gateways = {name: batcher for name, batcher in self._gateways.items() if not batcher.idle}
         self._nodes = {name: batcher for name, batcher in self._nodes.items() if not batcher.idle}
 
     def close(self) -> None:
+        """Closes all batchers; items that are not confirmed yet are given up."""
         for gateway in self._gateways.values():
             gateway.close()
         for node in self._nodes.values():
@@ -145,7 +152,7 @@ class Outbox:
                 _confirm(items)
 
             def lost(items: list[ForGateway]) -> None:
-                """What a vanished gateway does not get stays in the stream for whoever asks."""
+                """Counts items of a vanished gateway as sent: the stream keeps them for a replay."""
                 self._retention.gateway_unreachable(gateway, time.monotonic())
                 _confirm(items)
 

@@ -1,18 +1,18 @@
-"""Which worker serves which partition: computed by everybody alike from the list of workers alone."""
+"""Assigns partitions to workers: every worker computes the same from the list of workers alone."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
 STANDBYS: Final = 3
-"""How many workers subscribe to a partition: the primary and those who would follow it at once."""
+"""The number of workers that subscribe to a partition: the primary and those that would follow it at once."""
 
 
 def ranks(partitions: int, workers: Sequence[str]) -> list[list[str]]:
-    """For each partition its `STANDBYS` workers, the primary first.
+    """Returns the `STANDBYS` workers of each partition, the primary first.
 
-    Rendezvous scores, so that few partitions move when a worker joins or leaves; no worker is primary of more
-    than ⌈partitions / workers⌉, or less than ⌊partitions / workers⌋.
+    They are ranked by rendezvous scores, so that few partitions move when a worker joins or leaves. No worker is
+    primary of more than ⌈partitions / workers⌉ partitions, or of fewer than ⌊partitions / workers⌋.
     """
     if not workers:
         return [[] for _ in range(partitions)]

@@ -1,4 +1,4 @@
-"""The time of rooms: the leading worker publishes a tick to each partition every second; what is due then is done."""
+"""Publishes and receives ticks, the time of rooms: the leading worker sends one to each partition every second."""
 
 import asyncio
 import itertools
@@ -17,19 +17,19 @@ from shared.telemetry import log
 TICK_EVERY: Final = 1.0
 """Seconds between two ticks of a partition."""
 TICK_TTL: Final = 3.0
-"""Seconds after which a tick that nobody took is of no use."""
+"""Seconds after which a tick that no worker has received expires."""
 QUIET_TICKS: Final = 3
-"""Ticks after activation, or after a gap between ticks, before anything ends by time (DELIVERY T1): what would
-prevent it may be behind them."""
+"""Ticks after activation, or after a gap between ticks, before anything ends by time (DELIVERY T1): a resumption
+that prevents it may be queued behind them."""
 LEADS_FOR: Final = 2 * BEAT_EVERY
-"""Seconds that a worker leads after a look at the registry: rooms must not run out of time while nothing can be
-committed."""
+"""Seconds that a worker leads after it has read the registry: sessions must not expire while Redis cannot be
+reached."""
 
 logger = log.get("clock")
 
 
 class TickPublisher:
-    """Publishes while this worker leads; `run` is to be a task. `clock` is monotonic, seconds."""
+    """Publishes ticks while this worker leads; `run` is to be a task. `clock` is monotonic, seconds."""
 
     def __init__(
         self, worker: str, broker: Broker, partitions: int, clock: Callable[[], float] = time.monotonic
@@ -46,19 +46,21 @@ class TickPublisher:
 
     @property
     def leads(self) -> bool:
+        """Whether this worker publishes the ticks."""
         return self._leads.is_set()
 
     def lead(self, seconds: float = LEADS_FOR) -> None:
-        """This worker leads for so long, unless it is told again."""
+        """Makes this worker lead for so many seconds from now."""
         self._leads_until = self._clock() + seconds
         self._leads.set()
 
     def resign(self) -> None:
-        """Another worker leads, or nobody."""
+        """Stops publishing: another worker leads, or none does."""
         self._leads.clear()
 
     async def run(self) -> None:
-        """Publishes to one partition after another, evenly over `TICK_EVERY`, or what comes between would wait."""
+        """Publishes to one partition after another, spread evenly over `TICK_EVERY`, so that a worker with many
+        partitions does not handle all its ticks at once."""
         step = TICK_EVERY / self._partitions
         numbers = itertools.cycle(range(self._partitions))
         while True:
@@ -76,7 +78,7 @@ class TickPublisher:
                 await asyncio.sleep(due - now)
 
     def _publish(self, partition: int) -> None:
-        """Nothing is sent to a partition whose last tick is not confirmed yet: RabbitMQ has enough to do."""
+        """Publishes a tick, unless the partition's last one is not confirmed yet: RabbitMQ is then overloaded."""
         if partition in self._unconfirmed_ticks or not self._broker.connected:
             return
         self._number += 1
@@ -94,21 +96,21 @@ class TickPublisher:
 
 
 class TickReceiver:
-    """What a tick causes in the rooms of its partition. `grace`: ms that a session may be without a connection."""
+    """Applies ticks to the rooms of their partition. `grace`: ms that a session may be without a connection."""
 
     def __init__(self, grace: int, gateways: Observer, nodes: Observer) -> None:
         self._grace = grace
         self._gateways = gateways
         self._nodes = nodes
         self._seen: dict[int, tuple[int, int]] = {}
-        """Partition → ticks since activation or the last gap, and the time of the last."""
+        """The ticks of each partition since its activation or last gap, and the time of the last one."""
 
     def activated(self, partition: Partition) -> None:
-        """This worker begins to serve the partition: its count of ticks begins anew."""
+        """Starts counting the partition's ticks anew, when this worker begins to serve it."""
         self._seen.pop(partition.number, None)
 
     def ticked(self, partition: Partition, tick: bus.Tick) -> None:
-        """Time has passed in the partition: what is due is done, what belongs to a dead process is ended."""
+        """Does what is due in the partition's rooms, and gives up what belonged to dead gateways and media nodes."""
         actors = list(partition.actors.values())
         for actor in actors:
             actor.retry()

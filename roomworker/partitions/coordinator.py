@@ -1,4 +1,4 @@
-"""This worker among the other workers: the registry, which partitions it serves, and whether it leads."""
+"""Coordinates this worker with the others: registers it, subscribes to its partitions, and elects the leader."""
 
 import asyncio
 import time
@@ -23,6 +23,7 @@ HAND_OVER_TIMEOUT: Final = 1.0
 STEP_DOWN_AFTER: Final = 3.0
 """Seconds without Redis after which a worker gives its partitions up: others may be able to commit (DELIVERY B4)."""
 HEARD_WITHIN: Final = 3 * BEAT_EVERY
+"""Seconds since its last heartbeat within which a worker counts as living."""
 EVICT_AFTER: Final = 60.0
 """Seconds without a heartbeat after which a dead process leaves the registry."""
 
@@ -30,9 +31,10 @@ logger = log.get("coordinator")
 
 
 class Coordinator:
-    """`start`, then `run` as a task; `close` hands everything over.
+    """Keeps one worker in the registry and subscribed to the partitions that it ranks for.
 
-    `describe` gives what others may know of this worker; `observers` are those of all roles, this worker's the first.
+    `start` joins the cluster, `run` is to be a task, and `close` hands all partitions over. `describe` returns what
+    the registry shows of this worker; `gateways` and `nodes` observe the processes of the other roles.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Coordinator:
         self.worker = worker
         self.redis_answers = True
         self.subscribed: set[int] = set()
-        """Partitions that this worker serves or stands in line for."""
+        """Partitions that this worker serves or is a standby for."""
         self._cluster = cluster
         self._broker = broker
         self._partitions = partitions
@@ -69,6 +71,7 @@ class Coordinator:
 
     @property
     def leaving(self) -> bool:
+        """Whether `leave` was called."""
         return self._leaving.is_set()
 
     async def start(self) -> None:
@@ -79,7 +82,7 @@ class Coordinator:
         await self._beat()
 
     async def run(self) -> None:
-        """Looks at the others every second until `close` is called."""
+        """Reads the registry and adapts to it every second, until `leave` is called."""
         reached = time.monotonic()
         while not self._leaving.is_set():
             began = time.monotonic()
@@ -87,7 +90,7 @@ class Coordinator:
                 await self._check_in()
                 reached = time.monotonic()
                 self.redis_answers = True
-                if self._broker.connected:  # or this would wait, and the heartbeat with it
+                if self._broker.connected:  # else this would wait, and delay the heartbeat
                     await self._update_leadership()
                     await self._rebalance()
             except (RedisError, OSError, TimeoutError):
@@ -102,12 +105,12 @@ class Coordinator:
                 await asyncio.wait_for(self._leaving.wait(), max(0.0, BEAT_EVERY - (time.monotonic() - began)))
 
     def leave(self) -> None:
-        """`run` ends with its present round: nothing is subscribed or registered again."""
+        """Ends `run` with its present round, so that nothing is subscribed or registered again."""
         self._leaving.set()
         self._ticks.resign()
 
     async def close(self) -> None:
-        """Leaves the registry, finishes what is under way and gives all partitions up."""
+        """Leaves the registry, finishes deliveries that are under way and gives all partitions up."""
         with suppress(RedisError, OSError):
             await self._membership.leave()
         await asyncio.gather(*(self._release(self._partitions[number]) for number in sorted(self.subscribed)))
@@ -137,14 +140,14 @@ class Coordinator:
         await self._membership.beat()
 
     def _live_workers(self) -> set[str]:
-        """This worker and those that it hears."""
+        """Returns this worker and those with a recent heartbeat."""
         return {*self._workers.beating(HEARD_WITHIN, time.monotonic()), self.worker}
 
     # --- partitions -------------------------------------------------------------------------------------------
 
     async def _rebalance(self) -> None:
         """Subscribes where this worker ranks, and hands over what another is primary of (DELIVERY B2)."""
-        # Too many in line cost little. Too few, because the dead are counted, and nobody is there when the next dies.
+        # A standby too many costs little. If dead workers counted, a partition could have no living standby.
         workers = sorted(self._live_workers())
         hand_overs: list[Coroutine[Any, Any, None]] = []
         for number, ranked in enumerate(ranks(len(self._partitions), workers)):
@@ -157,11 +160,11 @@ class Coordinator:
                     hand_overs.append(self._hand_over(partition, stay=self.worker in ranked))
             elif self.worker not in ranked:
                 hand_overs.append(self._hand_over(partition, stay=False))
-        # side by side: each may take its time, and the heartbeat waits for all of them
+        # concurrently: each may take up to `HAND_OVER_TIMEOUT`, and the heartbeat waits for all of them
         await asyncio.gather(*hand_overs)
 
     def _is_ready(self, worker: str, partition: int) -> bool:
-        """Whether the worker is in line for the partition, and has been heard of just now: not one that died."""
+        """Whether the worker is subscribed to the partition, and its last heartbeat is recent."""
         listed = self._workers.alive.get(worker, {}).get("subscribed", ())
         return partition in listed and self._workers.silent_for(worker, time.monotonic()) < 2 * BEAT_EVERY
 
@@ -170,7 +173,7 @@ class Coordinator:
         self.subscribed.add(partition.number)
 
     async def _hand_over(self, partition: Partition, *, stay: bool) -> None:
-        """`stay`: in line behind the others."""
+        """Gives the partition up to its primary; with `stay` this worker subscribes again as a standby."""
         self._counters.hand_overs_total += 1
         await self._release(partition)
         if stay:
@@ -183,7 +186,7 @@ class Coordinator:
         await partition.unsubscribe()
 
     async def _step_down(self, reason: str) -> None:
-        """Gives its partitions up, unfinished, and forgets their rooms; the next balance takes them again."""
+        """Gives all partitions up, unfinished, and forgets their rooms; the next rebalance subscribes again."""
         if self.subscribed:
             self._counters.step_downs_total += 1
             logger.warning("worker.stepped_down", partitions=len(self.subscribed), reason=reason)
@@ -194,7 +197,7 @@ class Coordinator:
     # --- leadership -------------------------------------------------------------------------------------------
 
     async def _update_leadership(self) -> None:
-        """The worker with the lowest id publishes ticks and removes the dead from the registry."""
+        """Makes the worker with the lowest id publish ticks and remove dead processes from the registry."""
         if min(self._live_workers()) != self.worker:
             self._ticks.resign()
             return

@@ -1,4 +1,4 @@
-"""The media nodes as a room worker sees them: which to choose, which has died, and what each says it has."""
+"""Observes the media nodes: chooses one for a room, finds those that died, and compares what each says it has."""
 
 import asyncio
 import time
@@ -21,9 +21,9 @@ from shared.telemetry import log
 SUSPECT_AFTER: Final = 2 * NODE_BEAT_EVERY
 """A node whose beat is late by so many seconds is dead if its command queue is gone as well."""
 UNDISTURBED: Final = 5.0
-"""Seconds that Redis and the broker must have been there for that: after an outage nodes come back one by one."""
+"""Seconds that Redis and the broker must have answered before that: after an outage nodes come back one by one."""
 MISSING_FOR: Final = 8.0
-"""A router that its node does not report for so many seconds is lost: the report of its end was."""
+"""Seconds after which a router that its node does not report is lost: the event that it had closed got lost."""
 ROOMS_AT_ONCE: Final = 100
 """Rooms whose orders are read in one round trip."""
 
@@ -31,15 +31,17 @@ logger = log.get("nodes")
 
 
 class OrderReader(Protocol):
+    """The part of a store that committed orders are read from."""
+
     async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
         """The rooms' committed orders that are still kept, with their nodes (`roomworker.storage.store`)."""
         ...
 
 
 class MediaNodes:
-    """`read_registry` once, then `watch` as a task; the other methods are called for rooms and partitions.
+    """The media nodes that this worker knows of, and the routers that they miss.
 
-    `order` sends an order that is committed to a node.
+    `read_registry` is to be called once, then `watch` run as a task. `send_order` sends a committed order to a node.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class MediaNodes:
         self._probed: set[str] = set()
         self._missing: dict[tuple[str, int], dict[str, float]] = {}
 
-    # --- who lives --------------------------------------------------------------------------------------------
+    # --- liveness ---------------------------------------------------------------------------------------------
 
     def choose(self, avoided: Collection[str] = ()) -> str | None:
         """Returns the less loaded of two random nodes; one of `avoided` only if there is no other."""
@@ -76,6 +78,7 @@ class MediaNodes:
         await self.observer.read(time.monotonic())
 
     async def watch(self) -> None:
+        """Reads the registry with every beat of the nodes, and probes those that are late."""
         while True:
             await asyncio.sleep(NODE_BEAT_EVERY)
             try:
@@ -85,8 +88,8 @@ class MediaNodes:
             self._probe_late_nodes(time.monotonic())
 
     def _probe_late_nodes(self, now: float) -> None:
-        """Probes the command queues of late nodes: the broker knows at once that a process was killed, its silence
-        proves it only after seconds (DELIVERY T2)."""
+        """Probes the command queues of late nodes: the broker knows at once that a process was killed, while its
+        missing heartbeat proves it only after seconds (DELIVERY T2)."""
         if not self._broker.connected:
             self._broker_since = None
         elif self._broker_since is None:
@@ -108,7 +111,7 @@ class MediaNodes:
         self._probed.discard(node)
         if answer.cancelled() or not isinstance(answer.exception(), Unroutable):
             return
-        if self._is_suspect(node, time.monotonic()):  # still: the answer may have taken long
+        if self._is_suspect(node, time.monotonic()):  # it may have beaten while the answer was on its way
             logger.warning("node.died", node=node)
             self.observer.mark_dead(node)
             for actor in self._rooms_on(node):
@@ -122,23 +125,23 @@ class MediaNodes:
             if (placement := actor.placement) is not None and placement.node == node
         ]
 
-    # --- what they have ---------------------------------------------------------------------------------------
+    # --- their routers ----------------------------------------------------------------------------------------
 
     def handle_report(self, partition: Partition, report: bus.NodeReport, now: float) -> None:
-        """Closes routers that belong to nothing, and gives up rooms whose router is gone (DELIVERY T3)."""
+        """Closes routers that belong to no room, and takes rooms off a node that lost their router (DELIVERY T3)."""
         known: set[str] = set()
         for held in report.routers:
             actor = partition.actor(held.room)
             if actor.is_on(report.node, held):
                 known.add(held.room)
-            else:  # or it is not loaded yet
+            else:  # a foreign router, or the room is not loaded yet
                 actor.when_live(partial(Executor.router_reported, node=report.node, held=held))
         missed = self._missing.pop((report.node, partition.number), {})
         missing: dict[str, float] = {}
         for actor in list(partition.actors.values()):
             placement = actor.placement
             if placement is None or placement.node != report.node or actor.room in known or not actor.has_transports:
-                continue  # without a transport its router may still have to be made
+                continue  # the router of a room without transports may not be made yet
             missing[actor.room] = missed.get(actor.room, now)
             if now - missing[actor.room] >= MISSING_FOR:
                 logger.warning("router.missing", room=actor.room, node=report.node)
@@ -147,7 +150,7 @@ class MediaNodes:
             self._missing[report.node, partition.number] = missing
 
     async def resend_orders(self, store: OrderReader, partition: Partition, node: str) -> None:
-        """Sends a node that lost its command queue the latest orders again; it ignores those that it has had."""
+        """Sends the latest orders again to a node that lost its command queue; it ignores those that it had."""
         rooms = [
             actor.room
             for actor in partition.actors.values()

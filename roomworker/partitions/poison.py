@@ -28,7 +28,7 @@ class PoisonDetector:
         self._attempts: dict[str, int] = {}
         """Batches and messages that are marked, and how often each was begun."""
         self._marked_here: set[str] = set()
-        """Those that this worker has marked since it became active."""
+        """Batches and messages that this worker has marked since it became active."""
 
     def __bool__(self) -> bool:
         return bool(self._attempts)

@@ -1,4 +1,4 @@
-"""What a worker does when it becomes the active one of a partition: it loads every room of it."""
+"""Takes a partition over: loads every room of it and sends again what its predecessor may not have sent."""
 
 import asyncio
 from typing import Final
@@ -13,7 +13,7 @@ PARTITIONS_AT_ONCE: Final = 4
 
 
 class Takeover:
-    """Of a few partitions at a time, however many this worker was given."""
+    """Takes partitions over, at most `PARTITIONS_AT_ONCE` at a time."""
 
     def __init__(self, store: Store, outbox: Outbox) -> None:
         self._store = store
@@ -21,9 +21,9 @@ class Takeover:
         self._at_once = asyncio.Semaphore(PARTITIONS_AT_ONCE)
 
     async def take_over(self, partition: Partition) -> None:
-        """Loads the partition's rooms, whose gateways then hear what their sessions have behind them.
+        """Loads the partition's rooms and reports to their gateways what is committed of each session.
 
-        Orders that the predecessor committed and may not have published go once more: nodes ignore what is old.
+        Orders that the predecessor committed and may not have published are sent again: nodes ignore those they had.
         """
         async with self._at_once:
             rooms = await self._store.indexed(partition.number)

@@ -1,8 +1,7 @@
-"""One room's messages, in the order of their numbers, driven through the handlers.
+"""Drives one room's messages through the handlers, in the order of their numbers.
 
-Synchronous: whoever owns the executor feeds it items and results, and takes from it what to commit. The messages
-of a session are handled one after another; those of different sessions side by side while media requests are
-under way.
+The executor does no I/O: its owner gives it items and results, and takes from it what is to be committed. Messages
+of one session are handled one after another; those of different sessions may overlap during media requests.
 """
 
 import logging
@@ -33,8 +32,10 @@ Done: TypeAlias = Callable[[Job], None]
 
 
 class Executor:
-    """`ask` sends a request to a node: its callback is called exactly once, later, with a `media.Failed` if no answer
-    comes in time. `done` is told of jobs that need no commit. `poisoned` are the jobs that must not be run again.
+    """Handles the items of one room in memory and gathers what they change until it is taken for a commit.
+
+    `ask` sends a request to a media node: its callback is called exactly once, later, with a `media.Failed` if no
+    answer comes in time. `done` is called with jobs that need no commit. `poisoned` jobs must not be run again.
     """
 
     def __init__(self, room: Room, services: RoomServices, poisoned: set[Identity], ask: Ask, done: Done) -> None:
@@ -57,7 +58,7 @@ class Executor:
     # --- in ---------------------------------------------------------------------------------------------------
 
     def receive(self, job: Job) -> None:
-        """Takes one item in. Raises `Defect`."""
+        """Handles one item, or queues it behind its session's earlier ones. Raises `Defect`."""
         item = job.item
         if job.identity in self._poisoned and not isinstance(item, bus.Input):
             if isinstance(item, bus.Call):
@@ -102,7 +103,7 @@ class Executor:
         self._finished.append(job)
 
     def _queue_expecting(self, job: Job, item: bus.SessionItem) -> SessionQueue | None:
-        """The queue if `item` is the next of its session; else the gateway is told where it stands."""
+        """Returns the session's queue if `item` is its next input; else ends the job and reports to the gateway."""
         queue = self._queues.get(item.session)
         n = input_number(item)
         if queue is not None and n == queue.received + 1:
@@ -118,7 +119,7 @@ class Executor:
         return None
 
     def _handle_duplicate(self, job: Job, item: bus.SessionItem) -> None:
-        """Seen before: harmless. If it is committed the gateway has missed that, so it is told once more."""
+        """Ends the job of an item that came before; reports again what is committed, as the gateway missed it."""
         queue = self._queues.get(item.session)
         if queue is not None:
             if isinstance(item, bus.Connect):
@@ -138,13 +139,13 @@ class Executor:
             )
 
     def position(self, session_id: str) -> ClosedSession | None:
-        """The last numbers of a session that are committed; None: no such session, or nothing of it is yet."""
+        """Returns a session's last committed numbers; None if there is no such session, or none are committed."""
         return self._committed.get(session_id) or self._closed_sessions.get(session_id)
 
     def report_released(self, gateway: str, item: bus.SessionItem | bus.Replay) -> bool:
-        """Whether the session does not go over this connection any more; its gateway, which did not hear, is told.
+        """Reports `released` to the gateway if its connection is not the session's any more; returns whether it did.
 
-        It may have been taken for dead while it had no queue; of what it sends nothing is lost.
+        The gateway may have been taken for dead while it had no queue. Nothing that it sends is lost.
         """
         session = self.room.sessions.get(item.session)
         if session is None or not session.token:
@@ -155,14 +156,14 @@ class Executor:
         return True
 
     def announce(self) -> None:
-        """Tells every session's gateway what is committed: after a takeover it fetches what it missed."""
+        """Reports to every session's gateway what is committed: after a takeover it fetches what it missed."""
         for session in self.room.sessions.values():
             self._report(session)
 
     def gateway_died(self, gateway: str) -> None:
-        """A gateway has died: its sessions are lost, or end, as if their sockets had closed.
+        """Detaches or closes the sessions of a gateway that has died, as if their sockets had closed.
 
-        Should it live after all, it closes them: it gets what the sessions' last output says, or their release.
+        Should the gateway live after all, it closes the sockets: it gets the sessions' close code, or their release.
         """
         for session in [s for s in self.room.sessions.values() if s.gateway == gateway]:
             if session.token:
@@ -174,6 +175,7 @@ class Executor:
 
     @property
     def needs_ticks(self) -> bool:
+        """Whether anything in the room may become due by time."""
         room = self.room
         return (
             bool(room.stats_due)
@@ -182,7 +184,7 @@ class Executor:
         )
 
     def tick(self, now: int, grace: int = resumption.GRACE) -> None:
-        """The partition's time, ms since the epoch, and how long (ms) a session may be without a connection."""
+        """Does what is due at `now`, ms since the epoch; `grace`: ms that a session may be without a connection."""
         self._now = now
         api_calls.expire_idle_room(self.room, now)
         for session in resumption.close_expired(self.room, now, grace):
@@ -192,11 +194,11 @@ class Executor:
             self._request_stats(reporter)
 
     def node_died(self) -> None:
-        """The room's media node has died."""
+        """Takes the room off its media node, which has died."""
         teardown.lose_media_node(self.room)
 
     def router_reported(self, node: str, held: bus.HeldRouter) -> None:
-        """A media node has this router, made for the room (DELIVERY T3)."""
+        """Closes a router that a media node made for the room, unless it is the room's own (DELIVERY T3)."""
         if not self.room.is_on(node, held):
             logger.info("router.closed_foreign", room=self.room.name, node=node, epoch=held.epoch)
             self.room.close_foreign_router(node, held)
@@ -204,14 +206,14 @@ class Executor:
     # --- handling ---------------------------------------------------------------------------------------------
 
     def _disconnect(self, queue: SessionQueue, job: Job, item: bus.Disconnect) -> None:
-        """Nobody waits for the session's answers any more: what is under way is given up."""
+        """Closes the session; its jobs under way are given up, since no client waits for their answers."""
         queue.session.n_in = item.n
         teardown.close_session(self.room, queue.session)
         self._drop_queues()
         self._finished.append(job)
 
     def _drop_queues(self) -> None:
-        """Gives up what is under way for sessions that have ended."""
+        """Gives up the jobs of sessions that are closed."""
         for session_id in self._queues.keys() - self.room.sessions.keys():
             self._finished.extend(self._queues.pop(session_id).abandon())
 
@@ -323,7 +325,7 @@ class Executor:
     # --- stats ------------------------------------------------------------------------------------------------
 
     def _request_first_stats(self) -> None:
-        """Asks the media node for what was just enabled: the first report comes at once."""
+        """Requests the stats that were just enabled: the first report comes at once."""
         wanted, self.room.first_stats_wanted = self.room.first_stats_wanted, []
         for reporter in wanted:
             self._request_stats(reporter)
@@ -340,7 +342,7 @@ class Executor:
         self._ask_node(placement.node, request, on_result)
 
     def _guarded(self, job: Job, call: Callable[[], T]) -> T:
-        """Lets a handler's errors through; anything else is a defect."""
+        """Calls a handler; any exception that is not an answer to the client becomes a `Defect`."""
         try:
             return call()
         except (PlenaryError, StopIteration):
@@ -355,20 +357,21 @@ class Executor:
         return self.room.changed
 
     def take(self) -> tuple[Changes, list[Job]]:
-        """What to commit, and the jobs whose effect that is."""
+        """Returns what is to be committed, and the jobs whose effect that is."""
         finished, self._finished = self._finished, []
         return self.room.take(), finished
 
     def take_finished(self) -> list[Job]:
-        """Jobs that are done and changed nothing."""
+        """Returns the jobs that are done and changed nothing."""
         finished, self._finished = self._finished, []
         return finished
 
     def take_replies(self) -> list[tuple[str, Reply]]:
-        """What gateways are told of them."""
+        """Returns the replies to gateways, by their ids."""
         return self.room.take_replies()
 
     def committed(self, changes: Changes) -> None:
+        """Notes which numbers are committed now."""
         for session, n_in, n_out in changes.applied:
             if session.id in self._queues:
                 self._committed[session.id] = ClosedSession(n_in, n_out)
@@ -381,7 +384,7 @@ class Executor:
                 self._closed_sessions[session_id] = closed
 
     def stop(self) -> None:
-        """The room in memory is given up: handlers under way end without effect, results are ignored."""
+        """Gives the room in memory up: handlers under way end without effect, results are ignored."""
         self._alive = False
         for queue in self._queues.values():
             queue.abandon()

@@ -1,4 +1,4 @@
-"""One room in this worker's hands: loading, its executor, the commit under way, and what waits for them.
+"""The actor of one room: loads it, drives its executor, commits, and starts again when a commit is refused.
 
 empty ──first job──▶ loading ──▶ live ⇄ committing
                     ▲   │  ▲       │
@@ -39,7 +39,7 @@ logger = log.get("room")
 
 @dataclass(slots=True)
 class _Pending:
-    """The commit under way, and what it will have done."""
+    """The commit under way, with the jobs and log events that it completes."""
 
     executor: Executor
     changes: Changes
@@ -48,7 +48,7 @@ class _Pending:
 
 
 class RoomActor:
-    """`forget` is called once, when this worker is done with the room."""
+    """One room that this worker serves, until it calls `forget`, once."""
 
     def __init__(
         self, room: str, partition: int, services: RoomServices, forget: Callable[["RoomActor"], None]
@@ -56,7 +56,7 @@ class RoomActor:
         self.room = room
         self.partition = partition
         self.unreadable = ""
-        """Why what is stored of the room could not be read; empty if it could, or was not tried."""
+        """The reason why the stored room could not be read; empty if it could, or was not tried."""
         self._services = services
         self._forget = forget
         self._log = RoomLog(room, partition)
@@ -73,38 +73,38 @@ class RoomActor:
         self._closed = False
 
     def gateways(self) -> set[str]:
-        """The gateways that its sessions are connected to, as far as it is loaded."""
+        """Returns the gateways that the room's sessions are connected to; none while it is not loaded."""
         sessions = self._executor.room.sessions.values() if self._executor else ()
         return {session.gateway for session in sessions if session.gateway}
 
     @property
     def loaded_room(self) -> Room | None:
-        """The room, as far as it is loaded: to be looked at only."""
+        """The room, for reading only; None while it is not loaded."""
         return self._executor.room if self._executor else None
 
     @property
     def needs_ticks(self) -> bool:
-        """Whether anything in it is due by time."""
+        """Whether anything in the room may become due by time."""
         return self._executor is not None and self._executor.needs_ticks
 
     @property
     def placement(self) -> Placement | None:
-        """Its place on a media node, as far as it is loaded."""
+        """The room's place on a media node; None if it has none or is not loaded."""
         return self.loaded_room.meta.placement if self.loaded_room else None
 
     @property
     def has_transports(self) -> bool:
-        """Whether its media node has made any that still exists, as far as it is loaded."""
+        """Whether the room is loaded and any of its peers has a transport."""
         return self._executor is not None and any(peer.transports for peer in self._executor.room.peers.values())
 
     def is_on(self, node: str, held: bus.HeldRouter) -> bool:
-        """Whether it is loaded, and the router that the node has is its own."""
+        """Whether the room is loaded and the router that the node holds is its own."""
         return self._executor is not None and self._executor.room.is_on(node, held)
 
     # --- jobs -------------------------------------------------------------------------------------------------
 
     def receive(self, job: Job) -> None:
-        """Takes a job in; `job.done` is called when its effect is committed and published, or it has none."""
+        """Takes a job; `job.done` is called once its effect is committed and published, or it has none."""
         self._jobs[job] = None
         if self._executor is not None:
             self._execute(self._executor, job)
@@ -115,13 +115,13 @@ class RoomActor:
             self._load()
 
     def poison(self, job: Job) -> None:
-        """Workers die of the job: it is answered 500, or has no effect."""
+        """Marks a job with which workers died: it will be answered 500, or have no effect."""
         self._poisoned.add(job.identity)
 
     def when_live(self, call: Callable[[Executor], None]) -> None:
-        """Runs `call` now or once the room is loaded: for what comes from time or other processes' death.
+        """Runs `call` now or once the room is loaded, on behalf of a tick, a report or another process's death.
 
-        While the room cannot be read, calls are dropped: whoever makes them makes them again.
+        While the room cannot be read, calls are dropped: their callers repeat them.
         """
         if self._executor is not None:
             self._run(call)
@@ -131,7 +131,7 @@ class RoomActor:
             self._load()
 
     def announce(self) -> None:
-        """Another worker served the room before: gateways are told what is committed of its sessions."""
+        """Reports to gateways what is committed of their sessions, after another worker served the room."""
         self.when_live(self._announce)
 
     def _announce(self, executor: Executor) -> None:
@@ -155,19 +155,19 @@ class RoomActor:
             self._handle_defect(defect)
 
     def _handle_defect(self, defect: Defect) -> None:
-        """The message that did it is answered 500 when it is redone; all else is redone as if nothing had been."""
+        """Reads the room again: the message that met the defect is answered 500, all others are done again."""
         logger.error("room.defect", room=self.room, item=defect.job.identity, exc_info=defect.__cause__)
         self._services.counters.defects_total += 1
         self._poisoned.add(defect.job.identity)
         self._reload()
 
     def _release_or_schedule(self) -> None:
-        """After anything that may have changed the room: a commit is wanted, or what needs none is released."""
+        """Schedules a commit if the room has changed, else ends the jobs that need none."""
         executor = self._executor
         if executor is None:
             return
         if self._pending is not None:
-            return  # replies might tell of what is not committed, and are due again if it never is
+            return  # replies might report what is not committed yet, and are due again if it never is
         if executor.changed:
             self._services.committer.want_commit(self)
             return
@@ -178,7 +178,7 @@ class RoomActor:
         self._close_if_unused(executor)
 
     def _close_if_unused(self, executor: Executor) -> None:
-        if not executor.room.empty or executor.changed or self._jobs or self._publishing or self._pending:
+        if executor.room.exists or executor.changed or self._jobs or self._publishing or self._pending:
             return
         if self._version and not self._deleting:
             self._deleting = True
@@ -193,7 +193,7 @@ class RoomActor:
             self._services.committer.want_load(self)
 
     def loaded(self, stored: Stored) -> None:
-        """What is stored of the room, asked for by `want_load`."""
+        """Takes what is stored of the room, after `want_load`."""
         if self._closed or self._executor is not None:
             return
         if stored.unreadable:
@@ -213,7 +213,7 @@ class RoomActor:
                 stored.answered_calls,
                 self._services.limits,
             )
-        except Exception as broken:  # whatever is wrong with it, it is wrong for this room only
+        except Exception as broken:  # a fault of this room must not reach the others
             logger.exception("room.unreadable", room=self.room, partition=self.partition)
             self._set_unreadable(repr(broken))
             return
@@ -248,14 +248,14 @@ class RoomActor:
             self._executor = None
 
     def close(self) -> None:
-        """This worker is done with the room (or lost it): what is not committed is somebody else's to redo."""
+        """Gives the room up; jobs that are not committed are redone by the next worker that gets them."""
         if self._closed:
             return
         self._closed = True
         self._stop()
         self._forget(self)
 
-    # --- what cannot be read ----------------------------------------------------------------------------------
+    # --- unreadable rooms -----------------------------------------------------------------------------------------
 
     def _set_unreadable(self, reason: str) -> None:
         if self._closed:
@@ -269,9 +269,9 @@ class RoomActor:
             self._postpone(job)
 
     def _postpone(self, job: Job) -> None:
-        """Lets go of a job, or its delivery would never be acknowledged, and the partition come to a standstill.
+        """Ends a job of an unreadable room, so that its delivery is acknowledged and the partition goes on.
 
-        Gateways send their messages again until these are reported applied. A call of the server API is answered.
+        Gateways send their messages again until these are reported applied. A call of the server API is answered 503.
         """
         if job.done is _already_acknowledged:
             return
@@ -282,7 +282,7 @@ class RoomActor:
         self._finish(job)
 
     def retry(self) -> None:
-        """Reads a room again that could not be read, if it is time; to be called every second or so."""
+        """Loads an unreadable room again every `RETRY_UNREADABLE_AFTER`; to be called every second or so."""
         if self.unreadable and self._services.clock() >= self._retry_at:
             self._retry_at = self._services.clock() + RETRY_UNREADABLE_AFTER
             self._load()
@@ -290,7 +290,7 @@ class RoomActor:
     # --- committing -------------------------------------------------------------------------------------------
 
     def next_commit(self) -> Commit | None:
-        """The next commit of this room, if it still wants one."""
+        """Returns the next commit of this room; None if nothing has changed or a commit is under way."""
         executor = self._executor
         if executor is None or self._pending is not None:
             return None
@@ -318,7 +318,7 @@ class RoomActor:
         )
 
     def _next_deletion(self, executor: Executor) -> Commit | None:
-        if executor.changed or self._jobs or not executor.room.empty:
+        if executor.changed or self._jobs or executor.room.exists:
             self._deleting = False
             return self.next_commit()
         self._stop()
@@ -327,7 +327,7 @@ class RoomActor:
         return Commit(self.room, self.partition, self._version, "", token, fields={}, entry=None, closed_sessions={})
 
     def commit_answered(self, commit: Commit, status: CommitStatus) -> None:
-        """What became of the commit that `next_commit` gave."""
+        """Takes the store's answer to the commit that `next_commit` returned."""
         pending, self._pending = self._pending, None
         assert pending is not None
         if status == "FAILED":
@@ -368,7 +368,7 @@ class RoomActor:
         if self._executor is not None:
             self._close_if_unused(self._executor)
 
-    # --- what the executor asks for ---------------------------------------------------------------------------
+    # --- media requests and jobs ----------------------------------------------------------------------------------
 
     def _ask(self, node: str, request: media.AnyRequest, on_result: OnResult) -> None:
         executor = self._executor
@@ -395,4 +395,4 @@ class RoomActor:
 
 
 def _already_acknowledged() -> None:
-    """A job whose delivery was acknowledged before."""
+    """Does nothing when a job is done whose delivery was acknowledged before."""

@@ -1,15 +1,15 @@
--- One commit of one room: all of it or nothing, and only over the version it was made from.
+-- Commits one change of one room, all of it or nothing, and only over the version it was made from.
 --
 -- KEYS  1 room:{R} (hash)   2 room:{R}:out (stream)   3 room:{R}:closed_sessions (hash)
 -- ARGV  1 expected version ('' = the room does not exist)   2 new version ('' = delete the room)
---       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that closed sessions are known
+--       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that closed sessions are kept
 --       6 outgoing messages ('' = none)   7 token of the room's last deletion, if it does not exist ('' = unknown)
 --       8 number of names and values to set, then these
 --       then number of names to delete, then these; the same twice for the closed sessions
--- Returns OK, APPLIED (this very commit is already in: its answer was lost), STALE (somebody else's is) or FAILED
--- (a key holds something else than it should).
+-- Returns OK, APPLIED (this very commit was stored before: its answer was lost), STALE (another version is stored) or
+-- FAILED (a key is of another type).
 --
--- Whatever can fail is looked at before the first write: a script that fails midway keeps what it wrote.
+-- Everything that can fail is checked before the first write: a script that fails midway keeps what it wrote.
 
 local room, out, closed = KEYS[1], KEYS[2], KEYS[3]
 local expected, version, token = ARGV[1], ARGV[2], ARGV[3]
@@ -35,14 +35,14 @@ if not (holds(room, 'hash') and holds(out, 'stream') and holds(closed, 'hash')) 
 end
 
 local held = redis.call('HMGET', room, 'v', 'token')
--- a room that came and went meanwhile is not the one that never was
+-- a room that was created and deleted meanwhile is not the room that never existed
 local deleted = not held[1] and redis.call('HGET', closed, '|deleted') or ''
 if (held[1] or '') ~= expected or deleted ~= ARGV[7] then
   if held[2] == token or deleted == token then return 'APPLIED' end
   return 'STALE'
 end
 
--- a thousand arguments at a time: Lua's stack does not hold many more
+-- a thousand arguments at a time, because Lua's stack does not hold many more
 local function each_chunk(command, key, first, last)
   for from = first, last, 1000 do
     redis.call(command, key, unpack(ARGV, from, math.min(from + 999, last)))

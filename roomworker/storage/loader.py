@@ -1,4 +1,4 @@
-"""A room from its stored fields, and the derived parts computed anew."""
+"""Loads a room from its stored fields and computes its derived parts anew."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -39,7 +39,7 @@ def load(
     answered_calls: Mapping[str, StoredAnswer] = MappingProxyType({}),
     limits: Limits = DEFAULTS,
 ) -> Room:
-    """Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's."""
+    """Returns the room in memory. Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's."""
     room = Room(name, partition, incarnation, n, limits)
     room.closed_sessions.update(closed_sessions)
     room.answered_calls.update(answered_calls)
@@ -76,7 +76,7 @@ def _load_media(room: Room, of_kind: Mapping[str, list[tuple[str, bytes]]]) -> N
 
 
 def _by_kind(fields: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:
-    """kind → (owning peer's name, record)."""
+    """Returns (owning peer's name, record) by kind."""
     of_kind: dict[str, list[tuple[str, bytes]]] = {
         kind: [] for kind in ("session", "peer", "transport", "producer", "consumer")
     }

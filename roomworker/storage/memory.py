@@ -1,4 +1,4 @@
-"""Rooms in the memory of one process: the rules of `commit.lua`, without a server."""
+"""Stores rooms in the memory of one process, by the rules of `commit.lua`, without a server."""
 
 import asyncio
 import time
@@ -26,12 +26,12 @@ class _Room:
     token: str = ""
     fields: dict[str, bytes] = field(default_factory=dict)
     entries: deque[tuple[float, Entry]] = field(default_factory=deque)
-    """With the second in which each was committed."""
+    """Outgoing messages and orders, each with the second in which it was committed."""
 
 
 @dataclass(slots=True)
 class _Past:
-    """What is known of a room beside what it is, and after it was deleted."""
+    """Closed sessions and answers of one room, which outlive its deletion."""
 
     closed_sessions: dict[str, ClosedSession] = field(default_factory=dict)
     answered_calls: dict[str, StoredAnswer] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class MemoryStore:
         self._rooms: dict[str, _Room] = {}
         self._past: dict[str, _Past] = {}
         self._past_until: dict[str, float] = {}
-        """When each of `_past` is forgotten, the soonest first."""
+        """The time at which each of `_past` is forgotten, the soonest first."""
         self._attempts: dict[int, dict[str, int]] = {}
         self.dead_letter_items: deque[tuple[int, msgspec.Struct, str]] = deque(maxlen=DEAD_LETTERS_KEPT)
         self.round_trips = 0

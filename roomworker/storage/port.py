@@ -1,6 +1,6 @@
-"""What a room worker needs of the store that rooms are kept in, and the records that go in and out.
+"""Defines the store that a room worker keeps rooms in, and the records that go in and out.
 
-`roomworker.storage.store` keeps rooms in Redis, `roomworker.storage.memory` in one process. Both keep to
+`roomworker.storage.store` keeps rooms in Redis, `roomworker.storage.memory` in one process. Both pass
 tests/conformance/test_store.py.
 """
 
@@ -55,10 +55,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A room as read: `version` empty if there is none (its closed sessions may still be known).
+    """A room as it is stored: `version` is empty if there is none (its closed sessions may still be known).
 
-    `deletion_token` is then the token of the commit that deleted it, as long as that is known. With `unreadable`, the
-    reason, nothing else is set: what is stored is not a room, or of a version that this worker does not know.
+    `deletion_token` is then the token of the commit that deleted it, as long as that is known. `unreadable` is the
+    reason why the stored fields are not a room that this worker can read; nothing else is set then.
     """
 
     version: str
@@ -70,9 +70,10 @@ class Stored:
 
 
 class Store(Protocol):
-    """Methods that take several rooms need one round trip, and what is wrong with one room hurts no other.
+    """The store of all rooms.
 
-    All of them but `count_dead_letters` try again until the store answers, so they raise nothing.
+    A method that takes several rooms makes one round trip, and an unreadable room does not affect the others. All
+    methods but `count_dead_letters` try again until the store answers, so they raise nothing.
     """
 
     round_trips: int
@@ -80,7 +81,7 @@ class Store(Protocol):
     """Round trips that were not answered as they should; each was repeated."""
 
     async def commit(self, commits: Sequence[Commit]) -> list[CommitStatus]:
-        """The status of each, in order:
+        """Commits rooms; returns the status of each, in order:
 
         `OK`        the commit is stored;
         `APPLIED`   this very commit was stored before: its answer was lost;
@@ -90,23 +91,23 @@ class Store(Protocol):
         ...
 
     async def load(self, rooms: Sequence[str]) -> list[Stored]:
-        """What is stored of each room, in order."""
+        """Returns what is stored of each room, in order."""
         ...
 
     async def replay(self, sessions: Sequence[tuple[str, str, int]]) -> list[list[tuple[SentMessage, int]]]:
-        """For each (room, session, output number) its later messages that are still kept, in order, numbered."""
+        """Returns, for each (room, session, output number), its later messages that are kept, with their numbers."""
         ...
 
     async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
-        """The orders of the rooms' commits that are still kept, with their nodes; those of a room in order."""
+        """Returns the orders of the rooms' commits that are kept, with their nodes; those of a room in order."""
         ...
 
     async def indexed(self, partition: int) -> list[str]:
-        """The names of the rooms of a partition, each once."""
+        """Returns the names of the rooms of a partition, each once."""
         ...
 
     async def attempts(self, partition: int) -> dict[str, int]:
-        """How often each redelivered batch or message that is not done was begun (`roomworker.partitions.poison`)."""
+        """Returns how often each redelivered batch or message was begun (`roomworker.partitions.poison`)."""
         ...
 
     async def record_attempt(self, partition: int, name: str) -> int:
@@ -122,5 +123,5 @@ class Store(Protocol):
         ...
 
     async def count_dead_letters(self) -> int:
-        """The number of dead letters that are still kept. Raises `RedisError` or `OSError`."""
+        """Returns the number of dead letters still kept. Raises `RedisError` or `OSError`."""
         ...

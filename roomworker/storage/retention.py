@@ -1,10 +1,10 @@
-"""How long sent messages are kept: usually a fixed time, longer while some may not have arrived. Pure.
+"""Decides how long sent messages are kept: a fixed time, or longer while some may not have arrived. Pure.
 
 A stream is trimmed by age when its room commits. A gateway that could not be reached for longer than that would find
 a gap in what it missed, and its sessions would end. So messages are kept for `LONGEST` seconds
 
-* until this worker's link to the broker has held for the usual time: what was confirmed may be forgotten by a broker
-  that died, and gateways fetch it (`bus.Replay`) when they are back;
+* until this worker's connection to the broker has held for the usual time: a broker that died may have forgotten
+  what it had confirmed, and gateways fetch that (`bus.Replay`) when they are back;
 * while a gateway that the room's sessions are connected to has no queue, and for the usual time after.
 """
 
@@ -14,12 +14,16 @@ from typing import Final
 BEYOND_GRACE: Final = 15.0
 """Sent messages are kept so many seconds longer than a session may be without a connection (DELIVERY O1)."""
 LONGEST: Final = 600.0
+"""Seconds that sent messages are kept while some may not have arrived."""
 UNREACHABLE_FOR: Final = 120.0
-"""Seconds after the last message that found no queue for which a gateway is waited for, at most."""
+"""Seconds after the last message without a queue during which a gateway may still come back."""
 
 
 class Retention:
-    """`grace` is how long a session may be without a connection, seconds; `now` is the monotonic clock's."""
+    """Knows when the broker and each gateway were last out of reach.
+
+    `grace` is how long a session may be without a connection, seconds; `now` is the monotonic clock's.
+    """
 
     def __init__(self, grace: float, now: float) -> None:
         self._usual = grace + BEYOND_GRACE
@@ -27,26 +31,26 @@ class Retention:
         self._unreachable_gateways: dict[str, float] = {}
 
     def broker_disconnected(self, now: float) -> None:
-        """The broker is not reached."""
+        """Notes that the broker is not reached."""
         self._disconnected_at = now
 
     def gateway_unreachable(self, gateway: str, now: float) -> None:
-        """A message for the gateway found no queue."""
+        """Notes that a message for the gateway found no queue."""
         self._unreachable_gateways[gateway] = now + UNREACHABLE_FOR
 
     def gateway_reached(self, gateway: str, now: float) -> None:
-        """A message for the gateway found its queue."""
+        """Notes that a message for the gateway found its queue."""
         if gateway in self._unreachable_gateways:
             self._unreachable_gateways[gateway] = min(self._unreachable_gateways[gateway], now + self._usual)
 
     def expire(self, now: float) -> None:
-        """Gives gateways up that were waited for long enough; to be called every second or so."""
+        """Forgets gateways that were out of reach for too long; to be called every second or so."""
         self._unreachable_gateways = {
             gateway: until for gateway, until in self._unreachable_gateways.items() if until > now
         }
 
     def keep_ms(self, gateways: Callable[[], Iterable[str]], now: float) -> int:
-        """Milliseconds that a room's messages are to be kept; asks for its gateways only if it matters."""
+        """Returns the milliseconds to keep a room's messages; calls `gateways` only if the result depends on it."""
         return round(1000 * (LONGEST if self._is_longer(gateways, now) else self._usual))
 
     def _is_longer(self, gateways: Callable[[], Iterable[str]], now: float) -> bool:

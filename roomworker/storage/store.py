@@ -1,6 +1,6 @@
-"""Rooms in Redis; the keys are those of `shared.cluster.redis_keys`.
+"""Stores rooms in Redis, in the keys of `shared.cluster.redis_keys`.
 
-Safety is the compare-and-set of `storage/commit.lua`: a worker whose version is not the stored one changes nothing.
+`storage/commit.lua` compares and sets: a worker whose version is not the stored one changes nothing.
 """
 
 import asyncio
@@ -82,14 +82,14 @@ class RedisStore:
                 else:
                     statuses[index] = cast("CommitStatus", result.decode())
             todo = again
-        # only now: a room that somebody else has changed goes on living, and must be found
+        # last, because a room that another worker has changed still exists, and must be found
         deleted = [c for i, c in enumerate(commits) if not c.version and statuses[i] in ("OK", "APPLIED")]
         if deleted:
             await self._run([("SREM", index_key(commit.partition), commit.index_member) for commit in deleted])
         return [statuses[index] for index in range(len(commits))]
 
     async def _run_scripts(self, commits: Sequence[Commit]) -> list[Any]:
-        """The script's answer for each commit."""
+        """Runs the script for each commit; returns its answers."""
         commands: list[Command] = []
         script_at: list[int] = []
         for commit in commits:
@@ -167,14 +167,14 @@ class RedisStore:
     # --- round trips ------------------------------------------------------------------------------------------
 
     async def _run_other(self, commands: Sequence[Command]) -> list[Any]:
-        """A round trip of work that may be begun for many rooms or partitions at once: few of them are under way."""
+        """Makes a round trip, at most `ROUND_TRIPS_AT_ONCE` at a time: hundreds of rooms may need one at once."""
         async with self._others:
             return await self._run(commands)
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
-        """One pipelined round trip, repeated until Redis answers.
+        """Makes one pipelined round trip, repeated until Redis answers.
 
-        The result of a command that can never succeed, because its key holds something else, is its `ResponseError`.
+        The result of a command that can never succeed, because its key is of another type, is its `ResponseError`.
         """
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
@@ -183,7 +183,7 @@ class RedisStore:
                 pipeline.execute_command(*command)
             self.round_trips += 1
             try:
-                # whole, whoever is cancelled: redis-py may lose that, or a reply
+                # shielded, because redis-py may lose a cancellation, or a reply after one
                 results: list[Any] = await asyncio.shield(
                     asyncio.ensure_future(pipeline.execute(raise_on_error=False))
                 )
@@ -272,7 +272,7 @@ def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:
 
 
 def _decoded(room: str, entries: Any) -> Iterator[Entry]:
-    """Those that can be read: one that cannot must not be the end of every worker that tries."""
+    """Yields the entries that can be read: an unreadable one must not end every worker that tries."""
     if isinstance(entries, ResponseError):
         logger.error("room.stream_unreadable", room=room, error=str(entries))
         return

@@ -1,9 +1,9 @@
-"""What one commit sends, as a room's stream keeps it: msgpack, compressed where a message is long.
+"""Encodes what one commit sends for the room's stream: msgpack, compressed where a message is long.
 
-Long messages are those with RTP parameters or capabilities, and they are nearly the same for everybody.
-`zlib_dictionary.txt` has what they have in common. It must stay as it is while streams exist that were written with
-it (ten minutes): a stream written by the old version of a room worker is read by the new one. Another version needs
-another file, and its entries can be read by no older version.
+Long messages are those with RTP parameters or capabilities, which are nearly the same for all peers.
+`zlib_dictionary.txt` has what they have in common. The file must not change while streams exist that were written
+with it (ten minutes): a new version of a room worker reads streams that the old one wrote. A changed dictionary needs
+a new file, and older versions cannot read its entries.
 """
 
 import zlib
@@ -16,11 +16,11 @@ from roomworker.core.journal import Changes
 from shared.protocol import media
 
 LONG: Final = 400
-"""Bytes of a message from which on compressing is worth its 20 µs."""
+"""Bytes of a message from which on compression is worth its 20 µs."""
 
 _DICTIONARY: Final = files("roomworker.storage").joinpath("zlib_dictionary.txt").read_bytes()
 _COMPRESSED: Final = b"\x78"
-"""The first byte of what zlib makes; msgpack begins an array with 0x90 and more."""
+"""The first byte of zlib's output; a msgpack array begins with 0x90 or more."""
 
 
 class SentMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -32,14 +32,14 @@ class SentMessage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One commit's outgoing part."""
+    """The messages and orders of one commit."""
 
     messages: list[SentMessage]
     orders: list[tuple[str, media.AnyOrder]]
 
 
 def entry_of(changes: Changes) -> Entry | None:
-    """What a room's changes send; None if that is nothing."""
+    """Returns the stream entry of a room's changes; None if they send nothing."""
     if not changes.messages and not changes.orders:
         return None
     messages = [
@@ -54,6 +54,7 @@ _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 def encode_entry(entry: Entry) -> bytes:
+    """Returns the entry as the stream keeps it."""
     encoded = _encode(entry)
     if not any(len(message.body) >= LONG for message in entry.messages):
         return encoded
@@ -62,7 +63,7 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def decode_entry(encoded: bytes) -> Entry:
-    """Raises `zlib.error` or `msgspec.MsgspecError` for what is not an entry."""
+    """Returns the entry. Raises `zlib.error` or `msgspec.MsgspecError` for anything else."""
     if encoded.startswith(_COMPRESSED):
         encoded = zlib.decompressobj(zdict=_DICTIONARY).decompress(encoded)
     return _decode(encoded)

@@ -1,4 +1,4 @@
-"""Codecs and RTP header extensions that a room can carry, in protocol v2's form (§queryRoom).
+"""Defines the codecs and RTP header extensions that a room can carry, in protocol v2's form (§queryRoom).
 
 The order of the codecs is the order of preference: mediasoup-client 2.x sends the first one per kind that its
 browser has. VP8 leads the video codecs because the engine does simulcast with VP8 and H264 only.
@@ -76,7 +76,7 @@ DEFAULT_CODECS: Final[Sequence[RoomCodec]] = (
 
 
 def room_capabilities(codecs: Sequence[RoomCodec] = DEFAULT_CODECS) -> RtpCapabilities:
-    """The capabilities of a room with these codecs: payload types from 100 on, each video codec with its rtx.
+    """Returns the capabilities of a room with these codecs: payload types from 100 on, each video codec with its rtx.
 
     Raises ValueError if there are more codecs than dynamic payload types.
     """
@@ -117,8 +117,9 @@ DEFAULT_ROOM_CAPABILITIES: Final = room_capabilities()
 
 
 def own_capabilities(codecs: Sequence[RoomCodec]) -> RtpCapabilities:
-    """The capabilities of a room created with its own codecs. Raises `BadPayload`
-    for a codec that no client could use.
+    """Returns the capabilities of a room created with its own codecs.
+
+    Raises `BadPayload` for a codec that no client could use.
     """
     for index, codec in enumerate(codecs):
         if (codec.kind, codec.name.lower(), codec.clock_rate) not in _CREATABLE:
@@ -135,7 +136,7 @@ def is_rtx(codec: RtpCodec | RtpCodecCapability) -> bool:
 
 
 def apt(codec: RtpCodec | RtpCodecCapability) -> int | None:
-    """The payload type that an rtx codec repairs; None if its `apt` is missing or no integer."""
+    """Returns the payload type that an rtx codec repairs; None if its `apt` is missing or no integer."""
     return _integer(codec.parameters, "apt")
 
 
@@ -161,18 +162,18 @@ def same_codec(codec: RtpCodec | RtpCodecCapability, capability: RtpCodecCapabil
 
 
 def label(codec: RtpCodec | RtpCodecCapability) -> str:
-    """The codec as a reason names it, e.g. `opus/48000/2`."""
+    """Returns the codec as an error's reason names it, e.g. `opus/48000/2`."""
     return f"{codec.name}/{codec.clock_rate}" + (f"/{codec.channels}" if codec.channels else "")
 
 
 def rtx_of(media: RtpCodecCapability, room_caps: RtpCapabilities) -> RtpCodecCapability | None:
-    """The room's rtx codec for one of its media codecs."""
+    """Returns the room's rtx codec for one of its media codecs; None if there is none."""
     payload_type = media.preferred_payload_type
     return next((cap for cap in room_caps.codecs if is_rtx(cap) and apt(cap) == payload_type), None)
 
 
 def extension_id(uri: str, kind: Kind, room_caps: RtpCapabilities) -> int | None:
-    """The room's id of a header extension for this kind; None if it has none."""
+    """Returns the room's id of a header extension for this kind; None if it has none."""
     for cap in room_caps.header_extensions:
         if cap.uri == uri and (not cap.kind or cap.kind == kind):
             return cap.preferred_id
@@ -180,7 +181,7 @@ def extension_id(uri: str, kind: Kind, room_caps: RtpCapabilities) -> int | None
 
 
 def as_codec(cap: RtpCodecCapability) -> RtpCodec:
-    """The room's codec as it stands in RtpParameters."""
+    """Returns the room's codec as RtpParameters have it."""
     return RtpCodec(
         name=cap.name,
         payload_type=cap.preferred_payload_type,

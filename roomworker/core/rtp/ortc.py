@@ -1,4 +1,4 @@
-"""RTP negotiation: what a peer may send into a room and what each receiver gets of it.
+"""Negotiates RTP parameters: those that a peer may send into a room, and those that each receiver gets.
 
 Pure functions over protocol v2's dictionaries. A producer's parameters must pass `producer_mapping`, and the
 engine wants them from `sort_encodings`; `consumable` translates them to the room's payload types once,
@@ -54,7 +54,7 @@ _NOT_FORWARDED: Final = frozenset({MID, RTP_STREAM_ID, REPAIRED_RTP_STREAM_ID})
 
 
 def assert_subset(peer_caps: RtpCapabilities, room_caps: RtpCapabilities) -> None:
-    """§join: every codec and header extension is one of the room's, with the room's payload type or id.
+    """Checks that every codec and header extension is one of the room's, with the room's payload type or id (§join).
 
     Raises BadPayload naming the field under `rtpCapabilities`. A peer with no codec at all may join: it can see
     who is there.
@@ -105,7 +105,7 @@ def _check_extension_capability(field: str, extension: HeaderExtensionCapability
 
 
 def producer_mapping(params: RtpParameters, kind: Kind, room_caps: RtpCapabilities) -> list[PayloadTypeMapping]:
-    """§createProducer: the room's payload type for each of the producer's codecs, in the order of its codecs.
+    """Returns the room's payload type for each of the producer's codecs, in their order (§createProducer).
 
     Raises BadPayload naming the field under `rtpParameters` if anything in them could not be carried: by the room
     (a codec, rtx or header extension it lacks for this kind) or by the engine (payload types, SSRCs, RIDs or
@@ -126,7 +126,7 @@ def producer_mapping(params: RtpParameters, kind: Kind, room_caps: RtpCapabiliti
 def _match_media_codecs(
     codecs: Sequence[RtpCodec], kind: Kind, room_caps: RtpCapabilities
 ) -> dict[int, RtpCodecCapability]:
-    """The room's codec for each payload type that is not rtx."""
+    """Returns the room's codec for each payload type that is not rtx."""
     matched: dict[int, RtpCodecCapability] = {}
     payload_types: set[int] = set()
     for i, codec in enumerate(codecs):
@@ -228,7 +228,7 @@ def _check_simulcast(params: RtpParameters) -> None:
 
 
 def _check_cname(rtcp: Rtcp) -> None:
-    """Receiving clients write the cname into a line of SDP: a line break in it would write further lines."""
+    """Refuses a cname with a space or line break: receiving clients write it into a line of SDP."""
     cname = rtcp.cname or ""
     if not cname.isprintable() or " " in cname:
         raise BadPayload("rtpParameters.rtcp.cname: only printable characters and no space")
@@ -242,9 +242,9 @@ def is_simulcast(params: RtpParameters) -> bool:
 
 
 def profiles(params: RtpParameters) -> list[Profile]:
-    """The layers the producer offers, lowest first: the index is the engine's spatial layer.
+    """Returns the layers that the producer offers, lowest first: the index is the engine's spatial layer.
 
-    A producer with a single encoding offers `default` alone, whatever its encoding calls itself.
+    A producer with a single encoding offers `default` alone, whatever the profile of that encoding.
     """
     if not is_simulcast(params):
         return ["default"]
@@ -252,7 +252,7 @@ def profiles(params: RtpParameters) -> list[Profile]:
 
 
 def sort_encodings(params: RtpParameters) -> RtpParameters:
-    """The parameters with simulcast encodings from low to high, each with its profile's name.
+    """Returns the parameters with simulcast encodings from low to high, each with its profile's name.
 
     An encoding without a profile, or with `default`, has the one of its position: the first is low, the second
     medium, any later one high. The order of equals stays, and sorting again changes nothing.
@@ -280,10 +280,10 @@ def _rank(index: int, encoding: Encoding) -> int:
 def consumable(
     params: RtpParameters, kind: Kind, room_caps: RtpCapabilities, mapping: Sequence[PayloadTypeMapping]
 ) -> RtpParameters:
-    """The producer's parameters in the room's payload types and extension ids: what any receiver can get at most.
+    """Returns the most that a receiver can get: the parameters in the room's payload types and extension ids.
 
-    `mapping` is what `producer_mapping` made of the same `params`. Each codec is followed by the room's rtx for it,
-    even if the producer sends none: the engine itself retransmits. Raises BadPayload if a codec is not in
+    `mapping` is the result of `producer_mapping` for the same `params`. Each codec is followed by the room's rtx for
+    it, even if the producer sends none: the engine itself retransmits. Raises BadPayload if a codec is not in
     `mapping`, a mapped payload type not in the room or a header extension not the room's.
     """
     mapped = {entry.payload_type: entry.mapped_payload_type for entry in mapping}
@@ -320,7 +320,7 @@ def _consumable_extensions(
 
 
 def capability_key(caps: RtpCapabilities) -> str:
-    """Equal for two peers' capabilities only if `consumer_parameters` gives both the same; for memoising."""
+    """Returns a key for a cache: equal for two peers only if `consumer_parameters` gives both the same."""
     codecs = sorted((pt, kind, sorted(feedback)) for pt, (kind, feedback) in _receivable(caps).items())
     return repr((codecs, sorted(_receivable_extensions(caps))))
 
@@ -328,7 +328,7 @@ def capability_key(caps: RtpCapabilities) -> str:
 def consumer_parameters(
     consumable: RtpParameters, peer_caps: RtpCapabilities, ssrc: int, rtx_ssrc: int
 ) -> RtpParameters:
-    """The parameters of a `consumable` for a peer that passed `assert_subset`: one stream, sent from `ssrc`.
+    """Returns the parameters of a `consumable` for a peer that passed `assert_subset`: one stream, sent from `ssrc`.
 
     An rtx codec is included only with its media codec, and `encodings[0].rtx` only with rtx. Without a common codec
     `codecs` is empty and nothing is raised: the client finds such a consumer not `supported` and never enables it.
@@ -375,7 +375,7 @@ def _feedback_key(feedback: RtcpFeedback) -> tuple[str, str]:
 
 
 def _receivable(caps: RtpCapabilities) -> dict[int, tuple[Kind, frozenset[tuple[str, str]]]]:
-    """Kind and feedback by payload type. In a room the payload type alone identifies the codec (`assert_subset`)."""
+    """Returns kind and feedback by payload type, which alone identifies a codec of the room (`assert_subset`)."""
     receivable: dict[int, tuple[Kind, frozenset[tuple[str, str]]]] = {}
     for codec in caps.codecs:
         feedback = frozenset(map(_feedback_key, codec.rtcp_feedback))

@@ -1,4 +1,4 @@
-"""SSRCs of producers and consumers, derived from the producer's number in its room."""
+"""Derives the SSRCs of producers and consumers from the producer's number in its room."""
 
 from typing import Final, NamedTuple
 
@@ -10,7 +10,7 @@ _BLOCK_SIZE: Final = 32
 
 
 class Ssrcs(NamedTuple):
-    """`mapped` has one SSRC per encoding, within the engine; every receiver gets the stream from `consumer`."""
+    """The SSRCs of a producer: `mapped` has one per encoding, within the engine; all receivers get `consumer`."""
 
     mapped: list[int]
     consumer: int
@@ -18,7 +18,7 @@ class Ssrcs(NamedTuple):
 
 
 def derive_ssrcs(number: int, encodings: int) -> Ssrcs:
-    """The SSRCs of the producer with this number in its room, and of all its consumers.
+    """Returns the SSRCs of the producer with this number in its room, and of all its consumers.
 
     SSRCs are derived rather than drawn, so that they need not be stored and a repeated command finds the same:
     producer n owns the 32 SSRCs from 0x10000000 + 32·n on, of which the first is its consumers', the second their

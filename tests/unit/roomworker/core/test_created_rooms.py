@@ -26,7 +26,7 @@ def test_created_room_exists_before_the_first_peer() -> None:
 
     assert (view["connections"], view["peers"], view["mediaNode"]) == (0, [], None)
     assert view["appData"] == {"title": "é"}
-    assert not harness.room.empty
+    assert harness.room.exists
     harness.crash()
     assert backend.do("inspectRoom") == view
 
@@ -63,7 +63,7 @@ def test_unusable_codec_is_rejected_and_no_room_is_created(codecs: list[Json], f
 
     assert code == 400
     assert reason.startswith(f"{field}: ")
-    assert harness.room.empty
+    assert not harness.room.exists
     assert harness.fields == {}
 
 
@@ -85,7 +85,7 @@ def test_room_that_a_client_made_can_be_created_with_defaults_only() -> None:
     assert backend.do("createRoom", idleSeconds=60)["peers"][0]["name"] == "alice"
     alice.disconnect()
 
-    assert not harness.room.empty
+    assert harness.room.exists
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -111,7 +111,7 @@ def test_app_data_of_a_created_room_has_a_limit() -> None:
     harness.crash()
 
     assert Backend(harness).call("createRoom", appData="x" * 9) == (413, "appData: larger than 10 bytes")
-    assert harness.room.empty
+    assert not harness.room.exists
 
 
 def test_created_room_expires_after_its_idle_seconds_without_sessions() -> None:
@@ -120,11 +120,11 @@ def test_created_room_expires_after_its_idle_seconds_without_sessions() -> None:
     backend.do("createRoom", idleSeconds=10)
 
     ticks(harness, 100, 105, 109.9)
-    assert not harness.room.empty
+    assert harness.room.exists
     harness.crash()
     ticks(harness, 110)
 
-    assert harness.room.empty
+    assert not harness.room.exists
     assert not harness.executor.needs_ticks
     assert backend.call("inspectRoom")[0] == 404
 
@@ -138,10 +138,10 @@ def test_created_room_stays_for_its_idle_seconds_after_the_last_session() -> Non
     ticks(harness, 120, 140)
     alice.disconnect()
     ticks(harness, 141, 150.9)
-    assert not harness.room.empty
+    assert harness.room.exists
     ticks(harness, 151)
 
-    assert harness.room.empty
+    assert not harness.room.exists
 
 
 def test_short_session_between_two_ticks_restarts_the_idle_time() -> None:
@@ -152,10 +152,10 @@ def test_short_session_between_two_ticks_restarts_the_idle_time() -> None:
     alice = harness.connected("alice")
     alice.disconnect()
     ticks(harness, 110, 119.9)
-    assert not harness.room.empty
+    assert harness.room.exists
     ticks(harness, 120)
 
-    assert harness.room.empty
+    assert not harness.room.exists
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -199,7 +199,7 @@ def test_closed_room_leaves_only_the_numbers_of_its_sessions() -> None:
 
     call.backend.do("closeRoom", key="close")
 
-    assert call.harness.room.empty
+    assert not call.harness.room.exists
     assert set(call.harness.fields) <= {"meta"}
     assert len(call.harness.closed_sessions) == 4
     assert snapshot(call.harness.reloaded()) == snapshot(call.harness.room)
@@ -232,5 +232,5 @@ def test_pending_requests_of_a_closed_room_are_abandoned() -> None:
     call.harness.commit()
 
     assert not call.harness.jobs
-    assert call.harness.room.empty
+    assert not call.harness.room.exists
     assert [frame for frame in call.alice.frames if frame.get("response")] == []

@@ -61,7 +61,7 @@ def test_disconnect_closes_the_peer_and_the_last_one_empties_the_room() -> None:
     assert bob.notifications_of("peerClosed") == [{"name": "alice"}]
     bob.disconnect()
 
-    assert harness.room.empty
+    assert not harness.room.exists
     assert set(harness.fields) <= {"meta"}
     assert set(harness.closed_sessions) == {alice.session, bob.session}
 
@@ -73,7 +73,7 @@ def test_connect_redelivered_after_the_session_closed_is_a_duplicate() -> None:
 
     harness.receive(alice.items[0])
 
-    assert harness.room.empty
+    assert not harness.room.exists
     assert harness.reports[-1][1].n == alice.n
 
 

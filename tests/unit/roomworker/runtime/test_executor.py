@@ -120,7 +120,7 @@ def test_the_end_of_a_session_is_reported_only_when_it_is_committed() -> None:
     harness.receive(alice.items[0])
     assert reports(harness) == []
     harness.crash()
-    assert harness.room.empty, "the disconnect is done again"
+    assert not harness.room.exists, "the disconnect is done again"
     harness.commit()
 
     harness.receive(alice.items[-1])

@@ -378,7 +378,7 @@ class Network(RuleBasedStateMachine):
         assert not any(self.kept.values()), "something never got through"
         assert not self.harness.jobs
         self.check_outputs()
-        assert self.harness.room.empty
+        assert not self.harness.room.exists
         assert set(self.harness.fields) <= {"meta"}
         assert not self.engine.living_on, "forgotten on the media node"
 
