@@ -14,7 +14,7 @@ from gateway.websocket import hub
 from gateway.websocket.connection import FRAME_BYTES
 from roomworker.core import resumption
 from roomworker.core.journal import ANSWERED_CALLS_LIMIT, CLOSED_SESSIONS_LIMIT
-from roomworker.messaging.media_client import DEADLINE, SILENCE
+from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
 from roomworker.storage.retention import BEYOND_GRACE, LONGEST
 from shared.protocol.rtp import RtpParameters
@@ -79,7 +79,7 @@ def _rooms() -> Iterator[Limit]:
     )
     yield (
         "one command to a media node",
-        f"{DEADLINE:g} s, or {SILENCE:g} s without any sign of the node",
+        f"{DEADLINE:g} s, or {SILENT_AFTER:g} s without any sign of the node",
         "answered 503",
     )
 
