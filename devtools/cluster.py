@@ -187,10 +187,13 @@ class Cluster:
             print(self.said())
             self.stop()
 
-    def gateway(self, name: str, port: int = 0) -> Role:
-        """Starts a gateway. `port`: that of the killed gateway whose clients are to find it again."""
+    def gateway(self, name: str) -> Role:
+        """Starts a gateway, at a port that it chooses.
+
+        Clients that must find it again after a restart need a proxy before it: its old port may be taken.
+        """
         api = ["--api-key", self._api_key, "--api-port", "0"] if self._api_key else []
-        options = ["--host", "127.0.0.1", "--port", str(port), *api, *self._gateway_options]
+        options = ["--host", "127.0.0.1", "--port", "0", *api, *self._gateway_options]
         role = self._start("gateway", name, options)
         role.url = role.until_listening("gateway")
         role.api_url = role.until_listening("api") if api else ""

@@ -20,6 +20,7 @@ from shared.broker.amqp import AmqpBroker, frames, robust_connection
 from shared.broker.amqp.connection import AmqpConnection, ChannelClosedByServer, open_connection
 from shared.broker.amqp.queues import QueueDepth, QueueProbe
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpHarness, Inbox, consume, publish_all, within
+from tests.support.closed_port import closed_port
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -116,11 +117,10 @@ async def test_closed_connection_fails_later_calls(connection: AmqpConnection) -
 async def test_next_server_is_tried_when_the_first_is_dead(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robust_connection, "in_turn", list)
     url = URL(amqp_url)
-    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as unused:
-        dead = unused.sockets[0].getsockname()[1]
-    broker = broker_at(f"amqp://{url.user}:{url.password}@127.0.0.1:{dead},{url.host}:{url.port}/")
+    with closed_port() as dead:
+        broker = broker_at(f"amqp://{url.user}:{url.password}@127.0.0.1:{dead},{url.host}:{url.port}/")
 
-    await within(broker.connect())
+        await within(broker.connect())
 
     await publish_all(broker, [b"x"])
     await broker.close()
@@ -377,12 +377,8 @@ async def test_queue_probe_counts_messages_and_consumers(amqp_url: str, rabbitmq
 
 
 async def test_queue_probe_without_a_server_raises_and_hides_the_password() -> None:
-    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as unused:
-        dead = unused.sockets[0].getsockname()[1]
-    probe = QueueProbe(f"amqp://guest:s3cret@127.0.0.1:{dead}/")
-
-    with pytest.raises(BrokerUnavailable) as raised:
-        await probe.depths(1, within=WITHIN)
+    with closed_port() as dead, pytest.raises(BrokerUnavailable) as raised:
+        await QueueProbe(f"amqp://guest:s3cret@127.0.0.1:{dead}/").depths(1, within=WITHIN)
     assert "s3cret" not in str(raised.value)
 
 

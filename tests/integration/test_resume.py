@@ -1,15 +1,16 @@
 """Sessions that outlive their connections and gateways, in a cluster of processes on real RabbitMQ and Redis."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from devtools.cluster import Cluster
+from devtools.cluster import Cluster, address
 from loadtest.client.protoo import Ended, ProtooClient
 from shared.errors import REPLACED
 from tests.support.peer import Peer
+from tests.support.proxy import Proxy
 from tests.support.resumable_peer import ResumablePeer
 from tests.support.waiting import PATIENCE, until
 
@@ -37,10 +38,10 @@ def urls(cluster: Cluster, *names: str) -> list[str]:
     return [cluster.roles[name].url for name in names]
 
 
-async def two(cluster: Cluster) -> tuple[ResumablePeer, ResumablePeer]:
-    """alice at gateway 1 and bob at gateway 2, in one room; each may reconnect to either gateway."""
-    alice = await ResumablePeer.at(urls(cluster, "gateway1", "gateway2"), "salon", "alice")
-    bob = await ResumablePeer.at(urls(cluster, "gateway2", "gateway1"), "salon", "bob")
+async def two_peers(gateways: list[str]) -> tuple[ResumablePeer, ResumablePeer]:
+    """alice at the first of two gateways and bob at the second, in one room; each may reconnect to either gateway."""
+    alice = await ResumablePeer.at(gateways, "salon", "alice")
+    bob = await ResumablePeer.at(gateways[::-1], "salon", "bob")
     await alice.join()
     await bob.join()
     await alice.notified("newPeer", name="bob")
@@ -58,7 +59,7 @@ async def hear_each_other(alice: ResumablePeer, bob: ResumablePeer, count: int) 
 
 
 async def test_peers_do_not_notice_a_resumption_after_a_gateway_kill(cluster: Cluster) -> None:
-    alice, bob = await two(cluster)
+    alice, bob = await two_peers(urls(cluster, "gateway1", "gateway2"))
     asked = [alice.client.request({"method": "queryRoom"}) for _ in range(50)]
     for number in range(100):
         alice.say(number)
@@ -95,11 +96,23 @@ async def test_a_cut_socket_is_resumed_at_the_same_gateway(cluster: Cluster) -> 
     assert alice.protoo.counts.resumed == 5
 
 
-async def test_no_message_is_lost_or_repeated_when_processes_are_killed(cluster: Cluster) -> None:
-    alice, bob = await two(cluster)
+@pytest.fixture
+async def proxies(cluster: Cluster) -> AsyncIterator[dict[str, Proxy]]:
+    """An address for each gateway that stays when another process follows it."""
+    proxies = {name: Proxy(*address(cluster.roles[name])) for name in ("gateway1", "gateway2")}
+    for proxy in proxies.values():
+        await proxy.start()
+    yield proxies
+    for proxy in proxies.values():
+        await proxy.stop()
+
+
+async def test_no_message_is_lost_or_repeated_when_processes_are_killed(
+    cluster: Cluster, proxies: dict[str, Proxy]
+) -> None:
+    alice, bob = await two_peers([f"http://127.0.0.1:{proxy.port}" for proxy in proxies.values()])
     victims = [("gateway1", cluster.gateway), ("worker1", cluster.roomworker), ("gateway2", cluster.gateway)]
     victims += [("worker2", cluster.roomworker)]
-    ports = {name: int(cluster.roles[name].url.rsplit(":", 1)[1]) for name in ("gateway1", "gateway2")}
     number = 0
     for name, start in victims:
         asked = []
@@ -110,16 +123,20 @@ async def test_no_message_is_lost_or_repeated_when_processes_are_killed(cluster:
             asked.append((bob, bob.client.request({"method": "queryRoom"})))
             number += 1
             if number % 50 == 25:
+                if name in proxies:
+                    proxies[name].refuse()
                 await asyncio.to_thread(cluster.roles[name].kill)
-        again = [ports[name]] if name in ports else []
-        await asyncio.to_thread(start, name, *again)
+        await asyncio.to_thread(start, name)
+        if name in proxies:
+            proxies[name].redirect(*address(cluster.roles[name]))
+            await proxies[name].start()
         for peer, id_ in asked:
             assert "rtpCapabilities" in await peer.answer(id_)
     await hear_each_other(alice, bob, number)
 
 
 async def test_a_client_of_a_stopped_gateway_resumes_at_another(cluster: Cluster) -> None:
-    alice, bob = await two(cluster)
+    alice, bob = await two_peers(urls(cluster, "gateway1", "gateway2"))
     for number in range(50):
         alice.say(number)
         bob.say(number)
@@ -135,7 +152,7 @@ async def test_a_client_of_a_stopped_gateway_resumes_at_another(cluster: Cluster
 
 async def test_a_peer_leaves_when_the_grace_has_expired(impatient_cluster: Cluster) -> None:
     cluster = impatient_cluster
-    alice, bob = await two(cluster)
+    alice, bob = await two_peers(urls(cluster, "gateway1", "gateway2"))
     assert alice.protoo.ledger.grace_seconds == 1
     token = alice.protoo.ledger.token
     await alice.protoo.abandon()
@@ -153,7 +170,7 @@ async def test_a_peer_leaves_when_the_grace_has_expired(impatient_cluster: Clust
 
 
 async def test_a_peer_leaves_at_once_when_its_client_closes(cluster: Cluster) -> None:
-    alice, bob = await two(cluster)
+    alice, bob = await two_peers(urls(cluster, "gateway1", "gateway2"))
     alice.say("last words")
     await alice.close()
     await bob.notified("peerClosed", name="alice")
@@ -162,7 +179,7 @@ async def test_a_peer_leaves_at_once_when_its_client_closes(cluster: Cluster) ->
 
 @pytest.mark.parametrize("second", [ResumablePeer.at, None], ids=["resumable", "plain"])
 async def test_a_second_tab_replaces_the_first_permanently(cluster: Cluster, second: object) -> None:
-    alice, bob = await two(cluster)
+    alice, bob = await two_peers(urls(cluster, "gateway1", "gateway2"))
     if second is None:
         tab: Peer = await Peer.connect(cluster.roles["gateway2"].url, "salon", "alice")
     else:
@@ -176,7 +193,7 @@ async def test_a_second_tab_replaces_the_first_permanently(cluster: Cluster, sec
 
 
 async def test_a_resumed_session_leaves_no_record_of_its_old_connection(cluster: Cluster) -> None:
-    alice, bob = await two(cluster)
+    alice, bob = await two_peers(urls(cluster, "gateway1", "gateway2"))
     cluster.roles["gateway1"].kill()
     await alice.request("queryRoom")
     await alice.close()

@@ -90,10 +90,12 @@ async def test_restarting_all_processes_in_turn_loses_no_message(
             await until(lambda: len(cluster.shares()) == 3 and all(cluster.shares().values()))
             await report(f"{name}b joined")
         for name, proxy in proxies.items():
+            proxy.refuse()
             assert await asyncio.to_thread(cluster.roles[name].stop) == 0
             await report(f"{name} left")
             await asyncio.to_thread(cluster.gateway, name)
             proxy.redirect(*address(cluster.roles[name]))
+            await proxy.start()
             await report(f"{name} is back")
         cluster.roles["worker1b"].kill()
         await until(lambda: cluster.balanced)

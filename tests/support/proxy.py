@@ -15,10 +15,10 @@ class Proxy:
         self.port = 0
 
     async def start(self) -> None:
-        """Accepts connections and passes them on; the port stays the same when it is started again."""
+        """Accepts connections and passes them on, also again after `refuse`: the port is kept until `stop`."""
         self._refusing = False
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
             self.port = self._server.sockets[0].getsockname()[1]
 
     def redirect(self, host: str, port: int) -> None:
