@@ -11,10 +11,12 @@ committed (Redis appendfsync always), answered, and told to three other peers.
 import asyncio
 import json
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -132,7 +134,18 @@ def _result(latencies: list[float], took: float, notifications: int) -> dict[str
     }
 
 
-async def run(connections: int, seconds: float, rate: int, window: int) -> dict[str, Any]:
+@dataclass
+class System:
+    """A cluster of one gateway, one room worker and one media node, its processes, and clients that are connected."""
+
+    cluster: Cluster
+    processes: dict[str, list[psutil.Process]]
+    clients: list[FloodClient]
+
+
+@asynccontextmanager
+async def running_system(connections: int) -> AsyncIterator[System]:
+    """Starts servers, a cluster and `connections` clients in rooms of `PEERS`; stops all of them at the end."""
     with running_servers() as (redis_server, rabbitmq_server), tempfile.TemporaryDirectory() as logs:
         unlimited = ["--message-rate", "0"]
         cluster = Cluster(redis_server.url, rabbitmq_server.url, Path(logs), gateway_options=unlimited)
@@ -148,15 +161,39 @@ async def run(connections: int, seconds: float, rate: int, window: int) -> dict[
             }
             console.print(f"preparing {connections} connections in rooms of {PEERS} …")
             clients = await prepare(cluster.roles["gateway1"].url, connections)
-            console.print(f"{rate} requests/s for {seconds} s …")
-            paced = await measured(cluster, processes, lambda: pace(clients, seconds, rate))
-            console.print(f"saturation for {seconds} s …")
-            saturated = await measured(cluster, processes, lambda: saturate(clients, seconds, window))
+            yield System(cluster, processes, clients)
             for client in clients:
                 client.close()
-            return {"at_rate": paced, "at_saturation": saturated}
         finally:
             cluster.stop()
+
+
+async def run(connections: int, seconds: float, rate: int, window: int) -> dict[str, Any]:
+    async with running_system(connections) as system:
+        cluster, processes, clients = system.cluster, system.processes, system.clients
+        console.print(f"{rate} requests/s for {seconds} s …")
+        paced = await measured(cluster, processes, lambda: pace(clients, seconds, rate))
+        console.print(f"saturation for {seconds} s …")
+        saturated = await measured(cluster, processes, lambda: saturate(clients, seconds, window))
+        return {"at_rate": paced, "at_saturation": saturated}
+
+
+async def run_slices(connections: int, seconds: float, rate: int, window: int) -> None:
+    """Waits for lines on standard input: "rate" or "saturation" each ask for one measurement, printed as JSON.
+
+    `benchmarks.side_by_side` drives two versions by it, each in its own folder.
+    """
+    async with running_system(connections) as system:
+        typer.echo(json.dumps({"ready": connections}))
+        while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
+            before = Usage(system.cluster, system.processes)
+            if line == "rate":
+                result = await pace(system.clients, seconds, rate)
+            else:
+                result = await saturate(system.clients, seconds, window)
+            cpu = Usage(system.cluster, system.processes).cpu
+            used = {name: (cpu[name] - before.cpu[name]) / result["requests"] * 1e6 for name in cpu}
+            typer.echo(json.dumps(result | {"cpu_us_per_request": used}))
 
 
 def show(results: dict[str, Any]) -> None:
@@ -179,8 +216,13 @@ def main(
     rate: Annotated[int, typer.Option(help="Requests per second of the paced measurement.")] = 500,
     window: Annotated[int, typer.Option(help="Requests in flight per connection at saturation.")] = 4,
     json_file: Annotated[str, typer.Option("--json", help="Write the figures there, too.")] = "",
+    slices: Annotated[bool, typer.Option(help="Measure when a line on standard input asks for it.")] = False,
 ) -> None:
     """Measures signaling on this machine, with private servers."""
+    if slices:
+        console.file = sys.stderr
+        uvloop.run(run_slices(connections, seconds, rate, window))
+        return
     results = uvloop.run(run(connections, seconds, rate, window))
     show(results)
     if json_file:
