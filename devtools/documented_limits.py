@@ -8,7 +8,6 @@ from msgspec import Meta
 from gateway.api.server import BODY_BYTES
 from gateway.bus import api_calls
 from gateway.protocol import session
-from gateway.protocol.frame_validation import DEPTH_LIMIT
 from gateway.protocol.handshake import NAME_BYTES
 from gateway.websocket import hub
 from gateway.websocket.connection import FRAME_BYTES
@@ -17,6 +16,7 @@ from roomworker.core.journal import ANSWERED_CALLS_LIMIT, CLOSED_SESSIONS_LIMIT
 from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
 from roomworker.storage.retention import BEYOND_GRACE, LONGEST
+from shared.protocol.decoding import DEPTH_LIMIT
 from shared.protocol.rtp import RtpParameters
 from shared.settings import GatewaySettings, WorkerSettings
 

@@ -12,11 +12,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from gateway.protocol.frame_validation import DEPTH_LIMIT, nesting_depth
 from gateway.protocol.handshake import NAME_BYTES, valid_name
 from shared.errors import BadPayload
 from shared.protocol import actions
-from shared.protocol.decoding import explain
+from shared.protocol.decoding import DEPTH_LIMIT, explain, is_too_deep
 from shared.protocol.rtp import Wire
 
 PAGE_LIMIT: Final = 1000
@@ -119,7 +118,7 @@ def _object(body: bytes) -> dict[str, Raw]:
         raise BadPayload(f"body: {explain(invalid).partition(': ')[2]}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as broken:
         raise BadPayload(f"body: not valid JSON ({broken})") from None
-    if text.count("{") + text.count("[") > DEPTH_LIMIT and nesting_depth(text) > DEPTH_LIMIT + 1:
+    if is_too_deep(text):
         raise BadPayload(f"body: more than {DEPTH_LIMIT} levels deep")
     return fields
 

@@ -4,21 +4,12 @@ msgspec checks the JSON of `data` while it skips over it (bad escapes, lone surr
 decoding the bytes as UTF-8 first checks the rest, so what is accepted here may be sent to browsers.
 """
 
-import re
 from typing import Any, TypeAlias
 
 import msgspec
 
-from shared.protocol.decoding import explain
+from shared.protocol.decoding import DEPTH_LIMIT, explain, is_too_deep
 from shared.protocol.protoo import Frame
-
-DEPTH_LIMIT = 64
-"""Levels of arrays and objects in a frame's data, since later parsers recurse."""
-_ENVELOPE = 1
-
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 _decode = msgspec.json.Decoder(Frame).decode
 
@@ -93,7 +84,7 @@ def validate(text: str, size: int, limit: int) -> ValidationResult:
         return _reject(frame, 400, "method: missing")
     if size > limit:
         return _reject(frame, 413, f"frame: {size} bytes, at most {limit} are accepted")
-    if text.count("{") + text.count("[") > DEPTH_LIMIT and nesting_depth(text) > DEPTH_LIMIT + _ENVELOPE:
+    if is_too_deep(text):
         return _reject(frame, 400, f"data: more than {DEPTH_LIMIT} levels deep")
     return frame
 
@@ -127,13 +118,3 @@ def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFram
     if loose.notification is True and loose.request is not True:
         return RejectedNotification(400, reason, cseq)
     return MalformedFrame(reason, cseq, is_json=True)
-
-
-def nesting_depth(text: str) -> int:
-    """Levels of arrays and objects in valid JSON, counted up to a little more than `DEPTH_LIMIT`."""
-    brackets = _STRING.sub("", text).encode().translate(_SQUARE, _NO_BRACKETS)
-    for levels in range(DEPTH_LIMIT + 2 * _ENVELOPE):
-        if not brackets:
-            return levels
-        brackets = brackets.replace(b"[]", b"")
-    return DEPTH_LIMIT + 2 * _ENVELOPE

@@ -15,6 +15,7 @@ from gateway.protocol.frame_validation import (
     Response,
     validate,
 )
+from shared.protocol import decoding
 from shared.protocol.protoo import Frame
 
 LIMIT = 1000
@@ -172,4 +173,4 @@ def test_nesting_depth_is_that_of_the_value(value: Any) -> None:
         inner = value.values() if isinstance(value, dict) else value
         return 1 + max(map(measure, inner), default=0)
 
-    assert frame_validation.nesting_depth(json.dumps(value)) == measure(value)
+    assert decoding.nesting_depth(json.dumps(value)) == measure(value)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.protocol import client
+from shared.protocol.decoding import DEPTH_LIMIT, WRAPPING
 from tests.support.sampling import examples
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import CAPABILITIES, DTLS, OPUS, VP8, error_of
@@ -160,17 +161,31 @@ def test_reason_of_an_error_names_the_field(method: str, body: str, reason: str)
     assert error_of(answer) == (400, reason)
 
 
-def test_deeply_nested_data_is_rejected_as_bad_payload() -> None:
+@pytest.mark.parametrize("levels", [DEPTH_LIMIT + WRAPPING, 500, 5000, 200_000])
+def test_deeply_nested_data_is_rejected_as_bad_payload(levels: int) -> None:
     harness, alice = room()
     alice.ids += 1
 
     harness.receive(
-        alice.input(client.REQUEST, alice.ids, b'{"method":"queryRoom","x":' + b"[" * 5000 + b"]" * 5000 + b"}")
+        alice.input(client.REQUEST, alice.ids, b'{"method":"queryRoom","x":' + b"[" * levels + b"]" * levels + b"}")
     )
 
     (answer,) = alice.answers(alice.ids)
     assert error_of(answer)[0] == 400
     assert not harness.defects
+
+
+def test_data_nested_as_deeply_as_a_gateway_accepts_is_handled() -> None:
+    harness, alice = room()
+    alice.ids += 1
+    levels = DEPTH_LIMIT - 1
+
+    harness.receive(
+        alice.input(client.REQUEST, alice.ids, b'{"method":"queryRoom","x":' + b"[" * levels + b"]" * levels + b"}")
+    )
+
+    (answer,) = alice.answers(alice.ids)
+    assert answer["ok"]
 
 
 def test_request_sent_as_protoo_notification_is_not_applied() -> None:
