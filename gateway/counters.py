@@ -1,4 +1,4 @@
-"""The numbers that a gateway counts; `gateway.metrics` exposes them. None is about one room, peer or client."""
+"""Counts what a gateway does; `gateway.metrics` exposes it. No number is about one room, peer or client."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
@@ -9,12 +9,12 @@ SAMPLES: Final = 256
 """About how many requests are timed between two sweeps; to time each one would cost too much."""
 
 Rejection: TypeAlias = Literal["answered", "dropped", "malformed", "unavailable"]
-"""What becomes of a frame that is not forwarded: `gateway.protocol.frame_validation`."""
+"""The outcome of a frame that is not forwarded (see `gateway.protocol.frame_validation`)."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """Plain numbers that only grow, and how often requests are timed."""
+    """The counters of one gateway, which only grow, and how often requests are timed."""
 
     frames_in_total: int = 0
     frames_out_total: int = 0
@@ -48,19 +48,20 @@ class Counters:
     """Requests to the server API, by operation and HTTP status."""
     api_seconds: Histogram = field(default_factory=seconds)
     sample_every: int = 1
-    """One of so many frames is timed."""
+    """The number of frames of which one is timed."""
     until_sample: int = 0
+    """The number of frames before the next that is timed."""
 
     def count_rejected_frame(self, how: Rejection, code: int) -> None:
-        """A frame was not forwarded; `code` is the error's."""
+        """Counts a frame that was not forwarded; `code` is the error's."""
         self.rejected_frames[how, code] = self.rejected_frames.get((how, code), 0) + 1
 
     def rejected_frames_total(self, how: Rejection) -> int:
-        """The frames with this outcome, whatever their error code."""
+        """Returns the number of frames with this outcome, whatever their error code."""
         return sum(count for (rejection, _), count in self.rejected_frames.items() if rejection == how)
 
     def count_close(self, code: int) -> None:
-        """The gateway closes a WebSocket."""
+        """Counts a WebSocket that the gateway closes."""
         self.closes[code] = self.closes.get(code, 0) + 1
 
     def adapt_sampling(self, frames: int) -> None:

@@ -1,4 +1,4 @@
-"""All metrics of a gateway, made from its counters when they are collected."""
+"""Exposes the metrics of a gateway, made from its counters when they are collected."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -61,8 +61,8 @@ API_WAITING = gauge("gateway_api_calls_waiting", "Calls of the server API that n
 
 
 @dataclass
-class Census:
-    """What only a look at every connection tells."""
+class ConnectionCounts:
+    """Sums over all connections, made at each refresh."""
 
     kinds: dict[str, int] = field(default_factory=lambda: {"plain": 0, "resumable": 0})
     pending_disconnects: int = 0
@@ -79,17 +79,19 @@ class Census:
 
 
 class GatewayMetrics:
+    """Implements `shared.telemetry.metrics.Metrics` for one gateway."""
+
     described = described_in(globals())
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._census = Census()
+        self._counts = ConnectionCounts()
 
     async def refresh(self) -> None:
-        census = Census()
+        counts = ConnectionCounts()
         async for connection in iterate_yielding(list(self._gateway.hub.connections.values())):
-            census.count(connection)
-        self._census = census
+            counts.count(connection)
+        self._counts = counts
 
     def collect(self) -> Iterable[Metric]:
         hub, counters = self._gateway.hub, self._gateway.counters
@@ -118,8 +120,8 @@ class GatewayMetrics:
         yield API_WAITING.of(hub.calls.waiting)
 
     def _connections(self) -> Iterable[Metric]:
-        census = self._census
-        yield CONNECTIONS.by(census.kinds)
-        yield PENDING_DISCONNECTS.of(census.pending_disconnects)
-        yield UNAPPLIED.of(census.unapplied)
-        yield UNSENT_BYTES.of(census.unsent)
+        counts = self._counts
+        yield CONNECTIONS.by(counts.kinds)
+        yield PENDING_DISCONNECTS.of(counts.pending_disconnects)
+        yield UNAPPLIED.of(counts.unapplied)
+        yield UNSENT_BYTES.of(counts.unsent)

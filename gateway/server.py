@@ -1,7 +1,7 @@
-"""A gateway: its parts, and its life from registration to closing.
+"""Assembles a gateway, and runs it from its registration to its closing.
 
-`start`, then it serves, `drain` (no new clients; the others reconnect elsewhere), `close`. Broker and Redis belong to
-the caller, who connects the broker before `start` and closes both after `close`.
+`start` begins to serve, `drain` takes no new clients and sends the others elsewhere, `close` ends. Broker and Redis
+belong to the caller, which connects the broker before `start` and closes both after `close`.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ from shared.settings import GatewaySettings
 from shared.telemetry import log
 
 READ_BUFFER: Final = 2048
-"""First size of a connection's read buffer, which grows with the frames (docs/adr/0019-picows.md)."""
+"""The first size in bytes of a connection's read buffer, which grows with the frames (docs/adr/0019-picows.md)."""
 HANDSHAKE_SECONDS: Final = 10.0
 LISTEN_BACKLOG: Final = 4096
 """Connections that may wait to be accepted: all clients of another gateway may come at once. The kernel keeps at most
 `net.core.somaxconn`, which is 4096 by default."""
 DRAIN_STEP: Final = 0.05
 REPLAY_STEP: Final = 200
-"""Sessions that ask for a replay at a time after the notify queue was lost."""
+"""The number of sessions that ask for a replay at a time after the notify queue was lost."""
 
 
 class Gateway:
-    """A gateway with the broker and the cluster it is given."""
+    """One gateway process, on the broker and the cluster it is given."""
 
     def __init__(self, settings: GatewaySettings, broker: Broker, cluster: Cluster) -> None:
         self.id = process_id("gateway", settings.name)
@@ -105,13 +105,13 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """The port listened on, also when the settings left it open."""
+        """The port listened on, which the kernel chose if the settings say 0."""
         assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def wait(self) -> None:
-        """Never returns; raises what made the gateway stop working."""
+        """Waits for ever; raises the failure that made the gateway stop working."""
         assert self._work is not None
         await asyncio.shield(self._work)
 
@@ -122,20 +122,20 @@ class Gateway:
         self._log.info("gateway.draining", connections=len(self.hub.connections))
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
-                await self._dismiss()
+                await self._close_gradually()
                 await self.hub.empty.wait()
         except TimeoutError:
             self._log.warning("gateway.drain_timed_out", connections=len(self.hub.connections))
 
-    async def _dismiss(self) -> None:
+    async def _close_gradually(self) -> None:
         """Closes the connections over half the time, so that the clients do not reach other gateways all at once."""
-        leaving = list(self.hub.connections.values())
+        connections = list(self.hub.connections.values())
         steps = max(1.0, self.settings.drain_seconds / 2 / DRAIN_STEP)
-        pace = max(20, -int(-len(leaving) // steps))
-        for start in range(0, len(leaving), pace):
+        pace = max(20, -int(-len(connections) // steps))
+        for start in range(0, len(connections), pace):
             if start:
                 await asyncio.sleep(DRAIN_STEP)
-            for connection in leaving[start : start + pace]:
+            for connection in connections[start : start + pace]:
                 connection.close_as(errors.DRAINING)
 
     async def close(self) -> None:
@@ -209,7 +209,7 @@ class Gateway:
             self._beating = True
         self.hub.redis_answers = self._beating
 
-    # --- the broker comes and goes --------------------------------------------------------------------------
+    # --- losses of the broker -------------------------------------------------------------------------------
 
     def _on_notify_lost(self) -> None:
         self._notify_up = False
@@ -231,7 +231,7 @@ class Gateway:
                 await asyncio.sleep(DRAIN_STEP)
 
     def trouble(self) -> str:
-        """Why this gateway is not ready for clients; empty if it is."""
+        """Returns why this gateway is not ready for clients; empty if it is."""
         if self.hub.draining:
             return "draining"
         if self._work is None or self._work.done():
@@ -248,7 +248,7 @@ class Gateway:
 
 
 class _PicowsLog:
-    """The logger for picows, which calls each mistake of a client an error: only defects of ours are errors here."""
+    """The logger for picows, which calls each mistake of a client an error; here only defects of ours are."""
 
     def __init__(self) -> None:
         self._log = log.get("picows")

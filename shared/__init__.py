@@ -1,1 +1,1 @@
-"""What every role shares: the messages of each hop, errors, the broker port, settings, logs."""
+"""The parts that every role shares: the messages of each hop, errors, the broker port, settings, logs."""

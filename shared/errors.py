@@ -1,4 +1,4 @@
-"""The two error taxonomies of the clients' protocol: errors that answer a message, and close codes of a WebSocket.
+"""Defines both error taxonomies of the clients' protocol: errors that answer a message, and close codes.
 
 This module is their only source: docs/reference/errors.md, the OpenAPI document and the server API's page are made
 from `ERRORS` and `CLOSES`. An error's reason names the field that it is about.
@@ -56,12 +56,12 @@ class Unavailable(PlenaryError):
 
 @dataclass(frozen=True)
 class ErrorKind:
-    """What an error code means. `temporary`: the same message may succeed later."""
+    """The meaning of an error code. `temporary` is true if the same message may succeed later."""
 
     meaning: str
     temporary: bool
     advice: str
-    """What the client, or the caller of the server API, should do."""
+    """The advice for the client, or for the caller of the server API."""
 
 
 ERRORS: Final[dict[int, ErrorKind]] = {
@@ -80,7 +80,7 @@ _BY_CODE: Final = {error.code: error for error in PlenaryError.__subclasses__()}
 
 
 def error(code: int, reason: str) -> PlenaryError:
-    """The exception for a code that came over a wire; an unknown code is a 500."""
+    """Makes the exception of a code that came over a wire; an unknown code is a 500."""
     return _BY_CODE.get(code, InternalError)(reason)
 
 
@@ -90,12 +90,15 @@ STAY_AWAY: Final = 4000
 
 @dataclass(frozen=True)
 class CloseKind:
-    """Why the server closes a WebSocket. `resumable`: a resumable session may be resumed afterwards."""
+    """A reason for which the server closes a WebSocket.
+
+    `resumable` is true if a resumable session may be resumed afterwards.
+    """
 
     code: int
     reason: str
     advice: str = ""
-    """What a client other than protoo-client should do."""
+    """The advice for a client other than protoo-client."""
     resumable: bool = False
 
     @property
@@ -139,4 +142,4 @@ CLOSES: Final = (
     DRAINING,
     UNAVAILABLE,
 )
-"""All of them, those of our own first."""
+"""All kinds of closes, those with codes of Plenary's own first."""

@@ -1,4 +1,4 @@
-"""Every setting of every role, with its default, its `PLENARY_…` environment variable and its command line option.
+"""Defines every setting of every role, with its default, its `PLENARY_…` variable and its command line option.
 
 The environment is read once, by the command that starts a role; what was typed on the command line wins. An empty
 default means what the description says of it.
@@ -15,7 +15,7 @@ from shared.broker import addresses
 
 
 def _url(*schemes: str, example: str) -> AfterValidator:
-    """Never repeats the value: it may hold a password."""
+    """Makes a check of a URL, whose error never repeats the value: it may hold a password."""
 
     def check(url: str) -> str:
         if url:
@@ -33,7 +33,7 @@ def _url(*schemes: str, example: str) -> AfterValidator:
 
 
 def _amqp_url(url: str) -> str:
-    """Never repeats the value: it may hold a password."""
+    """Checks the URL; the error never repeats the value, which may hold a password."""
     if url:
         try:
             addresses.parse(url)

@@ -1,4 +1,4 @@
-"""The version of the installed distribution, which PyPI knows as `plenary-signaling`."""
+"""Finds the version of the installed distribution `plenary-signaling`."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -9,7 +9,7 @@ NOT_INSTALLED: Final = "unknown"
 
 
 def version() -> str:
-    """The version, like `0.1.0`; `unknown` where the code runs without being installed."""
+    """Returns the version, like `0.1.0`; `unknown` where the code runs without being installed."""
     try:
         return installed_version(DISTRIBUTION)
     except PackageNotFoundError:

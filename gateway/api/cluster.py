@@ -1,4 +1,4 @@
-"""What the API answers without asking a room: the list of rooms, and the processes of the cluster."""
+"""Answers what the server API need not ask a room: the list of rooms, and the processes of the cluster."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from redis.exceptions import RedisError
 
-from gateway.api.operations import ClusterStatus, Listed, ProcessView, RoomList
+from gateway.api.operations import ClusterStatus, ProcessView, RoomEntry, RoomList
 from shared.cluster.port import Cluster
 from shared.cluster.redis_keys import Role
 from shared.cluster.registry import BEAT_EVERY, Observer
@@ -18,47 +18,50 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 
 class Rooms:
-    """The list of rooms, ordered by partition and by name within each; a cursor is the last name of a page."""
+    """Lists the rooms, ordered by partition and by name within each; a cursor is the last name of a page."""
 
     def __init__(self, cluster: Cluster, partitions: int) -> None:
         self._cluster = cluster
         self._partitions = partitions
 
     async def page(self, limit: int, after: str) -> RoomList:
-        """At most `limit` rooms after the cursor `after` (empty: the first). Raises `Unavailable` without Redis."""
+        """Returns at most `limit` rooms after the cursor `after`; empty begins with the first.
+
+        Raises `Unavailable` without Redis.
+        """
         first = partition_of(after, self._partitions) if after else 0
         try:
             names = await self._names(range(first, self._partitions), limit, after)
         except (RedisError, OSError) as failed:
             raise Unavailable(f"Redis does not answer ({failed})") from None
         page = names[:limit]
-        return RoomList([Listed(name) for name in page], page[-1] if len(names) > limit else None)
+        return RoomList([RoomEntry(name) for name in page], page[-1] if len(names) > limit else None)
 
     async def _names(self, partitions: Sequence[int], limit: int, after: str) -> list[str]:
-        """The names that follow, at least one more than `limit` if there are as many."""
+        """Returns the names that follow `after`, at least one more than `limit` if there are as many."""
         found: list[str] = []
-        for these in await self._portions(partitions, limit):
+        for these in await self._groups(partitions, limit):
             for p, here in zip(these, await self._cluster.rooms(these), strict=True):
                 found += [name for name in here if name > after] if p == partitions[0] else here
             if len(found) > limit:
                 break
         return found
 
-    async def _portions(self, partitions: Sequence[int], limit: int) -> list[list[int]]:
-        """The partitions in groups, each of which probably fills a page."""
-        portions: list[list[int]] = [[]]
+    async def _groups(self, partitions: Sequence[int], limit: int) -> list[list[int]]:
+        """Returns the partitions in groups, each of which probably fills a page."""
+        groups: list[list[int]] = [[]]
         expected = 0
         for p, size in zip(partitions, await self._cluster.room_counts(partitions), strict=True):
             if expected > limit:
-                portions.append([])
+                groups.append([])
                 expected = 0
-            portions[-1].append(p)
+            groups[-1].append(p)
             expected += size
-        return portions
+        return groups
 
 
-class Watch:
-    """Observes which processes of the cluster are alive, which takes a while. `run` is to be a task."""
+class ProcessWatch:
+    """Observes which processes of the cluster are alive, which takes some seconds. `run` is to be a task."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._observers = {role: Observer(cluster, role) for role in ROLES}
@@ -66,11 +69,11 @@ class Watch:
 
     async def run(self) -> None:
         while True:
-            await self.look(time.monotonic())
+            await self.read_registry(time.monotonic())
             await asyncio.sleep(BEAT_EVERY)
 
-    async def look(self, now: float) -> None:
-        """`now` in seconds of this process's monotonic clock."""
+    async def read_registry(self, now: float) -> None:
+        """Reads the registry of every role once. `now` is in seconds of this process's monotonic clock."""
         try:
             for observer in self._observers.values():
                 await observer.read(now)
@@ -81,7 +84,7 @@ class Watch:
             self._seen = False
 
     def status(self) -> ClusterStatus:
-        """As of the last look. Raises `Unavailable` if Redis did not answer then."""
+        """Returns the processes as last read. Raises `Unavailable` if Redis did not answer then."""
         if not self._seen:
             raise Unavailable("Redis does not answer")
         return ClusterStatus(**{role: _views(observer) for role, observer in self._observers.items()})

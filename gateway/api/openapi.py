@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document and an HTML page of the server API, made from the operations and their types."""
+"""Makes the OpenAPI 3.1 document and an HTML page of the server API from the operations and their types."""
 
 import re
 from functools import cache
@@ -34,7 +34,7 @@ _IDEMPOTENCY: Final[dict[str, Any]] = {
 
 @cache
 def document(version: str) -> dict[str, Any]:
-    """The whole document; `version` is this package's."""
+    """Returns the whole document; `version` is this package's."""
     answers = {operation.answer for operation in OPERATIONS} | {Failure}
     asked = {operation.action for operation in OPERATIONS if operation.action}
     types = sorted(answers | asked, key=lambda kind: kind.__name__)
@@ -80,19 +80,19 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tag(operation: Operation) -> str:
-    """The last noun of the operation's path: `rooms`, `peers`, `transports`, …"""
+    """Returns the last noun of the operation's path: `rooms`, `peers`, `transports`, …"""
     plurals = [part for part in operation.path.split("/")[2:] if part.endswith("s") and part != "messages"]
     return plurals[-1]
 
 
 def _description(operation: Operation) -> str:
-    """The action's docstring without `→ …`: the answer is described elsewhere."""
+    """Returns the action's docstring without `→ …`: the answer is described elsewhere."""
     text = (operation.action and operation.action.__doc__) or ""
     return "\n".join(line.strip() for line in _ARROW.sub("", text).strip().splitlines())
 
 
 def _body(operation: Operation, action: dict[str, Any]) -> dict[str, Any]:
-    """The action's schema without what the path already says."""
+    """Returns the action's schema without the fields that the path already has."""
     required = [name for name, is_required in operation.body.items() if is_required]
     schema = {
         "type": "object",
@@ -139,7 +139,7 @@ percent-encoded. The complete description is <a href="/v1/openapi.json">openapi.
 
 @cache
 def page() -> str:
-    """The page as HTML that loads nothing else."""
+    """Returns the page as HTML that loads nothing else."""
     return _PAGE.format(
         operations="\n".join(map(_row, OPERATIONS)),
         errors="\n".join(

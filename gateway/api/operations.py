@@ -1,4 +1,4 @@
-"""Every operation of the server API, and how a request becomes an action.
+"""Defines every operation of the server API, and makes actions from requests.
 
 Fields that are not in the path come from the body; the action that they make checks both.
 """
@@ -26,21 +26,21 @@ _PARAMETER = re.compile(r"{(\w+)}")
 _encode = msgspec.json.encode
 
 
-class Listed(Wire, frozen=True, omit_defaults=False):
+class RoomEntry(Wire, frozen=True, omit_defaults=False):
     """A room in a list."""
 
     name: str
 
 
 class RoomList(Wire, frozen=True, omit_defaults=False):
-    """`next` is the value of `after` for the following page; null on the last one."""
+    """A page of the list of rooms. `next` is the value of `after` for the following page; null on the last one."""
 
-    rooms: list[Listed]
+    rooms: list[RoomEntry]
     next: str | None
 
 
 class ProcessView(Wire, frozen=True, omit_defaults=False):
-    """A process of the cluster. `alive` false: it has stopped beating. `info` is what it reports."""
+    """A process of the cluster. `alive` is false once its heartbeat has stopped. `info` is what it reports."""
 
     id: str
     alive: bool
@@ -48,6 +48,8 @@ class ProcessView(Wire, frozen=True, omit_defaults=False):
 
 
 class ClusterStatus(Wire, frozen=True, omit_defaults=False):
+    """The processes of the cluster by role."""
+
     gateways: list[ProcessView]
     workers: list[ProcessView]
     nodes: list[ProcessView]
@@ -62,7 +64,10 @@ class Failure(Wire, frozen=True, omit_defaults=False):
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """An operation; without `action` the gateway answers it itself. `answer` is the type of a 200's JSON."""
+    """An operation of the API. The gateway itself answers one without `action`.
+
+    `answer` is the type of a 200's JSON.
+    """
 
     name: str
     method: str
@@ -74,11 +79,12 @@ class Operation:
 
     @property
     def parameters(self) -> list[str]:
-        """The names in the path."""
+        """The names of the path's parameters."""
         return _PARAMETER.findall(self.path)
 
     @property
     def changes(self) -> bool:
+        """Whether the operation may change the room, so that it takes an Idempotency-Key."""
         return self.action is not None and not issubclass(self.action, actions.READ_ACTIONS)
 
     @cached_property
@@ -92,7 +98,10 @@ class Operation:
         }
 
     def read(self, path: Mapping[str, str], body: bytes) -> actions.AnyAction:
-        """The action asked for. Raises `BadPayload`, naming the field; sizes are checked by the room."""
+        """Returns the action that a request asks for. Raises `BadPayload`, naming the field.
+
+        The room checks sizes.
+        """
         assert self.action is not None
         fields = self._fields(body) if self.body else {}
         for name in self.parameters[1:]:
@@ -110,7 +119,10 @@ class Operation:
 
 
 def _object(body: bytes) -> dict[str, Raw]:
-    """The fields of a body; an empty body has none. What is accepted may be sent to browsers (DELIVERY O6)."""
+    """Returns the fields of a body; an empty body has none.
+
+    What is accepted may be sent to browsers (DELIVERY O6).
+    """
     try:
         text = body.decode()
         fields: dict[str, Raw] = msgspec.json.decode(text or "{}", type=dict[str, Raw])
@@ -124,7 +136,7 @@ def _object(body: bytes) -> dict[str, Raw]:
 
 
 def _raw(name: str, text: str) -> Raw:
-    """A part of the path as JSON; an id that is no number stays text, which the action rejects."""
+    """Returns a part of the path as JSON; an id that is no number stays text, which the action rejects."""
     is_number = name == "id" and text.isascii() and text.isdigit() and len(text) <= _DIGITS
     return Raw(_encode(int(text) if is_number else text))
 

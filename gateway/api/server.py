@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.api import openapi
-from gateway.api.cluster import Rooms, Watch
+from gateway.api.cluster import ProcessWatch, Rooms
 from gateway.api.operations import (
     LIST_ROOMS,
     OPERATIONS,
@@ -36,7 +36,7 @@ RETRY_AFTER: Final = "2"
 SHUTDOWN_SECONDS: Final = 2.0
 
 _OPEN: Final = frozenset({"/v1", "/v1/", openapi.DOCUMENT_PATH})
-"""Paths that need no key: they tell nothing of this cluster."""
+"""The paths that need no key, since they say nothing about this cluster."""
 _KEY: Final = re.compile(r"[!-~]{1,128}")
 _encode = msgspec.json.encode
 
@@ -44,7 +44,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Api:
-    """`start` listens, `close` ends; between them `run` is to be a task."""
+    """The HTTP server of the API. `start` listens, `close` ends; between them `run` is to be a task."""
 
     def __init__(self, settings: GatewaySettings, calls: ApiCalls, cluster: Cluster, counters: Counters) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class Api:
         self._key = settings.api_key.encode()
         self._calls = calls
         self._rooms = Rooms(cluster, settings.partitions)
-        self.watch = Watch(cluster)
+        self.watch = ProcessWatch(cluster)
         self._log = log.get("api")
         self._runner = web.AppRunner(
             self._application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False
@@ -60,14 +60,14 @@ class Api:
 
     async def start(self) -> None:
         """Raises OSError if it cannot listen."""
-        await self.watch.look(time.monotonic())
+        await self.watch.read_registry(time.monotonic())
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.api_host, self._settings.api_port).start()
         self._log.info("api.listening", host=self._settings.api_host, port=self.port)
 
     @property
     def port(self) -> int:
-        """The port listened on, also when the settings left it open."""
+        """The port listened on, which the kernel chose if the settings say 0."""
         port: int = self._runner.addresses[0][1]
         return port
 

@@ -1,4 +1,4 @@
-"""Calls of the server API on their way to the rooms: each is kept until it is answered or has timed out.
+"""Publishes calls of the server API to the rooms, and keeps each until it is answered or has timed out.
 
 A call's identity is its key, so the room worker does it once however often it arrives; to publish it again after
 silence, or after the broker was lost, is therefore harmless (DELIVERY I6).
@@ -26,7 +26,7 @@ _OK: Final = 200
 
 
 class PendingCall:
-    """One unanswered call: for its publisher, a source of a single item."""
+    """An unanswered call, which is a source of a single item for its publisher."""
 
     __slots__ = ("_due", "_repeat_timer", "age", "answered", "encoded", "publisher", "queued")
 
@@ -41,7 +41,7 @@ class PendingCall:
         self._due = True
 
     def take(self) -> bytes | None:
-        """The encoded call, once."""
+        """Returns the encoded call, once until `rewind`."""
         if not self._due:
             return None
         self._due = False
@@ -52,8 +52,8 @@ class PendingCall:
         self._due = not self.answered.done()
         return self._due
 
-    def give_up(self) -> None:
-        """Nobody waits for the answer any more; the call may still be queued."""
+    def withdraw(self) -> None:
+        """Stops publishing the call, which nobody waits for any more; it may still be queued."""
         self._due = False
         self.publisher.sources.discard(self)
 
@@ -64,7 +64,7 @@ class PendingCall:
 
 
 class ApiCalls:
-    """All unanswered calls of a gateway."""
+    """Keeps the unanswered calls of a gateway, publishes them again after silence, and passes answers to callers."""
 
     def __init__(self, gateway: str, inputs: InputPublisher) -> None:
         self._gateway = gateway
@@ -75,11 +75,13 @@ class ApiCalls:
 
     @property
     def waiting(self) -> int:
-        """How many calls are not answered yet."""
+        """The number of calls that are not answered yet."""
         return len(self._pending)
 
     async def call(self, room: str, action: AnyAction, key: str = "") -> bytes:
-        """The answer as JSON. `key` is the caller's own identity of this call; without one it gets a random one.
+        """Publishes a call and returns its answer as JSON.
+
+        `key` is the caller's own identity of this call; without one it gets a random one.
 
         Raises the `PlenaryError` that the room answered, or `Unavailable` if it did not answer in time: whether the
         call was done is then unknown, and the same call with the same key finds out.
@@ -100,10 +102,10 @@ class ApiCalls:
         finally:
             del self._pending[n]
             self._size -= len(item)
-            call.give_up()
+            call.withdraw()
 
     def resolve(self, answer: CallAnswer) -> bool:
-        """Passes the room's answer to its caller. False if no caller waits for it: too late, or answered before."""
+        """Passes the room's answer to its caller; returns False if no caller waits for it any more."""
         call = self._pending.get(answer.n)
         if call is None or call.answered.done():
             return False
@@ -114,7 +116,10 @@ class ApiCalls:
         return True
 
     def sweep(self) -> None:
-        """To be called every `hub.SWEEP_EVERY` seconds."""
+        """Publishes calls again after silence and ends those that timed out.
+
+        To be called every `hub.SWEEP_EVERY` seconds.
+        """
         for call in self._pending.values():
             if call.answered.done():
                 continue
@@ -124,7 +129,7 @@ class ApiCalls:
                 call.publisher.schedule(call)
 
     def fail_all(self) -> None:
-        """The gateway closes: all callers are told to try another one."""
+        """Answers all callers 503, because the gateway closes."""
         for call in self._pending.values():
             if not call.answered.done():
                 call.answered.set_exception(Unavailable("this gateway is closing"))

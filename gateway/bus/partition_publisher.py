@@ -17,27 +17,28 @@ from shared.telemetry import log
 
 BATCH_ITEMS: Final = 256
 BATCH_BYTES: Final = 64 * 1024
-PAUSE_FIRST, PAUSE_LONGEST = 0.02, 0.5
-"""Seconds before a failed publish is repeated."""
+FIRST_PAUSE: Final = 0.02
+LONGEST_PAUSE: Final = 0.5
+"""Seconds before a failed publish is repeated: the first time, and at most."""
 
 
 class ItemSource(Protocol):
-    """A session or an API call: it keeps its items until they are applied, and hands them out as often as needed."""
+    """A session or an API call, which keeps its items until they are applied and hands them out again."""
 
     queued: bool
-    """Set by the publisher: the source waits for its turn."""
+    """True while the source waits in the publisher's queue; set by the publisher."""
 
     def take(self) -> bytes | None:
-        """The next encoded item to publish, if there is one."""
+        """Returns the next encoded item to publish, if there is one."""
         ...
 
     def rewind(self) -> bool:
-        """Hands out again what was published and is not applied; False if there is nothing to publish."""
+        """Starts again with the first unapplied item; returns False if there is nothing to publish."""
         ...
 
 
 class PartitionPublisher:
-    """The sources of one partition, and the queue of those that have something to publish."""
+    """Holds the sources of one partition, and the queue of those that have something to publish."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
@@ -53,7 +54,7 @@ class PartitionPublisher:
             self.work_available.set()
 
     def take_batch(self) -> list[bytes]:
-        """The items of the next batch; the last may exceed `BATCH_BYTES`."""
+        """Returns the items of the next batch; the last one may exceed `BATCH_BYTES`."""
         items: list[bytes] = []
         size = 0
         queue = self._queue
@@ -76,7 +77,7 @@ class PartitionPublisher:
 
 
 class InputPublisher:
-    """The publishers of all partitions. `run` is to be a task; it ends only by being cancelled."""
+    """Publishes the inputs of all partitions. `run` is to be a task; it ends only by being cancelled."""
 
     def __init__(self, broker: Broker, gateway: str, partitions: int, counters: Counters) -> None:
         self._broker = broker
@@ -86,12 +87,12 @@ class InputPublisher:
         self._log = log.get("publisher")
 
     def publisher_of(self, room: str) -> PartitionPublisher:
-        """The publisher of the partition that the room belongs to."""
+        """Returns the publisher of the partition that the room belongs to."""
         return self._publishers[partition_of(room, len(self._publishers))]
 
     @property
     def connected(self) -> bool:
-        """Whether RabbitMQ answers."""
+        """Whether the broker is connected."""
         return self._broker.connected
 
     def rewind(self) -> None:
@@ -110,7 +111,7 @@ class InputPublisher:
             await publisher.work_available.wait()
             publisher.work_available.clear()
             if not self._broker.connected:
-                await self._reconnected()  # what is not taken can still be cancelled
+                await self._wait_connected()  # what is not taken can still be cancelled
             while items := publisher.take_batch():
                 self._counters.batches_out_total += 1
                 self._counters.items_out.observe(len(items))
@@ -118,12 +119,12 @@ class InputPublisher:
 
     async def _publish(self, publisher: PartitionPublisher, body: bytes) -> None:
         """Publishes a batch until the broker has it; after a lost connection everything unapplied is due again."""
-        backoff = Backoff(PAUSE_FIRST, PAUSE_LONGEST)
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 await self._broker.publish("rooms", str(publisher.partition), body)
             except BrokerUnavailable:
-                await self._reconnected()
+                await self._wait_connected()
                 publisher.rewind()
                 return
             except BrokerError as failed:
@@ -132,8 +133,8 @@ class InputPublisher:
             else:
                 return
 
-    async def _reconnected(self) -> None:
-        backoff = Backoff(PAUSE_FIRST, PAUSE_LONGEST)
+    async def _wait_connected(self) -> None:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             await backoff.wait()
             if self._broker.connected:

@@ -1,4 +1,4 @@
-"""Plain HTTP on the public port: the page's files and the health checks."""
+"""Serves plain HTTP on the public port: the page's files and the health checks."""
 
 import asyncio
 import gzip
@@ -14,12 +14,12 @@ from picows import WSUpgradeRequest, WSUpgradeResponse
 
 from shared.telemetry import log
 
-LOOK_EVERY: Final = 1.0
-"""Seconds between two looks for a new build of the page."""
+CHECK_EVERY: Final = 1.0
+"""Seconds between two checks for a new build of the page."""
 
 _HERE: Final = Path(__file__).parents[1]
 PAGES: Final = (_HERE.parent / "web" / "dist", _HERE / "page")
-"""Where the built page is in a checkout, and where the wheel has it (`hatch_build.py`)."""
+"""The folders of the built page: in a checkout, and in the wheel (`hatch_build.py`)."""
 
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -53,19 +53,22 @@ class File:
 State: TypeAlias = tuple[tuple[str, int, int], ...]
 
 
-def _state(folder: Path) -> State:
-    """Paths, times and sizes of the files under `folder`: different whenever one of them was changed."""
+def _fingerprint(folder: Path) -> State:
+    """Returns paths, times and sizes of the files under `folder`, which differ whenever one of them was changed."""
     found = ((path, path.stat()) for path in sorted(folder.rglob("*")))
     return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
 def _read_if_changed(folder: Path, known: State) -> tuple[State, dict[str, File]] | None:
-    now = _state(folder)
+    now = _fingerprint(folder)
     return (now, _read(folder)) if now != known else None
 
 
 def _read(folder: Path) -> dict[str, File]:
-    """The files under `folder` by their path in a URL; a path is looked up, so none leads out of the folder."""
+    """Returns the files under `folder` by their path in a URL.
+
+    A request's path is only looked up, so that none leads out of the folder.
+    """
     files: dict[str, File] = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
         if path.is_file():
@@ -85,7 +88,7 @@ def _file(path: Path) -> File:
 
 
 def page_folder(setting: str) -> Path | None:
-    """The folder that the setting `page` means; None: no page."""
+    """Returns the folder that the setting `page` means; None means no page."""
     if setting == "none":
         return None
     if setting:
@@ -118,16 +121,16 @@ class Site:
                 self._log.warning("page.missing", folder=str(self._page), reason="no index.html there")
 
     async def watch(self) -> None:
-        """Reads the page again within `LOOK_EVERY` seconds of a change, until it is cancelled."""
+        """Reads the page again within `CHECK_EVERY` seconds of a change, until it is cancelled."""
         while self._page is not None:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(CHECK_EVERY)
             try:
                 await self.load()
-            except OSError as failed:  # a build removes files while they are read: the next look sees the rest
+            except OSError as failed:  # a build removes files while they are read: the next check sees the rest
                 self._log.warning("page.unreadable", folder=str(self._page), error=str(failed))
 
     def answer(self, path: str, request: WSUpgradeRequest) -> WSUpgradeResponse:
-        """The response to a request for `path`, decoded and without the query."""
+        """Returns the response to a request for `path`, which is decoded and has no query."""
         if path == "/healthz":
             return respond(HTTPStatus.OK, b"alive\n")
         if path == "/readyz":
@@ -159,7 +162,7 @@ class Site:
 
 
 def respond(status: HTTPStatus, body: bytes | None, headers: dict[str, str] | None = None) -> WSUpgradeResponse:
-    """A response, plain text unless `headers` say otherwise."""
+    """Returns a response, plain text unless `headers` say otherwise."""
     response = WSUpgradeResponse()
     response.version = b"HTTP/1.1"
     response.status = status

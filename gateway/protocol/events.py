@@ -1,4 +1,4 @@
-"""What a session asks of the gateway around it.
+"""The events by which a session tells the gateway around it what to do.
 
 Sessions are sans-I/O: a method changes the session and returns the events that follow, in the order in which they are
 to be carried out. A `Message` among them is to be written to the client; it stands for itself, so that a delivered
@@ -15,26 +15,26 @@ from shared.protocol.bus import Message
 
 
 class Publish(msgspec.Struct, frozen=True):
-    """The session has items for its partition: `Session.take` hands them out."""
+    """Tells that the session has items for its partition, which `Session.take` hands out."""
 
     repeated: bool = False
-    """They have been published before, and the room worker did not report in time."""
+    """True if they were published before, and the room worker did not report in time."""
 
 
 class Close(msgspec.Struct, frozen=True):
-    """The socket is to be closed."""
+    """Asks the gateway to close the socket."""
 
     kind: CloseKind
 
 
 class ResumeAnswered(msgspec.Struct, frozen=True):
-    """The room worker has answered the client's request to resume its session."""
+    """Tells that the room worker has answered the client's request to resume its session."""
 
     resumed: bool
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """The socket is closed, and the room worker knows or need not know: the session's record can be removed."""
+    """Tells that the session can be removed: its socket is closed, and the room worker knows or need not know."""
 
 
 Event: TypeAlias = Message | Publish | Close | ResumeAnswered | Forgotten
@@ -45,6 +45,6 @@ PUBLISH: Final[Events] = (Publish(),)
 REPUBLISH: Final[Events] = (Publish(repeated=True),)
 FORGOTTEN: Final[Events] = (Forgotten(),)
 CLOSE_SESSION_UNKNOWN: Final[Events] = (Close(SESSION_UNKNOWN),)
-"""The room worker does not know the session, or not over this connection."""
+"""Closes a session that the room worker does not know, or not over this connection."""
 CLOSE_RELEASED: Final[Events] = (Close(RELEASED),)
 CLOSE_UNAVAILABLE: Final[Events] = (Close(UNAVAILABLE),)

@@ -1,4 +1,4 @@
-"""Validates the envelope of a client's frame; the data is not looked into.
+"""Validates the envelope of a client's frame, without reading its data.
 
 msgspec checks the JSON of `data` while it skips over it (bad escapes, lone surrogates, loose numbers), and
 decoding the bytes as UTF-8 first checks the rest, so what is accepted here may be sent to browsers.
@@ -51,7 +51,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 ValidationResult: TypeAlias = Frame | RejectedRequest | MalformedFrame | RejectedNotification | Response
 
 
-class _Loose(msgspec.Struct, gc=False):
+class _LenientEnvelope(msgspec.Struct, gc=False):
     """The readable fields of an invalid envelope."""
 
     request: Any = None
@@ -61,11 +61,14 @@ class _Loose(msgspec.Struct, gc=False):
     cseq: Any = None
 
 
-_decode_loose = msgspec.json.Decoder(_Loose).decode
+_decode_leniently = msgspec.json.Decoder(_LenientEnvelope).decode
 
 
 def validate(text: str, size: int, limit: int) -> ValidationResult:
-    """A `Frame` that may go on, or what is wrong with it. `text` came as `size` bytes; `limit` in bytes."""
+    """Returns a `Frame` that may be forwarded, or what is wrong with it.
+
+    `text` arrived as `size` bytes, of which at most `limit` are accepted.
+    """
     try:
         frame = _decode(text)
     except msgspec.ValidationError as invalid:
@@ -89,14 +92,14 @@ def validate(text: str, size: int, limit: int) -> ValidationResult:
     return frame
 
 
-def rate_limited(verdict: ValidationResult) -> RejectedRequest | RejectedNotification:
-    """What a frame above the rate limit becomes: only requests are answered."""
+def rate_limited(frame: ValidationResult) -> RejectedRequest | RejectedNotification:
+    """Returns what a frame above the rate limit becomes: only requests are answered."""
     reason = "messages: too many a second"
-    match verdict:
+    match frame:
         case Frame(request=True, id=int(id_)) | RejectedRequest(id=id_):
-            return RejectedRequest(id_, 429, reason, verdict.cseq)
+            return RejectedRequest(id_, 429, reason, frame.cseq)
         case _:
-            return RejectedNotification(429, reason, verdict.cseq)
+            return RejectedNotification(429, reason, frame.cseq)
 
 
 def _reject(frame: Frame, code: int, reason: str) -> RejectedRequest | RejectedNotification:
@@ -107,14 +110,14 @@ def _reject(frame: Frame, code: int, reason: str) -> RejectedRequest | RejectedN
 
 
 def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFrame | RejectedNotification:
-    """The result for valid JSON that is no frame; a request with a readable id is answered under that id."""
+    """Returns the result for valid JSON that is no frame; a request with a readable id is answered under that id."""
     try:
-        loose = _decode_loose(text)
+        fields = _decode_leniently(text)
     except msgspec.DecodeError:
         return MalformedFrame(reason, is_json=True)
-    cseq = loose.cseq if type(loose.cseq) is int and 1 <= loose.cseq < 2**53 else None
-    if loose.request is True and type(loose.id) is int and 0 <= loose.id < 2**53:
-        return RejectedRequest(loose.id, 400, reason, cseq)
-    if loose.notification is True and loose.request is not True:
+    cseq = fields.cseq if type(fields.cseq) is int and 1 <= fields.cseq < 2**53 else None
+    if fields.request is True and type(fields.id) is int and 0 <= fields.id < 2**53:
+        return RejectedRequest(fields.id, 400, reason, cseq)
+    if fields.notification is True and fields.request is not True:
         return RejectedNotification(400, reason, cseq)
     return MalformedFrame(reason, cseq, is_json=True)

@@ -1,4 +1,4 @@
-"""The query of a new WebSocket: room, peer name, and what makes its session resumable or resumes one."""
+"""Parses the query of a new WebSocket: room, peer name, and what makes its session resumable or resumes one."""
 
 import re
 import unicodedata
@@ -33,7 +33,7 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRequest:
-    """What a valid query asks for; `resume` only with `resumable`."""
+    """The contents of a valid query; `resume` is set only if `resumable` is."""
 
     room: str
     peer: str
@@ -42,7 +42,7 @@ class ConnectionRequest:
 
 
 def parse(query: str) -> ConnectionRequest | None:
-    """None if a field is missing, doubled or invalid; unknown fields are ignored."""
+    """Returns None if a field is missing, doubled or invalid; unknown fields are ignored."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=32)
     except ValueError:
@@ -64,7 +64,7 @@ _KNOWN: Final = frozenset({"roomId", "peerName", "resumable", "resume", "ack", "
 
 
 def valid_name(name: str) -> bool:
-    """Whether it can be the name of a room or peer (DELIVERY S1)."""
+    """Returns whether a name is valid for a room or peer (DELIVERY S1)."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -91,12 +91,12 @@ def _number(text: str | None) -> int | None:
 
 
 def digest(secret: str) -> str:
-    """The hash of a secret: all that the server keeps of it."""
+    """Returns the hash of a secret, which is all that the server keeps of it."""
     return sha256(secret.encode()).hexdigest()
 
 
 def token(session: str, secret: str) -> str:
-    """The resume token that the client gets; its contents mean nothing to the client."""
+    """Returns the resume token that the client gets; its contents mean nothing to the client."""
     return urlsafe_b64encode(f"{session}~{secret}".encode()).decode().rstrip("=")
 
 

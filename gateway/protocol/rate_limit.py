@@ -1,4 +1,4 @@
-"""The limit of what one client may send."""
+"""Limits the rate of one client's messages."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ class TokenBucket:
         self.rejected = 0
 
     def admit(self) -> bool:
-        """Whether one more message is within the limit; it then counts."""
+        """Takes a token for one message; returns False if there is none, so that the message is above the limit."""
         now = self._clock()
         full_at = max(self._full_at, now)
         if full_at - now > self._depth:

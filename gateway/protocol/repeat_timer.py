@@ -1,4 +1,4 @@
-"""The growing intervals after which what a room worker does not confirm is published again."""
+"""Times the repetitions of what a room worker was sent and has not reported as applied."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""A session that outlives its connections, as one gateway sees it through one of them.
+"""Keeps a gateway's side of a session that outlives its connections, for one of those connections.
 
 The client numbers its inputs itself (`cseq`) and is told the number of every output (`seq`), so that it can go on at
 any gateway: this one keeps only what came over this connection. The life of a connection:
@@ -29,13 +29,15 @@ from shared.protocol.bus import Applied, Connect, ConnectionLost, Link, Message,
 from shared.protocol.protoo import SessionInfo, session_frame
 
 ACK_EVERY: Final = 32
-"""Applied inputs after which the client is told, even if nothing else is to be sent: it keeps them until then."""
+"""The number of applied inputs after which the client is told, even if nothing else is to be sent.
+
+The client keeps its inputs until then."""
 RESUMPTION_TIMEOUT: Final = 20
 """The number of sweeps that a client waits for the answer to its resumption before it is sent to another gateway."""
 
 
 class FramePosition(Enum):
-    """Where a frame belongs among the session's inputs."""
+    """The position of a frame among the session's inputs."""
 
     NEXT = auto()
     DUPLICATE = auto()
@@ -47,7 +49,9 @@ class FramePosition(Enum):
 
 
 class ResumableSession(Session):
-    """`final`, to be set before `disconnect`: the client will not come back.
+    """A session that can be resumed, over one of its connections.
+
+    `final` is set before `disconnect` if the client will not come back.
 
     `secret` is the random part of a new session's resume token (`handshake.token`).
     """
@@ -89,11 +93,11 @@ class ResumableSession(Session):
         self._resume_due = False
         self._lost_due = False
         self._final_overdue = False
-        """A final `ConnectionLost` no longer waits until the last inputs are applied."""
+        """True if a final `ConnectionLost` no longer waits until the last inputs are applied."""
         self._guessed_from = 0
         """The number given to the first of those last frames whose own number could not be read."""
         self._acknowledged = 0
-        """The client has been told that the inputs below this number are applied."""
+        """The number below which the client knows its inputs to be applied."""
         self._sweeps = 0
         if resume is not None:
             self.next_output = resume.ack + 1
@@ -105,7 +109,7 @@ class ResumableSession(Session):
 
     @property
     def resuming(self) -> bool:
-        """The request to resume is not answered: which input is next is not known."""
+        """True until the request to resume is answered; which input is next is not known before."""
         return self._resume is not None
 
     def connect(self, peer: str, accepted: int) -> Events:
@@ -117,7 +121,7 @@ class ResumableSession(Session):
         return self._append(Connect(self.room, self.id, self.connection, peer, accepted, token))
 
     def linked(self, link: Link) -> Events:
-        """The room worker tells what became of this connection to the session."""
+        """Takes the room worker's decision about this connection to the session."""
         resuming = self.resuming
         match link.state:
             case "resumed":
@@ -159,7 +163,7 @@ class ResumableSession(Session):
         return (*messages, ResumeAnswered(resumed=True), *self._next_step())
 
     def applied(self, report: Applied) -> Events:
-        """As of any session; besides, it establishes a new session and acknowledges inputs to the client."""
+        """Takes a report as `Session.applied` does; establishes a new session, acknowledges inputs to the client."""
         if self.resuming:
             return NOTHING
         events = super().applied(report)
@@ -175,12 +179,12 @@ class ResumableSession(Session):
         return events
 
     def acknowledge(self) -> Message:
-        """A frame that tells the client how far its inputs are applied."""
+        """Returns a frame that tells the client how far its inputs are applied."""
         self._acknowledged = self._base
         return Message(session_frame(SessionInfo(ack=self._base - 1)), [])
 
     def _establish(self, info: SessionInfo) -> list[Message]:
-        """The session's first frame, and the outputs that came before and are next."""
+        """Returns the session's first frame, and the outputs that have waited for it."""
         self.established = True
         self._acknowledged = self._base
         first = self.next_output
@@ -192,7 +196,7 @@ class ResumableSession(Session):
     # --- inputs -------------------------------------------------------------------------------------------------
 
     def position_of(self, frame: ValidationResult) -> FramePosition:
-        """Where the frame belongs; only one whose position is `NEXT` may become an input."""
+        """Returns the position of a frame; only one whose position is `NEXT` may become an input."""
         expected = self._base + len(self._inputs)
         if self.resuming:
             return FramePosition.OUT_OF_SEQUENCE
@@ -214,7 +218,10 @@ class ResumableSession(Session):
     # --- outputs ------------------------------------------------------------------------------------------------
 
     def receive(self, out: int, message: Message) -> Events:
-        """As of any session; a numbered message gets its number, and waits until the session is established."""
+        """Takes an output as `Session.receive` does.
+
+        A message gets its number, and waits until the session is established.
+        """
         if self.closed:
             return NOTHING
         if out == 0:
@@ -235,13 +242,13 @@ class ResumableSession(Session):
         return Message(b'{"seq":%d,"ack":%d,' % (out, self._base - 1) + message.body[1:], [])
 
     def request_replay(self) -> Events:
-        """As of any session; before it is established there is nothing to ask for."""
+        """Asks for a replay as `Session.request_replay` does, once the session is established."""
         return super().request_replay() if self.established else NOTHING
 
     # --- its end ------------------------------------------------------------------------------------------------
 
     def disconnect(self) -> Events:
-        """The socket has closed: `ConnectionLost` says so, unless the room worker never heard of the connection."""
+        """Publishes `ConnectionLost` once the socket has closed, if the room worker has heard of the connection."""
         self._end_outputs()
         if self._published == 0 or self._forgotten:
             self._discard()
@@ -260,7 +267,7 @@ class ResumableSession(Session):
 
     @property
     def _may_publish_lost(self) -> bool:
-        """Whether `ConnectionLost` may go now: it is not numbered, so it must follow what it is about."""
+        """Whether `ConnectionLost` may be published now: it has no number, so it must follow what it is about."""
         if self.resuming or self._base == 0:
             return False
         return not self.final or not self._inputs or self._final_overdue
@@ -269,11 +276,11 @@ class ResumableSession(Session):
 
     @property
     def has_items(self) -> bool:
-        """Whether `take` has something."""
+        """Whether `take` has an item."""
         return self._resume_due or super().has_items or (self._lost_due and self._may_publish_lost)
 
     def take(self) -> bytes | None:
-        """The next encoded item to publish: a `Resume` first, a `ConnectionLost` last."""
+        """Returns the next encoded item to publish: a `Resume` first, a `ConnectionLost` last."""
         if self._resume_due:
             self._resume_due = False
             self._published = 1
@@ -285,18 +292,21 @@ class ResumableSession(Session):
         return item
 
     def rewind(self) -> bool:
-        """As of any session; an unanswered `Resume` or `ConnectionLost` is published again, too."""
+        """Starts again with the first unapplied item; repeats an unanswered `Resume` or `ConnectionLost`, too."""
         self._resume_due = self.resuming
         self._lost_due = self.closed and not self._forgotten
         return super().rewind()
 
     @property
     def awaits_worker(self) -> bool:
-        """As of any session, or a `Link` has to come."""
+        """True while the room worker owes a report, an output or a `Link`."""
         return self.resuming or (self.closed and not self._forgotten) or super().awaits_worker
 
     def sweep(self) -> Events:
-        """As of any session; a client that has waited for its resumption for too long is sent to another gateway."""
+        """Repeats as `Session.sweep` does.
+
+        A client that waits too long for its resumption is sent to another gateway.
+        """
         self._sweeps += 1
         events = super().sweep()
         self._final_overdue |= bool(events) and self.closed

@@ -1,4 +1,4 @@
-"""One session as its gateway sees it: the numbers of both directions.
+"""Keeps a gateway's side of one session: the numbers, the unapplied inputs and the early outputs.
 
 Inputs go to the room worker by go-back-N: each is kept, encoded, until it is reported as applied, and what is kept is
 published again from its beginning whenever something may have been lost (DELIVERY I8). Outputs come from the
@@ -34,7 +34,7 @@ _NO_OUTPUTS: Final[dict[int, Message]] = {}
 
 @dataclass(slots=True, frozen=True)
 class InputLimits:
-    """Bounds of one session's unapplied inputs, in items and bytes; beyond them its socket is not read."""
+    """The bounds of one session's unapplied inputs, in items and bytes; beyond them its socket is not read."""
 
     items: int = 256
     size: int = 1024 * 1024
@@ -42,17 +42,17 @@ class InputLimits:
 
 @dataclass(slots=True)
 class UnappliedBytes:
-    """Size of the unapplied inputs of all sessions that share this object."""
+    """The size in bytes of the unapplied inputs of all sessions that share this object."""
 
     total: int = 0
 
 
 class Session:
-    """A session over one connection. `id` and `connection` name it on the bus; `closed`: its socket has closed."""
+    """A session over one connection. `id` and `connection` name it on the bus; `closed`: its socket is closed."""
 
     kind = "plain"
     cancellable = True
-    """Its inputs are numbered by the gateway: an unpublished one can be cancelled, a new one rejected unnumbered."""
+    """True where the gateway numbers the inputs, so that it can cancel an unpublished one."""
     __slots__ = (
         "_base",
         "_early",
@@ -84,21 +84,21 @@ class Session:
         self.connection = connection
         self.closed = False
         self.queued = False
-        """Set by the publisher: the session already waits there for its turn."""
+        """True while the session waits in the publisher's queue; set by the publisher."""
         self._forgotten = False
 
         self._inputs: list[bytes] = []
-        """The unapplied ones, encoded."""
+        """The unapplied inputs, encoded."""
         self._base = 0
-        """The number of the first of them."""
+        """The number of the first unapplied input."""
         self._next = 0
         """The number of the input to be published next."""
         self._published = 0
-        """All inputs below this number have been published at least once."""
+        """The number below which all inputs have been published at least once."""
         self._rewound_at = -2
         self._seen_by_cancel = 0
         self.size = 0
-        """Bytes of the unapplied inputs."""
+        """The bytes of the unapplied inputs."""
         self._unapplied_bytes = unapplied_bytes or UnappliedBytes()
 
         self.next_output = 1
@@ -114,7 +114,7 @@ class Session:
     # --- inputs: from the client ---------------------------------------------------------------------------
 
     def connect(self, peer: str, accepted: int) -> Events:
-        """The first input. `accepted` is the time of the connection in ms since the epoch, unique in a gateway."""
+        """Makes the first input. `accepted` is the connection's time in ms since the epoch, unique in a gateway."""
         return self._append(Connect(self.room, self.id, self.connection, peer, accepted))
 
     def input(self, frame: Frame) -> Events:
@@ -129,7 +129,7 @@ class Session:
         return self._append(RejectedInput(self.room, self.id, self.connection, n, id_, code, reason))
 
     def disconnect(self) -> Events:
-        """The socket has closed: the last input, unless the room worker has never heard of the session."""
+        """Makes the last input once the socket has closed, if the room worker has heard of the session."""
         self._end_outputs()
         if self._published == 0 or self._forgotten:
             self._discard()
@@ -155,7 +155,7 @@ class Session:
         self._replay_due = self._replay_unanswered = False
 
     def _discard(self) -> None:
-        """Nothing of this session is to be published any more."""
+        """Discards the inputs, so that nothing of this session is published any more."""
         self._inputs.clear()
         self._next = self._base
         self._resize(-self.size)
@@ -186,11 +186,11 @@ class Session:
 
     @property
     def has_items(self) -> bool:
-        """Whether `take` has something."""
+        """Whether `take` has an item."""
         return self._replay_due or self._next < self._base + len(self._inputs)
 
     def take(self) -> bytes | None:
-        """The next encoded item to publish."""
+        """Returns the next encoded item to publish, if there is one."""
         if self._replay_due:
             self._replay_due = False
             return encode_item(Replay(self.room, self.id, self.connection, self.next_output - 1))
@@ -202,14 +202,17 @@ class Session:
         return self._inputs[at]
 
     def rewind(self) -> bool:
-        """What was published may be lost: `take` starts again with the first unapplied item. False: there is none."""
+        """Lets `take` start again with the first unapplied item, as what was published may be lost.
+
+        Returns False if there is none.
+        """
         self._next = self._base
         if self._replay_unanswered or self.has_gap:
             self.request_replay()
         return self.has_items
 
     def applied(self, report: Applied) -> Events:
-        """The room worker reports how far the inputs are applied, and how many outputs exist."""
+        """Takes the room worker's report of how far the inputs are applied and how many outputs exist."""
         if report.n >= self._base:
             self._free(report.n)
         elif report.n < 0 and self._base > 0:
@@ -239,25 +242,25 @@ class Session:
 
     @property
     def _is_over(self) -> bool:
-        """Of a session whose socket is closed: nothing is left for the room worker to learn."""
+        """Whether the room worker knows all of a session whose socket is closed."""
         return not self._inputs
 
     @property
     def last_input(self) -> int:
-        """The number of the last input; -1: there is none yet."""
+        """The number of the last input; -1 if there is none yet."""
         return self._base + len(self._inputs) - 1
 
     @property
     def unapplied(self) -> int:
-        """How many inputs are unapplied."""
+        """The number of unapplied inputs."""
         return len(self._inputs)
 
     def exceeds(self, limits: InputLimits) -> bool:
-        """The socket is not to be read for now."""
+        """Returns whether the unapplied inputs reach the limits, so that the socket is not to be read."""
         return len(self._inputs) >= limits.items or self.size >= limits.size
 
     def below_half(self, limits: InputLimits) -> bool:
-        """The socket may be read again."""
+        """Returns whether the unapplied inputs are below half of the limits, so that the socket may be read again."""
         return 2 * len(self._inputs) <= limits.items and 2 * self.size <= limits.size
 
     # --- outputs --------------------------------------------------------------------------------------------
@@ -303,7 +306,7 @@ class Session:
             self._early[out] = message
 
     def _note_output(self, out: int) -> bool:
-        """Output `out` exists. Whether a replay is to be asked for because of that."""
+        """Notes that output `out` exists; returns whether a replay is to be asked for because of that."""
         if out <= self.last_output:
             return False
         gap_was_known = self.has_gap
@@ -315,11 +318,11 @@ class Session:
 
     @property
     def has_gap(self) -> bool:
-        """An output is known to exist that has not come."""
+        """True while an output is known to exist that has not come."""
         return self.last_output >= self.next_output
 
     def request_replay(self) -> Events:
-        """Outputs may have been lost: the room worker is asked for them, until something is heard of it."""
+        """Asks the room worker for outputs that may have been lost, until it sends or reports something."""
         if self.closed:
             return NOTHING
         self._replay_due = self._replay_unanswered = True
@@ -329,11 +332,11 @@ class Session:
 
     @property
     def awaits_worker(self) -> bool:
-        """The room worker has to report an input as applied, or to send an output."""
+        """True while the room worker owes a report or an output."""
         return bool(self._inputs) or self._replay_unanswered or (self.has_gap and not self.closed)
 
     def sweep(self) -> Events:
-        """To be called at regular intervals: repeats what was published if the room worker is silent for too long."""
+        """Repeats what was published if the room worker is silent for too long. To be called at regular intervals."""
         if not (self.awaits_worker and self._repeat_timer.sweep()):
             return NOTHING
         self._rewound_at = -2

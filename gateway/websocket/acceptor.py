@@ -24,7 +24,7 @@ _KEY_BYTES: Final = 16
 
 
 def tokens(header: str) -> list[str]:
-    """The parts of a header that is a list."""
+    """Returns the parts of a header that is a list."""
     return [token.strip() for token in header.split(",") if token.strip()]
 
 
@@ -43,11 +43,11 @@ def handshake_fault(request: WSUpgradeRequest) -> str:
 
 
 class BadCertificate(Exception):
-    """The TLS certificate or key cannot be used; the text names the file and says why."""
+    """Raised for a TLS certificate or key that cannot be used; the text names the file and says why."""
 
 
 def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
-    """The context of the public port, if it is to have TLS. Raises `BadCertificate`."""
+    """Returns the TLS context of the public port, if it is to have TLS. Raises `BadCertificate`."""
     if not settings.tls_cert:
         return None
     for path in (settings.tls_cert, settings.tls_key):
@@ -69,7 +69,7 @@ def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
 
 
 class UpgradeHandler:
-    """picows' listener factory: called with each HTTP request, before anything is answered."""
+    """The listener factory for picows, which calls it with each HTTP request before anything is answered."""
 
     def __init__(self, hub: Hub, site: Site) -> None:
         self._hub = hub

@@ -1,4 +1,4 @@
-"""One client's socket with its session: frames in, messages out, and when to stop reading or give up."""
+"""Connects one client's socket with its session: passes frames and messages on, pauses reading, checks liveness."""
 
 from time import monotonic, perf_counter
 from typing import Final, assert_never
@@ -64,9 +64,9 @@ class Connection(Socket):
         self.peer = peer
         self.paused = False
         self.timed_input = -1
-        """The number of the input whose handling is being timed; -1: none."""
+        """The number of the input whose handling is being timed; -1 if none is."""
         self.received_since_check = True
-        """Something has come since the last check of the client's liveness."""
+        """True if something has come since the last check of the client's liveness."""
         self.ping_unanswered = False
         self._fragments: bytearray | None = None
         self._unwritten: list[bytes] = []
@@ -124,9 +124,9 @@ class Connection(Socket):
         self._handle(validate(text, size, self.hub.settings.frame_limit))
 
     def _handle(self, frame: ValidationResult) -> None:
-        """Handles one frame; overridden where its number is looked at first."""
+        """Handles one frame; overridden where its number is checked first."""
         hub, session = self.hub, self.session
-        events = self._accept(self._limit_rate(frame))
+        events = self._forward(self._limit_rate(frame))
         if not events:
             return
         hub.perform(self, events)
@@ -145,8 +145,8 @@ class Connection(Socket):
         self.hub.count_rate_limited(self, self._bucket.rejected)
         return rate_limited(frame)
 
-    def _accept(self, frame: ValidationResult) -> Events:
-        """Gives the session what is to be an input, and deals with everything else."""
+    def _forward(self, frame: ValidationResult) -> Events:
+        """Gives the session what is to be an input, and answers or drops everything else."""
         hub = self.hub
         if self._request_log is not None and isinstance(frame, Frame | RejectedRequest):
             self._request_log.received(frame)
@@ -215,7 +215,7 @@ class Connection(Socket):
             self._request_log.answered(id_, code)
 
     def input_applied(self) -> None:
-        """The input that was timed is applied, and its answer written."""
+        """Records the time of the timed input, which is applied and whose answer is written."""
         self.timed_input = -1
         self.hub.counters.request.observe(perf_counter() - self._timed_from)
 
@@ -276,9 +276,8 @@ class Connection(Socket):
 
     def check_alive(self) -> None:
         """Pings a client from which nothing came since the last call, and cuts it off at the next."""
-        if (
-            self.received_since_check or self.paused
-        ):  # the pong of a paused one is not read: its absence proves nothing
+        # The pong of a paused connection is not read, so its absence proves nothing.
+        if self.received_since_check or self.paused:
             self.received_since_check = self.ping_unanswered = False
         elif self.ping_unanswered:
             self.abort()

@@ -1,4 +1,4 @@
-"""Log lines of connections and requests. Nothing secret is in them: no query, token or data."""
+"""Logs connections and requests. No line holds anything secret: no query, token or data."""
 
 import logging
 from time import perf_counter
@@ -14,13 +14,13 @@ from shared.telemetry import log
 
 USER_AGENT_CHARS: Final = 100
 OPEN_REQUESTS: Final = 1024
-"""Unanswered requests of one connection that are remembered."""
+"""The number of unanswered requests of one connection that are remembered."""
 LOST: Final = 1006
-"""The close code that RFC 6455 has for a connection that ended without a close frame."""
+"""The close code of RFC 6455 for a connection that ended without a close frame."""
 _OK: Final = 200
 _ANSWER: Final = b'"response":true'
 _HEAD_BYTES: Final = 80
-"""Within these first bytes an answer says that it is one, behind the numbers of a resumable session."""
+"""The number of first bytes that show whether a frame is an answer, whatever numbers of a session precede."""
 
 
 class _Answer(msgspec.Struct):
@@ -38,7 +38,7 @@ _decode_method = msgspec.json.Decoder(_Method).decode
 
 
 def socket_address(transport: WSTransport) -> str:
-    """The address and port that the socket is connected to."""
+    """Returns the address and port that the socket is connected to."""
     peer = transport.underlying_transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
         return str(peer or "")
@@ -47,12 +47,12 @@ def socket_address(transport: WSTransport) -> str:
 
 
 def user_agent(transport: WSTransport) -> str:
-    """What the client says it is, cut to `USER_AGENT_CHARS`."""
+    """Returns the client's User-Agent, cut to `USER_AGENT_CHARS`."""
     return str(transport.request.headers.get("User-Agent", ""))[:USER_AGENT_CHARS]
 
 
 def close_reason(transport: WSTransport) -> tuple[int, str]:
-    """Code and reason of the end that closed first, or `LOST`."""
+    """Returns code and reason of the side that closed first, or `LOST`."""
     handshake = cast("Any", transport.close_handshake)  # picows' stubs forget that it may be None
     if handshake is None:
         return LOST, ""
@@ -67,7 +67,7 @@ class ConnectionLog:
         self._log = log.get("connection")
 
     def opened(self, session: Session, peer: str, transport: WSTransport) -> None:
-        """To be called while picows still has the request's headers."""
+        """Logs a connection that got a session. To be called while picows still has the request's headers."""
         if self._log.is_enabled_for(logging.INFO):
             self._log.info(
                 "connection.opened",
@@ -90,7 +90,7 @@ class ConnectionLog:
     def closed(
         self, session: Session, peer: str, transport: WSTransport, seconds: float, bytes_in: int, bytes_out: int
     ) -> None:
-        """`bytes_in` and `bytes_out` are those of the frames' contents."""
+        """Logs a closed connection; `bytes_in` and `bytes_out` are those of the frames' contents."""
         if not self._log.is_enabled_for(logging.INFO):
             return
         code, reason = close_reason(transport)
@@ -108,7 +108,7 @@ class ConnectionLog:
         )
 
     def requests(self, session: Session, peer: str) -> "RequestLog | None":
-        """The log of one connection's requests; None unless the level is debug."""
+        """Returns the log of one connection's requests; None unless the level is debug."""
         return RequestLog(self._log, session, peer) if self._log.is_enabled_for(logging.DEBUG) else None
 
 
@@ -122,19 +122,19 @@ class RequestLog:
         self._open: dict[int, tuple[str, float]] = {}
 
     def received(self, frame: Frame | RejectedRequest) -> None:
-        """A request came, which will be answered."""
+        """Notes a request that will be answered."""
         if frame.id is not None and len(self._open) < OPEN_REQUESTS:
             self._open[frame.id] = (_method(frame) if isinstance(frame, Frame) else "", perf_counter())
 
     def written(self, body: bytes) -> None:
-        """A frame is written to the client; it may be an answer."""
+        """Logs a request if the written frame is its answer."""
         if _ANSWER not in body[:_HEAD_BYTES]:
             return
         answer = _decode_answer(body)
         self.answered(answer.id, answer.error_code)
 
     def answered(self, id_: int, code: int) -> None:
-        """A request was answered with 200 or an error code; one of an earlier connection is left out."""
+        """Logs a request that was answered with 200 or an error code, unless it came over an earlier connection."""
         if id_ not in self._open:
             return
         method, began = self._open.pop(id_)
@@ -151,7 +151,7 @@ class RequestLog:
 
 
 def _method(frame: Frame) -> str:
-    """The method of a mediasoup request stands in its data; that of the frame is always the same."""
+    """Returns the method of a request. That of mediasoup is in the data, as all those frames have the same method."""
     try:
         return _decode_method(frame.data).method
     except msgspec.DecodeError:

@@ -11,7 +11,7 @@ from shared.telemetry import log
 
 
 class OutputDelivery:
-    """The handler of the notify queue's deliveries."""
+    """Handles the deliveries of the notify queue."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -73,7 +73,7 @@ class OutputDelivery:
             self._hub.resume_reading(connection)
 
     def _find(self, connection: int, session: str) -> HubConnection | None:
-        """The connection, if it is still here and still the session's (DELIVERY O3)."""
+        """Returns the connection if it exists and belongs to the session (DELIVERY O3)."""
         found = self._hub.connections.get(connection)
         if found is not None and found.session.id == session:
             return found

@@ -1,4 +1,4 @@
-"""The connections of a gateway, and what concerns all of them: bounds, silence of room workers, dead clients.
+"""Holds the connections of a gateway, and handles what concerns all of them: bounds, silence, dead clients.
 
 A connection stays here after its socket has closed, until the room worker has applied its `Disconnect`, or has
 released the connection from its resumable session.
@@ -30,16 +30,16 @@ from shared.telemetry import log
 
 SWEEP_EVERY: Final = 0.5
 PING_SWEEPS: Final = 40
-"""Sweeps between two checks of a client's liveness; a dead one is cut off after two to three times that."""
+"""The number of sweeps between two checks of a client; a dead one is cut off after two to three times that."""
 DEPENDENCY_SWEEPS: Final = 20
-"""Sweeps without RabbitMQ or Redis after which requests are answered 503, those that were not published, too:
-protoo-client waits 22 s for an answer, and then cannot know what became of its request."""
+"""The number of sweeps without RabbitMQ or Redis after which requests, unpublished ones too, are answered 503:
+protoo-client waits 22 s for an answer, and then cannot know whether its request was done."""
 UNAPPLIED_BYTES_LIMIT: Final = 256 * 1024 * 1024
-"""Bytes of all sessions' unapplied inputs, beyond which no socket is read and no new connection accepted."""
+"""The bytes of all sessions' unapplied inputs beyond which no socket is read and no new connection accepted."""
 
 
 class HubConnection(Protocol):
-    """What the hub asks of a connection (`gateway.websocket.connection`)."""
+    """The connection as the hub uses it (implemented in `gateway.websocket.connection`)."""
 
     peer: str
     publisher: PartitionPublisher
@@ -63,7 +63,7 @@ class HubConnection(Protocol):
 
 
 class Hub:
-    """The connections by number, and what they share."""
+    """Holds the connections by number, and the limits, counters and publishers that they share."""
 
     def __init__(self, settings: GatewaySettings, gateway: str, inputs: InputPublisher, counters: Counters) -> None:
         self.settings = settings
@@ -91,12 +91,12 @@ class Hub:
 
     @property
     def overloaded(self) -> bool:
-        """Too many inputs are unapplied: no socket is read, and no new connection accepted."""
+        """True while too many inputs are unapplied: no socket is read, and no new connection accepted."""
         return self.unapplied_bytes.total > UNAPPLIED_BYTES_LIMIT
 
     @property
     def dependencies_down(self) -> bool:
-        """RabbitMQ or Redis has not answered for so long that requests are answered 503."""
+        """True if RabbitMQ or Redis has not answered for so long that requests are answered 503."""
         return self._sweeps_down >= DEPENDENCY_SWEEPS and not self._dependencies_answer
 
     @property
@@ -106,16 +106,16 @@ class Hub:
     # --- new connections ------------------------------------------------------------------------------------
 
     def publisher_of(self, room: str) -> PartitionPublisher:
-        """The publisher of the room's partition."""
+        """Returns the publisher of the room's partition."""
         return self._inputs.publisher_of(room)
 
     def new_session(self, room: str) -> Session:
-        """The session of a new connection; the connection's number is never used again (DELIVERY O3)."""
+        """Makes the session of a new connection; the connection's number is never used again (DELIVERY O3)."""
         number = self._next_connection()
         return Session(room, f"{self.gateway}.{number}", number, self.unapplied_bytes)
 
     def new_resumable_session(self, wanted: ConnectionRequest) -> ResumableSession:
-        """The same for a client that can resume its session, or asks to."""
+        """Makes the session of a new connection whose client can resume it, or asks to."""
         number = self._next_connection()
         return ResumableSession(
             wanted.room,
@@ -132,7 +132,7 @@ class Hub:
         return self._last_connection
 
     def rate_limiter(self, *, resumed: bool = False) -> TokenBucket | None:
-        """The rate limit of a new connection; None: there is no limit.
+        """Makes the rate limit of a new connection; None if there is no limit.
 
         A resumed connection starts with rate × grace extra tokens: what the client could have sent while it was away.
         """
@@ -143,7 +143,7 @@ class Hub:
         return TokenBucket(settings.message_rate, settings.message_burst + extra, asyncio.get_running_loop().time)
 
     def add(self, connection: HubConnection) -> None:
-        """The connection's WebSocket has opened."""
+        """Adds a connection whose WebSocket has opened."""
         session = connection.session
         self.counters.connections_total += 1
         self.connections[session.connection] = connection
@@ -156,7 +156,7 @@ class Hub:
             connection.close_as(errors.DRAINING)
 
     def socket_closed(self, connection: HubConnection) -> None:
-        """The connection's WebSocket has closed; the connection stays until its session is forgotten."""
+        """Disconnects the session of a closed WebSocket; the connection stays until its session is forgotten."""
         self.paused.discard(connection)
         self.perform(connection, connection.session.disconnect())
 
@@ -201,13 +201,13 @@ class Hub:
             connection.resume_reading()
 
     def end_all_sessions(self) -> None:
-        """Redis was emptied, so no room exists any more: every client gets `closed` (DELIVERY C7)."""
+        """Closes every session with `closed`, since Redis was emptied and no room exists any more (DELIVERY C7)."""
         for connection in list(self.connections.values()):
             connection.enqueue(Message(notification_frame(Closed()), []))
             connection.close_as(errors.SESSION_UNKNOWN)
 
     def count_rejected_notification(self, connection: HubConnection, rejected: RejectedNotification) -> None:
-        """A notification was dropped; those above the rate limit are not logged one by one."""
+        """Counts a dropped notification; those above the rate limit are not logged one by one."""
         self.counters.count_rejected_frame("dropped", rejected.code)
         if rejected.code != errors.TooMany.code:
             self._log.info(
@@ -220,7 +220,7 @@ class Hub:
             )
 
     def count_rate_limited(self, connection: HubConnection, times: int) -> None:
-        """A frame of the connection was above its rate limit, for the `times`-th time; the first is logged."""
+        """Counts a frame above the connection's rate limit, its `times`-th; the first is logged."""
         self.counters.rate_limited_total += 1
         if times == 1:
             session = connection.session
@@ -229,7 +229,7 @@ class Hub:
     # --- time -----------------------------------------------------------------------------------------------
 
     async def sweep(self) -> None:
-        """To be called every `SWEEP_EVERY` seconds: one timer for all connections."""
+        """Does what is due by time for all connections. To be called every `SWEEP_EVERY` seconds."""
         self._sweeps += 1
         turn = self._sweeps % PING_SWEEPS
         self.counters.adapt_sampling(self.counters.frames_in_total - self._frames_seen)

@@ -1,4 +1,4 @@
-"""The socket of a resumable session: which frames become inputs, and which close codes end the session for good."""
+"""Connects a socket with a resumable session: checks the numbers of frames, and which close codes end the session."""
 
 from typing import Final, assert_never
 
@@ -20,10 +20,10 @@ from shared import errors
 from shared.protocol.client import SESSION
 from shared.protocol.protoo import Frame
 
-_FINAL: Final = frozenset({0, 1000, 4000})
-"""Close codes (0: none) with which a client says that it will not come back."""
-FINAL_HERE: Final = frozenset({errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.TOO_BIG.code})
-"""Close codes of the gateway that end the session: the resumed client would only send the same once more."""
+FINAL_CODES_OF_CLIENTS: Final = frozenset({0, 1000, 4000})
+"""The close codes (0: none) with which a client says that it will not come back."""
+FINAL_CODES_OF_GATEWAY: Final = frozenset({errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.TOO_BIG.code})
+"""The close codes of the gateway that end the session: the resumed client would only send the same once more."""
 
 
 class ResumableConnection(Connection):
@@ -39,16 +39,16 @@ class ResumableConnection(Connection):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.CLOSE and not (self.closing or transport.is_close_frame_sent):
-            self.session.final = int(frame.get_close_code()) in _FINAL  # type: ignore[call-overload]
+            self.session.final = int(frame.get_close_code()) in FINAL_CODES_OF_CLIENTS  # type: ignore[call-overload]
         super().on_ws_frame(transport, frame)
 
     def close(self, code: int, reason: str) -> None:
-        if not self.closing and code in FINAL_HERE:
+        if not self.closing and code in FINAL_CODES_OF_GATEWAY:
             self.session.final = True
         super().close(code, reason)
 
     def closed_by_picows(self, code: int) -> None:
-        self.session.final = code in FINAL_HERE
+        self.session.final = code in FINAL_CODES_OF_GATEWAY
         super().closed_by_picows(code)
 
     def _handle(self, frame: ValidationResult) -> None:
@@ -67,9 +67,9 @@ class ResumableConnection(Connection):
             case _:
                 assert_never(position)
 
-    def _accept(self, frame: ValidationResult) -> Events:
-        """Every numbered frame becomes an input, or the room worker would wait for it for ever (DELIVERY I2)."""
-        events = super()._accept(frame)
+    def _forward(self, frame: ValidationResult) -> Events:
+        """Makes every numbered frame an input, or the room worker would wait for it for ever (DELIVERY I2)."""
+        events = super()._forward(frame)
         match frame:
             case MalformedFrame():
                 return self.session.reject(None, errors.BadPayload.code, frame.reason)
@@ -100,6 +100,6 @@ class ResumableConnection(Connection):
                 assert_never(frame)
 
     def _report_malformed(self, reason: str) -> None:
-        """As of any connection; before the session is established the client expects nothing else."""
+        """Answers a malformed frame once the session is established; before, the client expects nothing else."""
         if self.session.established:
             super()._report_malformed(reason)

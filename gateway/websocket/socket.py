@@ -1,4 +1,4 @@
-"""What all accepted WebSockets have in common, with or without a session: how they end.
+"""Closes accepted WebSockets, with or without a session.
 
 A closing socket stays open until the client has answered the close frame, so that it sees code and reason;
 `ClosingSockets` cuts off those that never answer.
@@ -13,14 +13,14 @@ from gateway.websocket.connection_log import ConnectionLog, socket_address, user
 from shared.errors import CloseKind
 
 CLOSING_SWEEPS: Final = 6
-"""Sweeps that a closing socket may take."""
+"""The number of sweeps that a closing socket may take."""
 REASON_BYTES: Final = 123
 """RFC 6455 §5.5: a control frame has 125 bytes at most, two of which are the code."""
 _NO_CODE: Final = 1000
 
 
 class ClosingSockets:
-    """The sockets that are closing, with the sweeps that each has left."""
+    """Holds the sockets that are closing, with the sweeps that each has left."""
 
     def __init__(self) -> None:
         self._left: dict[Socket, int] = {}
@@ -32,7 +32,7 @@ class ClosingSockets:
         self._left.pop(socket, None)
 
     def sweep(self) -> None:
-        """To be called at regular intervals: cuts off what has been closing for too long."""
+        """Cuts off sockets that have been closing for too long. To be called at regular intervals."""
         late = []
         for socket, left in self._left.items():
             self._left[socket] = left - 1
@@ -48,7 +48,7 @@ class ClosingSockets:
 
 
 class Socket(WSListener):
-    """A picows listener; the callbacks `on_ws_…` and `…_writing` are picows'."""
+    """A listener of picows, which calls `on_ws_…` and `…_writing`."""
 
     __slots__ = ("_closing_sockets", "_counters", "closing", "transport")
 
@@ -87,18 +87,18 @@ class Socket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handles a close frame; overridden where other frames matter."""
-        self._look_for_close_by_picows(transport)
+        self._note_close_by_picows(transport)
         if frame.msg_type == WSMsgType.CLOSE:
             self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
             self._closing_sockets.add(self)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._look_for_close_by_picows(transport)
+        self._note_close_by_picows(transport)
         self.closing = True
         self._closing_sockets.discard(self)
 
-    def _look_for_close_by_picows(self, transport: WSTransport) -> None:
+    def _note_close_by_picows(self, transport: WSTransport) -> None:
         if self.closing or not transport.is_close_frame_sent:
             return
         sent = transport.close_handshake.sent
@@ -106,7 +106,7 @@ class Socket(WSListener):
         self.closed_by_picows(int(sent.code))  # type: ignore[call-overload]
 
     def closed_by_picows(self, code: int) -> None:
-        """picows has closed the socket by itself: over bytes that are no frame, or one larger than it reads."""
+        """Counts a close by picows itself: over bytes that are no frame, or a frame larger than it reads."""
         self.closing = True
         self._counters.count_close(code)
 
@@ -118,7 +118,7 @@ class Socket(WSListener):
 
 
 class RejectedSocket(Socket):
-    """A WebSocket that gets no session: a browser learns the reason only from a close frame after accepting."""
+    """A WebSocket that gets no session: accepted, since a browser learns a reason only from a close frame."""
 
     __slots__ = ("_kind", "_log")
 

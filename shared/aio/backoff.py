@@ -1,11 +1,11 @@
-"""Growing pauses between the attempts of something that fails."""
+"""Makes growing pauses between the attempts of something that fails."""
 
 import asyncio
 import random
 from typing import Final
 
 MOST_DOUBLINGS: Final = 30
-"""More would only make the number too large to compute with."""
+"""The largest exponent that is computed, since more would overflow."""
 
 
 class Backoff:
@@ -20,10 +20,10 @@ class Backoff:
         self._longest = longest
         self._scatter = scatter
         self.attempts = 0
-        """Pauses since the last `reset`."""
+        """The number of pauses since the last `reset`."""
 
     def next(self) -> float:
-        """The seconds to wait now, for callers that wait by themselves; each call counts as an attempt."""
+        """Returns the seconds to wait now, for callers that wait by themselves; each call counts as an attempt."""
         pause = min(self._longest, self._first * float(2 ** min(self.attempts, MOST_DOUBLINGS)))
         self.attempts += 1
         return pause * random.uniform(0.5, 1.0) if self._scatter else pause
@@ -33,5 +33,5 @@ class Backoff:
         await asyncio.sleep(self.next())
 
     def reset(self) -> None:
-        """An attempt succeeded: the next pause is the first again."""
+        """Begins again with the first pause, because an attempt succeeded."""
         self.attempts = 0

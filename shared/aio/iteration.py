@@ -1,4 +1,4 @@
-"""Long work on the event loop, for which nobody else has to wait long."""
+"""Iterates over many items without keeping the event loop from other work."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -6,16 +6,16 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 256
-"""Items between two turns of everybody else: well below a millisecond, if an item takes about a microsecond."""
+ITEMS_PER_TURN: Final = 256
+"""The number of items in one turn of the event loop: below a millisecond, if an item takes a few microseconds."""
 
 
 async def iterate_yielding(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items in order; after each `AT_ONCE` of them the event loop does what is due.
+    """Yields the items in order; after each `ITEMS_PER_TURN` of them the event loop does what is due.
 
     `items` must not change meanwhile: give it a list of its own.
     """
     for number, item in enumerate(items, 1):
         yield item
-        if number % AT_ONCE == 0:
+        if number % ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)

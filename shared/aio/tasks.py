@@ -1,4 +1,4 @@
-"""The tasks that belong to one part of a process."""
+"""Keeps the tasks that belong to one part of a process."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,14 +12,14 @@ logger = log.get("tasks")
 
 
 class Tasks:
-    """No task of these is forgotten: the first that fails is told to `wait`, and `cancel` ends all of them."""
+    """A group of tasks, none of which is forgotten: `wait` raises the first failure, and `cancel` ends all."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs something beside."""
+        """Starts a task of this group."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -31,15 +31,15 @@ class Tasks:
             logger.error("task.failed", exc_info=failure)
             if not self._failure.done():
                 self._failure.set_exception(failure)
-                self._failure.exception()  # nobody has to wait for it
+                self._failure.exception()  # retrieved, in case that nobody calls `wait`
 
     @property
     def failed(self) -> bool:
-        """Whether a task has raised what it must not."""
+        """Whether a task has failed."""
         return self._failure.done()
 
     async def wait(self) -> None:
-        """Returns never; raises what the first failed task has raised."""
+        """Waits for ever; raises what the first failed task has raised."""
         await asyncio.shield(self._failure)
 
     async def cancel(self) -> None:

@@ -1,4 +1,4 @@
-"""What both ends of a WebSocket need to know of picows."""
+"""Encodes text frames for picows, at both ends of a WebSocket."""
 
 from typing import Final
 
@@ -7,10 +7,10 @@ from picows import WSMsgType, WSTransport
 _TEXT: Final = WSMsgType.TEXT
 _COPIED_BYTES: Final = 8192
 _HEADER_BYTES: Final = 14
-"""What picows copies as a whole, and the room it wants before a body that is sent in place."""
+"""Bodies up to `_COPIED_BYTES` are copied by picows; before a longer one it needs `_HEADER_BYTES` of space."""
 _TEXT_FRAME: Final = 0x81
 _IN_16_BITS: Final = 126
-"""From this size on the size has two bytes of its own."""
+"""The value of the second byte if the size follows in 16 bits."""
 
 
 def send_text(transport: WSTransport, body: bytes) -> None:
@@ -25,7 +25,7 @@ def send_text(transport: WSTransport, body: bytes) -> None:
 
 
 def text_header(size: int) -> bytes:
-    """What precedes a text frame of so many bytes from a server (RFC 6455 §5.2): for who writes frames together."""
+    """Returns the header of a server's text frame of `size` bytes (RFC 6455 §5.2), to join frames in a write."""
     if size < _IN_16_BITS:
         return bytes((_TEXT_FRAME, size))
     if size < 1 << 16:

@@ -1,4 +1,4 @@
-"""The broker port is everything that Plenary needs of a message broker.
+"""Defines the broker port: everything that Plenary needs of a message broker.
 
 Two adapters implement it, `amqp` (RabbitMQ) and `memory` (for a single process), and pass one conformance suite.
 
@@ -22,7 +22,7 @@ Exchange: TypeAlias = Literal["rooms", "notify", "media"]
 
 
 class BrokerError(Exception):
-    """The base of all failures of the port: it is not known that the broker took a message."""
+    """The base of the port's failures: it is not known that the broker took a message."""
 
 
 class BrokerUnavailable(BrokerError):
@@ -49,6 +49,8 @@ class Delivery(Protocol):
 
 
 class Subscription(Protocol):
+    """A consumer of one queue, on one channel after another."""
+
     async def close(self) -> None:
         """Closes the channel (never `basic.cancel`, DELIVERY B1): the next consumer gets what is not acknowledged."""
         ...
@@ -68,8 +70,11 @@ class BrokerStats:
     lost: int = 0
     """The number of connections lost."""
     published: int = 0
+    """The number of messages published."""
     unconfirmed: int = 0
+    """The number of messages that are published and not confirmed yet."""
     unsent_bytes: int = 0
+    """The bytes that the socket has not taken yet."""
     blocked: bool = False
     """True while the broker takes no messages (memory or disk alarm)."""
     subscription_failures: int = 0
@@ -146,4 +151,5 @@ class Broker(Protocol):
 
 
 def partition_queue(partition: int) -> str:
+    """Returns the name of a partition's queue."""
     return f"rooms.{partition}"

@@ -20,7 +20,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 @dataclass(frozen=True)
 class Address:
-    """One RabbitMQ server, and how to log in there. `cafile`, `certfile` and `keyfile` may be empty."""
+    """The address of one RabbitMQ server, with login and TLS options; the paths of files may be empty."""
 
     host: str
     port: int
@@ -34,13 +34,13 @@ class Address:
     verify: bool = True
 
     def __str__(self) -> str:
-        """The address without user and password, for logs."""
+        """Returns the address without user and password, for logs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'amqps' if self.secure else 'amqp'}://{host}:{self.port}{_path(self.virtual_host)}"
 
     @property
     def url(self) -> str:
-        """A URL of this server alone, with user and password and without TLS options."""
+        """The URL of this server alone, with user and password and without TLS options."""
         scheme, rest = str(self).split("://", 1)
         return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{rest}"
 

@@ -1,4 +1,4 @@
-"""Ends the futures of publishes."""
+"""Completes the futures of publishes."""
 
 import asyncio
 

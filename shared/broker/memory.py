@@ -188,7 +188,7 @@ class _ExclusiveSubscription(_Subscription):
 
 
 class MemoryBroker:
-    """One role's access to the hub. See `shared.broker.Broker`."""
+    """A broker on a hub, which one role uses. See `shared.broker.Broker`."""
 
     def __init__(self, hub: MemoryHub) -> None:
         self._hub = hub

@@ -1,4 +1,4 @@
-"""What all processes of a cluster must agree on, and the id of a process."""
+"""Agrees with a cluster on its number of partitions and on its epoch, and makes the id of a process."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from shared.cluster.port import Cluster
 
 
 class DifferentCluster(Exception):
-    """This process is configured for another cluster than the one it found."""
+    """Raised if this process is configured for another cluster than the one it found."""
 
 
 async def agree_on_partitions(cluster: Cluster, partitions: int) -> None:
@@ -40,14 +40,17 @@ class Epoch:
         self._known: str | None = None
 
     async def changed(self) -> bool:
-        """To be asked every second or so. Raises `redis.RedisError`."""
+        """Returns whether the epoch has changed since the last call. Raises `redis.RedisError`.
+
+        To be called about once a second.
+        """
         now = await self._cluster.epoch()
         before, self._known = self._known, now
         return before is not None and before != now
 
 
 def process_id(role: str, name: str) -> str:
-    """An id that no other process ever had: the configured name (or role, host, pid) and a random boot id."""
+    """Returns an id that no other process ever had: the configured name (or role, host, pid) and a random boot id."""
     readable = name or f"{role}-{socket.gethostname()}-{os.getpid()}"
     # ids are parts of routing keys (where a dot separates words) and of keys in Redis (where a bar does)
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', readable)}-{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Whether Redis answers, told in the log once when that changes, whatever part of a process notices it."""
+"""Logs once for a whole process when Redis stops to answer, and when it answers again."""
 
 import time
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from redis.exceptions import MaxConnectionsError
 from shared.telemetry import log
 
 FAILURES: Final = (OSError, TimeoutError)
-"""What a client raises besides `redis.RedisError`."""
+"""The exceptions that a client raises besides `redis.RedisError`."""
 
 logger = log.get("redis")
 
 
 class Availability:
-    """One of these belongs to all clients of one Redis in a process."""
+    """Records whether one Redis answers, for all its clients in a process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,7 +28,7 @@ class Availability:
         return self._failing_since is None
 
     def failed(self, failure: BaseException) -> None:
-        """A command was not answered, or Redis cannot work (it loads, is read-only, has no memory left)."""
+        """Records that a command was not answered, or that Redis cannot work (loading, read-only, out of memory)."""
         if isinstance(failure, MaxConnectionsError):
             # our own limit, which says nothing of Redis
             if not self._exhausted:
@@ -40,7 +40,7 @@ class Availability:
             logger.warning("redis.unavailable", error=str(failure) or type(failure).__name__)
 
     def answered(self) -> None:
-        """A command was answered."""
+        """Records that a command was answered."""
         self._exhausted = False
         if self._failing_since is not None:
             seconds, self._failing_since = self._clock() - self._failing_since, None

@@ -1,4 +1,4 @@
-"""The registry and the other shared facts of a cluster that is one process."""
+"""Keeps the registry and the other shared facts of a cluster that is one process."""
 
 import secrets
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The registry and the other shared facts of a cluster in Redis."""
+"""Keeps the registry and the other shared facts of a cluster in Redis."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""Every key that Plenary has in Redis.
+"""Names every key that Plenary has in Redis.
 
 room:{R}                  hash    v (its version), token, and a record per object; R percent-encoded
 room:{R}:out              stream  an entry per commit with its messages and orders
@@ -23,40 +23,45 @@ DEAD_LETTERS_KEY: Final = "plenary:dead"
 
 
 def members_key(role: Role) -> str:
-    """The registry of a role's processes."""
+    """Returns the key of the registry of a role's processes."""
     return f"plenary:{role}"
 
 
 def index_key(partition: int) -> str:
-    """The set of a partition's rooms."""
+    """Returns the key of the set of a partition's rooms."""
     return f"plenary:partition:{partition}"
 
 
 def attempts_key(partition: int) -> str:
-    """The hash that counts a partition's attempts to run what was redelivered."""
+    """Returns the key of the hash that counts a partition's attempts to run what was redelivered."""
     return f"plenary:attempts:{partition}"
 
 
 def room_key(room: str) -> str:
-    """The room's hash. The name is percent-encoded, so that no `}` in it ends the hash tag (DELIVERY C6)."""
+    """Returns the key of the room's hash.
+
+    The name is percent-encoded, so that no `}` in it ends the hash tag (DELIVERY C6).
+    """
     return f"room:{{{quote(room, safe='')}}}"
 
 
 def stream_key(room: str) -> str:
+    """Returns the key of the stream of the room's commits."""
     return f"{room_key(room)}:out"
 
 
 def closed_sessions_key(room: str) -> str:
+    """Returns the key of the hash of the room's closed sessions."""
     return f"{room_key(room)}:closed_sessions"
 
 
 def index_member(room: str, incarnation: str) -> str:
-    """A room's entry in the index of its partition."""
+    """Returns a room's entry in the index of its partition."""
     return f"{quote(room, safe='')}#{incarnation}"
 
 
 def indexed_rooms(members: Iterable[str]) -> list[str]:
-    """The names in the entries of an index, in order, each once.
+    """Returns the names in the entries of an index, in order, each once.
 
     A name has two entries if a worker died between an index and a first commit, or between a deletion and the index.
     """

@@ -1,4 +1,4 @@
-"""Who is alive: gateways, room workers and media nodes, each with a changing heartbeat.
+"""Finds out which gateways, room workers and media nodes are alive by their heartbeats.
 
 Each role has a registry, process id → `{"beat": n, …}` (`shared.cluster.port`). Entries do not expire: a process is
 dead only when one observer has *read* the same beat for `DEAD_AFTER` seconds of its own clock (DELIVERY T2), so that
@@ -14,13 +14,13 @@ from shared.cluster.redis_keys import Role
 BEAT_EVERY = 1.0
 """Seconds between two heartbeats."""
 NODE_BEAT_EVERY = 0.5
-"""Seconds between two heartbeats of a media node, whose death many people see."""
+"""Seconds between two heartbeats of a media node, whose death interrupts the media of many calls."""
 DEAD_AFTER = 5.0
-"""Seconds of the same heartbeat after which a process is dead."""
+"""Seconds without a new heartbeat after which a process is dead."""
 
 
 class Membership:
-    """This process's own entry. `info` is what others may know of it (load, addresses); replaced at will."""
+    """The entry of this process. `info` is public (load, addresses) and may be replaced at any time."""
 
     def __init__(self, cluster: Cluster, role: Role, member: str, info: Info) -> None:
         self._cluster = cluster
@@ -35,7 +35,7 @@ class Membership:
         await self._cluster.announce(self._role, self.member, {**self.info, "beat": self._beat})
 
     async def leave(self) -> None:
-        """Takes the entry away: others need not wait for `DEAD_AFTER`."""
+        """Removes the entry, so that others need not wait for `DEAD_AFTER`."""
         await self._cluster.withdraw(self._role, self.member)
 
 
@@ -55,7 +55,7 @@ class Observer:
         self.dead: set[str] = set()
 
     async def read(self, now: float) -> None:
-        """Looks once; `now` is this process's monotonic clock, seconds. Raises `redis.RedisError`.
+        """Reads the registry once; `now` is this process's monotonic clock, seconds. Raises `redis.RedisError`.
 
         `alive` and `dead` are then the listed members, as judged here; a member that is not listed has left.
         """
@@ -98,11 +98,11 @@ class Observer:
             self.dead.add(member)
 
     def undisturbed_for(self, now: float) -> float:
-        """Seconds since the first read after which none failed."""
+        """Returns the seconds since the first read after which none failed."""
         return now - self._since if self._last_read is not None else 0.0
 
     def is_dead(self, member: str, now: float) -> bool:
-        """Whether a member is dead, or has not been listed for `DEAD_AFTER` seconds."""
+        """Returns whether a member is dead, or has not been listed for `DEAD_AFTER` seconds."""
         if member in self.alive or self._last_read is None:
             return False
         return member in self.dead or now - self._unlisted.setdefault(member, now) >= DEAD_AFTER
@@ -120,9 +120,9 @@ class Observer:
         return {name for name in self._heard & self.alive.keys() if now - self._seen[name][1] < within}
 
     def dead_for(self, seconds: float, now: float) -> list[str]:
-        """Members whose beat has not changed for so long."""
+        """Returns the members whose beat has not changed for `seconds`."""
         return [name for name, (_, since) in self._seen.items() if now - since >= seconds]
 
     async def evict(self, member: str) -> bool:
-        """Removes a dead member's entry; false if another observer did."""
+        """Removes a dead member's entry; returns False if another observer did."""
         return await self._cluster.withdraw(self._role, member)

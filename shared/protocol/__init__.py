@@ -1,4 +1,4 @@
-"""The messages of each hop, one module per hop.
+"""Defines the messages of each hop, one module per hop.
 
 `protoo`  browser ⇄ gateway: the frames of a WebSocket
 `client`  the mediasoup messages inside them

@@ -1,10 +1,10 @@
-"""Calls of the server API, by which an application's server acts on a room, on their way to the room worker.
+"""Defines the calls of the server API, as they travel to the room worker.
 
 Calls travel as `bus.Call` through the room's partition like a client's messages, so they are ordered with them,
 committed with their effect, and carried out once however often they arrive: a call's key identifies it.
 
 `appData` and `data` are any JSON value, passed on unparsed. Ids are the client's own (transports, producers) or the
-room's (consumers); `peer` is a peer's name.
+room's (consumers); `peer` is a peer's name. In docstrings `→` precedes the answer, or the notifications that follow.
 """
 
 from typing import Annotated, Any, Literal, TypeAlias
@@ -258,6 +258,6 @@ _decoder = msgspec.json.Decoder(AnyAction)
 
 
 def decode(action: bytes) -> AnyAction:
-    """Raises `BadPayload`, whose reason names the field."""
+    """Decodes an action. Raises `BadPayload`, whose reason names the field."""
     decoded: AnyAction = decode_json(_decoder, action, "action")
     return decoded

@@ -1,4 +1,4 @@
-"""Gateway ⇄ room worker.
+"""Defines the messages between gateways and room workers.
 
 Towards the worker: exchange `rooms`, routing key the room's partition. A body is a *batch*: when it was published,
 the origin's id, then items, each length-prefixed and encoded by itself so that a bad one fails alone (DELIVERY I3)
@@ -28,7 +28,7 @@ _TIME = Packing("!d")
 
 
 def partition_of(room: str, partitions: int) -> int:
-    """The partition that a room belongs to; `partitions` is how many there are."""
+    """Returns the partition that a room belongs to, of as many as `partitions` says."""
     return crc32(room.encode()) % partitions
 
 
@@ -200,7 +200,10 @@ decode_item = msgspec.msgpack.Decoder(AnyItem).decode
 
 
 def encode_batch(origin: str, items: Iterable[bytes], now: float) -> bytes:
-    """A body from encoded items. `origin` is the gateway's, node's or worker's id, `now` seconds since the epoch."""
+    """Returns a body made of encoded items.
+
+    `origin` is the gateway's, node's or worker's id, `now` seconds since the epoch.
+    """
     parts = [_TIME.pack(now)]
     pack = _LENGTH.pack
     name = origin.encode()
@@ -213,7 +216,7 @@ def encode_batch(origin: str, items: Iterable[bytes], now: float) -> bytes:
 
 
 def split_batch(body: bytes) -> tuple[str, Iterator[bytes]]:
-    """The origin of a batch and its items, still encoded. Raises ValueError for a truncated body."""
+    """Returns the origin of a batch and its items, still encoded. Raises `ValueError` for a truncated body."""
     if len(body) < _TIME.size:
         raise ValueError("empty batch")
     parts = _parts(body)
@@ -225,7 +228,10 @@ def split_batch(body: bytes) -> tuple[str, Iterator[bytes]]:
 
 
 def published_at(body: bytes) -> float:
-    """When a batch was published, seconds since the epoch by its origin's clock; 0.0 if the body is no batch."""
+    """Returns the time of a batch's publish in seconds since the epoch, by its origin's clock.
+
+    The result is 0.0 if the body is no batch.
+    """
     return float(_TIME.unpack_from(body)[0]) if len(body) >= _TIME.size else 0.0
 
 
@@ -295,7 +301,7 @@ class Link(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class CallAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`code` 200 with the answer's JSON as `body`, or an error's code with its reason as text.
+    """The answer to a `Call`: `code` 200 with JSON as `body`, or an error's code with its reason as text.
 
     The answer is sent once the call is committed. A gateway without an answer publishes the `Call` again.
     """

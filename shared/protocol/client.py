@@ -1,4 +1,4 @@
-"""Client ⇄ server: the messages of the specification, which travel inside protoo frames.
+"""Defines the messages between clients and server that the specification has, which travel inside protoo frames.
 
 A class is named after its message: `CreateTransport` is §createTransport.
 
@@ -36,7 +36,7 @@ AppData: TypeAlias = Raw | UnsetType
 
 
 def copy_app_data(app_data: AppData) -> AppData:
-    """A copy that may outlive the frame it came in (a `Raw` holds on to all of its frame)."""
+    """Returns a copy that may outlive the frame it came in (a `Raw` holds on to all of its frame)."""
     return app_data.copy() if isinstance(app_data, Raw) else app_data
 
 
@@ -200,7 +200,7 @@ class Message(Wire, frozen=True):
 
 
 def method_of(kind: type[FromClient | Message]) -> str:
-    """The protocol's name for a kind of message: `createTransport`, `message`."""
+    """Returns the protocol's name for a kind of message: `createTransport`, `message`."""
     return str(kind.__struct_config__.tag or MESSAGE)
 
 
@@ -346,20 +346,20 @@ class ConsumerStats(ToClient, frozen=True):
 
 
 class RoomInfo(Wire, frozen=True, omit_defaults=False):
-    """§queryRoom"""
+    """The answer to a request `queryRoom`."""
 
     rtp_capabilities: RtpCapabilities
     mandatory_codec_payload_types: list[int] = []
 
 
 class Joined(Wire, frozen=True, omit_defaults=False):
-    """§join"""
+    """The answer to a request `join`."""
 
     peers: list[PeerInfo]
 
 
 class TransportInfo(Wire, frozen=True, omit_defaults=False):
-    """§createTransport"""
+    """The answer to a request `createTransport`."""
 
     ice_parameters: IceParameters
     ice_candidates: list[IceCandidate]
@@ -367,13 +367,13 @@ class TransportInfo(Wire, frozen=True, omit_defaults=False):
 
 
 class TransportRestarted(Wire, frozen=True):
-    """§restartTransport"""
+    """The answer to a request `restartTransport`."""
 
     ice_parameters: IceParameters
 
 
 class ConsumerEnabled(Wire, frozen=True, omit_defaults=False):
-    """§enableConsumer"""
+    """The answer to a request `enableConsumer`."""
 
     paused: bool
     preferred_profile: Profile

@@ -1,4 +1,4 @@
-"""Decoding of JSON from outside: a `BadPayload` whose reason names the field, instead of msgspec's exceptions."""
+"""Decodes JSON from outside, with errors that name the field."""
 
 import re
 from typing import Final, TypeVar
@@ -22,7 +22,9 @@ _MISSING: Final = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], data: bytes, name: str = "data") -> T:
-    """Raises `BadPayload`: its reason names the field, or `name` if the whole is not valid JSON or nested too deeply.
+    """Returns the decoded JSON.
+
+    Raises `BadPayload`, whose reason names the field, or `name` if the whole is not valid JSON or nested too deeply.
 
     The levels are counted, because parsers raise RecursionError at another depth in each version of Python.
     """
@@ -53,7 +55,7 @@ def nesting_depth(text: str) -> int:
 
 
 def explain(invalid: msgspec.ValidationError) -> str:
-    """`id: expected int, got str` from msgspec's wording."""
+    """Returns a reason such as `id: expected int, got str`, made from msgspec's wording."""
     match = _VALIDATION.match(str(invalid))
     assert match is not None
     what, path = match["what"].replace("`", ""), match["path"] or ""

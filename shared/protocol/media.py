@@ -1,4 +1,4 @@
-"""Room worker ⇄ media node: commands, their results, and the engine's events.
+"""Defines the messages between room workers and media nodes: commands, their results, and the engine's events.
 
 The terms are protocol v2's (kind, profile, muxId); only the engine adapter in `medianode` knows the engine's. Ids are
 engine ids: UUID strings that the room core derives, so that a repeated command finds the same object.
@@ -8,6 +8,8 @@ object is closed. *Orders* (`Order`) follow a commit and have none; each carries
 node ignores an order older than the last one for the same property of the object, so that a room worker that resumes
 late cannot undo its successor's work, and orders may be sent again. A close is final: a request or order for a closed
 object has no effect (a request is answered with an error).
+
+In docstrings `→` precedes the result of a request, and § a message of the specification that leads to it.
 """
 
 from typing import Annotated, Any, Literal, TypeAlias
@@ -215,17 +217,17 @@ class Resume(Order, frozen=True):
 
 
 class SetPreferredProfile(Order, frozen=True):
-    """For consumers. `default` is the highest layer."""
+    """Sets the preferred profile of a consumer; `default` is the highest layer."""
 
     profile: Profile
 
 
 class RequestKeyFrame(Order, frozen=True):
-    """For consumers."""
+    """Asks the producer of a consumer for a key frame."""
 
 
 class SetMaxIncomingBitrate(Order, frozen=True):
-    """For transports; bits per second, 0 is no limit."""
+    """Limits what a transport may receive, in bits per second; 0 means no limit."""
 
     bitrate: Annotated[int, Meta(ge=0)]
 
@@ -304,7 +306,7 @@ AnyEvent: TypeAlias = ProfileChanged | IceStateChanged | DtlsStateChanged | Scor
 
 
 def wire_name(kind: type[Request | Order]) -> str:
-    """The name of a command on the wire: `createTransport`, `pause`."""
+    """Returns the name of a command on the wire: `createTransport`, `pause`."""
     return str(kind.__struct_config__.tag)
 
 

@@ -1,4 +1,4 @@
-"""protoo frames: what a WebSocket carries, a JSON object each, with the messages of `client` inside.
+"""Encodes and decodes protoo frames: the JSON objects of a WebSocket, with the messages of `client` inside.
 
 Frames from clients are decoded without touching their data; frames to clients are encoded here, once for all their
 receivers.
@@ -26,7 +26,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class SessionInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """Data of the notification `session`, which is about the resumable session itself and is never numbered.
+    """The data of the notification `session`, which is about the resumable session itself and is never numbered.
 
     The first frame of a new session has `token` and `graceSeconds`. The first frame of a resumed session has `in`,
     the last of the client's numbers that is kept: the client continues with the next. `resumed` false answers a
@@ -67,17 +67,17 @@ _NOTIFICATION_HEAD: Final = b'{"notification":true,"method":"mediasoup-notificat
 
 
 def answer_frame(id_: int, answer: AnyAnswer) -> bytes:
-    """The response to request `id_`."""
+    """Returns the response to request `id_`."""
     return _encode(_Answer(response=True, id=id_, ok=True, data=answer))
 
 
 def error_frame(id_: int, failure: PlenaryError) -> bytes:
-    """The error response to request `id_`."""
+    """Returns the error response to request `id_`."""
     return _encode(_Error(response=True, id=id_, error_code=failure.code, error_reason=failure.reason))
 
 
 def notification_frame(notification: ToClient) -> bytes:
-    """A mediasoup notification as a protoo frame, with the specification's `target` and `notification`."""
+    """Returns a mediasoup notification as a protoo frame, with the specification's `target` and `notification`."""
     body = _encode(notification)
     head, comma, rest = body.partition(b",")
     if not comma:  # a notification without fields: {"method":"closed"}
@@ -88,18 +88,21 @@ def notification_frame(notification: ToClient) -> bytes:
 
 
 def message_frame(data: Raw, sender: str | None) -> bytes:
-    """The protoo notification `message` {from, data}; without `from` the sender is the application's server."""
+    """Returns the protoo notification `message` {from, data}.
+
+    Without `from` the sender is the application's server.
+    """
     head = b'{"notification":true,"method":"message","data":{'
     origin = b"" if sender is None else b'"from":' + _encode(sender) + b","
     return b"".join((head, origin, b'"data":', bytes(data), b"}}"))
 
 
 def session_frame(info: SessionInfo) -> bytes:
-    """The protoo notification `session`."""
+    """Returns the protoo notification `session`."""
     return _encode(_Notification(notification=True, method=SESSION, data=info))
 
 
 def protocol_error_frame(failure: PlenaryError) -> bytes:
-    """The protoo notification `error`, for a frame so malformed that it has no id to answer to."""
+    """Returns the protoo notification `error`, for a frame so malformed that it has no id to answer to."""
     data = {"errorCode": failure.code, "errorReason": failure.reason}
     return _encode(_Notification(notification=True, method="error", data=data))

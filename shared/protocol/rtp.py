@@ -1,4 +1,4 @@
-"""RTP dictionaries of protocol v2, as mediasoup-client 2.x sends and expects them.
+"""Defines the RTP dictionaries of protocol v2, as mediasoup-client 2.x sends and expects them.
 
 Frozen structs: unknown fields are ignored, optional fields are absent rather than null. Payload types
 are 0-127, SSRCs 32 bit.

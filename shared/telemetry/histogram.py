@@ -1,4 +1,4 @@
-"""Counting on the hot path: plain integers, made into metrics only when somebody asks for them."""
+"""Counts values on the hot path in plain integers, which become metrics only when they are collected."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Final
 SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-"""Bounds for how long something took."""
+"""The bounds for durations, in seconds."""
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""Bounds for how many there were of something."""
+"""The bounds for numbers of things."""
 
 
 class Histogram:
-    """Values counted by size: `counts[i]` are those up to `bounds[i]`, the last those beyond. Not for threads."""
+    """Counts values by size: `counts[i]` up to `bounds[i]`, the last one beyond all bounds. Not for threads."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -31,7 +31,7 @@ class Histogram:
         return sum(self.counts)
 
     def __add__(self, other: "Histogram") -> "Histogram":
-        """Both together; they must have the same bounds."""
+        """Returns the sum of both, which must have the same bounds."""
         assert self.bounds == other.bounds
         both = Histogram(self.bounds)
         both.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
@@ -40,8 +40,10 @@ class Histogram:
 
 
 def seconds() -> Histogram:
+    """Makes a histogram of durations."""
     return Histogram(SECONDS)
 
 
 def sizes() -> Histogram:
+    """Makes a histogram of numbers of things."""
     return Histogram(SIZES)

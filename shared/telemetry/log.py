@@ -1,4 +1,4 @@
-"""Logs: one line an event, as text on a terminal and as JSON elsewhere.
+"""Configures logs: one line for each event, as text on a terminal and as JSON elsewhere.
 
 Event names are dotted, `noun.verb`; facts are keys, the same everywhere: `room`, `peer`, `session`, `connection`,
 `gateway`, `worker`, `node`, `partition`, `method`, `code`, `reason`, `error`, `seconds`.
@@ -20,7 +20,7 @@ import structlog
 from structlog.typing import EventDict
 
 LIMIT: Final = 50
-"""Lines of one event in one second."""
+"""The number of lines of one event in one second."""
 WINDOW_SECONDS: Final = 1.0
 SUPPRESSED: Final = "log.suppressed"
 HIDDEN: Final = "…"
@@ -37,7 +37,7 @@ _level = logging.NOTSET
 
 
 def without_secrets(text: str) -> str:
-    """The text with `…` for credentials (`amqp://…@host`) and query strings (`/?…`) of URLs."""
+    """Returns the text with `…` for credentials (`amqp://…@host`) and query strings (`/?…`) of URLs."""
     if "://" in text:
         text = _CREDENTIALS.sub(rf"\1{HIDDEN}@", text)
     if "?" in text:
@@ -64,7 +64,7 @@ def _is_secret(key: Any) -> bool:
 
 
 def hide_secrets(_: Any, __: str, event: EventDict) -> EventDict:
-    """A structlog processor that takes secrets out of a line."""
+    """Removes secrets from a line, as a processor of structlog."""
     for key, value in event.items():
         event[key] = HIDDEN if _is_secret(key) else _clean(value)
     return event
@@ -81,7 +81,7 @@ class RateLimit:
         self._report = report
         self._clock = clock
         self._windows: dict[str, tuple[float, int]] = {}
-        """Of each event: when its window began, and its lines since."""
+        """The start of each event's window, and its lines since."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -160,10 +160,10 @@ def configure(level: str = "info", fmt: str = "auto", **bound: Any) -> None:
 
 
 def get(name: str) -> Any:
-    """A logger; `name` says which part of the process writes."""
+    """Returns a logger; `name` is the part of the process that writes."""
     return structlog.get_logger(part=name)
 
 
 def is_enabled(level: int) -> bool:
-    """Whether lines of a level (`logging.INFO`) are written: asked before work is done that only the log needs."""
+    """Returns whether lines of a level (`logging.INFO`) are written, so that work for the log can be left out."""
     return level >= _level

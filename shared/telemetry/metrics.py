@@ -1,4 +1,4 @@
-"""Descriptions of metrics, by which each role's `metrics` module says what it exposes.
+"""Describes metrics, as each role's `metrics` module exposes them.
 
 Roles count in plain integers (`…/counters.py`, `shared.telemetry.histogram`). Metrics are made of them
 when Prometheus asks.
@@ -14,15 +14,18 @@ from shared.telemetry.histogram import Histogram
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 Labels: TypeAlias = tuple[object, ...] | object
-"""The values of a metric's labels in their order; of its only label, the value."""
+"""The values of a metric's labels in their order; a metric with one label may have the value itself."""
 
 Trouble: TypeAlias = Callable[[], str]
-"""Says in words why a role is not ready; empty if it is ready."""
+"""A function that returns why a role is not ready; empty if it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One metric. Counters end in `_total`; units are seconds and bytes; labels never hold clients' text."""
+    """The description of one metric.
+
+    Counters end in `_total`, units are seconds and bytes, and labels never hold clients' text.
+    """
 
     name: str
     kind: Kind
@@ -30,11 +33,11 @@ class Described:
     labels: tuple[str, ...] = ()
 
     def of(self, value: float) -> Metric:
-        """Without labels."""
+        """Returns a counter or gauge without labels."""
         return self.by({(): value})
 
     def by(self, values: Mapping[Any, float]) -> Metric:
-        """A counter or gauge with a sample for each of `values`, by its `Labels`."""
+        """Returns a counter or gauge with a sample for each of `values`, by its `Labels`."""
         make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
         family = make(self.name, self.help, labels=self.labels)
         for labels, value in values.items():
@@ -42,10 +45,11 @@ class Described:
         return family
 
     def spread(self, histogram: Histogram) -> Metric:
+        """Returns a histogram without labels."""
         return self.spreads({(): histogram})
 
     def spreads(self, histograms: Mapping[Any, Histogram]) -> Metric:
-        """A histogram for each of these, by its `Labels`."""
+        """Returns a histogram with a sample for each of `histograms`, by its `Labels`."""
         family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
         for labels, histogram in histograms.items():
             buckets: list[tuple[str, float]] = []
@@ -74,17 +78,17 @@ def histogram(name: str, help: str, *labels: str) -> Described:
 
 
 class Metrics(Protocol):
-    """What a role, or the process around it, has to tell. `described` is all that `collect` may give."""
+    """The metrics of a role, or of the process around it. `described` is all that `collect` may return."""
 
     described: tuple[Described, ...]
 
     async def refresh(self) -> None:
-        """Before each `collect`: whatever has to be asked of others. Must not raise, and not take long."""
+        """Gathers what has to be asked of others, before each `collect`. Must not raise, and not take long."""
         ...
 
     def collect(self) -> Iterable[Metric]: ...
 
 
 def described_in(module: Mapping[str, object]) -> tuple[Described, ...]:
-    """All metrics that a module's globals describe, in their order."""
+    """Returns all metrics that a module's globals describe, in their order."""
     return tuple(value for value in module.values() if isinstance(value, Described))

@@ -537,7 +537,7 @@ async def test_the_page_is_served_and_revalidated(setup: Setup) -> None:
 async def test_a_new_build_of_the_page_is_served_after_a_moment(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(site, "CHECK_EVERY", 0.01)
     page = tmp_path / "page"
 
     async def served(path: str) -> bytes:

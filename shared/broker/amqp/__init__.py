@@ -2,7 +2,7 @@
 
 frames, content, events, protocol    AMQP 0-9-1 without I/O
 writer, connection                   one connection on asyncio
-robust_connection, subscriptions     what returns after a loss
+robust_connection, subscriptions     opening again after a loss
 publisher, acks                      the hot path
 topology, queues                     declaring and asking, with aio-pika
 """
@@ -24,14 +24,14 @@ _log = log.get("broker")
 
 
 class AmqpBroker:
-    """See `shared.broker.Broker`. `connect` also raises `TopologyMismatch`.
+    """A broker on RabbitMQ. See `shared.broker.Broker`; `connect` also raises `TopologyMismatch`.
 
     Publishing and consuming have a connection each: on a memory alarm RabbitMQ stops reading from publishers,
     and acknowledgements must not wait behind them (DELIVERY B3).
     """
 
     def __init__(self, url: str, *, partitions: int, queue_type: QueueType, name: str) -> None:
-        """`url` as `shared.broker.addresses` parses it; raises `ValueError`."""
+        """Takes a `url` as `shared.broker.addresses` parses it. Raises `ValueError`."""
         servers = addresses.parse(url)
         self._topology = Topology(partitions, queue_type, name)
         self._stats = BrokerStats()

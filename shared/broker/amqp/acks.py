@@ -5,7 +5,7 @@ from shared.broker.amqp.writer import FrameWriter
 
 
 class Acks:
-    """Acknowledgements wait a little for each other and go `multiple` over a finished prefix (DELIVERY B3).
+    """Sends acknowledgements together after a short delay, `multiple` over a finished prefix (DELIVERY B3).
 
     `prefetch` is how many deliveries RabbitMQ gives without an acknowledgement: a quarter of it is not kept waiting.
     """

@@ -1,7 +1,7 @@
 """One AMQP connection on asyncio: transport, heartbeats, calls with deadlines, and channels.
 
 `open_connection` returns a connection whose handshake is complete. `AmqpProtocol` does the AMQP, `FrameWriter` the
-writing; everything here is about time and about who is told of an event.
+writing; this module adds timers and passes events to their receivers.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from shared.broker.amqp.writer import FrameWriter
 from shared.telemetry import log
 
 HEARTBEAT: Final = 2
-"""Seconds; RabbitMQ gives a hung process up after about twice that (DELIVERY B4)."""
+"""Seconds between heartbeats; RabbitMQ gives a hung process up after about twice that (DELIVERY B4)."""
 
 SILENCE_LIMIT: Final = 3
-"""A connection on which nothing came for so many heartbeats is given up."""
+"""The number of heartbeats without any byte received after which a connection is ended."""
 
 CALL_TIMEOUT: Final = 10.0
 """The deadline of every remote call, seconds."""
@@ -43,13 +43,13 @@ CALL_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 3.0
 
 BYTES_PER_TURN: Final = 256 * 1024
-"""Received bytes after which the event loop does other work first: a backlog would fill it for long."""
+"""The received bytes after which the event loop does other work first, however many wait."""
 
 _log = log.get("broker")
 
 
 class ChannelClosedByServer(BrokerError):
-    """RabbitMQ closed the channel; `code` is a reply code of AMQP, 404 for a queue or exchange that is not there."""
+    """Raised when RabbitMQ closed the channel. `code` is AMQP's reply code: 404 for a missing queue or exchange."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
@@ -143,9 +143,9 @@ class AmqpConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.address = address
         self.closed: asyncio.Future[BrokerUnavailable] = loop.create_future()
-        """Done, with the reason, when the connection has ended."""
+        """A future that is done, with the reason, when the connection has ended."""
         self.blocked: str | None = None
-        """Why RabbitMQ takes no publishes at present."""
+        """The reason why RabbitMQ takes no publishes at present; None if it takes them."""
         self.on_blocked: Callable[[str | None], None] = _ignore
         self.writer: FrameWriter
         self._loop = loop
@@ -163,7 +163,7 @@ class AmqpConnection(asyncio.Protocol):
         self._received = True
         self._silent_beats = 0
         self._bytes_this_turn = 0
-        self._resting = False
+        self._reading_paused = False
 
     @property
     def is_open(self) -> bool:
@@ -179,7 +179,7 @@ class AmqpConnection(asyncio.Protocol):
         await self._opened
 
     async def open_channel(self) -> Channel:
-        """Raises `BrokerUnavailable`."""
+        """Opens a channel. Raises `BrokerUnavailable`."""
         if not self.is_open:
             raise BrokerUnavailable("the connection is closed")
         try:
@@ -243,10 +243,10 @@ class AmqpConnection(asyncio.Protocol):
             else:
                 self._on_event(event)
         self._bytes_this_turn += len(data)
-        if self._bytes_this_turn > BYTES_PER_TURN and not self._resting and self._transport is not None:
-            self._resting = True
+        if self._bytes_this_turn > BYTES_PER_TURN and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
             self._transport.pause_reading()
-            self._loop.call_soon(self._read_on)
+            self._loop.call_soon(self._resume_reading)
 
     def eof_received(self) -> None:
         self._finish("RabbitMQ closed the connection")
@@ -315,9 +315,9 @@ class AmqpConnection(asyncio.Protocol):
             self.writer.write(HEARTBEAT_FRAME)
         self.writer.wrote = False
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         self._bytes_this_turn = 0
-        self._resting = False
+        self._reading_paused = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -375,4 +375,4 @@ def _call_guarded(callback: Callable[..., None], *args: Any) -> None:
 
 
 def _ignore(*_: Any) -> None:
-    """Takes what nobody asked for."""
+    """Ignores an event that the user of the channel does not handle."""

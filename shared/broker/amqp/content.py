@@ -16,7 +16,7 @@ _body_size = struct.Struct(">Q").unpack_from
 
 
 class ProtocolViolation(Exception):
-    """RabbitMQ sent what AMQP 0-9-1 does not allow here; `code` is the reply code of AMQP for that."""
+    """Raised for bytes that AMQP 0-9-1 does not allow here; `code` is the reply code of AMQP for that."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""What `AmqpProtocol.receive` reports: one struct for each kind of thing that RabbitMQ can say."""
+"""Defines the events that `AmqpProtocol.receive` returns, a struct for each kind."""
 
 from typing import Any, TypeAlias
 
@@ -46,13 +46,13 @@ class Replied(msgspec.Struct, frozen=True):
 
 
 class ConsumerCancelled(msgspec.Struct, frozen=True, gc=False):
-    """RabbitMQ ended the channel's consumer by itself, because its queue is gone or unavailable."""
+    """RabbitMQ ended the channel's consumer by itself, because its queue was deleted or is unavailable."""
 
     channel: int
 
 
 class Blocked(msgspec.Struct, frozen=True, gc=False):
-    """RabbitMQ has stopped to read from publishers because of this (memory, disk), or reads again: None."""
+    """RabbitMQ has stopped reading from publishers for this reason (memory, disk); None: it reads again."""
 
     reason: str | None
 

@@ -11,7 +11,7 @@ _log = log.get("broker")
 
 
 class Outage:
-    """Who fails at present, why, and how often it was tried.
+    """Records which users fail at present, the latest reason, and the number of failures.
 
     The first failure is logged as event `begun`, the end of the last one as event `over`. In between failures are
     counted; the count is logged every `remind_after` seconds.
@@ -28,24 +28,24 @@ class Outage:
         self.reason = ""
         """The latest failure while the outage lasts, else empty."""
 
-    def failed(self, who: object, reason: str) -> None:
-        """Records that `who` failed."""
+    def failed(self, user: object, reason: str) -> None:
+        """Records a failed attempt of `user`."""
         now = asyncio.get_running_loop().time()
         if not self._failing:
             self._since, self._failures = now, 0
         first = not self._failing
-        self._failing.add(who)
+        self._failing.add(user)
         self._failures += 1
         self.reason = reason
         if first or now - self._logged >= self._remind_after:
             self._logged = now
             _log.warning(self._begun, error=reason, failures=self._failures, **self._context)
 
-    def recovered(self, who: object) -> None:
-        """Records that `who` works, or is no longer needed."""
-        if who not in self._failing:
+    def recovered(self, user: object) -> None:
+        """Records that `user` works, or is no longer needed."""
+        if user not in self._failing:
             return
-        self._failing.remove(who)
+        self._failing.remove(user)
         if not self._failing:
             self.reason = ""
             seconds = round(asyncio.get_running_loop().time() - self._since, 1)

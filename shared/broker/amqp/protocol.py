@@ -1,4 +1,4 @@
-"""AMQP 0-9-1 as RabbitMQ speaks it, without I/O: bytes in, events out; calls in, bytes out.
+"""Implements AMQP 0-9-1 as RabbitMQ speaks it, without I/O: bytes in, events out; calls in, bytes out.
 
 `AmqpProtocol.receive` turns received bytes into events (`events`). Calls and automatic answers (handshake, closing)
 add to the output, which `take_output` hands over. Publishes and acknowledgements, the hot path, are encoded by
@@ -50,7 +50,7 @@ class _State(Enum):
 
 
 class _ChannelState:
-    """One channel: its content, and the answers that it waits for, oldest call first."""
+    """The state of one channel: its content, and the answers that it waits for, oldest call first."""
 
     __slots__ = ("closing", "content", "expected")
 
@@ -61,7 +61,7 @@ class _ChannelState:
 
 
 class AmqpProtocol:
-    """One connection.
+    """The protocol of one connection.
 
     `name` is shown by RabbitMQ's tools. `heartbeat` (seconds; 0: none), `frame_max` (bytes) and `channel_max` are
     what this side asks for; after `Opened` they are what both sides agreed on.

@@ -23,7 +23,7 @@ class Publisher:
     def __init__(self, stats: BrokerStats) -> None:
         self._stats = stats
         self._timed = 0
-        """The delivery tag whose confirm is being timed; 0: none."""
+        """The delivery tag whose confirm is being timed; 0 if none is."""
         self._timed_from = 0.0
         self._writer: FrameWriter | None = None
         self._channel = 0
@@ -59,7 +59,7 @@ class Publisher:
         return channel
 
     def lost(self) -> None:
-        """Fails whatever is not confirmed."""
+        """Fails every message that is not confirmed."""
         self._writer = None
         self._timed = 0
         unconfirmed, self._unconfirmed = self._unconfirmed, deque()

@@ -15,14 +15,14 @@ from shared.broker.amqp.topology import close_quietly, connect
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """`messages` wait for a consumer; those that one has not acknowledged yet are not among them."""
+    """The depth of a queue: the messages that wait for a consumer, without unacknowledged ones, and its consumers."""
 
     messages: int
     consumers: int
 
 
 class QueueProbe:
-    """Keeps its connection between the questions, and opens it again after a loss.
+    """Asks for the depths of queues over a connection that it keeps, and opens again after a loss.
 
     `url` as `shared.broker.addresses` parses it. Errors never contain the password.
     """

@@ -13,7 +13,7 @@ from shared.broker.receivers import STABLE_AFTER, recovery_backoff
 from shared.telemetry import log
 
 ATTEMPT_TIMEOUT: Final = 3.0
-"""Seconds for each of several servers; the only one has `CALL_TIMEOUT`."""
+"""Seconds that each of several servers has to answer; a single server has `CALL_TIMEOUT`."""
 
 _log = log.get("broker")
 

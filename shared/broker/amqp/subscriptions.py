@@ -1,4 +1,4 @@
-"""Subscriptions that outlive their channels."""
+"""Keeps subscriptions open beyond the loss of their channels."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -34,7 +34,7 @@ class AmqpDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Consuming:
-    """What the subscriptions of one broker share."""
+    """The connection, topology and counters that the subscriptions of one broker share."""
 
     link: RobustConnection
     topology: Topology
@@ -44,7 +44,7 @@ class Consuming:
 
 
 class RobustSubscription(ABC):
-    """One subscription: opens a channel on each connection, and again when only the channel was lost."""
+    """Keeps one subscription: opens a channel on each connection, and again when only the channel was lost."""
 
     def __init__(self, consuming: Consuming, on_lost: Notice, on_restored: Notice | None) -> None:
         self._consuming = consuming
@@ -134,7 +134,7 @@ class RobustSubscription(ABC):
             raise
         self._channel = channel
 
-    def _give_channel_up(self) -> None:
+    def _close_failed_channel(self) -> None:
         """Has the channel closed, behind the acknowledgements given so far, because a receiver has raised."""
         self._receiver_failed = True
         if not self._ended.done():
@@ -175,7 +175,7 @@ class PartitionSubscription(RobustSubscription):
             if acks.closed or self._receiver_failed:
                 return  # RabbitMQ delivers it again.
             if not call_receiver(stats, receive, AmqpDelivery(acks, tag, redelivered, body)):
-                self._give_channel_up()
+                self._close_failed_channel()
 
         channel.on_deliver = deliver
         await channel.call(commands.Basic.Qos(prefetch_count=self._prefetch))

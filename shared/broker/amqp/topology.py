@@ -1,4 +1,4 @@
-"""What Plenary has in RabbitMQ beside its processes' own queues: three exchanges, and a queue per partition.
+"""Declares what all processes share in RabbitMQ: three exchanges, and a queue per partition.
 
 Declaring is rare, so it is done with aio-pika, over a connection of its own.
 """
@@ -18,7 +18,7 @@ QueueType: TypeAlias = Literal["classic", "quorum"]
 CALL_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 3.0
 SECONDS_PER_PARTITION: Final = 0.1
-"""How much longer declaring may take for each partition: a quorum queue takes long to be made."""
+"""The seconds that declaring may take longer for each partition, as a quorum queue takes long to be made."""
 
 _EXCHANGES: Final = {"rooms": "direct", "notify": "topic", "media": "direct"}
 
@@ -27,7 +27,7 @@ _DELIVERY_LIMIT: Final = 1_000_000
 
 
 class TopologyMismatch(BrokerError):
-    """RabbitMQ has these queues with other settings: this process does not belong to that cluster."""
+    """Raised if RabbitMQ has these queues with other settings: this process does not belong to that cluster."""
 
 
 class Topology:

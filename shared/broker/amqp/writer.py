@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Final
 
 ACK_DELAY: Final = 0.02
-"""Seconds that a source may wait for other frames. Nobody waits for an acknowledgement, and each alone would wake
-RabbitMQ; a successor gets again what was not acknowledged."""
+"""The seconds that a source may wait for other frames.
+
+Nothing waits for an acknowledgement, and each alone would wake RabbitMQ; the next consumer gets again what was not
+acknowledged."""
 
 
 class FrameWriter:
@@ -28,7 +30,7 @@ class FrameWriter:
         self.wrote = False
         """True if something was written since the owner set it to False."""
         self.waiting = 0
-        """Bytes that the transport has not got yet."""
+        """The bytes that the transport has not got yet."""
 
     @property
     def unsent(self) -> int:
@@ -90,7 +92,7 @@ class FrameWriter:
         if self._paused:
             return
         if self._sources:
-            # Asked only now: what they would have said earlier may no longer be true.
+            # Sources are asked as late as possible: earlier answers might no longer be true.
             self._ask_sources()
         if not self._pieces:
             return

@@ -32,7 +32,7 @@ def test_a_close_kind_is_complete_and_fits_into_a_close_frame(kind: CloseKind) -
 
 
 def test_codes_that_end_a_session_are_not_resumable() -> None:
-    final = set(resumable_connection.FINAL_HERE)
+    final = set(resumable_connection.FINAL_CODES_OF_GATEWAY)
     assert final <= {kind.code for kind in CLOSES}
     assert not [kind for kind in CLOSES if kind.code in final and kind.resumable]
 

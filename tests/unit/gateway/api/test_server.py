@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession
 from fakeredis import FakeAsyncRedis, FakeServer
 
-from gateway.api.cluster import Watch
+from gateway.api.cluster import ProcessWatch
 from gateway.api.operations import ProcessView
 from gateway.bus.api_calls import CALL_TIMEOUT
 from gateway.server import Gateway
@@ -225,10 +225,10 @@ async def test_the_status_lists_gateways_workers_and_nodes(setup: Setup) -> None
 
 async def test_the_status_tells_live_processes_from_dead_ones(setup: Setup) -> None:
     await Membership(RedisCluster(setup.redis), "workers", "worker-1", {"rooms": 3}).beat()
-    watch = Watch(RedisCluster(setup.redis))
-    await watch.look(1000.0)
+    watch = ProcessWatch(RedisCluster(setup.redis))
+    await watch.read_registry(1000.0)
     assert watch.status().workers == [ProcessView("worker-1", True, {"rooms": 3, "beat": 1})]
-    await watch.look(1000.0 + DEAD_AFTER)
+    await watch.read_registry(1000.0 + DEAD_AFTER)
     assert watch.status().workers == [ProcessView("worker-1", False, {})]
 
 
@@ -236,7 +236,7 @@ async def test_list_and_status_are_503_without_redis(setup: Setup) -> None:
     setup.redis_server.connected = False
     status, body = await setup.ask("GET", "/v1/rooms")
     assert (status, body["code"]) == (503, 503)
-    watch = Watch(RedisCluster(setup.redis))
-    await watch.look(1000.0)
+    watch = ProcessWatch(RedisCluster(setup.redis))
+    await watch.read_registry(1000.0)
     with pytest.raises(Unavailable):
         watch.status()

@@ -39,7 +39,7 @@ async def test_no_file_is_touched_on_the_event_loop(page: Path, monkeypatch: pyt
 
         return noted
 
-    monkeypatch.setattr(site, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(site, "CHECK_EVERY", 0.001)
     monkeypatch.setattr(gzip, "compress", noting(gzip.compress))
     for name in ("stat", "rglob", "read_bytes", "is_file", "is_dir"):
         monkeypatch.setattr(Path, name, noting(getattr(Path, name)))
@@ -65,7 +65,7 @@ async def test_an_unchanged_page_is_not_read_again(page: Path, monkeypatch: pyte
 async def test_a_page_that_cannot_be_read_for_a_moment_stays_served(
     page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(site, "CHECK_EVERY", 0.001)
     served = Site(page, lambda: "")
     await served.load()
     looked = asyncio.Event()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.aio.iteration import AT_ONCE, iterate_yielding
+from shared.aio.iteration import ITEMS_PER_TURN, iterate_yielding
 
 
 async def test_items_come_in_order_and_the_event_loop_runs_between_lots() -> None:
@@ -16,8 +16,8 @@ async def test_items_come_in_order_and_the_event_loop_runs_between_lots() -> Non
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    seen = [item async for item in iterate_yielding(range(5 * AT_ONCE + 1))]
+    seen = [item async for item in iterate_yielding(range(5 * ITEMS_PER_TURN + 1))]
     ended = True
     await task
-    assert seen == [*range(5 * AT_ONCE + 1)]
+    assert seen == [*range(5 * ITEMS_PER_TURN + 1)]
     assert turns == 5
