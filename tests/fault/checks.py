@@ -4,11 +4,14 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
+from tests.fault import queues
 from tests.fault.cluster import API_KEY, FaultCluster
 from tests.fault.participant import Failure, Participant
+
+ReadQueues: TypeAlias = Callable[[Sequence[str]], Awaitable[Mapping[str, Sequence[str]]]]
 
 SETTLED_WITHIN = 30.0
 """Seconds by which the consequences of a death (closed objects, ended sessions) have come."""
@@ -96,16 +99,26 @@ def _ask(cluster: FaultCluster, path: str) -> Any:
         return str(failure)
 
 
-async def emptiness(cluster: FaultCluster) -> list[Failure]:
-    """After all have left nothing is kept but the memory of closed sessions, nothing waits in a queue, and no media
-    node has a router."""
+async def emptiness(cluster: FaultCluster, read: ReadQueues | None = None) -> list[Failure]:
+    """After all have left nothing is kept but the memory of closed sessions, no media node has a router, and no
+    message is left in a queue.
+
+    `read` returns what is in the queues that were never seen empty; without it only their names are known.
+    """
     wrong: list[Failure] = []
     now = asyncio.get_running_loop().time
-    for kind, left in (("keys", _keys), ("queues", _queued), ("routers", _routers)):
+    began = now()
+    for kind, left in (("keys", _keys), ("routers", _routers)):
         deadline = now() + SETTLED_WITHIN
         while (found := await asyncio.to_thread(left, cluster)) and now() < deadline:
             await asyncio.sleep(0.5)
         wrong += [Failure(now(), "left", f"{kind}: {what}") for what in found]
+    await asyncio.sleep(began + queues.COUNTS_LAG - now())
+    counts = await queues.never_empty(lambda: asyncio.to_thread(_queued, cluster), within=queues.LOOK_FOR)
+    messages = await read(list(counts)) if counts and read is not None else {}
+    for queue, count in counts.items():
+        there = "; ".join(messages.get(queue, ())) or "none could be read"
+        wrong.append(Failure(now(), "left", f"queues: {queue}: {count}: {there}"))
     return wrong
 
 
@@ -115,9 +128,11 @@ def _keys(cluster: FaultCluster) -> list[str]:
     return [key for key in keys if not key.endswith(":closed_sessions")]
 
 
-def _queued(cluster: FaultCluster) -> list[str]:
+def _queued(cluster: FaultCluster) -> dict[str, int]:
+    """Returns how many messages each partition's queue has, those included that are not acknowledged."""
     lines = cluster.rabbitmq_server.ctl("list_queues", "name", "messages").splitlines()
-    return [line for line in lines if line.startswith("rooms.") and line.split("\t")[1] != "0"]
+    rows = [line.split("\t") for line in lines if line.startswith("rooms.")]
+    return {name: int(messages) for name, messages in rows}
 
 
 def _routers(cluster: FaultCluster) -> list[str]:
@@ -126,8 +141,9 @@ def _routers(cluster: FaultCluster) -> list[str]:
 
 
 def died(cluster: FaultCluster) -> list[tuple[str, str]]:
-    """Processes that ended without being told to, with what they said last."""
-    return [(process.role.name, process.role.said()) for process in cluster.processes if not process.role.alive]
+    """Returns the processes that ended without being told to, with what they said last."""
+    roles = [process.role for process in cluster.processes]
+    return [(role.name, role.said()) for role in roles if not role.alive and role not in cluster.killed]
 
 
 def _who(it: Participant) -> str:

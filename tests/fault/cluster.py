@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ from yarl import URL
 
 from devtools.cluster import PATIENCE, Role, address, ready, wait_until
 from devtools.servers import Server
+from tests.fault import queues
 from tests.support.proxy import Proxy
 
 Kind: TypeAlias = Literal["gateway", "roomworker", "medianode"]
@@ -131,6 +133,8 @@ class FaultCluster:
         self.shape = shape
         self.redis = redis.Redis.from_url(redis_server.url, socket_timeout=5)
         self.roles: list[Role] = []
+        self.killed: list[Role] = []
+        """Room workers that `left_messages` has killed."""
         self.gateways = [Process(self, "gateway", f"gateway{n + 1}") for n in range(shape.gateways)]
         self.workers = [Process(self, "roomworker", f"worker{n + 1}") for n in range(shape.workers)]
         self.nodes = [Process(self, "medianode", f"node{n + 1}") for n in range(shape.nodes)]
@@ -166,6 +170,13 @@ class FaultCluster:
             for proxy in (*process.links.values(), process.client_proxy):
                 if proxy is not None:
                     await proxy.stop()
+
+    async def left_messages(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Kills all room workers, which gives back what they have not acknowledged, and reads these queues."""
+        self.killed = [worker.role for worker in self.workers if worker.role.alive]
+        for role in self.killed:
+            role.kill()
+        return await queues.contents(self.rabbitmq_server.url, names)
 
     def registered(self, process: Process) -> dict[str, Any] | None:
         """Returns the registry's entry of the process; None if there is none yet."""

@@ -190,7 +190,7 @@ async def _look(cluster: FaultCluster, crowd: Crowd, outcome: Outcome) -> None:
         outcome.failures += await checks.views(cluster, people)
         outcome.failures += await checks.engines(cluster, people)
         await asyncio.wait([asyncio.create_task(it.leave_for_good()) for it in people], timeout=ANSWERED_WITHIN)
-        outcome.failures += await checks.emptiness(cluster)
+        outcome.failures += await checks.emptiness(cluster, cluster.left_messages)
     else:
         for participant in people:
             participant.report_unanswered()

@@ -63,8 +63,9 @@ class MemoryHarness(BrokerHarness):
 class AmqpHarness(BrokerHarness):
     """Each broker reaches RabbitMQ through a proxy of its own."""
 
-    def __init__(self, url: str, queue_type: Literal["classic", "quorum"]) -> None:
+    def __init__(self, url: str, queue_type: Literal["classic", "quorum"], partitions: int = PARTITIONS) -> None:
         super().__init__()
+        self._partitions = partitions
         self._url = URL(url)
         self._queue_type = queue_type
         self._proxies: dict[Broker, Proxy] = {}
@@ -77,7 +78,7 @@ class AmqpHarness(BrokerHarness):
 
     def _make(self) -> AmqpBroker:
         url = self._url.with_host("127.0.0.1").with_port(self._next.port)
-        broker = AmqpBroker(str(url), partitions=PARTITIONS, queue_type=self._queue_type, name="test")
+        broker = AmqpBroker(str(url), partitions=self._partitions, queue_type=self._queue_type, name="test")
         self._proxies[broker] = self._next
         return broker
 
