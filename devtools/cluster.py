@@ -1,4 +1,4 @@
-"""Roles as processes of their own, on given servers: what a cluster is, small enough for a test."""
+"""Starts roles as processes of their own on given servers: a cluster that is small enough for a test."""
 
 import json
 import os
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Process(Protocol):
-    """What is used of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that is used here."""
 
     pid: int
     returncode: int | None
@@ -38,7 +38,7 @@ class Process(Protocol):
 
 
 class Start(Protocol):
-    """Starts the module `program` with these arguments; its output is added to `log`."""
+    """Starts processes: runs the module `program` with these arguments and appends its output to `log`."""
 
     def __call__(
         self, program: str, arguments: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str]
@@ -54,11 +54,11 @@ def from_scratch(program: str, arguments: Sequence[str], *, cwd: Path, log: Path
 
 
 class Role:
-    """One `plenary …` process. `url` is a gateway's address, `api_url` that of its server API, `metrics_url` of
-    any role's metrics, where the cluster has them.
+    """A `plenary …` process.
 
-    The process chooses its ports (each is given as 0) and logs them, see `listening`. `program` is another module
-    that takes the same arguments. The process is started by `start`, by default `Role.start`.
+    `url` is a gateway's address, `api_url` that of its server API, and `metrics_url` that of a role's metrics, if the
+    cluster has them. The process chooses its ports (each is given as 0) and logs them, see `listening`. `program` is
+    another module that takes the same arguments. The process is started by `start`, by default `Role.start`.
     """
 
     start: ClassVar[Start] = staticmethod(from_scratch)
@@ -94,17 +94,17 @@ class Role:
         return self.log.read_text(errors="replace")[-4000:]
 
     def listening(self, what: Literal["gateway", "api", "metrics"]) -> str:
-        """The http address of this part, once the process has logged that it listens there; "" before."""
+        """Returns the http address of this part when the process has logged that it listens there, before that ""."""
         for line in self.log.read_bytes()[self._log_before :].splitlines():
             if b".listening" in line:
-                with suppress(json.JSONDecodeError):  # a line of which there is only a part yet
+                with suppress(json.JSONDecodeError):  # only a part of the line has been written yet
                     entry = json.loads(line)
                     if entry["event"] == f"{what}.listening":
                         return f"http://127.0.0.1:{entry['port']}"
         return ""
 
     def until_listening(self, what: Literal["gateway", "api", "metrics"]) -> str:
-        """Waits for the address. Raises AssertionError with the last log lines if there will be none."""
+        """Waits for the address. Raises AssertionError with the last log lines if the process ends before."""
         wait_until(lambda: bool(self.listening(what)), self)
         return self.listening(what)
 
@@ -113,7 +113,7 @@ class Role:
         self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM, and its exit code."""
+        """Ends the process by SIGTERM and returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(PATIENCE)
@@ -123,7 +123,7 @@ class Role:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, less what would configure Plenary."""
+    """Returns this process's environment without the variables that configure Plenary."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PLENARY_")} | {
         name: os.environ[name] for name in ("PLENARY_MEDIASOUP_WORKER", "PLENARY_CACHE") if name in os.environ
     }
@@ -132,7 +132,7 @@ def _environment() -> dict[str, str]:
 class Cluster:
     """Starts roles and waits until they serve.
 
-    `gateway_options` and `worker_options` are what every one of them gets besides; with an `api_key` each gateway
+    `gateway_options` and `worker_options` are added to the arguments of each; with an `api_key` each gateway
     serves the server API, with `metrics` every process its metrics. `worker_program` is run instead of `plenary` for
     room workers. `start` is how each process is started, if not by `Role.start`.
     """
@@ -151,7 +151,7 @@ class Cluster:
         metrics: bool = False,
         start: Start | None = None,
     ) -> None:
-        self.redis: Any = redis.Redis.from_url(redis_url, socket_timeout=5)  # its answers are of too many types
+        self.redis: Any = redis.Redis.from_url(redis_url, socket_timeout=5)  # or its answers are unions of types
         self._logs = logs
         self._servers = ["--redis-url", redis_url, "--amqp-url", amqp_url, "--partitions", str(partitions)]
         self._gateway_options = gateway_options
@@ -179,7 +179,7 @@ class Cluster:
     def running(
         self, engine: str = "null", *, gateways: int = 2, workers: int = 2, nodes: int = 1
     ) -> Iterator["Cluster"]:
-        """`start`, and in the end `stop`; says what its processes said."""
+        """Starts the cluster and stops it at the end. Prints the output of its processes."""
         try:
             self.start(engine, gateways=gateways, workers=workers, nodes=nodes)
             yield self
@@ -190,7 +190,7 @@ class Cluster:
     def gateway(self, name: str) -> Role:
         """Starts a gateway, at a port that it chooses.
 
-        Clients that must find it again after a restart need a proxy before it: its old port may be taken.
+        Clients that must find it again after a restart need a proxy in front: its old port may be taken.
         """
         api = ["--api-key", self._api_key, "--api-port", "0"] if self._api_key else []
         options = ["--host", "127.0.0.1", "--port", "0", *api, *self._gateway_options]
@@ -224,7 +224,7 @@ class Cluster:
         return any(member.decode().startswith(f"{name}-") for member in self.redis.hkeys(registry))
 
     def shares(self) -> dict[str, set[int]]:
-        """The partitions that each living room worker serves, by their last heartbeats."""
+        """Returns the partitions that each living room worker serves, by its last heartbeat."""
         found: dict[str, set[int]] = {}
         for member, info in self.redis.hgetall("plenary:workers").items():
             name = member.decode().rpartition("-")[0]
@@ -233,18 +233,18 @@ class Cluster:
         return found
 
     def active(self, partition: int) -> str:
-        """The name of the living room worker that serves the partition, or nothing."""
+        """Returns the name of the living room worker that serves the partition, or ""."""
         return next((name for name, active in self.shares().items() if partition in active), "")
 
     @property
     def balanced(self) -> bool:
-        """Every partition is served by one room worker, and none of them serves two more than another."""
+        """Whether every partition has one room worker, and no room worker has two partitions more than another."""
         shares = self.shares().values()
         counts = [len(active) for active in shares]
         return sum(counts) == self.partitions == len(set().union(*shares)) and max(counts) - min(counts) <= 1
 
     def stop(self) -> None:
-        """Ends every process, gateways first (they wait for their clients' ends to be applied), all in peace."""
+        """Ends every process in good order, gateways first: they wait until their clients' ends are applied."""
         codes: dict[str, int] = {}
         with ThreadPoolExecutor() as pool:
             for are_gateways in (True, False):
@@ -258,7 +258,7 @@ class Cluster:
 
 
 def address(role: Role) -> tuple[str, int]:
-    """A gateway's host and port."""
+    """Returns a gateway's host and port."""
     parts = urlsplit(role.url)
     assert parts.hostname is not None
     assert parts.port is not None
@@ -274,7 +274,7 @@ def ready(url: str) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], role: Role) -> None:
-    """Waits for what no event tells of: another process being ready."""
+    """Polls until a condition holds that no event announces, such as another process being ready."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         role.check()
@@ -285,7 +285,7 @@ def wait_until(condition: Callable[[], bool], role: Role) -> None:
 
 @contextmanager
 def all_in_one(logs: Path, *options: str, start: Start | None = None) -> Iterator[Role]:
-    """`plenary run` on memory."""
+    """Runs `plenary run` on memory."""
     address = ["--host", "127.0.0.1", "--port", "0", "--listen-ip", "127.0.0.1", "--announced-ip", "127.0.0.1"]
     role = Role("run", ["run", *address, "--engines", "1", *options], logs, start=start)
     try:

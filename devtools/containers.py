@@ -1,4 +1,4 @@
-"""Servers in Docker containers."""
+"""Runs servers in Docker containers."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ class Container:
     def __init__(
         self, image: str, port: int, url: str, answers: Callable[[str], bool], command: Sequence[str] = ()
     ) -> None:
-        """`url` has `{host}` and `{port}` in it."""
+        """`url` is a template with `{host}` and `{port}`."""
         os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
         from testcontainers.core.container import DockerContainer
 

@@ -26,7 +26,7 @@ Limit = tuple[str, str, str]
 
 
 def limits() -> Iterator[Limit]:
-    """What is limited, the limit with its setting, and what happens beyond it."""
+    """Yields for each limit what it limits, its value with the setting, and what happens above it."""
     yield from _connections()
     yield from _rooms()
     yield from _server_api()
@@ -116,7 +116,7 @@ def _kept() -> Iterator[Limit]:
 
 
 def size(number: int) -> str:
-    """Bytes as people write them."""
+    """Formats bytes: `256 KiB`."""
     for unit, factor in (("MiB", 2**20), ("KiB", 2**10)):
         if number >= factor and number % factor == 0:
             return f"{number // factor} {unit}"
@@ -128,7 +128,7 @@ def _default(kind: type[GatewaySettings] | type[WorkerSettings], name: str) -> A
 
 
 def _longest(field: str) -> int:
-    """The most elements that a list of RTP parameters may have."""
+    """Returns the number of elements that a list of RTP parameters may have."""
     _, meta = get_args(get_type_hints(RtpParameters, include_extras=True)[field])
     assert isinstance(meta, Meta)
     assert meta.max_length is not None

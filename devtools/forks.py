@@ -2,7 +2,7 @@
 
 Starting `python -m plenary` takes more than a second of a core, nearly all of it for imports, and a suite starts
 hundreds of such processes. A fork has the same code, arguments, environment and output, and a process id of its own.
-What measures memory or the start itself starts programs as usual.
+Measurements of memory or of the start itself start programs as usual.
 
 `Forker.start` asks the server (`python -m devtools.forks PATH`) over a Unix socket, one connection for each process:
 a line of JSON to the server, then lines with the process id and, when it has ended, its exit code. A process whose
@@ -31,7 +31,7 @@ PRELOADED = ("plenary.cli",)
 
 
 class ForkedProcess:
-    """A process started by the server, used like `subprocess.Popen`, also by several threads."""
+    """A process that the server has started. Used like `subprocess.Popen`, also by several threads."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.returncode: int | None = None
@@ -40,7 +40,7 @@ class ForkedProcess:
         self.pid = int(_line(connection))
 
     def poll(self) -> int | None:
-        """The exit code, a signal's number below zero, or None while the process runs."""
+        """Returns the exit code, the negative number of a signal, or None while the process runs."""
         with self._lock:
             if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
                 self.returncode = int(_line(self._connection) or -signal.SIGKILL)
@@ -48,7 +48,7 @@ class ForkedProcess:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Raises `subprocess.TimeoutExpired`."""
+        """Returns the exit code. Raises `subprocess.TimeoutExpired`."""
         deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
@@ -73,7 +73,7 @@ def _line(connection: socket.socket) -> bytes:
 
 
 class Forker:
-    """The server, started when it is needed first."""
+    """Starts processes through the server, which is started when it is needed first."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="plenary-forks-"))
@@ -118,7 +118,7 @@ class Forker:
 
 
 def main(path: str) -> None:
-    """Serves until stdin ends."""
+    """Runs the server until stdin ends."""
     for module in PRELOADED:
         __import__(module)
     listener = socket.socket(socket.AF_UNIX)
@@ -144,7 +144,7 @@ def reap() -> None:
 
 
 def attend(connection: socket.socket) -> None:
-    """Runs one program in a fork, and tells its process id and its exit code."""
+    """Runs one program in a fork, and sends its process id and its exit code."""
     wanted = json.loads(connection.makefile("r").readline())
     pid = os.fork()
     if pid:
@@ -158,7 +158,7 @@ def attend(connection: socket.socket) -> None:
 
 
 def watch(pid: int, connection: socket.socket) -> NoReturn:
-    """Waits for the program and tells its exit code; kills the program if nobody can ask for it any more."""
+    """Waits for the program and sends its exit code; kills the program if the connection is closed before."""
     connection.sendall(b"%d\n" % pid)
     ended = os.pidfd_open(pid)
     if ended not in select.select([ended, connection.fileno()], [], [])[0]:
@@ -170,7 +170,7 @@ def watch(pid: int, connection: socket.socket) -> NoReturn:
 
 
 def run(wanted: dict[str, Any]) -> None:
-    """As `python -m` does, in this process; the program's exit code is raised as SystemExit."""
+    """Runs a module in this process as `python -m` does. Raises SystemExit with its exit code."""
     os.environ.clear()
     os.environ.update(wanted["env"])
     os.chdir(wanted["cwd"])

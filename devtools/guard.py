@@ -13,21 +13,21 @@ import psutil
 
 
 class Guard:
-    """Started with the first process that it is to watch."""
+    """Starts the guard with the first process that it is to watch."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def watch(self, pid: int) -> None:
-        """The process is killed if it outlives this program."""
+        """Has a process killed if it outlives this program."""
         with self._lock:
             if self._process is None:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "devtools.guard"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is for the program, which may still end its servers in order
+                    start_new_session=True,  # Ctrl-C must reach the program alone
                 )
             assert self._process.stdin is not None
             self._process.stdin.write(b"%d\n" % pid)
@@ -44,7 +44,7 @@ def main() -> None:
             watched.append(psutil.Process(int(line)))
     for process in watched:
         with suppress(psutil.NoSuchProcess):
-            process.kill()  # psutil refuses if another process has got the id since
+            process.kill()  # psutil refuses if another process has the id now
 
 
 if __name__ == "__main__":

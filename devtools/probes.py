@@ -1,4 +1,4 @@
-"""Blocking calls to Redis and RabbitMQ, for tests and benchmarks beside the code under test."""
+"""Makes blocking calls to Redis and RabbitMQ, for tests and benchmarks beside the code under test."""
 
 import logging
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pika
 import redis as redis_client
 
-# pika reports every attempt at a server that is still starting, in seven lines.
+# pika logs seven lines for every attempt at a server that is still starting.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
@@ -43,7 +43,7 @@ def empty_rabbitmq(url: str, partitions: int = 64) -> None:
 
 
 def amqp_connection(url: str) -> Any:
-    """A blocking connection."""
+    """Opens a blocking connection."""
     parameters = pika.URLParameters(url)
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = 5
     return pika.BlockingConnection(parameters)

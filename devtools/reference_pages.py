@@ -49,7 +49,7 @@ Row = Iterable[object]
 
 
 def table(head: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table."""
+    """Formats a Markdown table."""
     lines = [_row(head), "|" + "---|" * len(list(head)), *map(_row, rows)]
     return "\n".join(lines) + "\n"
 
@@ -63,7 +63,7 @@ def _row(cells: Row) -> str:
 
 
 def settings() -> str:
-    """Every setting of every role: variable, default, meaning."""
+    """Lists every setting of every role: variable, default, meaning."""
     parts = []
     for title, kind in _PANELS.items():
         own = {name: info for name, info in kind.model_fields.items() if name in kind.__annotations__}
@@ -80,7 +80,7 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """Every command with its arguments and options; options that are settings are left to the page of settings."""
+    """Lists every command with its arguments and options, without those that are settings."""
     return "\n".join(_commands("plenary", typer.main.get_command(cli.app)))
 
 
@@ -144,7 +144,7 @@ def close_codes() -> str:
 
 
 def metrics() -> str:
-    """Every metric of every role: name, type, labels, meaning."""
+    """Lists every metric of every role: name, type, labels, meaning."""
     parts = []
     for title, described in _ROLES.items():
         rows = [
@@ -160,7 +160,7 @@ def limits_table() -> str:
 
 
 def operations() -> str:
-    """Every request of the server API with the fields of its body; those in bold are required."""
+    """Lists every request of the server API with the fields of its body; required ones are bold."""
     rows = [
         (
             f"`{each.method} {each.path.replace('/v1/rooms/{room}/', '…/')}`",
@@ -216,7 +216,7 @@ def _fields(struct: type[Any], names: list[str], meanings: dict[str, str]) -> It
 
 
 def type_name(annotation: Any) -> str:
-    """A field's type as a reader of JSON calls it."""
+    """Returns the JSON name of a field's type."""
     origin = get_origin(annotation)
     match origin:
         case _ if origin is Annotated:
@@ -250,12 +250,12 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
 
 
 def pages() -> list[Path]:
-    """The pages that hold generated blocks."""
+    """Returns the pages that hold generated blocks."""
     return [page for page in sorted(DOCS.rglob("*.md")) if _BLOCK.search(page.read_text())]
 
 
 def renewed(text: str) -> str:
-    """A page's text with every block as the code has it now."""
+    """Returns a page's text with every block generated anew."""
     return _BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n{found[3]}", text)
 
 

@@ -1,4 +1,4 @@
-"""Redis and RabbitMQ as private processes, each with a folder, ports and a name of its own."""
+"""Runs Redis and RabbitMQ as private processes, each with a folder, ports and a name of its own."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ REDIS_OPTIONS: Final = (
 )
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")
 _LAST_OUTPUT: Final = 3000
-"""Characters of a failed server's output that are told."""
+"""Characters of a failed server's output that its error repeats."""
 
 
 class ServerProcess:
@@ -49,7 +49,7 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _choose_ports(self) -> None:
-        """Sets `port`, `url` and what else depends on them."""
+        """Sets `port`, `url` and everything that depends on them."""
         raise NotImplementedError
 
     def _command(self) -> list[str]:
@@ -69,7 +69,7 @@ class ServerProcess:
         self._launch()
 
     def _launch(self) -> None:
-        """Raises `PortTaken` or `StartFailed` after having ended what was started."""
+        """Starts the server. Ends it and raises `PortTaken` or `StartFailed` if it does not answer."""
         self._output_before = self._output.stat().st_size if self._output.exists() else 0
         try:
             process = self._process = self._spawn(self._command())
@@ -92,12 +92,12 @@ class ServerProcess:
         self._process = None
 
     def restart(self) -> None:
-        """Starts it again on the same port, which its users know."""
+        """Starts the server again on the same port, which its users know."""
         self.kill()
         self._launch()
 
     def pause(self) -> None:
-        """Returns when all threads of the server have stopped: until then it may still answer."""
+        """Stops the server by SIGSTOP. Returns when all its threads have stopped: until then it may answer."""
         assert self._process is not None, f"{self._name} does not run"
         self._signal(signal.SIGSTOP)
         while not is_stopped(self._process.pid):
@@ -128,7 +128,7 @@ class ServerProcess:
         return process
 
     def _last_output(self) -> str:
-        """What the server has said since it was last launched."""
+        """Returns the end of the server's output since it was last started."""
         said = self._output.read_bytes()[self._output_before :]
         return f"{self._name} said:\n{said.decode(errors='replace')[-_LAST_OUTPUT:]}"
 
@@ -155,7 +155,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether it is this process that has the port: another one's server would answer as well."""
+    """Whether this process has the port: another process's server would answer as well."""
     try:
         sockets = psutil.Process(process.pid).net_connections("tcp")
     except psutil.Error:
@@ -180,7 +180,7 @@ class RedisProcess(ServerProcess):
 
 
 class RabbitmqProcess(ServerProcess):
-    """A broker apart from any system-wide one: its own node name, ports, cookie and epmd."""
+    """A broker apart from any system-wide one, with a node name, ports, a cookie and an epmd of its own."""
 
     def __init__(self) -> None:
         super().__init__("rabbitmq")
@@ -193,7 +193,7 @@ class RabbitmqProcess(ServerProcess):
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def _command(self) -> list[str]:
-        # The wrappers in /usr/sbin insist on user rabbitmq when run as root; the scripts beneath do not.
+        # The wrappers in /usr/sbin insist on user rabbitmq when run as root; the scripts that they call do not.
         return [str(RABBITMQ_BIN / "rabbitmq-server")]
 
     def _environment(self) -> dict[str, str]:
@@ -212,7 +212,7 @@ class RabbitmqProcess(ServerProcess):
             "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-            # Makes the script become the server instead of a parent of it, so that a signal reaches it.
+            # The script then becomes the server instead of its parent, so that a signal reaches it.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
@@ -232,7 +232,7 @@ class RabbitmqProcess(ServerProcess):
         epmd = self._epmd = self._spawn(command)
         try:
             wait_until(lambda: listens(epmd, self._epmd_port), self._last_output, lambda: epmd.poll() is not None)
-        except StartFailed as failed:  # epmd ends without a word if it cannot have its port
+        except StartFailed as failed:  # epmd ends without a message if its port is taken
             raise PortTaken(f"epmd at port {self._epmd_port}: {failed}") from None
 
     def _stop_epmd(self) -> None:

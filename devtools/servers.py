@@ -1,4 +1,4 @@
-"""Redis and RabbitMQ for tests and benchmarks: given by address, in containers, or as private processes.
+"""Provides Redis and RabbitMQ for tests and benchmarks: by address, in containers, or as private processes.
 
 `redis()` and `rabbitmq()` choose, in this order: `PLENARY_TEST_REDIS_URL` / `PLENARY_TEST_AMQP_URL`, testcontainers
 where a Docker engine answers and has or gets the image, the installed server binaries. They return a server that is
@@ -19,13 +19,13 @@ GIVEN_BY: Final = ("PLENARY_TEST_REDIS_URL", "PLENARY_TEST_AMQP_URL")
 """Environment variables with the addresses of servers that run already."""
 REDIS_IMAGE: Final = "redis:7.2-bookworm"
 RABBITMQ_IMAGE: Final = "rabbitmq:3-management"
-# Reached through a port of the host; the official image listens so by itself.
+# Redis must accept connections from the host; the official image does so by itself.
 _IN_A_CONTAINER: Final = ("--bind", "*", "--protected-mode", "no")
 
 
 class Server(Protocol):
     url: str
-    """The address, known once it has started."""
+    """The server's address, known when the server has started."""
     killable: bool
 
     def start(self) -> None:
@@ -33,30 +33,30 @@ class Server(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ends it in good order and removes what it left."""
+        """Ends the server in good order and removes its files."""
         ...
 
     def kill(self) -> None:
-        """SIGKILL. Its data stays for `restart`."""
+        """Kills the server by SIGKILL. Its data stays for `restart`."""
         ...
 
     def restart(self) -> None:
-        """Starts it again after `kill`, or kills and starts it."""
+        """Starts the server again after `kill`, or kills and starts it."""
         ...
 
     def pause(self) -> None:
-        """SIGSTOP: its connections stay open and nothing answers."""
+        """Stops the server by SIGSTOP: connections stay open and nothing answers."""
         ...
 
     def resume(self) -> None: ...
 
     def ctl(self, *args: str) -> str:
-        """`rabbitmqctl --quiet <args>`, its output. Only RabbitMQ."""
+        """Runs `rabbitmqctl --quiet <args>` and returns its output; only for RabbitMQ."""
         ...
 
 
 class Given:
-    """A server given by its address: used as it is, never started, stopped or killed."""
+    """A server given by its address. It is used as it is, and never started, stopped or killed."""
 
     killable = False
 

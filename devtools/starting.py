@@ -1,6 +1,6 @@
 """Finds ports for servers, and waits until a server has started.
 
-Nobody can promise a free port, so none is asked for beforehand: a server that cannot choose its port by itself is
+No helper can promise a free port, so none is asked for beforehand: a server that cannot choose its port by itself is
 started on a random one, and started again on another if that one was taken.
 """
 
@@ -15,14 +15,14 @@ START_WITHIN: Final = 120.0
 ATTEMPTS: Final = 5
 _POLL: Final = 0.05
 _PORTS: Final = range(20_000, 32_000)
-"""Below the ports that the kernel gives to outgoing connections and to those who ask for any."""
+"""Ports below those that the kernel assigns to outgoing connections and for port 0."""
 _TAKEN: Final = re.compile(
     r"address already in use|eaddrinuse|dist_port_already_used|already allocated", re.IGNORECASE
 )
 
 
 class Unavailable(Exception):
-    """There is no such server on this machine; the text says what was looked for."""
+    """The server is not available on this machine; the text says what was looked for."""
 
 
 class StartFailed(Exception):
@@ -30,11 +30,11 @@ class StartFailed(Exception):
 
 
 class PortTaken(StartFailed):
-    """Somebody else has the port that the server was started on."""
+    """Another process has the port that the server was started on."""
 
 
 def random_port() -> int:
-    """A port to try. Another process may have it: see `on_free_ports`."""
+    """Returns a port to try. Another process may have it: see `on_free_ports`."""
     return random.choice(_PORTS)
 
 
@@ -49,7 +49,7 @@ def on_free_ports(start: Callable[[], None]) -> None:
 
 
 def failure(text: str) -> StartFailed:
-    """The exception for a server that has failed with this output."""
+    """Returns the exception for a server that has failed with this output."""
     return PortTaken(text) if _TAKEN.search(text) else StartFailed(text)
 
 

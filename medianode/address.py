@@ -9,13 +9,17 @@ from collections.abc import Iterator
 LOOPBACK = "127.0.0.1"
 
 _SIOCGIFADDR = 0x8915
-# Reserved for documentation: a UDP socket "connected" there tells the way out and sends nothing.
+# An address reserved for documentation. Connecting a UDP socket to it selects the outgoing interface and sends
+# nothing.
 _ELSEWHERE = ("192.0.2.1", 9)
 
 
 def announced_ip(configured: str, listen_ip: str) -> str:
-    """The configured address; else the one listened on, if it is one; else the machine's first non-loopback
-    IPv4 address, that of the way out before others; else 127.0.0.1."""
+    """Returns the address that clients are given for media.
+
+    That is the configured address; else the one listened on, unless it stands for all; else the machine's first IPv4
+    address that is not loopback, beginning with that of the default route; else 127.0.0.1.
+    """
     if configured:
         return configured
     if not ipaddress.ip_address(listen_ip).is_unspecified:
@@ -29,7 +33,7 @@ def _addresses() -> Iterator[str]:
             probe.connect(_ELSEWHERE)
             yield probe.getsockname()[0]
         except OSError:
-            pass  # no way out: a machine without internet still has interfaces
+            pass  # no default route: a machine without internet still has interfaces
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:

@@ -1,4 +1,4 @@
-"""The counters of a media node: plain numbers, from which `medianode.metrics` makes metrics; none is about a room."""
+"""The counters of a media node: plain numbers, from which `medianode.metrics` makes metrics."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,13 +11,18 @@ OK: Final = 200
 
 @dataclass(slots=True)
 class Counters:
+    """What a media node has done since it started, over all rooms."""
+
     requests: dict[tuple[type[media.Request], int], int] = field(default_factory=dict)
-    """Requests of room workers by kind and outcome (200 or an error's code)."""
+    """Number of room workers' requests by kind and outcome (200 or an error's code)."""
     orders: dict[type[media.Order], int] = field(default_factory=dict)
+    """Number of room workers' orders by kind, ignored ones included."""
     request_seconds: Histogram = field(default_factory=seconds)
-    """From a request's arrival to its result."""
+    """Seconds from a request's arrival to its result."""
     commands_in: Histogram = field(default_factory=sizes)
+    """Requests and orders per received batch."""
     answers_out: Histogram = field(default_factory=sizes)
+    """Results per published batch."""
 
     def answered(self, request: type[media.Request], result: media.AnyResult, took: float) -> None:
         outcome = request, result.code if isinstance(result, media.Failed) else OK

@@ -1,4 +1,4 @@
-"""The engine processes of a media node: each is started again when it ends."""
+"""Runs the engine processes of a media node; each is started again when it ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from shared.telemetry import log
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 10.0
 STABLE_AFTER_SECONDS: Final = 60.0
-"""An engine that ran for this long did not end because of the way it was started."""
+"""An engine that ran for so many seconds did not end because of how it was started: pauses begin short again."""
 
 
 class EnginePool:
-    """Engines 0 to `size` - 1, of which each has a media port of its own.
+    """Runs the engines 0 to `size` - 1, each with a media port of its own.
 
     `on_started` is called with each engine that takes requests, `on_ended` with each that ended by itself and the
     reason; both on the event loop.
@@ -39,7 +39,7 @@ class EnginePool:
         self._log = log.get("pool")
         self._engines: dict[int, Engine] = {}
         self.deaths = 0
-        """Engines that ended by themselves."""
+        """Number of engines that ended by themselves."""
 
     @property
     def engines(self) -> dict[int, Engine]:

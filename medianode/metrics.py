@@ -14,7 +14,7 @@ from shared.telemetry.metrics import counter, described_in, gauge, histogram
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
-OBJECTS = gauge("medianode_objects", "What lives on each engine: routers, transports, producers, consumers.",
+OBJECTS = gauge("medianode_objects", "Routers, transports, producers and consumers on each engine.",
                 "kind", "engine")  # fmt: skip
 ENGINES = gauge("medianode_engines", "Engine processes that run.")
 ENGINES_WANTED = gauge("medianode_engines_wanted", "Engine processes that should run.")
@@ -26,20 +26,20 @@ REQUESTS = counter("medianode_requests", "Room workers' requests by kind and out
                    "kind", "code")  # fmt: skip
 REQUEST = histogram("medianode_request_seconds", "From a request's arrival here to the engine's answer.")
 ORDERS = counter("medianode_orders", "Room workers' orders by kind; old ones, which are ignored, included.", "kind")
-EVENTS = counter("medianode_events", "Events told to rooms: changed profiles, closed routers.")
+EVENTS = counter("medianode_events", "Events sent to rooms: changed profiles, closed routers.")
 COMMANDS_IN = histogram("medianode_received_commands", "Requests and orders in a batch from a room worker.")
 ANSWERS_OUT = histogram("medianode_published_answers", "Results in a batch to a room worker.")
 
 
 class Process(NamedTuple):
-    """CPU seconds and bytes of memory."""
+    """The CPU seconds and the bytes of memory that a process has used."""
 
     cpu: float
     memory: int
 
 
 def process(pid: int) -> Process | None:
-    """From /proc; None of a process that has ended."""
+    """Reads a process's usage from /proc; returns None if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -49,6 +49,8 @@ def process(pid: int) -> Process | None:
 
 
 class NodeMetrics:
+    """Makes the metrics of one media node. Implements `shared.telemetry.metrics.Metrics`."""
+
     described = described_in(globals())
 
     def __init__(self, node: MediaNode) -> None:

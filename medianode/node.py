@@ -34,21 +34,24 @@ from shared.protocol.media import Answer, AnyEvent, RouterRef
 from shared.settings import NodeSettings
 from shared.telemetry import log
 
-# A room worker has given up on a command after this long (seconds).
 RESULT_TIMEOUT = 5.0
+"""Seconds after which a room worker has given up on a command, so that its result is not sent."""
 LEAVE_TIMEOUT = 2.0
+"""Seconds in which results and events must be sent when the node ends."""
 PIPE_LIMIT = 50_000
+"""Results or events that may wait for one address."""
 RESULT_SIZE = 1024
+"""Bytes that a result is estimated at."""
 REPORT_EVERY_BEATS = 10
-"""Beats."""
+"""Heartbeats from one report of the node's routers to the next."""
 FINAL_COMMIT = 2**53
 """A commit number higher than any of a room."""
 
 
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
-    """Makes engines as the settings say; builds the binary first if it must be (minutes).
+    """Returns what makes engines as the settings say. Builds the engine if it is missing, which takes minutes.
 
-    Raises `medianode.toolchain.build.EngineUnavailable`: there is no engine and none can be made.
+    Raises `medianode.toolchain.build.EngineUnavailable` if there is no engine and none can be built.
     """
     announced = announced_ip(settings.announced_ip, settings.listen_ip)
     if settings.engine == "null":
@@ -100,7 +103,7 @@ class MediaNode:
 
     @property
     def size(self) -> int:
-        """Engines that should run."""
+        """The number of engines that should run."""
         if self._settings.engine == "null":
             return 1
         return self._settings.engines or len(os.sched_getaffinity(0))
@@ -127,7 +130,7 @@ class MediaNode:
         await asyncio.wait({self._main})
 
     def trouble(self) -> str:
-        """Why no room should be placed here now; empty if one can."""
+        """Returns why no room should be placed here now, or "" if rooms can be."""
         if self._stop.is_set():
             return "leaving"
         if self._main is None or self._main.done():
@@ -142,17 +145,18 @@ class MediaNode:
 
     @property
     def engines(self) -> dict[int, tuple[Engine, ObjectCounts]]:
-        """The engines that run, by index, with what lives on them."""
+        """The engines that run, by index, with the numbers of their objects."""
         loads = self._objects.by_engine
         return {index: (engine, loads[engine]) for index, engine in self._pool.engines.items() if engine in loads}
 
     @property
     def events(self) -> int:
-        """Events told to rooms so far."""
+        """Number of events sent to rooms so far."""
         return self._event_number
 
     @property
     def engine_deaths(self) -> int:
+        """Number of engines that ended by themselves so far."""
         return self._pool.deaths
 
     async def close(self) -> None:
@@ -227,7 +231,7 @@ class MediaNode:
         def done(result: media.AnyResult) -> None:
             self.counts.answered(kind, result, perf_counter() - began)
             if self._group is None:
-                return  # closed: what was pending has failed, and nobody listens
+                return  # the node is closed: pending requests have failed, and no result can be sent
             batcher = self._results.get(reply_to)
             if batcher is None:
                 self._forget_idle()
@@ -245,7 +249,7 @@ class MediaNode:
         return done
 
     def _forget_idle(self) -> None:
-        """Room workers come and go; an idle batcher is removed."""
+        """Removes the idle batchers: their room workers may have ended."""
         self._results = {address: batcher for address, batcher in self._results.items() if not batcher.idle}
 
     def _send_results(self, reply_to: str, answers: list[Answer]) -> "asyncio.Future[None]":
@@ -299,14 +303,17 @@ class MediaNode:
         self._report(lost=True)
 
     def _report(self, *, lost: bool = False) -> None:
-        """Tells each partition that rooms are here of, or were, which routers they have here (DELIVERY T3)."""
+        """Tells each partition which routers its rooms have here (DELIVERY T3).
+
+        Partitions whose rooms were here before are told, too. `lost`: commands of the node's queue were lost.
+        """
         routers: dict[int, list[bus.HeldRouter]] = {partition: [] for partition in self._events}
         for it in self._objects.routers():
             held = bus.HeldRouter(it.room, it.incarnation, it.epoch, it.id)
             routers.setdefault(it.partition, []).append(held)
         for partition, held_there in routers.items():
             batcher = self._batcher_of(partition)
-            if lost or batcher.idle:  # else the last one is still on its way
+            if lost or batcher.idle:  # else the previous report is still being sent
                 batcher.put(bus.encode_item(bus.NodeReport(self.id, held_there, lost)))
 
     # --- heartbeat --------------------------------------------------------------------------------------------
@@ -319,7 +326,7 @@ class MediaNode:
             try:
                 await self._membership.beat()
                 await self._check_epoch()
-            except (RedisError, OSError):  # the cluster has said so in the log
+            except (RedisError, OSError):  # `Cluster` has logged the failure
                 self._redis_answers = False
             else:
                 self._redis_answers = True
@@ -343,7 +350,7 @@ class MediaNode:
             self._objects.order(media.Close(object=router.id, v=FINAL_COMMIT, kind="router"))
 
     def info(self) -> Info:
-        """This node's entry in the registry; placement compares `load`, the objects per engine."""
+        """Returns this node's entry in the registry; placement compares `load`, the objects per engine."""
         counts = self._objects.counts()
         return {
             "engine": self._settings.engine,
@@ -359,4 +366,4 @@ class MediaNode:
 
 
 def _nothing(_: object) -> None:
-    """Results that nobody waits for any more, and whatever the broker has, need nothing else."""
+    """Ignores confirmed messages, and results whose room worker has ended."""

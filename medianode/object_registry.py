@@ -1,10 +1,10 @@
-"""The objects of a media node and the guarantees of `shared.protocol.media`: pure code, no I/O.
+"""Keeps the objects of a media node and the guarantees of `shared.protocol.media`: pure code, no I/O.
 
-* A repeated request is carried out once: the second gets the result of the first, also while that is under way. A
-  failed request leaves nothing behind and may be repeated.
-* An order that is older than the last one for the same property of its object is ignored, a close that is older
-  than any. Orders of one commit share a number and are all carried out.
-* A close is final, also for all that lives on the object. The latest `REMOVED_IDS_LIMIT` removed ids are kept.
+* A repeated request is carried out once: the second gets the result of the first, also while the first is being
+  carried out. A failed request leaves no object and may be repeated.
+* An order that is older than the last one for the same property of its object is ignored, and so is a close that is
+  older than any order for the object. Orders of one commit share a number and are all carried out.
+* A close is final, also for all objects below the closed one. The latest `REMOVED_IDS_LIMIT` removed ids are kept.
 """
 
 from collections import OrderedDict
@@ -17,8 +17,8 @@ from shared.protocol import media
 from shared.protocol.media import EngineId, Failed, ObjectKind, RouterRef
 from shared.protocol.rtp import EffectiveProfile
 
-# Ids of late requests arrive seconds after the close; a room of 100 peers that ends closes 20,000 objects.
 REMOVED_IDS_LIMIT = 65_536
+"""Ids kept to refuse late requests, which come seconds after a close. A room of 100 peers has 20,000 objects."""
 
 _CLOSED = Failed(404, "the object was closed")
 
@@ -26,8 +26,11 @@ _Property: TypeAlias = Literal["paused", "profile", "bitrate", "key frame", "clo
 
 
 class Entry:
-    """One object. `results` has each request's result, or the callbacks that wait for it; `latest_orders` the commit
-    number of the newest order for each property."""
+    """An object of the engine.
+
+    `results` has each request's result, or the callbacks that wait for it; `latest_orders` has the commit number of
+    the newest order for each property.
+    """
 
     __slots__ = (
         "children",
@@ -61,7 +64,7 @@ class Entry:
         self.profile: EffectiveProfile | None = None
 
     def with_descendants(self) -> "Iterator[Entry]":
-        """The object and all objects that close with it; an object may come twice."""
+        """Yields the object and all objects that close with it; an object may come twice."""
         yield self
         for child in self.children.values():
             yield from child.with_descendants()
@@ -70,6 +73,8 @@ class Entry:
 
 @dataclass
 class ObjectCounts:
+    """The numbers of objects on one engine or on all."""
+
     routers: int = 0
     transports: int = 0
     producers: int = 0
@@ -79,10 +84,16 @@ class ObjectCounts:
 
     @property
     def load(self) -> int:
+        """The number that engines and nodes are compared by."""
         return self.transports + self.producers + self.consumers
 
 
 class ObjectRegistry:
+    """Carries requests and orders out on the engines, each object on that of its router.
+
+    A router is created with its first transport, on the engine with the fewest objects.
+    """
+
     def __init__(self) -> None:
         self._entries: dict[EngineId, Entry] = {}
         self._removed_ids: OrderedDict[EngineId, Failed] = OrderedDict()
@@ -91,6 +102,7 @@ class ObjectRegistry:
     # --- engines ----------------------------------------------------------------------------------------------
 
     def add_engine(self, engine: Engine) -> None:
+        """Places routers on this engine, too, from now on."""
         self._engines[engine] = ObjectCounts()
 
     def remove_engine(self, engine: Engine, reason: str) -> list[RouterRef]:
@@ -103,13 +115,16 @@ class ObjectRegistry:
 
     @property
     def engines(self) -> int:
+        """The number of engines that run."""
         return len(self._engines)
 
     @property
     def by_engine(self) -> Mapping[Engine, ObjectCounts]:
+        """The numbers of objects by engine."""
         return self._engines
 
     def counts(self) -> ObjectCounts:
+        """Returns the numbers of objects on all engines."""
         total = ObjectCounts()
         for counts in self._engines.values():
             total.routers += counts.routers
@@ -120,12 +135,13 @@ class ObjectRegistry:
         return total
 
     def routers(self) -> list[RouterRef]:
+        """Returns the routers of all engines."""
         return [entry.router for entry in self._entries.values() if entry.kind == "router"]
 
     # --- requests ---------------------------------------------------------------------------------------------
 
     def request(self, request: media.AnyRequest, done: Done) -> None:
-        """Calls `done` once with the result, maybe at once."""
+        """Carries out a request. Calls `done` once with the result, which may be at once."""
         match request:
             case media.CreateTransport(transport=target):
                 entry = self._transport(request) or self._refusal(request, target)
@@ -167,7 +183,7 @@ class ObjectRegistry:
         return Failed(404, f"{type(request).__name__}: no such object on this node")
 
     def _transport(self, request: media.CreateTransport) -> Entry | None:
-        """The transport's entry, made (and the router's, if this is its first request) unless there is one."""
+        """Returns the transport's entry, made with its router's if necessary; None if it must not exist."""
         entry = self._entries.get(request.transport)
         if entry:
             return entry if entry.kind == "transport" and entry.router.id == request.router.id else None
@@ -238,7 +254,7 @@ class ObjectRegistry:
             done(result)
 
     def _request_newest(self, entry: Entry, request: media.RestartIce | media.UpdateProducer, done: Done) -> None:
-        """Only the newest parameters are in force, so an older generation is answered with those."""
+        """Carries out a request of a newer generation; answers an older one with the result of the newest."""
         seen = max((key for key in entry.results if isinstance(key, int)), default=request.generation)
         generation = max(seen, request.generation)
         if generation > seen:
@@ -306,12 +322,12 @@ class ObjectRegistry:
     # --- events -----------------------------------------------------------------------------------------------
 
     def router_of(self, event: media.AnyEvent) -> RouterRef | None:
-        """The router whose room the event is for; None if the object is closed or the event changes nothing."""
+        """Returns the router whose room an event is for; None if the object is closed or nothing has changed."""
         entry = self._entries.get(event.object)
         if entry is None:
             return None
         if isinstance(event, media.ProfileChanged):
-            # The engine reports temporal layers too, which v2 does not know.
+            # The engine also reports temporal layers, which v2 does not have.
             if event.profile == entry.profile:
                 return None
             entry.profile = event.profile
@@ -333,7 +349,7 @@ def _kind(order: media.AnyOrder) -> ObjectKind:
 
 
 def _property(order: media.AnyOrder) -> "_Property":
-    """The property of its object that the order sets."""
+    """Returns the property of its object that an order sets."""
     match order:
         case media.Pause() | media.Resume():
             return "paused"
@@ -356,7 +372,7 @@ def _is_old(order: media.AnyOrder, latest: "dict[_Property, int]") -> bool:
 
 
 def _with_present_profile(entry: Entry, result: media.AnyResult) -> media.AnyResult:
-    """The result for a repeated request, with the present effective profile: events may have been missed."""
+    """Returns the result of a repeated request with the present effective profile: events may have been missed."""
     if isinstance(result, media.Consumed) and entry.profile:
         return media.Consumed(entry.profile)
     return result

@@ -1,1 +1,1 @@
-"""The `plenary` command: every role as a process of its own, or all of them in one."""
+"""The `plenary` command: runs every role as a process of its own, or all of them in one."""

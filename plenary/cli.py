@@ -1,4 +1,4 @@
-"""The command line. What is typed wins over the environment; defaults are in `shared.settings`."""
+"""The command line. A typed option wins over the environment; defaults are in `shared.settings`."""
 
 import asyncio
 import os

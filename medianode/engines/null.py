@@ -1,7 +1,7 @@
-"""NullEngine: an engine that accepts everything and connects nothing.
+"""NullEngine: an engine that accepts every request and transports no media.
 
-For load tests and benchmarks of signaling alone; no media ever flows through it. Its answers have the shape of
-a real engine's, and it reports no events.
+Load tests and benchmarks of signaling alone use it. Its answers have the form of a real engine's, and it reports no
+events.
 """
 
 import hashlib
@@ -12,10 +12,12 @@ from shared.protocol import media
 from shared.protocol.media import EngineId
 from shared.protocol.rtp import DtlsParameters, Fingerprint, IceCandidate, IceParameters
 
-_PORT = 9  # discard
+_PORT = 9  # the discard service
 
 
 class NullEngine:
+    """Answers every request at once. Implements `medianode.engines.port.Engine`."""
+
     pid = 0
 
     def __init__(self, announced_ip: str) -> None:
@@ -66,6 +68,6 @@ def _role(remote: DtlsParameters) -> Literal["client", "server"]:
 
 
 def _ice_parameters(transport: EngineId, generation: int) -> IceParameters:
-    """The same for the same transport and generation, in whatever process."""
+    """Returns parameters that depend on the transport and the generation only, not on the process."""
     digest = hashlib.sha256(f"{transport}/{generation}".encode()).hexdigest()
     return IceParameters(username_fragment=digest[:32], password=digest[32:], ice_lite=True)

@@ -1,4 +1,4 @@
-"""The engine port: all that a media node asks of a media engine, in the terms of `shared.protocol.media`.
+"""The engine port: what a media node needs of a media engine, in the terms of `shared.protocol.media`.
 
 One `Engine` is one process with routers of its own. `medianode.object_registry` keeps the state of the protocol
 (repeated requests, closed objects, the tree of objects), so that an adapter only translates. A newer engine gets an
@@ -16,12 +16,16 @@ OnDeath: TypeAlias = Callable[[str], None]
 
 
 class Engine(Protocol):
-    """Calls take effect in the order they were made; none blocks. Callbacks run on the event loop."""
+    """A media engine process. Calls take effect in the order they were made and never block.
+
+    Callbacks run on the event loop.
+    """
 
     async def start(self, on_event: OnEvent, on_death: OnDeath) -> None:
         """Returns when the engine takes requests. Raises `EngineFailed`.
 
-        `on_death` is called once, with a reason, if it ends without `close`; what was pending has failed then.
+        `on_death` is called once, with a reason, if the engine ends without `close`; pending requests have failed
+        then.
         """
         ...
 
@@ -35,19 +39,21 @@ class Engine(Protocol):
         ...
 
     def request(self, request: AnyRequest, done: Done) -> None:
-        """Calls `done` once, maybe at once. `Failed` 503: the engine is dead, stuck or has too much to do."""
+        """Carries a request out. Calls `done` once, which may be at once.
+
+        The result is `Failed` 503 if the engine has ended, is stuck or has too much to do.
+        """
         ...
 
     def order(self, order: AnyOrder, parent: EngineId) -> None:
         """Carries an order out; never refuses one.
 
-        `parent` is what the object lives on: a transport's router, a producer's or consumer's transport, for a router
-        nothing.
+        `parent` is the router of a transport, the transport of a producer or consumer, and "" for a router.
         """
         ...
 
     async def close(self) -> None:
-        """Ends the process and all that lives in it. Pending requests fail."""
+        """Ends the process with all its objects. Pending requests fail."""
         ...
 
 
@@ -56,4 +62,4 @@ class EngineFailed(Exception):
 
 
 EngineFactory: TypeAlias = Callable[[int], Engine]
-"""Makes the engine with index 0, 1, …; engines of the same index follow each other on the same media port."""
+"""Makes the engine with index 0, 1, …; successive engines of one index use the same media port."""

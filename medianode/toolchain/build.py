@@ -1,9 +1,9 @@
 """Builds the engine from its npm package against Debian's libraries.
 
-Each function is one step; each raises `EngineUnavailable` with a reason a person can act on.
+Each function is one step; each raises `EngineUnavailable` with a reason that an operator can act on.
 """
 
-# ruff: noqa: S603, S607 - every command here is fixed, and found where this person's shell finds it.
+# ruff: noqa: S603, S607 - every command here is fixed, and found by PATH.
 
 import hashlib
 import importlib.util
@@ -21,7 +21,7 @@ from medianode.toolchain.meson_subprojects import SYSTEM_SUBPROJECTS
 from medianode.toolchain.progress import Report, Step
 
 VERSION = "3.12.16"
-# Of the npm tarball: what is compiled here is what was reviewed.
+# Digest of the npm tarball that was reviewed.
 SHA512 = (
     "c8b93f3819472aba2c7c505629518ba40439e6db2c43ff7e12d78eaedfc2e718"
     "12f0e1cea464c822b3f4fce1637c203f961c40af5c55f2a5135ccdc3ecd1b124"
@@ -42,7 +42,7 @@ _NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\]")
 
 
 class EngineUnavailable(Exception):
-    """There is no engine binary and none can be made; `reason` says why and what to do."""
+    """There is no engine binary and none can be built; `reason` says why and what to do."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class EngineUnavailable(Exception):
 
 
 def build(folder: Path, report: Report) -> Path:
-    """Makes the engine in `folder` (empty, on a disk with ~500 MB free); returns its binary."""
+    """Builds the engine in `folder`, which is empty and has about 500 MB free, and returns its binary."""
     install_packages(report)
     with report.step("Media engine: build tools"):
         tools = install_tools(folder / "tools")
@@ -65,7 +65,7 @@ def build(folder: Path, report: Report) -> Path:
 
 
 def install_packages(report: Report) -> None:
-    """Sees to it that the Debian packages needed for building are there, as root or by `sudo -n`."""
+    """Installs the Debian packages needed for building that are missing, as root or by `sudo -n`."""
     wanted = list(LIBRARIES)
     if shutil.which("npm") is None:
         wanted.append("npm")
@@ -97,7 +97,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _root_prefix() -> list[str] | None:
-    """What to put before a command so that it runs as root without asking; None if that cannot be."""
+    """Returns what to put before a command to run it as root without a password, or None if that is impossible."""
     if os.geteuid() == 0:
         return []
     sudo = shutil.which("sudo")
@@ -107,7 +107,7 @@ def _root_prefix() -> list[str] | None:
 
 
 def install_tools(venv: Path) -> Path:
-    """A private virtualenv with meson (Debian 12's is too old) and ninja; returns its folder of programs."""
+    """Makes a virtualenv with meson (Debian 12's is too old) and ninja; returns its folder of programs."""
     run([sys.executable, "-m", "venv", str(venv)], "no virtualenv could be made for the build tools")
     programs = venv / "bin"
     run(
@@ -118,7 +118,7 @@ def install_tools(venv: Path) -> Path:
 
 
 def fetch(folder: Path) -> Path:
-    """The engine's npm package, checked against the known digest."""
+    """Downloads and unpacks the engine's npm package, checked against the known digest."""
     run(["npm", "pack", "--silent", f"mediasoup@{VERSION}"], "npm could not fetch the engine's source", cwd=folder)
     tarball = folder / f"mediasoup-{VERSION}.tgz"
     if hashlib.sha512(tarball.read_bytes()).hexdigest() != SHA512:
@@ -128,7 +128,7 @@ def fetch(folder: Path) -> Path:
 
 def unpack(tarball: Path, folder: Path) -> Path:
     with tarfile.open(tarball) as archive:
-        # Debian 12's Python 3.11.2 knows no filters; the digest vouches for what is inside.
+        # Debian 12's Python 3.11.2 has no extraction filters; the digest proves that the content was reviewed.
         archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
         archive.extractall(folder)  # noqa: S202
     return folder / "package" / "worker"
@@ -151,7 +151,7 @@ def configure(worker: Path, tools: Path) -> None:
 
 
 def compile_worker(worker: Path, tools: Path, step: Step) -> Path:
-    """About five minutes of two cores, at low priority."""
+    """Compiles the engine at low priority, about five minutes on two cores."""
 
     def show(line: str) -> None:
         if match := _NINJA_STEP.match(line):
@@ -181,7 +181,7 @@ def run(
     env: dict[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Runs a step; if it fails, raises `EngineUnavailable` with `failure_text` and the end of what it printed."""
+    """Runs a command. Raises `EngineUnavailable` with `failure_text` and the end of its output if it fails."""
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
         process = subprocess.Popen(

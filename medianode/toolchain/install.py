@@ -1,7 +1,7 @@
-"""Finds or makes the media engine's binary, in this order:
+"""Finds or builds the media engine's binary, in this order:
 
 1. the path in the settings (`PLENARY_ENGINE_PATH`) or in `PLENARY_MEDIASOUP_WORKER`;
-2. a binary made earlier, kept outside the checkout in `$PLENARY_CACHE`, else `$XDG_CACHE_HOME/plenary`, else
+2. a binary built earlier, kept outside the checkout in `$PLENARY_CACHE`, else `$XDG_CACHE_HOME/plenary`, else
    `~/.cache/plenary`, under the engine's version and this machine's architecture;
 3. the prebuilt binary that the npm package downloads, where its server can be reached at once;
 4. a build from the npm package's source (`medianode.toolchain.build`).
@@ -9,7 +9,7 @@
 `python -m medianode.toolchain.install` does it and prints the path.
 """
 
-# ruff: noqa: S603, S607 - every command here is fixed, and found where this person's shell finds it.
+# ruff: noqa: S603, S607 - every command here is fixed, and found by PATH.
 
 import fcntl
 import os
@@ -31,15 +31,15 @@ PREBUILT_HOST = "github.com"
 _REACH_TIMEOUT = 3.0
 _PREBUILT_TIMEOUT = 60.0
 _CHECK_TIMEOUT = 10.0
-# What the engine exits with when it is started without MEDIASOUP_VERSION: it ran, with all its libraries.
+# The engine's exit code when it is started without MEDIASOUP_VERSION: it has found all its libraries then.
 _ALIVE_EXIT = 41
 
 
 def ensure_engine(path: str = "", report: Report | None = None) -> Path:
-    """The engine's binary, built first if need be (minutes, with progress on stderr).
+    """Returns the engine's binary. Builds it if it is missing, which takes minutes and shows progress on stderr.
 
-    `path` is the configured one, if any. Blocks; of processes calling it at once one builds and the others
-    wait. Raises `EngineUnavailable`.
+    `path` is the configured one, or "". The call blocks; of several processes at once one builds and the others wait.
+    Raises `EngineUnavailable`.
     """
     report = report or Report()
     found = find_engine(path)
@@ -62,9 +62,9 @@ def ensure_engine(path: str = "", report: Report | None = None) -> Path:
 
 
 def find_engine(path: str = "") -> Path | None:
-    """The engine's binary if it is there already; None if it would have to be made.
+    """Returns the engine's binary, or None if it would have to be built.
 
-    Raises `EngineUnavailable` if one is configured that does not start.
+    Raises `EngineUnavailable` if the configured binary does not start.
     """
     configured = path or os.environ.get("PLENARY_MEDIASOUP_WORKER", "")
     if configured:
@@ -83,7 +83,7 @@ def cached_binary() -> Path:
 
 
 def runs(binary: Path) -> bool:
-    """True if the file is an engine and finds its libraries."""
+    """Whether the file is an engine and finds its libraries."""
     try:
         started = subprocess.run(
             [str(binary)], env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_TIMEOUT, check=False
@@ -110,17 +110,17 @@ def _locked(folder: Path, report: Report) -> Iterator[None]:
 
 
 def prebuilt(folder: Path, report: Report) -> Path | None:
-    """The binary that npm's postinstall script downloads, or None.
+    """Returns the binary that npm's postinstall script downloads, or None.
 
-    The script falls back to a build that downloads all libraries, and retries for minutes without internet:
-    so it is tried only where its server answers at once, and only for a while.
+    Without internet the script retries for minutes, and it falls back to a build that downloads all libraries.
+    Therefore it runs only if its server answers at once, and within a time limit.
     """
     if shutil.which("npm") is None or not _reachable():
         return None
     home = folder / "prebuilt"
     home.mkdir()
     with report.step("Media engine: prebuilt binary"):
-        # A session of its own, so that the time limit ends the script's children too.
+        # The script has a session of its own, so that the time limit ends its children, too.
         npm = subprocess.Popen(
             ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), f"mediasoup@{VERSION}"],
             stdin=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
-"""Meson subprojects that answer with the system's libraries.
+"""Meson subprojects that provide the system's libraries.
 
-The engine's meson.build takes every dependency from a subproject that would be downloaded. Each one here has
-the same name and offers the same variables, but finds the library with pkg-config: so the
-engine is linked against libraries that the distribution keeps patched, and nothing is downloaded.
+The engine's meson.build takes every dependency from a subproject, which would be downloaded. Each subproject here has
+the same name and the same variables, but finds the library with pkg-config. Therefore the engine is linked against
+libraries that the distribution keeps patched, and nothing is downloaded.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +11,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SystemSubproject:
-    """`dependencies`: variable → pkg-config names. `libraries`: variables that must name a library target; they
-    are only linked into a library that is never built, so an empty one will do. `options`: name → default, the
-    options that the engine's meson.build sets on this subproject."""
+    """A subproject that replaces a downloaded one.
+
+    `dependencies`: variable → pkg-config names. `libraries`: variables that must name a library target; they are
+    empty, because they are linked only into a library that is never built. `options`: name → default, the options
+    that the engine's meson.build sets on this subproject.
+    """
 
     name: str
     dependencies: dict[str, tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""Progress of a long installation: bars on a terminal, a plain line now and then elsewhere."""
+"""Shows the progress of a long installation: bars on a terminal, elsewhere a plain line now and then."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ _PLAIN_STEPS = 10
 
 
 class Step:
-    """One step under way. `advance` may be called as often as one likes."""
+    """A step that is being carried out. `advance` may be called at any rate."""
 
     def __init__(self, title: str) -> None:
         self.title = title
 
     def advance(self, done: int, total: int) -> None:
-        """`done` of `total` pieces are finished."""
+        """Shows that `done` of `total` pieces are finished."""
 
 
 class _BarStep(Step):
@@ -43,7 +43,7 @@ class _PlainStep(Step):
 
 
 class Report:
-    """Tells a person what is going on, on stderr, so that stdout stays free for results."""
+    """Shows the steps on stderr, so that stdout stays free for results."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False, markup=False, soft_wrap=True)

@@ -1,1 +1,1 @@
-"""What the command line is made of: the roles' options, and the commands that ask the server API."""
+"""The options of the roles' commands, and the commands that use the server API."""

@@ -1,4 +1,4 @@
-"""`plenary rooms`, `plenary peers` and `plenary api`: the server API for people."""
+"""`plenary rooms`, `plenary peers` and `plenary api`: commands that use the server API."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from plenary.commands.api_client import ApiClient, ApiError, path
 PAGE: Final = 1000
 
 console = Console(soft_wrap=True)
-rooms = typer.Typer(help="Lists, makes and closes rooms, through a gateway's server API.", no_args_is_help=True)
+rooms = typer.Typer(help="Lists, creates and closes rooms, through a gateway's server API.", no_args_is_help=True)
 peers = typer.Typer(help="Lists and closes peers, through a gateway's server API.", no_args_is_help=True)
 
 Url: TypeAlias = Annotated[
@@ -29,7 +29,7 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the API's
 Room: TypeAlias = Annotated[str, typer.Argument(help="The room's name.")]
 Peer: TypeAlias = Annotated[str, typer.Argument(help="The peer's name.")]
 AppData: TypeAlias = Annotated[
-    str | None, typer.Option("--app-data", help="JSON that is told along.", show_default=False)
+    str | None, typer.Option("--app-data", help="JSON to send as appData.", show_default=False)
 ]
 URL: Final = "http://127.0.0.1:8081"
 
@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 
 @rooms.command("list")
 def list_rooms(url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
-    """All rooms."""
+    """Lists all rooms."""
     names = [room["name"] for page in _pages(url, key) for room in page["rooms"]]
     if as_json:
         _print_json(names)
@@ -65,15 +65,17 @@ def _pages(url: str, key: str) -> Iterator[Any]:
 
 @rooms.command("show")
 def show_room(room: Room, url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
-    """A room and who is in it."""
+    """Shows a room and its peers."""
     _print_room(_ask(url, key, "GET", path("rooms", room)), as_json)
 
 
 @rooms.command("create")
 def create_room(
     room: Room,
-    max_peers: Annotated[int | None, typer.Option(help="Peers it takes at most.", show_default=False)] = None,
-    idle_seconds: Annotated[int, typer.Option(help="How long it stays when everybody has left.")] = 300,
+    max_peers: Annotated[
+        int | None, typer.Option(help="Peers that may be in the room at once.", show_default=False)
+    ] = None,
+    idle_seconds: Annotated[int, typer.Option(help="Seconds that the room stays without peers.")] = 300,
     codecs: Annotated[
         str | None, typer.Option(help="JSON list of codecs, best first; see the API.", show_default=False)
     ] = None,
@@ -82,7 +84,7 @@ def create_room(
     key: Key = "",
     as_json: AsJson = False,
 ) -> None:
-    """Makes a room, which then stays for a while with nobody in it."""
+    """Creates a room, which stays for `--idle-seconds` without peers."""
     body: dict[str, Any] = {"idleSeconds": idle_seconds} | _app_data(app_data)
     if max_peers is not None:
         body["limits"] = {"peers": max_peers}
@@ -93,7 +95,7 @@ def create_room(
 
 @rooms.command("close")
 def close_room(room: Room, app_data: AppData = None, url: Url = URL, key: Key = "") -> None:
-    """Sends everybody away and ends the room."""
+    """Removes all peers from a room and ends it."""
     _ask(url, key, "DELETE", path("rooms", room), _app_data(app_data))
     console.print("closed")
 
@@ -105,7 +107,7 @@ def message_room(
     url: Url = URL,
     key: Key = "",
 ) -> None:
-    """Sends a message to everybody in a room."""
+    """Sends a message to all peers of a room."""
     _ask(url, key, "POST", path("rooms", room, "messages"), {"data": _json_or_text(data)})
     console.print("sent")
 
@@ -115,7 +117,7 @@ def message_room(
 
 @peers.command("list")
 def list_peers(room: Room, url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
-    """The peers of a room."""
+    """Lists the peers of a room."""
     found = _ask(url, key, "GET", path("rooms", room))["peers"]
     if as_json:
         _print_json(found)
@@ -125,7 +127,7 @@ def list_peers(room: Room, url: Url = URL, key: Key = "", as_json: AsJson = Fals
 
 @peers.command("show")
 def show_peer(room: Room, peer: Peer, url: Url = URL, key: Key = "", as_json: AsJson = False) -> None:
-    """A peer and all it has."""
+    """Shows a peer with its transports, producers and consumers."""
     view = _ask(url, key, "GET", path("rooms", room, "peers", peer))
     if as_json:
         _print_json(view)
@@ -140,7 +142,7 @@ def show_peer(room: Room, peer: Peer, url: Url = URL, key: Key = "", as_json: As
 
 @peers.command("close")
 def close_peer(room: Room, peer: Peer, app_data: AppData = None, url: Url = URL, key: Key = "") -> None:
-    """Sends a peer away."""
+    """Removes a peer from its room."""
     _ask(url, key, "DELETE", path("rooms", room, "peers", peer), _app_data(app_data))
     console.print("closed")
 
@@ -158,17 +160,17 @@ def message_peer(
     console.print("sent")
 
 
-# --- all the rest ---------------------------------------------------------------------------------------------
+# --- any request ----------------------------------------------------------------------------------------------
 
 
 def api(
     method: Annotated[str, typer.Argument(help="GET, PUT, POST or DELETE.")],
     path: Annotated[str, typer.Argument(help="Like /v1/rooms/salon/peers/alice/producers/7/pause.")],
-    body: Annotated[str | None, typer.Argument(help="JSON, where there is something to say.")] = None,
+    body: Annotated[str | None, typer.Argument(help="JSON body of the request, if it needs one.")] = None,
     url: Url = URL,
     key: Key = "",
 ) -> None:
-    """Asks anything of the server API and prints the answer. All it can be asked is listed at its /v1/."""
+    """Sends any request to the server API and prints the answer. The API lists its requests at /v1/."""
     target = path if path.startswith("/") else f"/{path}"
     _print_json(_ask(url, key, method.upper(), target, None if body is None else _parse(body, "BODY")))
 
@@ -239,7 +241,7 @@ def _print(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -
 
 
 def _cell(value: Any) -> str:
-    """Names come from clients: rich must not take them for markup."""
+    """Formats a value, escaped: clients choose names, which rich must not take for markup."""
     match value:
         case None:
             return ""

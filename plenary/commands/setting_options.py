@@ -1,4 +1,4 @@
-"""Options of the command line: every setting of `shared.settings` is one, with the description it has there."""
+"""Makes an option of the command line from every setting of `shared.settings`, with its description as help."""
 
 import difflib
 import inspect
@@ -24,15 +24,15 @@ _PANELS: Final = {
 _PREFIX: Final = "PLENARY_"
 _OTHER_VARIABLES: Final = frozenset(
     {
-        "PLENARY_API_URL",  # of `plenary rooms`, `peers` and `api`
-        "PLENARY_CACHE",  # of `medianode.toolchain`
+        "PLENARY_API_URL",  # read by `plenary rooms`, `peers` and `api`
+        "PLENARY_CACHE",  # read by `medianode.toolchain`
         "PLENARY_MEDIASOUP_WORKER",
-        # of docker-compose.yml, whose file may be a shell's environment, too
+        # read by docker-compose.yml, whose .env file may be loaded into a shell, too
         "PLENARY_HTTP_PORT",
         "PLENARY_HTTPS_PORT",
         "PLENARY_MEDIA_PORTS",
         "PLENARY_TLS_PEM",
-        # of the tests
+        # read by the tests
         "PLENARY_TEST_AMQP_URL",
         "PLENARY_TEST_REDIS_URL",
     }
@@ -42,14 +42,14 @@ logger = log.get("settings")
 
 
 def name(field: str) -> str:
-    """`--redis-url` for `redis_url`."""
+    """Returns the option of a field: `--redis-url` for `redis_url`."""
     return f"--{field.replace('_', '-')}"
 
 
 def with_options(
     kind: type[Common], command: Callable[[dict[str, Any]], None], help_text: str
 ) -> Callable[..., None]:
-    """A function for typer whose options are the settings of `kind`; `command` gets those that were typed."""
+    """Returns a function for typer whose options are the settings of `kind`; `command` gets those that were typed."""
 
     def run(**given: Any) -> None:
         command({field: value for field, value in given.items() if value is not None})
@@ -65,13 +65,13 @@ def with_options(
 
 
 def _ordered(kind: type[Common]) -> list[tuple[str, FieldInfo]]:
-    """Panel by panel, in each as declared."""
+    """Returns the fields panel by panel, within each in the order of their declaration."""
     panels = list(_PANELS.values())
     return sorted(kind.model_fields.items(), key=lambda entry: panels.index(_panel(entry[0])))
 
 
 def _panel(field: str) -> str:
-    """Of the role whose setting it is."""
+    """Returns the panel of the role that has the setting."""
     return next(panel for owner, panel in _PANELS.items() if field in owner.__annotations__)
 
 
@@ -90,7 +90,10 @@ def _option(field: str, info: FieldInfo) -> Any:
 
 
 def settings(kind: type[S], typed: Mapping[str, Any]) -> S:
-    """What was typed, over the environment, over the defaults. Raises `typer.BadParameter` that names the options."""
+    """Returns settings from typed options, the environment and the defaults, in this order of precedence.
+
+    Raises `typer.BadParameter`, which names the invalid options and variables.
+    """
     try:
         return kind(**typed)
     except ValidationError as invalid:
@@ -99,14 +102,14 @@ def settings(kind: type[S], typed: Mapping[str, Any]) -> S:
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
-    """The names that begin with `PLENARY_` and mean nothing, each with the nearest one that does, or ""."""
+    """Returns the unknown names that begin with `PLENARY_`, each with the most similar known one, or ""."""
     known = {f"{_PREFIX}{field.upper()}" for field in RunSettings.model_fields} | _OTHER_VARIABLES
     unknown = sorted(name for name in environment if name.upper().startswith(_PREFIX) and name.upper() not in known)
     return {name: next(iter(difflib.get_close_matches(name.upper(), known, n=1)), "") for name in unknown}
 
 
 def warn_of_unknown_variables(environment: Iterable[str]) -> None:
-    """Logs `setting.unknown` for each."""
+    """Logs `setting.unknown` for each unknown variable."""
     for variable, nearest in unknown_variables(environment).items():
         hint = {"nearest": nearest} if nearest else {}
         logger.warning("setting.unknown", variable=variable, **hint)

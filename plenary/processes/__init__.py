@@ -1,1 +1,1 @@
-"""The processes that `plenary gateway`, `roomworker`, `medianode` and `run` start, and what they have in common."""
+"""The processes of `plenary gateway`, `roomworker`, `medianode` and `run`, and what these share."""

@@ -1,4 +1,4 @@
-"""`plenary status`: which processes live, which partitions they serve, what waits, and what was set aside."""
+"""`plenary status`: prints the living processes, their partitions, the backlog, and messages that were set aside."""
 
 import asyncio
 import json

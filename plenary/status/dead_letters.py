@@ -1,4 +1,4 @@
-"""The messages that room workers set aside because they could not be handled."""
+"""Reads the messages that room workers set aside because they could not be handled."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ async def read_dead_letters(redis: Redis) -> tuple[int, list[DeadLetter]]:
 
 
 def _letter(id_: str, fields: dict[bytes, bytes]) -> DeadLetter:
-    """Raises ValueError, TypeError or KeyError."""
+    """Decodes an entry of the stream. Raises ValueError, TypeError or KeyError."""
     what, room = orjson.loads(fields[b"item"])[:2]
     at = datetime.fromtimestamp(int(id_.partition("-")[0]) / 1000, UTC)
     return DeadLetter(at, int(fields[b"partition"]), what, room, fields[b"reason"].decode())

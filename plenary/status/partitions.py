@@ -1,4 +1,4 @@
-"""The partitions of a cluster: their rooms, their room workers, and the depth of their queues."""
+"""Reads the partitions of a cluster: their rooms, their room workers, and the depth of their queues."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +29,7 @@ class Partition:
 
     @property
     def healthy(self) -> bool:
+        """Whether one room worker serves the partition, no batch waits, and its queue has a consumer."""
         return len(self.served_by) == 1 and not self.waiting and self.in_line != 0
 
 

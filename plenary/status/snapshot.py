@@ -1,4 +1,4 @@
-"""What Redis and RabbitMQ report about a cluster at one time."""
+"""Takes snapshots of a cluster from what Redis and RabbitMQ report."""
 
 import asyncio
 from collections.abc import Sequence

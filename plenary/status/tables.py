@@ -23,10 +23,13 @@ _COLUMNS: Final[dict[Role, tuple[str, dict[str, str]]]] = {
 
 
 def print_snapshot(console: Console, snapshot: Snapshot) -> None:
+    """Prints all tables."""
     for role, (title, columns) in _COLUMNS.items():
         _print_processes(console, title, snapshot.processes[role], columns)
     if snapshot.rabbitmq_error:
-        console.print(f"[yellow]RabbitMQ does not tell what waits:[/] {escape(snapshot.rabbitmq_error)} (--amqp-url)")
+        console.print(
+            f"[yellow]RabbitMQ does not report the backlog:[/] {escape(snapshot.rabbitmq_error)} (--amqp-url)"
+        )
     _print_partitions(console, snapshot.partitions)
     _print_unreadable(console, {worker.id: worker.info for worker in snapshot.processes["workers"] if worker.beating})
     _print_dead_letters(console, snapshot.dead_letters, snapshot.latest_dead_letters)
@@ -88,7 +91,7 @@ def _known(number: int | None) -> str:
 
 
 def _print_unreadable(console: Console, workers: dict[str, dict[str, Any]]) -> None:
-    """Lists rooms that their worker cannot load from Redis: they are unusable until what is stored is mended."""
+    """Lists rooms that their worker cannot load from Redis: they are unusable until their records are repaired."""
     count = sum(int(info.get("unreadable", 0)) for info in workers.values())
     if not count:
         return
@@ -128,7 +131,7 @@ def _cell(value: Any) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """`0-3 7` for [0, 1, 2, 3, 7]."""
+    """Formats ascending numbers: `0-3 7` for [0, 1, 2, 3, 7]."""
     parts: list[str] = []
     for number in numbers:
         if parts and number == int(parts[-1].rpartition("-")[2]) + 1:

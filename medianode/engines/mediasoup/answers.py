@@ -15,7 +15,7 @@ _CODES = {NO_ANSWER: 503, BUSY: 503, UNSENDABLE: 413, "TypeError": 400}
 
 
 def failed(answer: Response) -> Failed:
-    """The failure that an answer means: the engine marks bad arguments (TypeError), all else only by its text."""
+    """Returns the failure that an answer means. The engine marks bad arguments (TypeError); others differ in text."""
     code = _CODES.get(answer.error)
     if code is None:
         code = 404 if "not found" in answer.reason else 409 if "already" in answer.reason else 500
@@ -23,7 +23,7 @@ def failed(answer: Response) -> Failed:
 
 
 def then(done: Done, result: Callable[[Any], media.AnyResult]) -> Answered:
-    """Passes `result` of the answer's data to `done`, or why there is none."""
+    """Returns a callback that passes `result` of the answer's data to `done`, or the failure."""
 
     def answered(answer: Response) -> None:
         if answer.error:

@@ -1,8 +1,8 @@
-"""The engine's channel as bytes: no I/O here.
+"""Encodes and decodes the frames of the engine's channel; does no I/O.
 
-A frame is a uint32 in the machine's byte order, then that many bytes. We send requests, as text
-`id:method:handlerId:json`. The engine sends JSON objects (responses and notifications) and log lines, told
-apart by their first byte.
+A frame is a uint32 in the machine's byte order, then that many bytes. Requests to the engine are text,
+`id:method:handlerId:json`. The engine sends JSON objects (responses and notifications) and log lines, which differ in
+their first byte.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class ChannelError(Exception):
-    """Bytes that are no frame of the channel, or a request that cannot be one."""
+    """Received bytes are no frame of the channel, or a request cannot be made one."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +35,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class Notification(msgspec.Struct, frozen=True, gc=False):
-    """`target` is an engine id; the first notification, `running`, has the engine's pid instead."""
+    """An event of the engine. `target` is an engine id; the first, `running`, has the engine's pid instead."""
 
     target: str
     event: str
@@ -44,6 +44,8 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class LogLine:
+    """A line of the engine's log; `level` is a method of a logger."""
+
     level: str
     text: str
 
@@ -64,7 +66,7 @@ _decode_object = msgspec.json.Decoder(_Object).decode
 
 
 def encode_request(number: int, method: str, handler: str = "", data: object = None) -> bytes:
-    """One request as a frame. Raises `ChannelError` if it is too long or not JSON."""
+    """Returns a request as a frame. Raises `ChannelError` if it is too long or `data` is not JSON."""
     try:
         body = b"undefined" if data is None else _encode_json(data)
     except (UnicodeEncodeError, RecursionError, TypeError) as error:
@@ -77,20 +79,22 @@ def encode_request(number: int, method: str, handler: str = "", data: object = N
 
 
 def encode_injection(producer: str, packet: bytes) -> bytes:
-    """An RTP packet for a producer, as two frames of the payload channel."""
+    """Returns an RTP packet for a producer as two frames of the payload channel."""
     head = f"n:producer.send:{producer}:undefined".encode()
     return _LENGTH.pack(len(head)) + head + _LENGTH.pack(len(packet)) + packet
 
 
 class Decoder:
-    """Cuts what the engine sends into messages, however its bytes arrive."""
+    """Divides the bytes that the engine sends into messages, in whatever pieces they arrive."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Incoming]:
-        """The messages that `data` completes. Raises `ChannelError` at the first that is none: no frame after it
-        can be trusted."""
+        """Yields the messages that `data` completes.
+
+        Raises `ChannelError` at the first invalid one: the frames after it cannot be trusted.
+        """
         self._buffer += data
         at = 0
         try:
@@ -109,7 +113,7 @@ class Decoder:
 
 
 def decode(payload: bytes) -> Incoming:
-    """One frame's payload. Raises `ChannelError`."""
+    """Decodes the payload of one frame. Raises `ChannelError`."""
     first = payload[0] if payload else 0
     if first in _LOG_LEVELS:
         return LogLine(_LOG_LEVELS[first], payload[1:].decode(errors="replace"))

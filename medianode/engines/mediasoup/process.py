@@ -1,8 +1,7 @@
-"""One engine process: spawned, talked to over its channel, watched, ended.
+"""Starts an engine process, exchanges messages with it over its channel, supervises and ends it.
 
-Requests are pipelined: the engine answers them in the order they were written. Answers come as callbacks and
-not as futures, because a future's callback would run after the notifications that the engine sent behind the
-answer.
+Requests are pipelined: the engine answers them in the order they were written. Answers are passed to callbacks and
+not to futures, because a future's callback would run after the notifications that followed the answer.
 """
 
 import asyncio
@@ -28,10 +27,12 @@ from medianode.toolchain.build import VERSION
 from shared.telemetry import log
 
 MAX_PENDING = 20_000
+"""Unanswered requests above which a further one is refused."""
 MAX_UNSENT_BYTES = 32 * 1024 * 1024
+"""Bytes that the channel has not taken, above which a further request is refused."""
 TICK_SECONDS = 1.0
-# In ticks, not seconds: a machine that slept, or a node that was stopped, counts as one.
 DEADLINE_TICKS = 5
+"""Ticks of silence after which the engine is stuck. A suspension of machine or node counts as one tick."""
 START_TIMEOUT_SECONDS = 10.0
 STOP_TIMEOUT_SECONDS = 2.0
 
@@ -39,7 +40,7 @@ Answered: TypeAlias = Callable[[Response], None]
 Notified: TypeAlias = Callable[[Notification], None]
 Died: TypeAlias = Callable[[str], None]
 
-# What the engine calls its ends: we write to 3 and read from 4; 5 and 6 are the same for RTP packets.
+# File descriptors of the engine: it reads requests from 3 and writes to 4; 5 and 6 are the same for RTP packets.
 _CHILD_FDS = (3, 4, 5, 6)
 _FIRST_FREE_FD = 10
 
@@ -49,7 +50,10 @@ UNSENDABLE = "Unsendable"
 
 
 class EngineProcess:
-    """`start` first; `request` at any time after. `died` is called once if it ends by itself."""
+    """An engine process. Call `start` first, then `request` at any time.
+
+    `notified` gets each notification. `died` is called once, with a reason, if the process ends by itself.
+    """
 
     def __init__(self, binary: Path, arguments: Sequence[str], notified: Notified, died: Died) -> None:
         self._binary = binary
@@ -110,7 +114,7 @@ class EngineProcess:
         self._writer = cast("asyncio.WriteTransport", self._transports[0])
 
     async def close(self) -> None:
-        """Asks the engine to end (SIGTERM), then makes it (SIGKILL). `died` is not called; what is pending fails."""
+        """Ends the engine by SIGTERM, then by SIGKILL. Pending requests fail; `died` is not called."""
         self._closing = True
         if self._ended is None or self._ended.done():
             return
@@ -123,6 +127,7 @@ class EngineProcess:
             await self._ended
 
     def kill(self) -> None:
+        """Ends the engine at once; `died` is called."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -132,7 +137,7 @@ class EngineProcess:
 
     def _exited(self) -> None:
         status = 0
-        with suppress(ChildProcessError):  # someone else in this process waits for all children
+        with suppress(ChildProcessError):  # another part of this process waits for all children
             _, status = os.waitpid(self.pid, 0)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
@@ -160,7 +165,10 @@ class EngineProcess:
     # --- requests ---------------------------------------------------------------------------------------------
 
     def request(self, method: str, handler: str, data: object, answered: Answered, *, must: bool = False) -> None:
-        """Sends a request; `answered` is called once, maybe at once. `must`: even if there are too many."""
+        """Sends a request. `answered` is called once, which may be at once.
+
+        Too many unanswered requests are refused as `BUSY`, unless the request `must` be sent.
+        """
         if self._writer is None or self._pidfd < 0 or self._closing:
             answered(Response(0, error=NO_ANSWER, reason="the engine has ended"))
             return
@@ -192,14 +200,14 @@ class EngineProcess:
         """Sends a request that is never refused, and drops its answer."""
 
         def answered(answer: Response) -> None:
-            # Both ends may close an object at once; any other reason is a defect of ours.
+            # Engine and node may close an object at the same time; any other reason is a defect of the node.
             if answer.error and answer.error != NO_ANSWER:
                 self._log.debug("order.refused", method=method, target=handler, reason=answer.reason)
 
         self.request(method, handler, data, answered, must=True)
 
     def inject(self, producer: str, packet: bytes) -> None:
-        """Gives a producer an RTP packet as if its transport had received it. Not in order with requests."""
+        """Passes an RTP packet to a producer as if its transport had received it; not in order with requests."""
         if self._writer and self._pidfd >= 0 and not self._closing:
             self._payload_writer.write(encode_injection(producer, packet))
 
@@ -248,7 +256,7 @@ class EngineProcess:
         failed: list[Answered] = []
         for number, (answered, sent) in list(self._pending.items()):
             if not expired(sent):
-                break  # in the order they were sent
+                break  # requests stand in the order they were sent
             del self._pending[number]
             failed.append(answered)
         for answered in failed:
@@ -272,10 +280,13 @@ def _ignore_answer(_: Any) -> None:
 
 
 def spawn(binary: Path, arguments: Sequence[str], ends: Sequence[socket.socket]) -> int:
-    """Starts the engine with `ends` as its fds 3-6, in a process group of its own (a terminal's ^C is for us: we
-    end the engine in our turn). Returns its pid."""
-    # asyncio's subprocesses cannot renumber fds. The ends move above the targets first, or the second could be
-    # overwritten by the first.
+    """Starts the engine with `ends` as its fds 3-6 and returns its pid.
+
+    The engine has a process group of its own, so that a terminal's Ctrl-C reaches the node alone, which then ends the
+    engine.
+    """
+    # asyncio's subprocesses cannot renumber fds. The ends are duplicated above the targets first; otherwise placing
+    # one could overwrite another.
     high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for end in ends]
     try:
         return os.posix_spawn(
