@@ -16,7 +16,7 @@ from shared.protocol.actions import AnyAction, encode
 from shared.protocol.bus import Call, CallAnswer, encode_item
 
 CALL_TIMEOUT: Final = 30
-"""The number of sweeps after which the caller is told that the room did not answer."""
+"""The number of sweeps after which a call is answered 503, because the room did not answer."""
 
 WAITING_CALLS: Final = 1024
 WAITING_BYTES: Final = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The events by which a session tells the gateway around it what to do.
+"""Defines the events by which a session asks the gateway for writes, publishes and closes.
 
 Sessions are sans-I/O: a method changes the session and returns the events that follow, in the order in which they are
 to be carried out. A `Message` among them is to be written to the client; it stands for itself, so that a delivered

@@ -1,10 +1,10 @@
 """Keeps a gateway's side of a session that outlives its connections, for one of those connections.
 
-The client numbers its inputs itself (`cseq`) and is told the number of every output (`seq`), so that it can go on at
+The client numbers its inputs itself (`cseq`) and gets the number of every output (`seq`), so that it can go on at
 any gateway: this one keeps only what came over this connection. The life of a connection:
 
-    asking       its `Connect` is not applied yet, or no `Link` has answered its `Resume`: nothing is written
-    established  the client has been told that the session is on; messages pass both ways
+    opening      its `Connect` is not applied yet, or no `Link` has answered its `Resume`: nothing is written
+    established  the client has the first frame of the session; messages pass both ways
     closed       the socket has closed: `ConnectionLost` is published until a `Link` releases the connection
 """
 
@@ -29,9 +29,9 @@ from shared.protocol.bus import Applied, Connect, ConnectionLost, Link, Message,
 from shared.protocol.protoo import SessionInfo, session_frame
 
 ACK_EVERY: Final = 32
-"""The number of applied inputs after which the client is told, even if nothing else is to be sent.
+"""The number of applied inputs that are acknowledged at the latest, even if nothing else is to be sent.
 
-The client keeps its inputs until then."""
+The client keeps its inputs until they are acknowledged."""
 RESUMPTION_TIMEOUT: Final = 20
 """The number of sweeps that a client waits for the answer to its resumption before it is sent to another gateway."""
 
@@ -179,7 +179,7 @@ class ResumableSession(Session):
         return events
 
     def acknowledge(self) -> Message:
-        """Returns a frame that tells the client how far its inputs are applied."""
+        """Returns a frame that acknowledges the applied inputs to the client."""
         self._acknowledged = self._base
         return Message(session_frame(SessionInfo(ack=self._base - 1)), [])
 

@@ -81,8 +81,9 @@ class ConnectionLog:
             )
 
     def rejected(self, code: int, reason: str, agent: str, address: str = "") -> None:
-        """Logs a WebSocket that gets no session. `code` is the close code, or the HTTP status of a refused upgrade,
-        of which picows does not tell the address.
+        """Logs a WebSocket that gets no session.
+
+        `code` is the close code, or the HTTP status of a refused upgrade, whose address picows does not give.
         """
         about = {"address": address} if address else {}
         self._log.info("connection.rejected", code=code, reason=reason, user_agent=agent[:USER_AGENT_CHARS], **about)

@@ -4,7 +4,7 @@ import asyncio
 
 
 def complete(future: asyncio.Future[None], failure: Exception | None) -> None:
-    """Gives `future` its outcome, unless it has one. asyncio does not report a failure that nobody awaits."""
+    """Gives `future` its outcome, unless it has one. asyncio then does not report a failure that is never awaited."""
     if future.done():
         return
     if failure is None:

@@ -2,7 +2,7 @@
 
 Each role has a registry, process id → `{"beat": n, …}` (`shared.cluster.port`). Entries do not expire: a process is
 dead only when one observer has *read* the same beat for `DEAD_AFTER` seconds of its own clock (DELIVERY T2), so that
-a Redis outage kills nobody. Ids contain a random boot id and are never reused.
+a Redis outage makes no process look dead. Ids contain a random boot id and are never reused.
 """
 
 from collections.abc import Mapping

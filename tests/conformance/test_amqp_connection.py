@@ -59,7 +59,7 @@ async def test_idle_connection_is_kept_by_heartbeats(connection: AmqpConnection)
     await (await connection.open_channel()).close()
 
 
-async def test_frozen_rabbitmq_is_given_up_after_three_heartbeats(killable_rabbitmq: Server) -> None:
+async def test_connection_to_a_frozen_rabbitmq_ends_after_three_heartbeats(killable_rabbitmq: Server) -> None:
     connection = await opened(killable_rabbitmq.url)
     channel = await connection.open_channel()
     killable_rabbitmq.pause()
@@ -197,7 +197,7 @@ async def test_certificate_of_a_given_authority_is_accepted(
     await broker.close()
 
 
-async def test_unknown_certificate_is_refused_unless_told_not_to_verify(tls_proxy: TlsProxy) -> None:
+async def test_unknown_certificate_is_refused_unless_verify_is_0(tls_proxy: TlsProxy) -> None:
     url = f"amqps://guest:guest@localhost:{tls_proxy.port}/"
     with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         await opened(url)
@@ -286,7 +286,7 @@ async def test_returned_message_fails_before_it_is_confirmed(connection: AmqpCon
     assert seen == [("41", " nowhere: NO_ROUTE"), (1, False, False)]
 
 
-async def test_aio_pika_reads_what_we_publish_and_we_what_it_publishes(amqp_url: str) -> None:
+async def test_aio_pika_and_this_client_read_each_others_messages(amqp_url: str) -> None:
     broker = broker_at(amqp_url)
     await within(broker.connect())
     theirs = await aio_pika.connect(amqp_url)
@@ -315,7 +315,7 @@ async def test_aio_pika_reads_what_we_publish_and_we_what_it_publishes(amqp_url:
 # --- alarms and refusals --------------------------------------------------------------------------------------
 
 
-async def test_blocked_connection_is_told_so_and_kept(amqp_url: str, rabbitmq_server: Server) -> None:
+async def test_blocked_connection_reports_it_and_stays_open(amqp_url: str, rabbitmq_server: Server) -> None:
     broker = broker_at(amqp_url)
     await within(broker.connect())
     await ctl(rabbitmq_server, "set_vm_memory_high_watermark", "0.000001")

@@ -59,7 +59,7 @@ class ChannelClosedByServer(BrokerError):
 class Channel:
     """One open channel. Its callbacks run on the event loop as soon as the bytes arrive; what they raise is logged.
 
-    `on_closed` is called once, when the channel or its connection was closed by anybody, before anything else is
+    `on_closed` is called once, when either side has closed the channel or its connection, before anything else is
     sent or received. It gets the failure with which pending calls end.
     """
 
@@ -89,7 +89,7 @@ class Channel:
         self._connection.send(self.number, method)
         return await self._answered(method.name, CALL_TIMEOUT)
 
-    async def opened(self) -> None:
+    async def wait_opened(self) -> None:
         """Waits for the answer to the channel.open that the connection sent."""
         await self._answered("Channel.Open", CALL_TIMEOUT)
 
@@ -121,7 +121,7 @@ class Channel:
         for answer in self._pending:
             if not answer.done():
                 answer.set_exception(failure)
-                answer.exception()  # Retrieved, in case that nobody awaits it any more.
+                answer.exception()  # Retrieved, in case that its caller was cancelled.
         if self.is_open:
             self.is_open = False
             _call_guarded(self.on_closed, failure)
@@ -174,7 +174,7 @@ class AmqpConnection(asyncio.Protocol):
         """The longest frame that both sides agreed on, bytes."""
         return self._protocol.frame_max
 
-    async def opened(self) -> None:
+    async def wait_opened(self) -> None:
         """Returns when the handshake is complete. Raises `BrokerUnavailable` if it fails."""
         await self._opened
 
@@ -189,7 +189,7 @@ class AmqpConnection(asyncio.Protocol):
         self._channels[channel.number] = channel
         self._write_output()
         try:
-            await channel.opened()
+            await channel.wait_opened()
         except BaseException:
             await channel.close()
             raise
@@ -334,7 +334,7 @@ class AmqpConnection(asyncio.Protocol):
         if self._transport is not None:
             self.writer.close()
             self._transport.close()
-            self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)  # It may have bytes that nobody reads.
+            self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)  # The other side may not read what is left.
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             channel.fail(failure)
@@ -353,7 +353,7 @@ async def open_connection(
         async with asyncio.timeout(within):
             secure = await loop.run_in_executor(None, address.tls) if address.secure else None
             await loop.create_connection(lambda: connection, address.host, address.port, ssl=secure)
-            await connection.opened()
+            await connection.wait_opened()
     except BaseException as failure:
         connection.abort("the handshake failed")
         if isinstance(failure, TimeoutError):

@@ -71,8 +71,8 @@ class QueueProbe:
             except ChannelNotFoundEntity:  # RabbitMQ closes the channel over it.
                 self._channel = None
             else:
-                told = queue.declaration_result
-                found[partition] = QueueDepth(told.message_count or 0, told.consumer_count or 0)
+                declared = queue.declaration_result
+                found[partition] = QueueDepth(declared.message_count or 0, declared.consumer_count or 0)
             due = began + spread * (partition + 1) / partitions
             if spread:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -61,7 +61,7 @@ class RobustConnection:
         self._task = asyncio.create_task(self._run())
         await self._first
 
-    async def opened(self) -> AmqpConnection:
+    async def wait_opened(self) -> AmqpConnection:
         """Returns the connection as soon as there is one."""
         while self._connection is None:
             await self._up.wait()

@@ -91,7 +91,7 @@ class RobustSubscription(ABC):
         failing_receiver_backoff = recovery_backoff()
         clock = asyncio.get_running_loop().time
         while True:
-            connection = await self._link.opened()
+            connection = await self._link.wait_opened()
             try:
                 await self._open(connection)
             except Exception as failure:  # noqa: BLE001 - whatever it was, the only answer is to try again

@@ -99,7 +99,7 @@ async def test_an_unanswered_call_is_published_again_after_a_lost_broker(harness
         assert harness.published() == []
 
 
-async def test_an_unanswered_call_fails_after_its_lifetime(harness: CallHarness) -> None:
+async def test_an_unanswered_call_fails_after_its_time_limit(harness: CallHarness) -> None:
     async with harness.asked() as task:
         [call] = harness.published()
         harness.sweep(CALL_TIMEOUT + 1)

@@ -153,7 +153,7 @@ def test_a_close_among_the_outputs_is_passed_unchanged() -> None:
     assert list(session.receive(1, message)) == [message]
 
 
-def test_applied_inputs_are_acknowledged_now_and_then_without_outputs() -> None:
+def test_applied_inputs_without_outputs_are_acknowledged_at_intervals() -> None:
     session = established()
     for n in range(1, ACK_EVERY + 2):
         put(session, n)

@@ -112,7 +112,7 @@ def test_requests_are_logged_when_they_are_answered() -> None:
 
 
 @pytest.mark.parametrize(("level", "requests"), [(logging.DEBUG, True), (logging.INFO, False)])
-def test_requests_are_followed_only_at_level_debug(level: int, requests: bool) -> None:
+def test_requests_are_logged_only_at_level_debug(level: int, requests: bool) -> None:
     log = ConnectionLog()
     log._log = SimpleNamespace(is_enabled_for=lambda asked: asked >= level)
     assert isinstance(log.requests(SESSION, "alice"), RequestLog) is requests

@@ -5,7 +5,7 @@ import asyncio
 from shared.aio.iteration import ITEMS_PER_TURN, iterate_yielding
 
 
-async def test_items_come_in_order_and_the_event_loop_runs_between_lots() -> None:
+async def test_items_are_yielded_in_order_and_the_event_loop_runs_in_between() -> None:
     turns = 0
     ended = False
 

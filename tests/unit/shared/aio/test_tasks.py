@@ -7,7 +7,7 @@ import pytest
 from shared.aio.tasks import Tasks
 
 
-async def test_the_first_failure_of_a_task_is_told_to_the_waiter() -> None:
+async def test_wait_raises_the_failure_of_the_first_failed_task() -> None:
     tasks = Tasks()
 
     async def fail() -> None:

@@ -20,7 +20,7 @@ def test_hosts_of_one_url_share_everything_but_the_port() -> None:
     assert [str(it) for it in found][1:] == ["amqp://two:5672/calls%2Fa", "amqp://[::1]:3/calls%2Fa"]
 
 
-def test_urls_separated_by_commas_stand_for_themselves() -> None:
+def test_each_url_of_a_list_keeps_its_own_options() -> None:
     found = parse("amqp://a:b@one/v,amqps://two,three:7?verify=0")
 
     assert [(it.host, it.port, it.secure, it.virtual_host, it.verify) for it in found] == [

@@ -103,7 +103,7 @@ async def test_batch_is_undeliverable_after_its_deadline(publisher: Publisher) -
     assert (publisher.confirmed, publisher.undeliverable) == ([], [1])
 
 
-async def test_full_itemsdiscards_the_oldest_item(publisher: Publisher) -> None:
+async def test_full_batcher_discards_the_oldest_item(publisher: Publisher) -> None:
     items = make_batcher(publisher, limit=2)
     for item in (1, 2, 3):
         items.put(item)

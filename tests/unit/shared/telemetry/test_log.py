@@ -122,7 +122,7 @@ def test_events_within_the_limit_are_not_reported() -> None:
     assert limited.reported == []
 
 
-async def test_dropped_lines_are_reported_though_no_line_follows() -> None:
+async def test_dropped_lines_are_reported_even_if_no_line_follows() -> None:
     reported: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
     limit = log.RateLimit(lambda name, count: reported.set_result((name, count)))
     passed = 0

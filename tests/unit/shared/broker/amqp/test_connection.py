@@ -56,7 +56,7 @@ async def server() -> Server:
     return Server()
 
 
-async def test_cleanly_closed_connection_writes_what_was_given_before(server: Server) -> None:
+async def test_closing_connection_writes_earlier_frames_first(server: Server) -> None:
     channel = await server.channel()
     server.connection.writer.write_from(lambda: b"")
     closing = asyncio.create_task(server.connection.close())

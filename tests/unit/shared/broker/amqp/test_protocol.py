@@ -107,7 +107,7 @@ def test_server_without_plain_authentication_is_a_clear_error() -> None:
     assert "no PLAIN authentication" in closed.reason
 
 
-def test_refused_credentials_are_reported_in_the_servers_words() -> None:
+def test_refused_credentials_are_reported_with_the_servers_text() -> None:
     protocol = starting()
     receive(protocol, START)
     protocol.take_output()
@@ -122,7 +122,7 @@ def test_refused_credentials_are_reported_in_the_servers_words() -> None:
     ("data", "reason"),
     [(b"AMQP\x00\x01\x00\x00", "another version"), (b"HTTP/1.1 400 Bad Request\r\n", "not AMQP")],
 )
-def test_other_protocol_at_the_address_is_a_clear_error(data: bytes, reason: str) -> None:
+def test_another_protocol_at_the_address_is_named_in_the_error(data: bytes, reason: str) -> None:
     (closed,) = starting().receive(data)
 
     assert isinstance(closed, Closed)
@@ -144,7 +144,7 @@ def test_call_is_answered_on_its_channel() -> None:
     assert [type(event) for event in receive(protocol, commands.Basic.QosOk(), 2)] == [Replied]
 
 
-def test_answer_that_nobody_asked_for_closes_the_connection() -> None:
+def test_unexpected_answer_closes_the_connection() -> None:
     protocol = opened(channels=1)
 
     (closed,) = receive(protocol, commands.Queue.BindOk(), 1)

@@ -99,7 +99,7 @@ async def test_closed_transport_gets_nothing(writer: FrameWriter, transport: Fak
     assert (transport.pieces, writer.waiting) == ([], 0)
 
 
-async def test_closed_writer_discards_what_waits(writer: FrameWriter, transport: FakeTransport) -> None:
+async def test_closed_writer_discards_waiting_frames(writer: FrameWriter, transport: FakeTransport) -> None:
     writer.write(b"a")
     writer.write_from(lambda: b"b")
     writer.close()
