@@ -68,16 +68,18 @@ class NodeMetrics:
             objects["transport", index] = load.transports
             objects["producer", index] = load.producers
             objects["consumer", index] = load.consumers
-        yield OBJECTS.by(objects)
-        yield ENGINES.of(len(engines))
-        yield ENGINES_WANTED.of(node.size)
-        yield ENGINE_DEATHS.of(node.engine_deaths)
+        yield OBJECTS.with_values(objects)
+        yield ENGINES.with_value(len(engines))
+        yield ENGINES_WANTED.with_value(node.size)
+        yield ENGINE_DEATHS.with_value(node.engine_deaths)
         processes = {index: process(engine.pid) for index, (engine, _) in engines.items() if engine.pid}
-        yield ENGINE_CPU.by({index: used.cpu for index, used in processes.items() if used})
-        yield ENGINE_MEMORY.by({index: used.memory for index, used in processes.items() if used})
-        yield REQUESTS.by({(wire_name(kind), code): count for (kind, code), count in counts.requests.items()})
-        yield REQUEST.spread(counts.request_seconds)
-        yield ORDERS.by({wire_name(kind): count for kind, count in counts.orders.items()})
-        yield EVENTS.of(node.events)
-        yield COMMANDS_IN.spread(counts.commands_in)
-        yield ANSWERS_OUT.spread(counts.answers_out)
+        yield ENGINE_CPU.with_values({index: used.cpu for index, used in processes.items() if used})
+        yield ENGINE_MEMORY.with_values({index: used.memory for index, used in processes.items() if used})
+        yield REQUESTS.with_values(
+            {(wire_name(kind), code): count for (kind, code), count in counts.requests.items()}
+        )
+        yield REQUEST.with_histogram(counts.request_seconds)
+        yield ORDERS.with_values({wire_name(kind): count for kind, count in counts.orders.items()})
+        yield EVENTS.with_value(node.events)
+        yield COMMANDS_IN.with_histogram(counts.commands_in)
+        yield ANSWERS_OUT.with_histogram(counts.answers_out)

@@ -17,7 +17,7 @@ from plenary.processes.process_metrics import ProcessMetrics, RedisConnectionCou
 from shared.broker import Broker
 from shared.settings import Common
 from shared.telemetry import log
-from shared.telemetry.metrics import Described, Metrics, Trouble, gauge
+from shared.telemetry.metrics import MetricDescription, Metrics, Trouble, gauge
 
 SHUTDOWN_SECONDS: Final = 1.0
 
@@ -33,7 +33,7 @@ class InternalServer(Collector):
     readiness or metrics calls these functions each time.
     """
 
-    described: tuple[Described, ...] = (READY, *ProcessMetrics.described)
+    described: tuple[MetricDescription, ...] = (READY, *ProcessMetrics.described)
 
     def __init__(self, partitions: int) -> None:
         self.process = ProcessMetrics(partitions)
@@ -59,7 +59,7 @@ class InternalServer(Collector):
         self._roles.append(metrics)
 
     def collect(self) -> Iterable[Metric]:
-        yield READY.by({role: not trouble() for role, trouble in self.troubles.items()})
+        yield READY.with_values({role: not trouble() for role, trouble in self.troubles.items()})
         yield from self.process.collect()
         for role in self._roles:
             yield from role.collect()

@@ -21,7 +21,7 @@ Trouble: TypeAlias = Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class MetricDescription:
     """The description of one metric.
 
     Counters end in `_total`, units are seconds and bytes, and labels never hold clients' text.
@@ -32,11 +32,11 @@ class Described:
     help: str
     labels: tuple[str, ...] = ()
 
-    def of(self, value: float) -> Metric:
+    def with_value(self, value: float) -> Metric:
         """Returns a counter or gauge without labels."""
-        return self.by({(): value})
+        return self.with_values({(): value})
 
-    def by(self, values: Mapping[Any, float]) -> Metric:
+    def with_values(self, values: Mapping[Any, float]) -> Metric:
         """Returns a counter or gauge with a sample for each of `values`, by its `Labels`."""
         make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
         family = make(self.name, self.help, labels=self.labels)
@@ -44,11 +44,11 @@ class Described:
             family.add_metric(_texts(labels), value)
         return family
 
-    def spread(self, histogram: Histogram) -> Metric:
+    def with_histogram(self, histogram: Histogram) -> Metric:
         """Returns a histogram without labels."""
-        return self.spreads({(): histogram})
+        return self.with_histograms({(): histogram})
 
-    def spreads(self, histograms: Mapping[Any, Histogram]) -> Metric:
+    def with_histograms(self, histograms: Mapping[Any, Histogram]) -> Metric:
         """Returns a histogram with a sample for each of `histograms`, by its `Labels`."""
         family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
         for labels, histogram in histograms.items():
@@ -65,22 +65,22 @@ def _texts(labels: Labels) -> list[str]:
     return [str(label) for label in labels] if isinstance(labels, tuple) else [str(labels)]
 
 
-def counter(name: str, help: str, *labels: str) -> Described:
-    return Described(f"plenary_{name}_total", "counter", help, labels)
+def counter(name: str, help: str, *labels: str) -> MetricDescription:
+    return MetricDescription(f"plenary_{name}_total", "counter", help, labels)
 
 
-def gauge(name: str, help: str, *labels: str) -> Described:
-    return Described(f"plenary_{name}", "gauge", help, labels)
+def gauge(name: str, help: str, *labels: str) -> MetricDescription:
+    return MetricDescription(f"plenary_{name}", "gauge", help, labels)
 
 
-def histogram(name: str, help: str, *labels: str) -> Described:
-    return Described(f"plenary_{name}", "histogram", help, labels)
+def histogram(name: str, help: str, *labels: str) -> MetricDescription:
+    return MetricDescription(f"plenary_{name}", "histogram", help, labels)
 
 
 class Metrics(Protocol):
     """The metrics of a role, or of the process around it. `described` is all that `collect` may return."""
 
-    described: tuple[Described, ...]
+    described: tuple[MetricDescription, ...]
 
     async def refresh(self) -> None:
         """Gathers what has to be asked of others, before each `collect`. Must not raise, and not take long."""
@@ -89,6 +89,6 @@ class Metrics(Protocol):
     def collect(self) -> Iterable[Metric]: ...
 
 
-def described_in(module: Mapping[str, object]) -> tuple[Described, ...]:
+def described_in(module: Mapping[str, object]) -> tuple[MetricDescription, ...]:
     """Returns all metrics that a module's globals describe, in their order."""
-    return tuple(value for value in module.values() if isinstance(value, Described))
+    return tuple(value for value in module.values() if isinstance(value, MetricDescription))

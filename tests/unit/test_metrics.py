@@ -27,7 +27,7 @@ from roomworker.worker import RoomWorker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.cluster.redis_cluster import RedisCluster
 from shared.settings import RunSettings
-from shared.telemetry.metrics import Described
+from shared.telemetry.metrics import MetricDescription
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -74,11 +74,11 @@ def test_every_alert_is_documented() -> None:
 
 
 def names(metrics: Iterable[Metric]) -> list[str]:
-    """The names of metrics in the form that `Described` uses."""
+    """The names of metrics in the form that `MetricDescription` uses."""
     return [f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in metrics]
 
 
-def described(of: tuple[Described, ...]) -> list[str]:
+def described(of: tuple[MetricDescription, ...]) -> list[str]:
     return sorted(each.name for each in of)
 
 

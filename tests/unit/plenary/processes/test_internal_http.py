@@ -13,13 +13,13 @@ from plenary.processes.process_metrics import RedisConnectionCounter
 from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.settings import Common
-from shared.telemetry.metrics import Described, gauge
+from shared.telemetry.metrics import MetricDescription, gauge
 
 ANSWER = gauge("answer", "…")
 
 
 class Role:
-    described: tuple[Described, ...] = (ANSWER,)
+    described: tuple[MetricDescription, ...] = (ANSWER,)
 
     def __init__(self) -> None:
         self.problem = ""
@@ -32,7 +32,7 @@ class Role:
         self.answer = 42
 
     def collect(self) -> Iterable[Metric]:
-        yield ANSWER.of(self.answer)
+        yield ANSWER.with_value(self.answer)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from shared.telemetry.histogram import Histogram
-from shared.telemetry.metrics import Described, counter, gauge, histogram
+from shared.telemetry.metrics import MetricDescription, counter, gauge, histogram
 
 
 def exposed(metric: Metric) -> list[str]:
@@ -43,7 +43,7 @@ def test_exported_buckets_are_cumulative() -> None:
     waited = Histogram((0.5, 1))
     for value in (0.25, 0.5, 0.75, 9):
         waited.observe(value)
-    assert exposed(histogram("waited_seconds", "…").spread(waited)) == [
+    assert exposed(histogram("waited_seconds", "…").with_histogram(waited)) == [
         'plenary_waited_seconds_bucket{le="0.5"} 2.0',
         'plenary_waited_seconds_bucket{le="1.0"} 3.0',
         'plenary_waited_seconds_bucket{le="+Inf"} 4.0',
@@ -61,5 +61,7 @@ def test_exported_buckets_are_cumulative() -> None:
         (counter("done", "…", "code"), {}, []),
     ],
 )
-def test_labels_are_given_in_their_order(described: Described, values: dict[object, int], samples: list[str]) -> None:
-    assert exposed(described.by(values)) == samples
+def test_labels_are_given_in_their_order(
+    described: MetricDescription, values: dict[object, int], samples: list[str]
+) -> None:
+    assert exposed(described.with_values(values)) == samples
