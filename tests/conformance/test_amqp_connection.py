@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,25 @@ async def test_closed_connection_fails_later_calls(connection: AmqpConnection) -
 
 
 async def test_next_server_is_tried_when_the_first_is_dead(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robust_connection, "in_turn", list)
+    tried: list[int] = []
+
+    def in_given_order(known: Sequence[addresses.Address]) -> list[addresses.Address]:
+        tried.extend(address.port for address in known)
+        return list(known)
+
+    monkeypatch.setattr(robust_connection, "in_turn", in_given_order)
     url = URL(amqp_url)
+    inbox = Inbox()
     with closed_port() as dead:
         broker = broker_at(f"amqp://{url.user}:{url.password}@127.0.0.1:{dead},{url.host}:{url.port}/")
 
         await within(broker.connect())
 
-    await publish_all(broker, [b"x"])
+    assert tried[:2] == [dead, url.port]
+    await consume(broker, inbox)
+    await publish_all(broker, [b"x"], key="0")
+    await inbox.has(1)
+    assert inbox.bodies == [b"x"]
     await broker.close()
 
 
@@ -194,6 +205,7 @@ async def test_certificate_of_a_given_authority_is_accepted(
     await publish_all(broker, [b"x" * 1_000_000])
 
     await inbox.has(1)
+    assert inbox.bodies == [b"x" * 1_000_000]
     await broker.close()
 
 

@@ -103,7 +103,7 @@ class Participant(VirtualPeer):
                     await self._open_session()
                 await self._step()
             except Ended:
-                pass
+                pass  # the next round opens another session
             except Overflow as overflow:
                 self._fail("unbounded", f"{overflow}")
                 await asyncio.sleep(1)

@@ -375,6 +375,7 @@ async def test_a_slow_client_that_recovers_gets_close_code_4003(setup: Setup) ->
         await setup.worker.send(setup.session(1), chunk)
     slow.transport.underlying_transport.resume_reading()
     assert await slow.until_closed() == closing(errors.TOO_SLOW)
+    assert slow.frames
     assert all(frame == json.loads(chunk) for frame in slow.frames)
 
 

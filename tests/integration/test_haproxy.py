@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -85,7 +86,7 @@ class Haproxy:
         names = (":8080", ":8081", ":8404")
         with ExitStack() as stack:
             sockets = {name: stack.enter_context(listening()) for name in names}
-            self.port, _, own_port = (made.getsockname()[1] for made in sockets.values())
+            self.port, self.api_port, own_port = (made.getsockname()[1] for made in sockets.values())
             self._metrics_url = f"http://127.0.0.1:{own_port}/metrics"
             text = CONFIG.read_text()
             for name, made in sockets.items():
@@ -193,9 +194,13 @@ async def test_without_an_api_key_there_is_no_api_backend_to_alert_about(
 
 
 @pytest.mark.parametrize("api_key", ["secret", """a,b)"c'(d\\"""], ids=["plain", "punctuation"])
-async def test_with_an_api_key_the_api_is_passed_on(
+async def test_api_requests_reach_the_api_backend_if_there_is_a_key(
     start: Callable[..., tuple[Haproxy, list[Gateway]]], api_key: str
 ) -> None:
+    """Given no server in it: the stand-ins have no API, and its real servers are found by DNS."""
     proxy, _ = start(1, api_key=api_key)
     await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1, in_thread=True)
-    assert proxy.metric("backend_active_servers", "gateways-api") is not None
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{proxy.api_port}/v1/rooms", timeout=10)
+    assert proxy.metric("backend_active_servers", "gateways-api") == 0
+    assert proxy.metric("backend_http_responses_total", "gateways-api") == 1

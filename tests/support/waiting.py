@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 PATIENCE: Final = 60.0
@@ -51,6 +52,8 @@ async def until(
 
 def source(condition: Callable[..., Any]) -> str:
     """Returns a lambda's source in one line, or another function's name."""
+    if isinstance(condition, partial):
+        return source(condition.func)
     name = getattr(condition, "__qualname__", repr(condition))
     if not name.endswith("<lambda>"):
         return str(name)

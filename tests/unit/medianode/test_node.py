@@ -1,12 +1,13 @@
 """The node's shell, with a broker in the test's hands and an engine that answers at once or when told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
 import redis.exceptions
 from fakeredis import FakeAsyncRedis
+from structlog.testing import capture_logs
 
 from medianode.engines.null import NullEngine
 from medianode.engines.port import Engine, EngineFailed
@@ -142,10 +143,17 @@ async def test_an_order_between_requests_keeps_its_place(
     assert isinstance(results.answers[0].result, media.Failed), "nothing is produced on a closed transport"
 
 
-async def test_unreadable_commands_are_dropped(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
-    broker.receive(b"{")
-    broker.command(requests.create())
-    await broker.results()
+async def test_unreadable_commands_are_logged_and_not_answered(
+    null_node: MediaNode, broker: HeldBroker, requests: Any
+) -> None:
+    with capture_logs() as lines:
+        broker.receive(b"{")
+        broker.command(requests.create())
+        _, results = await broker.results()
+    assert [line["event"] for line in lines] == ["commands.unreadable"]
+    assert [type(answer.result) for answer in results.answers] == [media.TransportCreated]
+    assert broker.published.empty()
+    assert null_node.counts.commands_in.count == 1
 
 
 async def test_events_go_to_the_rooms_partition_numbered(
@@ -204,16 +212,26 @@ async def test_a_closing_node_tells_its_rooms(broker: HeldBroker, store: Any, en
 async def test_node_without_redis_keeps_serving(
     broker: HeldBroker, store: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(*_: object) -> None:
-        raise redis.exceptions.ConnectionError
+    refused: list[str] = []
 
-    monkeypatch.setattr(store, "hset", refuse)
-    monkeypatch.setattr(store, "hdel", refuse)
+    def refusing(command: str) -> Callable[..., Awaitable[None]]:
+        async def refuse(*_: object) -> None:
+            refused.append(command)
+            raise redis.exceptions.ConnectionError
+
+        return refuse
+
+    for command in ("hset", "hdel"):
+        monkeypatch.setattr(store, command, refusing(command))
     node = node_with(NullEngine("192.0.2.7"), broker, store)
     await node.start()
     broker.command(requests.create())
-    await broker.results()
+    _, results = await broker.results()
+    assert [type(answer.result) for answer in results.answers] == [media.TransportCreated]
     await node.close()
+    (event,) = await broker.events()
+    assert decoded(event) == media.RouterClosed("router", "the media node shuts down")
+    assert {"hset", "hdel"} <= set(refused)
 
 
 async def test_node_that_lost_its_queue_reports_its_routers(

@@ -119,7 +119,17 @@ def test_requests_are_logged_only_at_level_debug(level: int, requests: bool) -> 
 
 
 def test_nothing_is_read_while_the_level_is_above_info() -> None:
+    read: list[str] = []
+
+    class Untouched:
+        def __getattr__(self, name: str) -> None:
+            read.append(name)
+
+    lines: list[str] = []
     log = ConnectionLog()
-    log._log = SimpleNamespace(is_enabled_for=lambda asked: asked >= logging.WARNING)
-    log.opened(SESSION, "alice", None)  # type: ignore[arg-type]
-    log.closed(SESSION, "alice", None, 1, 2, 3)  # type: ignore[arg-type]
+    log._log = SimpleNamespace(
+        is_enabled_for=lambda asked: asked >= logging.WARNING, info=lambda event, **_: lines.append(event)
+    )
+    log.opened(SESSION, "alice", Untouched())  # type: ignore[arg-type]
+    log.closed(SESSION, "alice", Untouched(), 1, 2, 3)  # type: ignore[arg-type]
+    assert (read, lines) == ([], [])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.server import Gateway
 from plenary.processes import all_in_one
 from plenary.processes.event_loop import CannotStart
 from shared.settings import RunSettings
@@ -18,9 +19,21 @@ def settings(**more: Any) -> RunSettings:
 
 async def test_run_starts_with_any_number_of_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = asyncio.Event()
-    monkeypatch.setattr(all_in_one, "_greet", lambda *_, **__: stop.set())
+    tasks: list[asyncio.Task[None]] = []
+    subscribed: list[list[int]] = []
+
+    async def look(gateway: Gateway) -> None:
+        workers = await gateway._cluster.members("workers")
+        subscribed.extend(worker["subscribed"] for worker in workers.values())
+        stop.set()
+
+    def greet(_: RunSettings, gateway: Gateway, **__: object) -> None:
+        tasks.append(asyncio.create_task(look(gateway)))
+
+    monkeypatch.setattr(all_in_one, "_greet", greet)
     async with asyncio.timeout(PATIENCE):
         await all_in_one.run_all_roles(settings(partitions=64), stop)
+    assert subscribed == [list(range(64))]
 
 
 async def test_failing_role_stops_the_others_at_start(tmp_path: Path) -> None:

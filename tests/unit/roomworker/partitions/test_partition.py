@@ -167,6 +167,7 @@ async def test_wait_idle_ends_when_the_channel_is_lost(partition: Partition) -> 
     await receive(partition, Delivered(connect()))
     waiting = asyncio.ensure_future(partition.wait_idle())
     await asyncio.sleep(0)
+    assert not waiting.done()
 
     partition.channel_lost()
 
