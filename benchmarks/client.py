@@ -1,4 +1,4 @@
-"""A client that costs little: what it floods is encoded beforehand, answers are matched by id and not parsed."""
+"""A client that costs little: requests of a flood are encoded beforehand, answers are matched by id only."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ _METHOD_WITHIN = 90
 
 
 class FloodClient:
-    """A peer of a room. `url` is http://…"""
+    """A peer of a room that floods requests. `url` is http://…"""
 
     def __init__(self, url: str, room: str, peer: str) -> None:
         hooks = Hooks(frame=self._received)
@@ -73,7 +73,7 @@ class FloodClient:
         return await self._protoo.request({"method": method, **fields})
 
     async def prepare(self) -> None:
-        """Joins and sends one microphone."""
+        """Joins and produces one microphone."""
         capabilities = (await self._request("queryRoom"))["rtpCapabilities"]
         joined = await self._request("join", peerName=self._peer, rtpCapabilities=capabilities)
         for peer in joined["peers"]:
@@ -82,13 +82,13 @@ class FloodClient:
         await self._request("createProducer", id=2, kind="audio", transportId=1, rtpParameters=audio(1000))
 
     async def enable(self) -> None:
-        """Receives everybody else in the room."""
+        """Enables the consumers of all other peers in the room."""
         await self._request("createTransport", id=3, direction="recv")
         for consumer in self._consumers:
             await self._request("enableConsumer", id=consumer, transportId=3)
 
     def ask(self) -> "asyncio.Future[float]":
-        """Pauses or resumes the microphone. The future gives the seconds until the answer."""
+        """Pauses or resumes the microphone. The result of the future is the seconds until the answer."""
         self._paused = not self._paused
         self._last_id += 1
         seconds: asyncio.Future[float] = asyncio.get_running_loop().create_future()

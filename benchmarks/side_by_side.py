@@ -1,4 +1,4 @@
-"""Two versions of Plenary side by side: both run at once, and short slices of load alternate between them.
+"""Compares two versions of Plenary: both run at once, and short slices of load alternate between them.
 
     python -m benchmarks.side_by_side ../before [--rounds 20] [--seconds 3] [--json FILE]
 
@@ -29,7 +29,7 @@ console = Console()
 
 
 class Version:
-    """One version's `benchmarks.signaling --slices`, in the version's folder."""
+    """Runs `benchmarks.signaling --slices` of one version in its folder."""
 
     def __init__(self, folder: Path, options: list[str]) -> None:
         python = folder / ".venv/bin/python"
@@ -68,7 +68,7 @@ class Version:
 
 
 def figures(slice_: dict[str, Any]) -> dict[str, float]:
-    """The figures of a slice that are compared."""
+    """Returns the figures of a slice that are compared."""
     cpu = slice_["cpu_us_per_request"]
     servers = sum(value for name, value in cpu.items() if name != LOAD_GENERATOR)
     return {
@@ -85,7 +85,7 @@ def compare(this: Version, other: Version, rounds: int) -> dict[str, dict[str, l
     pairs: dict[str, dict[str, list[tuple[float, float]]]] = {load: {} for load in LOADS}
     for load in LOADS:
         for version in (this, other):
-            version.measure(load)  # The first slice of each warms it up.
+            version.measure(load)  # The first slice of each version warms it up.
     for number in range(rounds):
         console.print(f"round {number + 1} of {rounds} …")
         for load in LOADS:
@@ -97,7 +97,7 @@ def compare(this: Version, other: Version, rounds: int) -> dict[str, dict[str, l
 
 
 def summary(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    """The medians of both versions, and the quartiles of the ratios this ÷ other."""
+    """Returns the medians of both versions, and the quartiles of the ratios this ÷ other."""
     ratios = [this / other for this, other in pairs if other]
     low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else [*ratios, *ratios, *ratios] or [0.0] * 3
     return {

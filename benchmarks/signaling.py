@@ -1,11 +1,11 @@
-"""Requests through one gateway and one room worker on real RabbitMQ and Redis, with the null engine.
+"""Measures requests through one gateway and one room worker on real RabbitMQ and Redis, with the null engine.
 
     python -m benchmarks.signaling [--connections 400] [--seconds 8] [--rate 500] [--json FILE]
 
-Measures, in one run: the rate at saturation (every connection keeps `--window` requests in flight), the latency
+One run measures the rate at saturation (every connection keeps `--window` requests in flight), the latency
 at a fixed rate, and per request the CPU of every process, the AMQP messages and the Redis round trips. The
 request is a `pauseProducer` or `resumeProducer` sent as a protoo request in rooms of four: it changes state, is
-committed (Redis appendfsync always), answered, and told to three other peers.
+committed (Redis appendfsync always), answered, and notified to three other peers.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def running_servers() -> Iterator[tuple[servers.Server, servers.Server]]:
 
 
 class Usage:
-    """CPU seconds and counters of everything, at one moment."""
+    """The CPU seconds and counters of all processes at one time."""
 
     def __init__(self, cluster: Cluster, processes: dict[str, list[psutil.Process]]) -> None:
         self.cpu = {name: sum(sum(process.cpu_times()[:2]) for process in group) for name, group in processes.items()}
@@ -60,7 +60,7 @@ class Usage:
         }
 
     def since(self, before: "Usage", requests: int) -> dict[str, Any]:
-        """Per request: CPU µs of each process, AMQP messages, Redis round trips."""
+        """Returns per request the CPU µs of each process, AMQP messages and Redis round trips."""
         cpu = {name: (self.cpu[name] - before.cpu[name]) / requests * 1e6 for name in self.cpu}
 
         def grown(registry: str, counter: str) -> float:
@@ -89,7 +89,7 @@ async def prepare(url: str, connections: int) -> list[FloodClient]:
 async def measured(
     cluster: Cluster, processes: dict[str, list[psutil.Process]], flood: Callable[[], Any]
 ) -> dict[str, Any]:
-    """Counters in the registry are a second old at most: they are read once they have caught up."""
+    """Measures one load. Counters in the registry are up to a second old, so they are read after a pause."""
     await asyncio.sleep(1.5)
     before = Usage(cluster, processes)
     result: dict[str, Any] = await flood()

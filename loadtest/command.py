@@ -1,4 +1,4 @@
-"""`plenary loadtest`: its options, what it prints, and its exit code."""
+"""`plenary loadtest`: options, output and exit code of a load test."""
 
 import asyncio
 import json
@@ -120,7 +120,7 @@ def loadtest(
 
 
 def _check(profile: str, *files: Path | None) -> None:
-    """Raises if the run could not begin, or its report not be written."""
+    """Checks options before the run: raises if it could not begin, or its report could not be written."""
     if profile not in PROFILES:
         raise typer.BadParameter(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
     for file in files:
@@ -158,7 +158,7 @@ def _objectives(texts: Sequence[str]) -> list[slo.Slo]:
 
 
 def _address(text: str) -> str:
-    """ws://HOST:PORT"""
+    """Returns an address as ws://HOST:PORT or wss://HOST:PORT. Raises `typer.BadParameter`."""
     parts = urlsplit(text)
     if parts.scheme not in SCHEMES or not parts.netloc:
         raise typer.BadParameter(f"--url: expected an address like {URL}, got {text!r}")
@@ -166,7 +166,7 @@ def _address(text: str) -> str:
 
 
 def _reachable(urls: list[str]) -> list[str]:
-    """Returns all of them if one is ready; else prints why not and exits."""
+    """Returns all gateways if one is ready. Otherwise prints why none is, and exits."""
     reasons = {url: reason for url in urls if (reason := _unready(url))}
     for url, reason in reasons.items():
         typer.echo(f"plenary: {url}: {reason}", err=True)

@@ -1,1 +1,1 @@
-"""Plenary beside one Node process, python-socketio over RabbitMQ, and the floor beneath it, in one run."""
+"""Compares Plenary with one Node process, python-socketio over RabbitMQ, and its bare hops, in one run."""

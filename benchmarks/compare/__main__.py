@@ -1,9 +1,9 @@
-"""Measures everything in one run and compares.
+"""Measures all systems in one run and compares them.
 
     make bench
     python -m benchmarks.compare [--rounds 3] [--seconds 4] [--json FILE]
 
-Needs redis-server, rabbitmq-server and Node.js; starts private servers of its own, touches no others.
+The comparison needs redis-server, rabbitmq-server and Node.js. It starts private servers and uses no others.
 """
 
 import json
@@ -40,7 +40,7 @@ def main(
     ] = Plan.patience,
     json_file: Annotated[str, typer.Option("--json", help="Write the figures there, too.")] = "",
 ) -> None:
-    """Plenary beside one Node process, python-socketio over RabbitMQ, and the floor beneath it."""
+    """Compares Plenary with one Node process, python-socketio over RabbitMQ, and its bare hops."""
     plan = Plan(rounds, seconds, connections, rate, window, patience=patience)
     began = time.monotonic()
 
@@ -53,8 +53,10 @@ def main(
     results = Results(report)
     before = machine()
     console.print(f"{rounds} rounds; this takes about {_minutes(plan)} minutes", highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers started here end, too
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # an exception ends the servers that were started here, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore SIGINT
     try:
         uvloop.run(run(plan, results))
     except Unavailable as why:

@@ -1,4 +1,4 @@
-"""Whole calls: every peer joins, sends a microphone and a camera, and receives those of all others."""
+"""Sets up whole calls: every peer joins, produces a microphone and a camera, and receives those of all others."""
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ _ids = itertools.count(1_000_000)
 
 
 class CallPeer(PlainClient):
-    """`wanted` consumers are enabled as they become known; one that is offered twice is a defect."""
+    """A peer that enables `wanted` consumers as they are offered; one that is offered twice is a defect."""
 
     _NEW_CONSUMER: Final = b'"method":"newConsumer"'
 
@@ -72,7 +72,7 @@ class CallPeer(PlainClient):
 
 
 class Call:
-    """A call of `PEERS` in a room of its own."""
+    """A call of `PEERS` peers in a room of its own."""
 
     def __init__(self, url: str, number: int, tally: Tally) -> None:
         self._url = url
@@ -89,7 +89,7 @@ class Call:
         return self
 
     async def set_up(self) -> float:
-        """Seconds from the first `queryRoom` until every consumer of all is enabled. Raises `CheckFailed`."""
+        """Returns the seconds from the first `queryRoom` until all consumers are enabled. Raises `CheckFailed`."""
         began = time.perf_counter()
         async with asyncio.timeout(ANSWER_SECONDS), asyncio.TaskGroup() as tasks:
             for peer in self.peers:
@@ -108,7 +108,7 @@ class Call:
 
 
 async def call_after_call(system: System, seconds: float, at_once: int) -> Sample:
-    """Keeps `at_once` calls being set up; each ends when it is."""
+    """Keeps `at_once` calls being set up, each of which is ended when it is complete."""
     tally = Tally()
     numbers = itertools.count()
     took: list[float] = []

@@ -1,7 +1,7 @@
-"""Clients that cost little and check every answer: no future and no task per message, only numbers parsed.
+"""Clients that cost little and check every answer: they have no future or task per message and parse numbers only.
 
 A message ends in the sender's number and its own; each receiver keeps the last number of every sender.
-`Fleet.settled` finds what is lost, comes twice, or comes where it must not.
+`Fleet.settled` finds messages that are lost, duplicated, or delivered to the wrong peer.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ TEXT: Final = "Could everybody who is not speaking please mute, there is an echo
 _OF_ONE_SENDER: Final = 10**8
 _DIGITS: Final = 12
 _END: Final = 3
-"""Bytes of a frame behind the number."""
+"""Bytes of a frame after the number."""
 ANSWER_SECONDS: Final = 30.0
 
 
 class CheckFailed(AssertionError):
-    """A benchmark's answers were not what they must be."""
+    """The answers or deliveries of a system were wrong."""
 
 
 class Tally:
@@ -38,12 +38,12 @@ class Tally:
         self.latencies: list[float] = []
         """Seconds from a request to its answer."""
         self.flooding = False
-        """Each answer is followed by the next request."""
+        """True while each answer is followed by the next request."""
         self.failures: list[str] = []
 
 
 class LoadClient(ABC):
-    """A peer. `url` is http://…, `others` are the numbers of the other peers in its room."""
+    """A peer of a fleet. `url` is http://…, `others` are the numbers of the other peers in its room."""
 
     def __init__(self, url: str, room: str, number: int, others: Sequence[int], tally: Tally) -> None:
         self.number = number
@@ -126,13 +126,13 @@ class LoadClient(ABC):
 
 
 class PlainClient(LoadClient):
-    """protoo 4, for Plenary and the Node process alike: the shared client, with a short way for messages."""
+    """A client of Plenary and the Node process: the shared protoo client, with a faster path for messages."""
 
     resumable: ClassVar[bool] = False
     _RESPONSE: Final = b'{"response":true,"id":'
     _MESSAGE: Final = b'{"notification":true,"method":"message"'
     _FIRST_ID: Final = 10**9
-    """Ids from here on are the shared client's; those below are messages'."""
+    """The first id of the shared client's requests; lower ids are those of messages."""
 
     def __init__(self, url: str, room: str, number: int, others: Sequence[int], tally: Tally) -> None:
         super().__init__(url, room, number, others, tally)
@@ -174,7 +174,7 @@ class PlainClient(LoadClient):
         return b'{"request":true,"id":%d,"method":"message","data":{"data":"%s"}}' % (n, text.encode())
 
     def on_frame(self, body: bytes) -> bool:
-        """Handles messages, and the answers to messages, without parsing more than numbers."""
+        """Handles messages and their answers; parses numbers only."""
         if body.startswith(self._MESSAGE):
             self.on_message(body)
             return True
@@ -200,7 +200,7 @@ class ResumableClient(PlainClient):
 
 
 class SocketIoClient(LoadClient, WSListener):
-    """Engine.IO 4 and Socket.IO 5 in their text frames, over WebSocket from the first byte."""
+    """A client of Engine.IO 4 and Socket.IO 5 with text frames, over WebSocket from the start."""
 
     _MESSAGE: Final = b'42["message"'
     transport: WSTransport

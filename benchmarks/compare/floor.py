@@ -1,9 +1,9 @@
-"""The floor under a request's latency: two AMQP hops and one Redis write, and nothing else.
+"""Measures the least latency of a request: two AMQP hops and one Redis write, and nothing else.
 
     python -m benchmarks.compare.floor AMQP_URL REDIS_URL        (the responder; prints "ready")
 
 A request is published to one queue; the responder consumes it, writes to Redis and publishes to another queue, which
-the requester consumes. Transient messages, no acknowledgements, no confirms, on aiormq without anything above it.
+the requester consumes. Messages are transient, without acknowledgements and confirms, and sent by aiormq alone.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ REQUESTS: Final = "floor.requests"
 ANSWERS: Final = "floor.answers"
 BODY: Final = TEXT.encode()
 PARALLEL: Final = 32
-"""Requests that the responder has in work at once, and connections to Redis that it opens at most."""
+"""Requests that the responder handles at once, and the most connections to Redis that it opens."""
 WORK_SECONDS: Final = 20.0
-"""Seconds for one request in work, after which the responder gives up."""
+"""Seconds for handling one request, after which the responder gives up."""
 LOOK_AGAIN: Final = 0.5
 
 
@@ -42,7 +42,7 @@ async def _channel(amqp_url: str) -> Any:
 
 
 async def serve(amqp_url: str, redis_url: str) -> None:
-    """Runs the responder. Raises what the first request that it could not answer failed with."""
+    """Runs the responder. Raises the failure of the first request that it could not answer."""
     redis = Redis.from_url(redis_url, max_connections=PARALLEL)
     channel = await _channel(amqp_url)
     places = asyncio.Semaphore(PARALLEL)
@@ -63,7 +63,7 @@ async def serve(amqp_url: str, redis_url: str) -> None:
 
 
 class Floor:
-    """An async context manager: the responder in a process of its own, the requester here."""
+    """Runs the responder in a process of its own, and requests from here. Use it as an async context manager."""
 
     def __init__(self, servers: Servers, fsync: str) -> None:
         self.name = "floor" if fsync == "always" else f"floor, {fsync}"
@@ -147,7 +147,7 @@ class Floor:
         await self._until_answered()
 
     async def _until_answered(self) -> None:
-        """Waits until nothing is unanswered. Raises `CheckFailed` if the responder ends, or answers nothing more."""
+        """Waits until all requests are answered. Raises `CheckFailed` if the responder ends or stops answering."""
         deadline = time.perf_counter() + ANSWER_SECONDS
         while self._waiting:
             try:

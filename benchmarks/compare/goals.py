@@ -1,4 +1,4 @@
-"""The goals of the comparison: ratios within one round, so that what disturbs the machine disturbs both systems."""
+"""The goals of the comparison: ratios within one round, so that other load disturbs both systems alike."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ DISTURBED_CORES: Final = 0.3
 
 @dataclass(frozen=True)
 class Goal:
-    """`value` of a round must be at least, or at most, `bound`."""
+    """A goal: `value` of the rounds must be at least, or at most, `bound`."""
 
     text: str
     value: Callable[[Round], float]
     bound: float
     at_least: bool
     once: bool = False
-    """Measured once, not in every round."""
+    """True if the value is measured once, not in every round."""
 
     def judged(self, samples: Samples) -> "Judged | None":
-        """None if what it needs was not measured."""
+        """Returns the judgement, or None if a figure that the goal needs was not measured."""
         rounds = 1 if self.once else len(samples.get(US, {}).get(SATURATED, ()))
         values, disturbances = [], []
         for number in range(rounds):
@@ -54,7 +54,7 @@ class Judged:
     values: list[float]
     """The values of the rounds."""
     disturbances: list[float]
-    """Cores that the rest of the machine used meanwhile, at worst, in each round."""
+    """The most cores that the rest of the machine used meanwhile, in each round."""
 
     @property
     def value(self) -> float:
@@ -66,7 +66,7 @@ class Judged:
 
     @property
     def disturbed(self) -> bool:
-        """Too much else was going on in most rounds for the value to mean much."""
+        """Whether other load disturbed most rounds so much that the value says little."""
         return median(self.disturbances) > DISTURBED_CORES
 
     def plain(self) -> dict[str, Any]:

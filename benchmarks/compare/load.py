@@ -20,7 +20,7 @@ Sample = dict[str, Any]
 
 @contextmanager
 def no_collection() -> Any:
-    """Suspends garbage collection: in the load generator it would be taken for the servers' slowness."""
+    """Suspends garbage collection, which in the load generator would count as latency of the servers."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -53,7 +53,7 @@ class Fleet:
 
         self.clients = list(await asyncio.gather(*(one(number) for number in self._numbers)))
         if joined:
-            # One alone: python-socketio loses what is published while its first connection to RabbitMQ is made.
+            # The first client connects alone: python-socketio loses messages until it has a connection to RabbitMQ.
             self.clients[0].ask()
             await self.settled()
         return self
@@ -77,7 +77,7 @@ class Fleet:
             if self.tally.answered == self.sent and self.tally.delivered == self.sent * (self.size - 1):
                 break
             await asyncio.sleep(LOOK_AGAIN)
-        await asyncio.sleep(5 * LOOK_AGAIN)  # for what comes twice
+        await asyncio.sleep(5 * LOOK_AGAIN)  # for duplicates to arrive
         wrong = self.tally.failures + [
             f"peer{client.number}: {len(client.waiting)} requests are not answered"
             for client in self.clients
@@ -103,7 +103,7 @@ class Fleet:
 async def saturate(
     fleet: Fleet, seconds: float, window: int, cpu: Callable[[], CpuSeconds], warm: float = WARM_SECONDS
 ) -> Sample:
-    """Every client keeps `window` requests in flight; the first `warm` seconds are not counted."""
+    """Keeps `window` requests of every client in flight; the first `warm` seconds are not counted."""
     tally = fleet.tally
     with no_collection():
         tally.flooding = True
@@ -127,7 +127,7 @@ async def saturate(
 async def pace(
     fleet: Fleet, seconds: float, rate: int, cpu: Callable[[], CpuSeconds], warm: float = WARM_SECONDS
 ) -> Sample:
-    """Sends `rate` requests a second in all, when they are due whatever is unanswered; `warm` as in `saturate`."""
+    """Sends `rate` requests a second in all, each when it is due, answered or not; `warm` as in `saturate`."""
     tally = fleet.tally
     with no_collection():
         await _send(fleet, warm, rate)
@@ -145,7 +145,7 @@ async def pace(
 
 
 async def _send(fleet: Fleet, seconds: float, rate: int) -> list[float]:
-    """Returns how late each request was sent, in seconds."""
+    """Sends the requests. Returns by how many seconds each was late."""
     late = []
     began = time.perf_counter()
     for number in range(int(rate * seconds)):

@@ -1,4 +1,4 @@
-"""The memory of an idle connection, and of a peer in a call."""
+"""Measures the memory of an idle connection, and of a peer in a call."""
 
 import asyncio
 from typing import Final
@@ -12,11 +12,11 @@ from benchmarks.compare.systems import Plenary, System
 SETTLE_SECONDS: Final = 2.0
 CALLS_AT_ONCE: Final = 4
 REPLAY_SECONDS: Final = 31.0
-"""After that the next commit of a room drops what was kept to be sent again."""
+"""Seconds after which the next commit of a room drops the messages that were kept to be repeated."""
 
 
 class Growth:
-    """Bytes that each process of a system has grown by since this was made."""
+    """Measures by how many bytes each process of a system has grown since this object was made."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -27,12 +27,12 @@ class Growth:
         return {name: memory_bytes(process) for name, process in self._system.processes.items()}
 
     def each(self, count: int) -> dict[str, int]:
-        """Divided by `count`."""
+        """Returns the growth divided by `count`."""
         return {name: round((now - self._before[name]) / count) for name, now in self._now().items()}
 
 
 async def idle(system: System, connections: int) -> Sample:
-    """Connections that are open and have said nothing; in bytes for each. The system is freshly started."""
+    """Returns the bytes per idle connection of a freshly started system."""
     await _warm(system)
     growth = Growth(system)
     fleet = await Fleet(system.client, system.url, connections, PEERS).open(joined=False)
@@ -43,7 +43,7 @@ async def idle(system: System, connections: int) -> Sample:
 
 
 async def calls(system: System, number: int) -> Sample:
-    """Calls of four, each peer with two producers and six consumers; in bytes for each peer."""
+    """Returns the bytes per peer in calls of four, in which each has two producers and six consumers."""
     await _warm(system)
     growth = Growth(system)
     tally = Tally()
@@ -69,7 +69,7 @@ async def calls(system: System, number: int) -> Sample:
 
 
 async def _warm(system: System) -> None:
-    """Makes what the first client makes: that is no client's own cost."""
+    """Connects one client first, so that memory shared by all clients is not counted."""
     fleet = await Fleet(system.client, system.url, 2 * PEERS, PEERS).open()
     fleet.close()
     await asyncio.sleep(SETTLE_SECONDS)

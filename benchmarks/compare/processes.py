@@ -1,4 +1,4 @@
-"""CPU time and memory of processes."""
+"""Measures CPU time and memory of processes."""
 
 import asyncio
 import os
@@ -10,14 +10,14 @@ import psutil
 
 LOAD_GENERATOR: Final = "load generator"
 OTHERS: Final = "others"
-"""The CPU of all other processes of the machine: the disturbance."""
+"""The name under which the CPU of all other processes of the machine is reported."""
 CALM_SECONDS: Final = 0.5
 CALM_CORES: Final = 0.25
-"""The idle systems' own work is less."""
+"""Cores below which the machine counts as idle; the idle systems use fewer."""
 
 
 class CpuSeconds(dict[str, float]):
-    """CPU seconds since the start, user and system, by process; `LOAD_GENERATOR` is this one."""
+    """The CPU seconds of each process since its start, user and system; `LOAD_GENERATOR` is this process."""
 
     def __sub__(self, before: Mapping[str, float]) -> "CpuSeconds":
         return CpuSeconds({name: value - before[name] for name, value in self.items()})
@@ -37,7 +37,7 @@ def cpu_seconds(processes: Mapping[str, psutil.Process]) -> CpuSeconds:
 
 
 async def calm(patience: float) -> None:
-    """Returns once this machine has almost nothing to do, after `patience` seconds at the latest."""
+    """Returns when this machine is almost idle, after `patience` seconds at the latest."""
     deadline = time.monotonic() + patience
     psutil.cpu_percent()
     while time.monotonic() < deadline:
@@ -47,7 +47,7 @@ async def calm(patience: float) -> None:
 
 
 def listening(port: int) -> psutil.Process:
-    """The process that listens on a port of this machine."""
+    """Returns the process that listens on a port of this machine."""
     for connection in psutil.net_connections("tcp"):
         address: Any = connection.laddr
         if connection.status == psutil.CONN_LISTEN and address.port == port and connection.pid:

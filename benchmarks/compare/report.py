@@ -1,4 +1,4 @@
-"""The figures as tables, and as JSON."""
+"""Formats the figures as tables and as JSON."""
 
 import os
 import platform
@@ -58,7 +58,7 @@ HEADINGS: Final = {
     "cpu_us_per_message_server": "CPU µs per message",
     "cpu_ms_per_call_server": "CPU ms per call",
 }
-"""Of the lines shown; the parts of nested figures are shown under these."""
+"""Headings of the lines that are shown; the parts of nested figures follow them."""
 PARTS: Final = {
     "cpu_us_per_request": "CPU µs per request",
     "cpu_ms_per_call": "CPU ms per call",

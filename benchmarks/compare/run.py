@@ -16,7 +16,7 @@ from benchmarks.compare.systems import NodeProcess, Plenary, Servers, SocketIo, 
 
 SMALL, LARGE = 4, 100
 WARM: Final = {SMALL: 1.0, LARGE: 3.0}
-"""Seconds until a room of that size is in full swing with the slowest of these systems."""
+"""Seconds until the slowest system has reached its full rate, by the size of the rooms."""
 AT_RATE: Final = "rooms of 4, at the rate"
 SATURATED: Final = "rooms of 4, saturated"
 SATURATED_LARGE: Final = "rooms of 100, saturated"
@@ -29,7 +29,7 @@ IN_CALLS: Final = "memory, calls of 4"
 
 @dataclass(frozen=True)
 class Plan:
-    """`rate` in requests per second, the windows in requests in flight for each connection."""
+    """The parameters of a comparison: `rate` in requests per second, windows in requests in flight per connection."""
 
     rounds: int = 3
     seconds: float = 4.0
@@ -37,17 +37,17 @@ class Plan:
     rate: int = 500
     window: int = 4
     window_large: int = 1
-    """The window in rooms of 100: 400 requests in flight are 39,600 deliveries already."""
+    """The window in rooms of 100, where 400 requests in flight are 39,600 deliveries."""
     calls_at_once: int = 8
     idle_connections: int = 1000
     calls: int = 100
     patience: float = 20.0
-    """Seconds, at most, that each measurement waits for the machine to have nothing else to do."""
+    """The most seconds that each measurement waits for the machine to be idle."""
 
 
 @dataclass
 class Results:
-    """`samples` by system and workload, one for each round. `report` is called with each as it comes."""
+    """The `samples` by system and workload, one for each round. `report` is called with each new one."""
 
     report: Callable[[str, str, int, Sample], None]
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""A chat server as python-socketio's documentation has it, made to scale over RabbitMQ. Prints its port.
+"""A chat server like that of python-socketio's documentation, scaled over RabbitMQ. It prints its port.
 
     python -m benchmarks.compare.socketioserver AMQP_URL
 
-On aiohttp, which costs less per WebSocket message than uvicorn with websockets, and uvloop.
+The server uses uvloop and aiohttp, which costs less per WebSocket message than uvicorn with websockets.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The compared systems, each as processes of its own that run for one measurement."""
+"""Starts the compared systems, each as processes of its own that run for one measurement."""
 
 import asyncio
 import json
@@ -27,11 +27,11 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class Unavailable(Exception):
-    """Raised if a system cannot run here; the text says why, and what to do."""
+    """A system cannot run here; the text says why, and what to do."""
 
 
 class Redis(RedisProcess):
-    """`fsync` is Redis' appendfsync."""
+    """A private Redis. `fsync` is its appendfsync."""
 
     def __init__(self, fsync: str) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Redis(RedisProcess):
 
 
 class Servers:
-    """RabbitMQ and one Redis for each fsync policy: running throughout, idle while another is measured."""
+    """Runs RabbitMQ and one Redis for each fsync policy all the time; they are idle while others are measured."""
 
     def __init__(self) -> None:
         self.rabbitmq = RabbitmqProcess()
@@ -84,7 +84,7 @@ class System(ABC):
         ...
 
     async def counters(self) -> dict[str, int]:
-        """Totals since its start, up to date."""
+        """Returns the present totals since the start of the system."""
         return {}
 
     def collect(self) -> None:  # noqa: B027 - most wait for nothing
@@ -96,7 +96,7 @@ class Plenary(System):
 
     client = PlainClient
     _BEAT: Final = 1.5
-    """Seconds after which what a process tells of itself in Redis is newer than now."""
+    """Seconds after which every process has updated its entry in Redis."""
 
     def __init__(self, servers: Servers, fsync: str) -> None:
         self.name = "Plenary" if fsync == "always" else f"Plenary, {fsync}"
@@ -139,7 +139,7 @@ class Plenary(System):
         }
 
     def redis_bytes(self) -> dict[str, int]:
-        """Memory of all rooms, and how much of that is the streams kept for repetition."""
+        """Returns the memory of all rooms, and the part of it that is streams kept for repetition."""
         database: redis.Redis = self._cluster.redis
         keys: list[bytes] = list(database.scan_iter("room:*", count=1000))
         sizes: dict[bytes, Any] = {key: database.memory_usage(key, samples=0) for key in keys}
@@ -148,7 +148,7 @@ class Plenary(System):
 
 
 class _Child(System):
-    """A process that prints its port."""
+    """Runs a process that prints its port."""
 
     process: subprocess.Popen[str]
 
@@ -185,7 +185,7 @@ class _Child(System):
 
 
 class NodeProcess(_Child):
-    """protoo-server and the room objects of mediasoup 2 in one Node process, nothing durable."""
+    """Runs protoo-server and the room objects of mediasoup 2 in one Node process, which stores nothing."""
 
     name = "Node"
     client = PlainClient
@@ -210,7 +210,7 @@ class NodeProcess(_Child):
 
 
 class SocketIo(_Child):
-    """A python-socketio server whose rooms go over RabbitMQ (AsyncAioPikaManager)."""
+    """Runs a python-socketio server that shares rooms over RabbitMQ (AsyncAioPikaManager)."""
 
     name = "python-socketio"
     client = SocketIoClient

@@ -24,7 +24,7 @@ class Ended(Exception):
 
 
 class Connection(WSListener):
-    """`greeted` becomes true when the session is on, false if the connection ended before.
+    """A connection of a protoo client. `greeted` becomes true when the session is open, false if it ends before.
 
     `on_text(connection, body)` gets each text frame, `on_end(connection)` is called once.
     """
@@ -37,7 +37,7 @@ class Connection(WSListener):
         self.ended: asyncio.Future[tuple[int, str]] = loop.create_future()
         self.transport: WSTransport
         self._over = False
-        """Frames that still come are of no interest."""
+        """True when the connection has ended: frames that still arrive are ignored."""
         self._on_text = on_text
         self._on_end = on_end
 
@@ -51,11 +51,11 @@ class Connection(WSListener):
             read_buffer_init_size=2048,
             use_aiofastnet=False,
         )
-        if not hasattr(self, "transport"):  # picows takes what breaks in its handshake for a success
+        if not hasattr(self, "transport"):  # picows treats an exception in its handshake as a success
             raise ConnectionResetError(f"{address.partition('?')[0]}: the connection broke in the handshake")
 
     async def until_greeted(self) -> None:
-        """Returns when the session is on. Raises `Ended` if the server closes instead."""
+        """Returns when the session is open. Raises `Ended` if the server closes the connection instead."""
         try:
             on = await self.greeted
         finally:
@@ -65,7 +65,7 @@ class Connection(WSListener):
             raise Ended(*await self.ended)
 
     def write(self, body: bytes) -> None:
-        if not self.transport.underlying_transport.is_closing():  # else `ended` is about to be set
+        if not self.transport.underlying_transport.is_closing():  # otherwise `ended` is about to be set
             send_text(self.transport, body)
 
     def drop(self) -> None:

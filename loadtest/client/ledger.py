@@ -1,6 +1,6 @@
-"""The client's half of a resumable session: the numbers of both directions, and frames to send again. Pure.
+"""The client's half of a resumable session: the numbers of both directions, and frames to repeat. Pure.
 
-The ledger also checks the server: `duplicates` and `gaps` of a correct one are 0 (but see `accept`).
+The ledger also checks the server: with a correct one `duplicates` and `gaps` stay 0 (but see `accept`).
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ KEPT_BYTES: Final = 4 * 1024 * 1024
 
 
 class Overflow(Exception):
-    """More was sent than may be kept until the server acknowledges it."""
+    """The client has sent more than it may keep until the server acknowledges it."""
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Ledger:
     attempt: int = 0
     """Number of the client's last attempt to resume the session."""
     seq: int = 0
-    """The last number of the server that was received."""
+    """The last of the server's numbers that was received."""
     duplicates: int = 0
     gaps: int = 0
     _next: int = 1
@@ -45,7 +45,7 @@ class Ledger:
     def accept(self, seq: int | None, ack: int | None) -> bool:
         """Records the numbers of a frame of the server, if it has any, and returns whether the frame is new.
 
-        After a gap nothing counts until the session is resumed: what follows is neither.
+        After a gap no frame counts as new or duplicate until the session is resumed.
         """
         if ack is not None:
             self.acknowledged(ack)
@@ -61,7 +61,7 @@ class Ledger:
         return False
 
     def acknowledged(self, n: int) -> None:
-        """Drops the kept frames up to `n`."""
+        """Records that the server has the frames up to `n`, and drops them."""
         kept = self._kept
         while kept and kept[0][0] <= n:
             self._bytes -= len(kept.popleft()[1])

@@ -1,4 +1,4 @@
-"""protoo over WebSocket; a resumable session goes on over as many connections as it takes.
+"""A protoo client over WebSocket. A resumable session continues over any number of connections.
 
 The load test, the benchmarks, the fault driver and the tests share this client.
 """
@@ -26,12 +26,12 @@ _FINAL_CODES: Final = (4000, 4001)
 """Close codes after which the session cannot be resumed."""
 _RETRY_CODE: Final = 4002
 _MAX_RETRIES: Final = 6
-"""Closes with `_RETRY_CODE` in a row, without a new frame in between, after which the client gives up."""
+"""Consecutive closes with `_RETRY_CODE`, without a new frame in between, after which the client gives up."""
 _NUMBERS: Final = re.compile(rb'\{"seq":(\d+),"ack":(\d+),')
 
 
 class Refusal(Exception):
-    """The answer was an error."""
+    """A request was answered with an error."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")
@@ -41,7 +41,7 @@ class Refusal(Exception):
 
 Notified: TypeAlias = Callable[[str, Any], None]
 Answered: TypeAlias = Callable[[Any, Refusal | Ended | None], None]
-"""Gets the answer's data and None; or None and the error answer, or the end of the session."""
+"""Called with the answer's data and None, or with None and the error answer or the end of the session."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ProtooClient:
         self._open: dict[int, _Open] = {}
         self._last_answered = 0
         self._connection: Connection | None = None
-        """Set only while it is greeted."""
+        """The connection while it is greeted, otherwise None."""
         self._lost_at = 0.0
         self._fruitless = 0
         self._work: asyncio.Task[None] | None = None
@@ -124,7 +124,7 @@ class ProtooClient:
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> "ProtooClient":
-        """Returns when the session is on. Raises `Ended`, OSError, WSError or TimeoutError if that fails."""
+        """Returns when the session is open. Raises `Ended`, OSError, WSError or TimeoutError if that fails."""
         try:
             connection = await self._connect(next(self._urls), {})
         except BaseException:
@@ -154,7 +154,7 @@ class ProtooClient:
             self._work.cancel()
 
     def end(self) -> None:
-        """Sends the end of the session, and does not wait for the server's answer."""
+        """Sends a close frame, which ends the session; does not wait for the server's answer."""
         if (connection := self._connection) is not None:
             self._stop()
             connection.transport.send_close(WSCloseCode.OK)
@@ -162,7 +162,7 @@ class ProtooClient:
         self._finish(Ended(1000, "closed here"))
 
     def cut(self) -> None:
-        """Drops the connection as a lost network does; a resumable session then goes on over another."""
+        """Drops the connection as a lost network does; a resumable session then continues over another."""
         if self._connection is not None:
             self._connection.drop()
 
@@ -201,7 +201,7 @@ class ProtooClient:
         return self.resumable and code not in _FINAL_CODES and self._fruitless < _MAX_RETRIES
 
     async def _resume(self) -> Connection | None:
-        """Returns a connection over which the session goes on; None if it cannot."""
+        """Returns a connection over which the session continues, or None if it cannot."""
         backoff = Backoff(PAUSE_FIRST, PAUSE_MOST, scatter=True)
         try:
             async with asyncio.timeout(self.ledger.grace_seconds):
@@ -230,7 +230,7 @@ class ProtooClient:
         self._release_hooks()
 
     def _release_hooks(self) -> None:
-        """Hooks may refer to this client's owner: no cycle is left for the garbage collector."""
+        """Drops the hooks, which may refer to this client's owner, so that no reference cycle is left."""
         self._hooks = Hooks()
         self._notified, self._frame = _ignore, None
 
@@ -244,7 +244,7 @@ class ProtooClient:
         return await self.ask(data, method)
 
     def ask(self, data: Any, method: str = REQUEST) -> "asyncio.Future[Any]":
-        """Sends a request at once; the future is that of `request`."""
+        """Sends a request at once. The future has the result of `request`."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answered(result: Any, failure: Refusal | Ended | None) -> None:
@@ -259,7 +259,7 @@ class ProtooClient:
         return answer
 
     def post(self, data: Any, then: Answered, method: str = REQUEST, what: str = "") -> None:
-        """Sends a request at once; `then` is called in the order of everything else that comes.
+        """Sends a request at once. `then` is called when the answer arrives, in the order of all frames.
 
         `what` names the request in `unanswered` and in violations. Raises `Ended` or `Overflow`.
         """
@@ -287,7 +287,7 @@ class ProtooClient:
         self.send_encoded(orjson.dumps(frame))
 
     def send_encoded(self, body: bytes) -> None:
-        """Sends a frame that is a JSON object already; else as `send`."""
+        """Sends a frame that is encoded as a JSON object already, as `send` does."""
         if self.ended.done():
             raise self.ended.result()
         connection = self._connection
@@ -322,7 +322,7 @@ class ProtooClient:
             self._hooks.failed(failure)
 
     def _without_numbers(self, connection: Connection, body: bytes) -> bytes | None:
-        """Takes off and records the session's numbers; None if the frame is not new or is the connection's own."""
+        """Removes and records the session's numbers. Returns None for duplicates and the connection's own frames."""
         frame = orjson.loads(body)
         seq, ack = frame.pop("seq", None), frame.pop("ack", None)
         if seq is None and frame.get("method") == SESSION:
@@ -378,7 +378,7 @@ class ProtooClient:
             self.ledger.token = info["token"]
             self.ledger.grace_seconds = info["graceSeconds"]
             self._greet(connection)
-        # else the server refuses, and closes the connection next
+        # otherwise the server refuses, and closes the connection next
 
     def _greet(self, connection: Connection) -> None:
         self._connection = connection

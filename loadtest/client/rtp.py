@@ -1,4 +1,4 @@
-"""Media parameters of virtual peers: as a browser's, for real engines, and short ones, for the null engine."""
+"""Media parameters of virtual peers: those of a browser for real engines, and short ones for the null engine."""
 
 import hashlib
 import random
@@ -11,20 +11,20 @@ _SEND_TIME: Final = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 
 
 def dtls(chance: random.Random) -> dict[str, Any]:
-    """dtlsParameters with a fingerprint of nobody's certificate."""
+    """Returns dtlsParameters with a fingerprint that no certificate has."""
     digest = hashlib.sha256(chance.randbytes(16)).hexdigest().upper()
     value = ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
     return {"role": "client", "fingerprints": [{"algorithm": "sha-256", "value": value}]}
 
 
 def microphone(chance: random.Random) -> dict[str, Any]:
-    """rtpParameters of one opus stream."""
+    """Returns the rtpParameters of one opus stream."""
     opus = _codec("audio", "opus", 111, 48000, {"minptime": 10, "useinbandfec": 1}) | {"channels": 2}
     return _parameters(chance, [opus], {"uri": _AUDIO_LEVEL, "id": 10}, [{"ssrc": _ssrc(chance)}])
 
 
 def camera(chance: random.Random) -> dict[str, Any]:
-    """rtpParameters of VP8 simulcast with three layers and rtx."""
+    """Returns the rtpParameters of VP8 simulcast with three layers and rtx."""
     vp8 = _codec("video", "VP8", 96, 90000, {}) | {"rtcpFeedback": _FEEDBACK}
     rtx = _codec("video", "rtx", 97, 90000, {"apt": 96})
     layers = [{"ssrc": _ssrc(chance), "rtx": {"ssrc": _ssrc(chance)}, "profile": name} for name in _PROFILES]
@@ -51,7 +51,7 @@ def _parameters(
         "headerExtensions": [extension],
         "encodings": encodings,
         "rtcp": {"cname": f"{chance.getrandbits(64):016x}", "reducedSize": True, "mux": True},
-        # as of a browser that has replaceTrack
+        # like those of a browser that has replaceTrack
         "muxId": f"{chance.getrandbits(32):08x}",
     }
 
@@ -67,7 +67,7 @@ FINGERPRINT: Final = {"role": "client", "fingerprints": [{"algorithm": "sha-256"
 
 
 def audio(ssrc: int) -> dict[str, Any]:
-    """rtpParameters of a microphone."""
+    """Returns the rtpParameters of a microphone."""
     codec = {
         "name": "opus",
         "mimeType": "audio/opus",
@@ -82,7 +82,7 @@ def audio(ssrc: int) -> dict[str, Any]:
 
 
 def video(ssrc: int) -> dict[str, Any]:
-    """rtpParameters of a camera."""
+    """Returns the rtpParameters of a camera."""
     codec = {
         "name": "VP8",
         "mimeType": "video/VP8",

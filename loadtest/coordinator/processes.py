@@ -21,9 +21,9 @@ LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: 
 def watched_processes(urls: Sequence[str], watched: Sequence[str]) -> dict[str, psutil.Process]:
     """Returns the processes to watch, by a name for people.
 
-    `watched` are pids, or parts of a command line. Without any, those of the cluster whose gateway listens at one of
-    `urls` on this machine: all Plenary processes with the same Redis, their engines, and the servers they use. If it
-    is Docker that listens there, those in containers.
+    `watched` has pids and parts of a command line. If it is empty, the processes are those of the cluster whose
+    gateway listens at one of `urls` on this machine: all Plenary processes with the same Redis, their engines, and
+    their servers. If Docker listens there, they are those in containers.
     """
     if watched:
         found = [process for text in watched for process in _matching(text)]
@@ -66,7 +66,7 @@ def _cluster(gateways: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 def _in_containers() -> list[psutil.Process]:
-    """Roles and servers in other network namespaces than this process's: what it may see of them."""
+    """Returns the visible roles and servers that are in other network namespaces than this process."""
     here = _network(psutil.Process())
     return [it for it in psutil.process_iter() if _is_part(it) and _network(it) not in ("", here)]
 
@@ -101,7 +101,7 @@ def _setting(process: psutil.Process, name: str) -> str:
 
 def _role(command: Sequence[str]) -> str:
     if command and command[0].endswith("docker-init"):
-        return ""  # it only waits for the one that has the role
+        return ""  # this process only waits for the one that has the role
     for before, word in itertools.pairwise(command):
         if word in ROLES and before.rpartition("/")[2] == "plenary":
             return word
@@ -109,7 +109,7 @@ def _role(command: Sequence[str]) -> str:
 
 
 def _named(processes: Sequence[psutil.Process]) -> dict[str, psutil.Process]:
-    """`room worker`, or `room worker 1` and `room worker 2`."""
+    """Names processes: `room worker`, or `room worker 1` and `room worker 2`."""
     kinds = [_kind(process) for process in processes]
     names = [
         f"{kind} {kinds[: at + 1].count(kind)}" if kinds.count(kind) > 1 else kind for at, kind in enumerate(kinds)

@@ -1,4 +1,4 @@
-"""A whole run: starts generator processes, merges their reports, and samples the machine and the queues."""
+"""Runs a load test: starts generator processes, merges their reports, and samples the machine and the queues."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from loadtest.generator.profiles import Profile
 from loadtest.model.measurements import Measured
 
 START: Final = 1.5
-"""Seconds from the start of the generators until the first peer comes."""
+"""Seconds from the start of the generators to the arrival of the first peer."""
 OVER: Final = 10 * ANSWER_SECONDS
 """Seconds after the planned end when generators that still run are killed."""
 _LINE: Final = 64 * 1024 * 1024
@@ -26,7 +26,7 @@ _LINE: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Task:
-    """The task of a run. `churn` is None if the profile decides it."""
+    """The parameters of a run. `churn` is None if the profile decides it."""
 
     urls: list[str]
     rooms: int
@@ -41,7 +41,7 @@ class Task:
 
     @property
     def churn_rate(self) -> float:
-        """Peers per second that leave and come again."""
+        """The number of peers per second that leave and join again."""
         if not self.profile.joins:
             return 0.0
         stay = self.profile.stay
@@ -49,7 +49,7 @@ class Task:
         return by_profile if self.churn is None else self.churn
 
     def plans(self, began: float) -> list[Plan]:
-        """Returns one plan per process; each room is in one process. Rooms have new names in each run."""
+        """Returns one plan per process. Each room is in one process, and has a new name in each run."""
         names = [f"load-{self.seed}-{number}" for number in range(self.rooms)]
         processes = min(self.processes, self.rooms)
         shares = [names[process::processes] for process in range(processes)]
@@ -78,6 +78,7 @@ class Second:
     """The last report of each generator."""
 
     def sum(self, gauge: str) -> int:
+        """Returns the sum of a field of the generators' ticks."""
         return sum(getattr(tick, gauge) for tick in self.gauges.values())
 
 
@@ -94,6 +95,7 @@ class Run:
     ended: float = 0.0
 
     def add(self, process: int, tick: Tick) -> None:
+        """Merges the report of a generator."""
         measured = Measured.load(tick.measured)
         self.whole.merge(measured)
         second = self.seconds.setdefault(tick.second, Second())
@@ -107,7 +109,7 @@ class Run:
 
 
 class Crew:
-    """The generator processes of one run."""
+    """Starts, supervises and stops the generator processes of one run."""
 
     def __init__(self, task: Task, watch: Watch, tell: Callable[[Run, int], None]) -> None:
         self.run = Run(task, time.monotonic() + START)
@@ -118,7 +120,7 @@ class Crew:
         self._done: set[int] = set()
 
     async def work(self) -> Run:
-        """Returns when all generators have ended."""
+        """Runs all generators until they have ended, and returns the result."""
         plans = self.run.task.plans(self.run.began)
         self.generators = len(plans)
         watching = asyncio.create_task(self._sample())
@@ -151,7 +153,7 @@ class Crew:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE,
-            start_new_session=True,  # Ctrl-C is for this process, which stops them
+            start_new_session=True,  # Ctrl-C must reach this process alone, which stops the generators
         )
         self._processes.append(process)
         assert process.stdin is not None
@@ -176,7 +178,7 @@ class Crew:
     async def _sample(self) -> None:
         while True:
             now = time.monotonic() - self.run.began
-            await asyncio.sleep(math.floor(now + 0.5) + 0.5 - now)  # generators look at themselves on the full second
+            await asyncio.sleep(math.floor(now + 0.5) + 0.5 - now)  # generators measure themselves on the full second
             at = time.monotonic() - self.run.began
             if at >= 0:
                 with contextlib.suppress(OSError):
@@ -185,12 +187,12 @@ class Crew:
 
 
 def since(run: Run) -> float:
-    """Seconds since the first peer came; negative before."""
+    """Returns the seconds since the first peer arrived; negative before."""
     return (run.ended or time.monotonic()) - run.began
 
 
 def overall(run: Run) -> dict[str, Any]:
-    """Returns the task, for reports."""
+    """Returns the task as reports show it."""
     task = run.task
     return {
         "urls": task.urls,

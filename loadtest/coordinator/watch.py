@@ -1,4 +1,4 @@
-"""Samples of the machine and the queues: CPU and memory of processes, and messages in the partitions' queues."""
+"""Samples the machine and the queues: CPU and memory of processes, and messages in the partitions' queues."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ WHOLE_LOOK: Final = 0.4
 
 @dataclass(frozen=True)
 class Sample:
-    """The state at one moment: CPU in cores (1.0: one core is full), memory in bytes; `queued` is None if unknown.
+    """The state at one time: CPU in cores (1.0: one core is full), memory in bytes; `queued` is None if unknown.
 
     `machine` is the CPU of everything on this machine, watched or not.
     """
@@ -67,19 +67,19 @@ class Watch:
 
 
 class Queues:
-    """Asks how many messages wait in all partitions' queues; the answer is None while RabbitMQ does not answer."""
+    """Counts the messages that wait in all partitions' queues; the number is None while RabbitMQ does not answer."""
 
     def __init__(self, url: str, partitions: int) -> None:
         self._probe = QueueProbe(url)
         self._partitions = partitions
 
     async def depth(self) -> int | None:
-        """Returns the messages that wait in the queues, without those that a room worker has in work."""
+        """Returns the number of messages that wait in the queues, without those that a room worker is handling."""
         try:
             depths = await self._probe.depths(self._partitions, within=2 * WHOLE_LOOK, spread=WHOLE_LOOK)
         except BrokerUnavailable:
             return None
-        self._partitions = len(depths) or self._partitions  # There may be fewer than the default.
+        self._partitions = len(depths) or self._partitions  # The cluster may have fewer partitions than the default.
         return sum(depth.messages for depth in depths.values())
 
     async def close(self) -> None:

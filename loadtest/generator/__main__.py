@@ -1,7 +1,8 @@
 """A generator process: `python -m loadtest.generator`, started by the coordinator.
 
-Lines of JSON: the plan comes on stdin, then `stop` for an orderly end and a second one for an immediate one; the
-end of stdin ends the process at once. On stdout a `Tick` each second, the last with `done`.
+The process reads lines of JSON from stdin: the plan, then `stop` for an orderly end and a second `stop` for an
+immediate one. The end of stdin ends the process at once. It writes a `Tick` to stdout each second, the last with
+`done`.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ async def _serve() -> None:
 
 
 def _line() -> bytes:
-    """The first line of stdin, and nothing of what follows."""
+    """Reads the first line of stdin, and nothing beyond it."""
     line = b""
     while (byte := os.read(sys.stdin.fileno(), 1)) not in (b"", b"\n"):
         line += byte
@@ -52,13 +53,13 @@ def _tell(tick: Tick) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(tick) + b"\n")
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        os._exit(1)  # nobody listens any more
+        os._exit(1)  # the coordinator has ended
 
 
 def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    gc.disable()  # nothing here leaves cycles behind, and a collection would be measured as latency
+    gc.disable()  # this process makes no reference cycles, and a collection would be measured as latency
     uvloop.run(_serve())
 
 

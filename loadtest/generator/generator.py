@@ -1,4 +1,4 @@
-"""The load of one generator process: some rooms with all their virtual peers, and what they measure each second."""
+"""Generates the load of one process: some rooms with all their virtual peers, measured second by second."""
 
 import asyncio
 import contextlib
@@ -19,15 +19,15 @@ from loadtest.model.room import Room
 from shared.aio.iteration import iterate_yielding
 
 GRAIN: Final = 0.002
-"""Resolution of the event loop's timers, seconds: an action that is not later than that is on time."""
+"""Resolution of the event loop's timers in seconds: an action that is late by less is on time."""
 AT_ONCE: Final = 64
-"""Actions after which the generator reads what has come, however late everything is."""
+"""Actions after which the generator reads received frames, however late it is."""
 TOGETHER: Final = 25
-"""Peers of one process that do the same at the same time when the test is over."""
+"""Peers of one process that do the same at the same time when the test ends."""
 ANSWER_SECONDS: Final = 45.0
 """Seconds without any answer after which the requests that are still open count as unanswered."""
 CLOCK_SECONDS: Final = 0.1
-"""Seconds between two looks at whether the event loop stood still."""
+"""Seconds between two checks whether the event loop was blocked."""
 
 
 @dataclass
@@ -54,14 +54,14 @@ class Gauges:
 
 
 class Generator:
-    """A `Recorder` for its peers."""
+    """Runs the virtual peers of a plan. Implements `Recorder` for them."""
 
     def __init__(self, plan: Plan, tell: Callable[[Tick], None]) -> None:
         self.current = Measured()
         self.stopping = False
         self._plan = plan
         self._start = max(plan.began, time.monotonic())
-        """A process that starts slowly does the same a little later, not everything at once."""
+        """The time that actions are counted from: a process that starts late does everything later, not at once."""
         self._tell = tell
         self._chance = random.Random(plan.seed)
         self._rooms = [Room(name, self.fail) for name in plan.rooms]
@@ -71,7 +71,7 @@ class Generator:
         self._stop_at = self._start + plan.ramp + plan.duration
         self._phase = "ramp"
         self._answers_before = 0
-        """Answers in all seconds but the current."""
+        """Number of answers in all seconds except the current."""
         self._late_counted_at = 0.0
 
     def _peer(self, room: Room, name: str) -> Peer:
@@ -79,7 +79,7 @@ class Generator:
         return Peer(room, name, self._plan.urls, self._plan.profile, self, chance)
 
     def _arrivals(self) -> list[tuple[float, Peer]]:
-        """Returns when each peer comes, the last first."""
+        """Returns when each peer arrives, the last first."""
         order = self._chance.sample(self._peers, len(self._peers))
         step = self._plan.ramp / max(1, len(order))
         return [(self._start + (number + self._chance.random()) * step, it) for number, it in enumerate(order)][::-1]
@@ -130,7 +130,7 @@ class Generator:
         self._stop_at = min(self._stop_at, time.monotonic())
 
     async def _pace(self) -> None:
-        """Does everything when it is due, whether or not what came before has been answered."""
+        """Starts every action when it is due, whether or not earlier ones have been answered."""
         profile, count = self._plan.profile, len(self._peers)
         streams = [
             self._stream(profile.messages * count, lambda peer, due: peer.say(due)),
@@ -147,14 +147,14 @@ class Generator:
             await asyncio.sleep(max(0.0, min(wait, 0.1)))
 
     def _stream(self, rate: float, act: Callable[[Peer, float], None]) -> Stream:
-        """Actions of peers chosen by chance; skipped if the peer is not in its room."""
+        """Returns a stream of actions, each of a peer chosen by chance and skipped if the peer is not in its room."""
 
         def anybody(due: float) -> None:
             peer = self._chance.choice(self._peers)
             if peer.state != "here" or not peer.joined:
                 self.current.counts["skipped"] += 1
                 return
-            with contextlib.suppress(Ended):  # its session ended a moment ago, which is counted
+            with contextlib.suppress(Ended):  # the peer's session has just ended, which is counted
                 try:
                     act(peer, due)
                 except Overflow as unbounded:
@@ -192,7 +192,7 @@ class Generator:
         return meant
 
     async def _watch_clock(self) -> None:
-        """Counts the moments in which this process stood still: every latency has them in it."""
+        """Counts the times when this process was blocked, which are part of every latency."""
         while True:
             before = time.monotonic()
             await asyncio.sleep(CLOCK_SECONDS)
@@ -204,7 +204,7 @@ class Generator:
     # --- the end of the test ----------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        """Waits until everything is answered and everybody is told everything, checks that, and lets all leave."""
+        """Waits until all requests are answered and all notifications have arrived, checks this, and ends."""
         self._phase = "settling"
         quiet = await self._quiet()
         if not quiet:
@@ -220,7 +220,7 @@ class Generator:
         await self._all("the leaving of a peer", 2, (peer.go(again=False) for peer in self._peers))
 
     async def _quiet(self) -> bool:
-        """Waits; returns whether everything was answered, without a pause of `ANSWER_SECONDS` between two answers."""
+        """Waits for all answers. Returns false after `ANSWER_SECONDS` without any."""
         answers, deadline = self._answers, time.monotonic() + ANSWER_SECONDS
         while self._tasks or any(peer.in_flight for peer in self._peers):
             if self._answers != answers:
@@ -235,7 +235,7 @@ class Generator:
         return self._answers_before + self.current.answers
 
     async def _all(self, what: str, requests: int, works: Iterable[Coroutine[Any, Any, None]]) -> bool:
-        """Does `TOGETHER` at a time; returns whether all succeeded, within `ANSWER_SECONDS` per request."""
+        """Runs `TOGETHER` tasks at a time. Returns whether all succeeded, within `ANSWER_SECONDS` per request."""
         good = True
         several = asyncio.Semaphore(TOGETHER)
 
@@ -264,7 +264,9 @@ class Generator:
             now = time.monotonic() - self._plan.began
             await asyncio.sleep(1.0 - now % 1.0)
             gauges = Gauges()
-            async for peer in iterate_yielding(self._peers):  # or a look at all would be part of latencies
+            async for peer in iterate_yielding(
+                self._peers
+            ):  # otherwise the check of all peers would be part of latencies
                 gauges.add(peer)
             self._report(gauges)
 

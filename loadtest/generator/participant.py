@@ -1,4 +1,4 @@
-"""The base of virtual peers: connects, joins, sends messages, leaves, and has what it is told checked.
+"""The base of virtual peers: connects, joins, sends messages, leaves, and checks notifications by its view.
 
 The load generator's peers and the fault driver's participants are of this kind; they differ in what they do next and
 in what they know of media.
@@ -26,7 +26,7 @@ PADDING: Final = "x" * 4096
 
 
 class Participant(Requester):
-    """A peer of a room, in it or not. `urls` are gateways."""
+    """A peer that joins and leaves one room. `urls` are gateways."""
 
     def __init__(self, room: Room, name: str, urls: Sequence[str], recorder: Recorder, chance: random.Random) -> None:
         super().__init__(f"{room.name}/{name}", recorder)
@@ -52,7 +52,7 @@ class Participant(Requester):
 
     @abstractmethod
     def _new_view(self, member: Member) -> RoomView:
-        """Makes the view of a life that begins."""
+        """Returns the view of a life that begins."""
 
     def _forget(self) -> None:
         """Ends the life in the room; answers to what was asked in it no longer count."""
@@ -104,7 +104,7 @@ class Participant(Requester):
                 await session.abandon()
 
     async def _discard_session(self, why: BaseException) -> None:
-        """The session is not used any more; what went wrong is counted by who calls this."""
+        """Drops the session without counting a failure: the caller does that."""
         self._abandon_life()
         if isinstance(why, Refusal):
             await self._close()
@@ -128,7 +128,7 @@ class Participant(Requester):
         self._forget()
 
     def _check_numbers(self, session: ProtooClient) -> None:
-        """The numbers of the session's frames had no gap, and none came twice."""
+        """Counts gaps and duplicates in the session's numbers as failures."""
         ledger = session.ledger
         for kind, count in (("duplicated", ledger.duplicates), ("reordered", ledger.gaps)):
             if count:
@@ -159,7 +159,7 @@ class Participant(Requester):
             raise
 
     async def _leave(self, due: float, left: Callable[[], None]) -> None:
-        """`left` is called when the leave is answered, while the view is still there."""
+        """Leaves the room. `left` is called when the leave is answered, before the view ends."""
         view, key = self._here, self._key()
         self._doing.leave = key.n
 
@@ -188,12 +188,12 @@ class Participant(Requester):
             self._post(MESSAGE, "message", due, data, self._seen(key))
 
     def _seen(self, key: Key) -> OnAnswer:
-        """Returns what the answer to a message to all means."""
+        """Returns a callback that records a message to all as sent, when it is answered."""
         view = self._here
         return lambda _: view.observe(key, "message")
 
     async def barrier(self) -> None:
-        """Returns when everything has come that happened before; raises as `_call`."""
+        """Returns when all notifications of earlier events have arrived; raises as `_call`."""
         if self.session is not None:
             await self._call(REQUEST, "queryRoom")
 

@@ -8,7 +8,11 @@ from loadtest.generator.profiles import Profile
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`began` is the machine's monotonic clock, seconds; `churn` is peers per second that leave and come again."""
+    """The task of one generator.
+
+    `began` is the machine's monotonic clock in seconds; `churn` is the number of peers per second that leave and join
+    again.
+    """
 
     urls: list[str]
     rooms: list[str]
@@ -22,7 +26,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """A report of what happened since the last one. `second` counts from the start."""
+    """A generator's report of the time since the previous one. `second` counts from the start."""
 
     second: int
     phase: str

@@ -1,4 +1,4 @@
-"""The profiles of load: what virtual peers do, and how often."""
+"""The profiles of load, which say how often virtual peers do what."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,10 +6,10 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Profile:
-    """Rates are per peer and second; `stay` and `whole` are mean seconds.
+    """How often virtual peers act. Rates are per peer and second; `stay` and `whole` are mean seconds.
 
-    `stay`: how long a peer is in its room before it leaves and comes again; 0: as long as the test, unless
-    `--churn` says otherwise. `whole`: how long a connection lasts before it is cut and resumed; 0: for ever.
+    `stay` is the time in a room before a peer leaves and joins again; 0 means until the end of the test, unless
+    `--churn` says otherwise. `whole` is the time before a connection is cut and resumed; 0 means never.
     """
 
     about: str
@@ -17,10 +17,10 @@ class Profile:
     media: bool = True
     messages: float = 0.0
     to_one: float = 0.2
-    """Share of the messages that are for one peer; the others are for all."""
+    """Fraction of the messages that are sent to one peer; the others are sent to all."""
     message_bytes: int = 120
     controls: float = 0.0
-    """Pauses, resumes, profiles, ICE restarts, closed and new producers, queries."""
+    """Rate of pauses, resumes, profiles, ICE restarts, closed and new producers, and queries together."""
     stay: float = 0.0
     whole: float = 0.0
 

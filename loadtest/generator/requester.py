@@ -11,19 +11,19 @@ from shared.protocol.client import NOTIFICATION, REQUEST
 
 OnAnswer: TypeAlias = Callable[[Any], None]
 IsExpected: TypeAlias = Callable[[Refusal], bool]
-"""Decides whether an error answer is legitimate at this moment."""
+"""Decides whether an error answer is legitimate now."""
 
 NOT_FOUND: Final = 404
 """The error of a request about something that another peer has closed meanwhile."""
 
 
 class Requester:
-    """Sends requests over the session that it has at the moment; `session` is None while there is none."""
+    """Sends requests over the present session; `session` is None while there is none."""
 
     def __init__(self, who: str, recorder: Recorder) -> None:
         self.session: ProtooClient | None = None
         self._epoch = 0
-        """Grows when the peer is no longer in its room: an answer to what was asked before changes nothing then."""
+        """A number that grows when the peer leaves its room: later answers to earlier requests change nothing."""
         self._who = who
         self._recorder = recorder
         self._calls: set[asyncio.Future[Any]] = set()
@@ -50,7 +50,7 @@ class Requester:
     def _command(
         self, method: str, due: float, on_answer: OnAnswer, is_expected: IsExpected | None = None, **fields: Any
     ) -> None:
-        """Sends a notification of the specification as a request, so that it is answered."""
+        """Sends a notification of the specification as a request, to get an answer."""
         self._post(
             NOTIFICATION, method, due, {"method": method, "notification": True, **fields}, on_answer, is_expected
         )
@@ -64,7 +64,7 @@ class Requester:
         is_expected: IsExpected | None = None,
         **fields: Any,
     ) -> Any:
-        """Returns the answer. Raises `Refusal` (counted already) or `Ended`."""
+        """Sends a request and returns the answer. Raises `Refusal`, which is counted already, or `Ended`."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answered(data: Any) -> None:
@@ -105,7 +105,7 @@ class Requester:
         def answered(answer: Any, failure: Refusal | Ended | None) -> None:
             current = self._recorder.current
             if isinstance(failure, Ended):
-                pass  # counted once, as the end of the session
+                pass  # the end of the session is counted once
             elif epoch != self._epoch or session is not self.session:
                 current.counts["answers after leaving"] += 1
                 failure = failure or Ended(1000, "left before the answer came")
@@ -123,7 +123,7 @@ class Requester:
         session.post(data, answered, protoo, method)
 
     async def _finished(self, work: "asyncio.Future[None]") -> None:
-        """Waits for something that also ends when the session does; raises `Ended` then."""
+        """Waits for a result. Raises `Ended` if the session ends first."""
         self._calls.add(work)
         try:
             await work
@@ -140,4 +140,4 @@ class Requester:
 
 
 def nothing(_: Any) -> None:
-    """Ignores an answer that only confirms."""
+    """Ignores an answer without content."""

@@ -1,4 +1,4 @@
-"""A virtual peer of the load generator: does what a browser does, as its profile says."""
+"""A virtual peer of the load generator, which acts like a browser as its profile says."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ from loadtest.model.room_log import Member
 from shared.protocol.client import NOTIFICATION, REQUEST
 
 RETRY_SECONDS: Final = 1.0
-"""Mean pause after which a peer that lost its session, or could not join, tries again."""
+"""Mean seconds before a peer that lost its session, or could not join, tries again."""
 
 State: TypeAlias = Literal["away", "coming", "here", "leaving"]
 
@@ -36,7 +36,7 @@ class Producer:
 
 
 class Peer(Participant):
-    """`come` is to be a task; what the peer does then is asked of it (`say`, `control`, `cut`, `renew`, `go`)."""
+    """A virtual peer. Run `come` as a task, and call `say`, `control`, `cut`, `renew` or `go` for each action."""
 
     def __init__(
         self, room: Room, name: str, urls: Sequence[str], profile: Profile, recorder: Recorder, chance: random.Random
@@ -67,7 +67,7 @@ class Peer(Participant):
     # --- coming and going -------------------------------------------------------------------------------------
 
     async def come(self, due: float) -> None:
-        """Connects, joins, sends and receives; tries again until it is there or the test is over."""
+        """Connects, joins, and sets its media up; tries again until that succeeds or the test ends."""
         self.state = "coming"
         while True:
             try:
@@ -111,12 +111,12 @@ class Peer(Participant):
                 self._fail("sessions", f"{unbounded}")
 
     def _media_lost(self) -> None:
-        """Joins anew, as applications do that cannot replace a transport."""
+        """Joins again after a transport was lost, as applications do that cannot replace one."""
         if self.state == "here":
             self.renew(time.monotonic())
 
     async def _set_up(self) -> None:
-        """Makes both transports and both producers, and enables every consumer that was there already."""
+        """Creates both transports and both producers, and enables all consumers that exist already."""
         send, recv = self._next_id(), self._next_id()
         dtls = rtp.dtls(self._chance)
         await self._call(REQUEST, "createTransport", id=send, direction="send", options={}, dtlsParameters=dtls)
@@ -140,7 +140,7 @@ class Peer(Participant):
             self._ready.set_result(None)
 
     def renew(self, due: float) -> None:
-        """Leaves now, and comes again."""
+        """Leaves now, and joins again later."""
         self.state = "leaving"
         self._recorder.spawn(self.go(due))
 
@@ -184,7 +184,7 @@ class Peer(Participant):
         self._say(due, self._profile.to_one, self._profile.message_bytes)
 
     def control(self, due: float) -> None:
-        """Does one of the things that people do in a call."""
+        """Carries out one of the actions of a call, chosen by chance."""
         things = [self._pause_producer] * 3 + [self._pause_consumer] * 3
         things += [self._prefer, self._restart, self._query, self._change_producers]
         self._chance.choice(things)(due)
@@ -202,7 +202,7 @@ class Peer(Participant):
             self._request("restartTransport", due, nothing, id=id_)
 
     def _change_producers(self, due: float) -> None:
-        """Makes a third producer, or closes it: somebody shares a screen."""
+        """Creates a third producer, like a screen share, or closes it."""
         if len(self._producers) < 3:
             if "send" in self._transports:
                 self._produce("video", due)
@@ -217,7 +217,7 @@ class Peer(Participant):
         self._request("createProducer", due, on_answer, **data)
 
     def _producer(self, kind: str) -> tuple[dict[str, Any], OnAnswer]:
-        """Returns the data of a createProducer, and what its answer means."""
+        """Returns the data of a createProducer, and the callback for its answer."""
         key = self._key()
         producer = Producer(self._next_id(), key.n)
         self._doing.turns[key.n] = Turns()
@@ -294,7 +294,7 @@ class Peer(Participant):
         return lambda refusal: refusal.code == NOT_FOUND and id_ not in self._here.consumers
 
     async def watch(self) -> list[dict[str, Any]]:
-        """Joins without being seen and leaves at once; returns the peers that the server says are there."""
+        """Joins as a spy and leaves at once. Returns the peers that the server lists."""
         await self._begin_session(time.monotonic())
         try:
             room = await self._call(REQUEST, "queryRoom")

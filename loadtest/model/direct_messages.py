@@ -7,20 +7,20 @@ from loadtest.model.failures import Fail
 
 @dataclass
 class _Pair:
-    """The messages from one peer to one other."""
+    """The messages from one peer to another."""
 
     sent: int = 0
     received: int = 0
     accepted: set[int] = field(default_factory=set)
-    """Answered, not received yet."""
+    """Numbers of messages that were answered and not received yet."""
     early: set[int] = field(default_factory=set)
-    """Received, not answered yet."""
+    """Numbers of messages that were received before they were answered."""
     excused: int = 0
-    """Up to this number the receiver may have been away without the server knowing it."""
+    """The highest number up to which messages may be lost: the receiver was away without the server knowing."""
 
 
 class DirectMessages:
-    """The messages of one room. Numbers grow by one per message from one peer to one other, over all their lives."""
+    """The messages to one peer in a room. Numbers grow by one from each peer to each other, over all their lives."""
 
     def __init__(self, room: str, fail: Fail) -> None:
         self._room = room
@@ -35,7 +35,7 @@ class DirectMessages:
         return pair.sent
 
     def accepted(self, sender: str, receiver: str, n: int) -> None:
-        """Records that a message was answered without an error: the receiver was there."""
+        """Records that a message was answered without an error: the receiver was in the room."""
         pair = self._pairs[sender, receiver]
         if n in pair.early:
             pair.early.discard(n)
@@ -59,7 +59,7 @@ class DirectMessages:
                 pair.early.add(n)
 
     def ended(self, receiver: str) -> None:
-        """Records that a receiver's session ended without a leave: for the server it may still be there."""
+        """Records that a receiver's session ended without a leave: the server may still consider it present."""
         self._without_session.add(receiver)
 
     def joined(self, receiver: str) -> None:
@@ -73,7 +73,7 @@ class DirectMessages:
                 pair.accepted.clear()
 
     def check_complete(self) -> None:
-        """Reports what never came. Nothing may be under way any more."""
+        """Reports the messages that never arrived. Call it when no message can be on its way."""
         for (sender, receiver), pair in self._pairs.items():
             for n in sorted(pair.accepted) if receiver not in self._without_session else ():
                 self._fail("lost", f"{self._room}/{receiver}: message {n} of {sender} to it alone never came")

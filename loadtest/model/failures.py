@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 Fail: TypeAlias = Callable[[str, str], None]
-"""Is called with each failure: its kind and a sentence."""
+"""Called with each failure: its kind and a sentence."""
 
 SERVER_KINDS: Final = {
     "errors": "error answers that should not have been",
@@ -16,10 +16,11 @@ SERVER_KINDS: Final = {
     "unanswered": "requests that were not answered",
 }
 LATE_SECONDS: Final = 1.0
+"""Seconds that the generator may be late before it is overloaded."""
 GENERATOR_KINDS: Final = {
     "overloaded": f"moments in which the load generator was more than {LATE_SECONDS:g} s late",
     "broken": "errors in the load generator's own code",
     "died": "generator processes that ended before their time",
 }
-"""Failures of these kinds make a run invalid: they say nothing about the server, and neither do its figures."""
+"""Kinds of failures that make a run invalid: the run's figures then say nothing about the server."""
 KINDS: Final = SERVER_KINDS | GENERATOR_KINDS

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _HALF: Final = 32
-"""Buckets for each power of two: durations below twice as many microseconds are counted exactly."""
+"""Buckets per power of two. Durations below twice as many microseconds are counted exactly."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Returns the value that this share of all does not exceed; 0 without any."""
+    """Returns the value that this fraction of all values does not exceed; 0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def bucket(microseconds: int) -> int:
-    """Returns the bucket of a duration; a longer one is never in a lower bucket."""
+    """Returns the bucket of a duration; longer durations are never in lower buckets."""
     shift = microseconds.bit_length() - _HALF.bit_length()
     return microseconds if shift <= 0 else _HALF * shift + (microseconds >> shift)
 
@@ -31,7 +31,7 @@ def highest(index: int) -> int:
 
 @dataclass
 class Histogram:
-    """Durations in seconds go in and come out; inside they are whole microseconds."""
+    """A histogram of durations in seconds, which are kept as whole microseconds."""
 
     count: int = 0
     total: int = 0
@@ -55,7 +55,7 @@ class Histogram:
             self.buckets[index] = self.buckets.get(index, 0) + count
 
     def percentile(self, percent: float) -> float:
-        """Returns the seconds that `percent` of all durations do not exceed, at most 3 % too long; 0 without any."""
+        """Returns the seconds that `percent` of all durations do not exceed, at most 3 % too long; or 0."""
         wanted = max(1, math.ceil(self.count * percent / 100))
         seen = 0
         for index in sorted(self.buckets):

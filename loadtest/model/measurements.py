@@ -15,21 +15,21 @@ class Measured:
     """The measurements of one generator, or of all, over some time. Durations are in seconds."""
 
     methods: dict[str, Histogram] = field(default_factory=dict)
-    """Durations from the moment when a request was due until its answer, by method."""
+    """Durations from when a request was due until its answer, by method."""
     errors: Counter[str] = field(default_factory=Counter)
-    """Error answers by method, those that are failures."""
+    """Number of error answers by method, without excused ones."""
     steps: dict[str, Histogram] = field(default_factory=dict)
-    """`connect`, `ready`, `resume`, `late`."""
+    """Durations of `connect`, `ready` and `resume`, and of `late` actions."""
     fanout: dict[str, Histogram] = field(default_factory=dict)
-    """Durations from the moment when something was due until another peer was notified, by notification."""
+    """Durations from when an action was due until another peer was notified, by notification."""
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[list[Any]]] = field(default_factory=dict)
-    """Seconds since the start and a sentence for the first failures of each kind."""
+    """The first failures of each kind: seconds since the start, and a sentence."""
 
     @property
     def answers(self) -> int:
-        """The number of all answers, errors included."""
+        """The number of answers, errors included."""
         return sum(it.count for it in self.methods.values()) + self.errors.total() + self.counts["excused"]
 
     def answered(self, method: str, seconds: float) -> None:
@@ -87,7 +87,7 @@ class Measured:
 
 
 def together(histograms: dict[str, Histogram]) -> Histogram:
-    """Returns the sum of all."""
+    """Returns the sum of all measurements."""
     whole = Histogram()
     for histogram in histograms.values():
         whole.merge(histogram)

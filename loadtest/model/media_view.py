@@ -1,4 +1,4 @@
-"""The view of a peer that knows what every other peer does with its media, and checks that it is told all of it."""
+"""The view of a peer's media: checks that the peer is notified of everything that others do with theirs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from loadtest.model.room_view import Consumer, OnConsumer, RoomView
 
 
 class MediaView(RoomView):
-    """Media are closed by peers alone: if the server closes a transport, that is a failure."""
+    """Checks media that only peers close: a transport that the server closes is a failure."""
 
     def __init__(
         self,
@@ -25,11 +25,11 @@ class MediaView(RoomView):
         self._on_transport_closed = on_transport_closed
 
     def leaving(self) -> dict[int, int]:
-        """Returns, by consumer, the turns of its producer that the peer must have been told of when it leaves now."""
+        """Returns for each consumer the turns that the peer must have been notified of if it leaves now."""
         return {id_: it.listener.turns.answered for id_, it in self.consumers.items() if it.listener}
 
     def check_listeners(self, known: dict[int, int]) -> None:
-        """Its leave was answered; `known` is what `leaving` returned when that was sent."""
+        """Checks all consumers when a leave is answered; `known` is what `leaving` returned when it was sent."""
         for id_, consumer in self.consumers.items():
             if (listener := consumer.listener) is not None:
                 listener.stop(known.get(id_, listener.least), listener.turns.asked, self._recorder.fail)
@@ -66,7 +66,7 @@ class MediaView(RoomView):
             self._stop_listening(id_, exact=leave != END)
 
     def _stop_listening(self, id_: int, *, exact: bool) -> None:
-        """`exact`: the producer's peer closed it, so all that it had asked for before is done."""
+        """Ends a consumer. `exact`: its producer's peer closed it, so that all earlier turns were carried out."""
         if (listener := self.consumers.pop(id_).listener) is not None:
             turns = listener.turns
             listener.stop(turns.asked if exact else turns.answered, turns.asked, self._recorder.fail)

@@ -1,8 +1,8 @@
-"""Checks that the receivers of a producer are told of every pause and resume of it, alternating. Pure.
+"""Checks that the receivers of a producer are notified of every pause and resume of it, alternating. Pure.
 
-A producer is paused and resumed in turn, so its state is the parity of the number of turns. A receiver is told from
-the moment when its consumer is enabled. How many turns came before is known up to those under way in that moment,
-and exactly again when all is quiet.
+A producer is paused and resumed in turn, so its state is the parity of the number of turns. A receiver is notified
+from when its consumer is enabled. The number of turns before is known except for those that were being carried out
+then, and is known exactly when no request is open.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Turns:
 
 @dataclass(eq=False)
 class Listener:
-    """The listener of an enabled consumer. Between `least` and `most` turns came before it was enabled."""
+    """Checks the notifications of an enabled consumer. From `least` to `most` turns came before it was enabled."""
 
     about: str
     turns: Turns
@@ -45,13 +45,13 @@ class Listener:
         self.observed += 1
 
     def stop(self, least: int, most: int, fail: Fail) -> None:
-        """Checks the end of listening, by when the producer has made from `least` to `most` turns."""
+        """Checks the number of notifications at the end, when the producer has made from `least` to `most` turns."""
         if not self._fits(self.observed, least, most):
             had = f"{least} to {most} by now, {self.least} to {self.most} when it was enabled"
             fail("lost", f"{self.about}: told of {self.observed} pauses and resumes; there were {had}")
 
     def _fits(self, observed: int, least: int, most: int) -> bool:
-        """Returns whether some number of turns before the first notification explains what came."""
+        """Returns whether any number of turns before the first notification explains all notifications."""
         begun_paused = self.paused ^ bool(self.observed % 2)
         return any(
             before % 2 == begun_paused and least <= before + observed <= most
@@ -60,7 +60,7 @@ class Listener:
 
 
 def listen(about: str, turns: Turns, asked_at: int, paused: bool, fail: Fail) -> Listener:
-    """Returns the listener of a consumer that was enabled; `asked_at` turns were answered when that was requested."""
+    """Returns the listener of an enabled consumer; `asked_at` turns were answered when enabling was requested."""
     listener = Listener(about, turns, asked_at, turns.asked, paused)
     if not listener._fits(0, 0, turns.asked):
         fail("mismatch", f"{about}: enabled with paused {paused}, which it was not at that time")

@@ -7,7 +7,7 @@ from loadtest.model.measurements import Measured
 
 
 class Recorder(Protocol):
-    """`current` is what is measured in this second; it is replaced every second. `stopping`: the test is ending."""
+    """Records measurements and failures. `current` is replaced every second; `stopping`: the test is ending."""
 
     current: Measured
     stopping: bool

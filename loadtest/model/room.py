@@ -1,4 +1,4 @@
-"""The model of a room: what its peers have done, and what each of them must therefore be told."""
+"""The model of a room: what its peers have done, and what each must therefore be notified of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _LIVES_KEPT = 16
 
 @dataclass
 class Life:
-    """The intentions of one life of a peer, as numbers of its events."""
+    """What a peer does in one life, as numbers of its events."""
 
     leave: int = END
     closes: dict[int, int] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Room:
         self._lives: dict[str, dict[int, Life]] = {}
 
     def live(self, peer: str, life: int) -> Life:
-        """Begins a new life of a peer; lives of long ago are dropped."""
+        """Begins a new life of a peer; drops old ones."""
         lives = self._lives.setdefault(peer, {})
         lives[life] = Life()
         while len(lives) > _LIVES_KEPT:
@@ -39,16 +39,16 @@ class Room:
         return lives[life]
 
     def life(self, peer: str, life: int) -> Life:
-        """Returns a life of a peer; an unknown one did nothing."""
+        """Returns a life of a peer, an empty one if it is unknown."""
         return self._lives.get(peer, {}).get(life) or Life()
 
     def check_complete(self) -> None:
-        """Reports what never came. Nothing may be under way any more."""
+        """Reports what never arrived. Call it when nothing can be on its way."""
         self.log.check_complete()
         self.direct.check_complete()
 
     def compare(self, listed: list[dict[str, Any]]) -> None:
-        """Compares the peers that the server lists to a new peer (§join) with what all have been told."""
+        """Compares the peers that the server lists to a new peer (§join) with those of the log."""
         there = {peer["name"]: self._described(peer) for peer in listed}
         believed = {
             name: (life, {n: bool(self.life(name, life).turns[n].asked % 2) for n in open_})

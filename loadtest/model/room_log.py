@@ -1,13 +1,13 @@
-"""The log of one room: checks that every member is told everything, once and in one order. Pure.
+"""The log of one room: checks that every member sees every event, once and in one order. Pure.
 
-What is visible to all members (somebody joins, makes or closes a producer, sends a message to all, leaves) happens in
+The events that all members see (a peer joins, creates or closes a producer, sends a message to all, or leaves) have
 one order. Each member sees the events between its own join and its own leave: those of others as notifications, its
 own as answers. So all members read one log, each at its own position. The member that is furthest writes the log; all
-others must find the same. A member's position follows from its own join, which the others see. Nothing here depends
-on when something comes.
+others must find the same. A member's position follows from its own join, which the others see. No check depends on
+when an event arrives.
 
-A correct server is never blamed. Of an incorrect one every fault is counted at least once; whether one member was
-told too little or another too much cannot always be known, so one fault may be counted for several of them.
+A correct server has no failures. Every fault of an incorrect one is counted at least once. Whether one member saw too
+little or another too much cannot always be known, so a fault may be counted for several members.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from loadtest.model.failures import Fail
 Kind: TypeAlias = Literal["join", "producer", "close", "message", "leave"]
 
 END: Final = 1 << 40
-"""The number of a leave that the peer itself did not announce: it comes after all it did."""
+"""The number of a leave that the peer did not request, which comes after all its events."""
 _TRIM: Final = 512
 _LIVES_KEPT: Final = 16
-"""Per peer: older lives concern nobody any more."""
+"""Lives kept per peer: older ones affect no member."""
 
 
 class Key(NamedTuple):
-    """An event: the `n`th of a peer's life, counted from its join (0)."""
+    """Identifies an event: the `n`th of a peer's life, counted from its join (0)."""
 
     peer: str
     life: int
@@ -51,18 +51,18 @@ class Member:
     name: str
     life: int
     segment: "Segment | None" = None
-    """None until its position in the log is known."""
+    """The segment, or None until the member's position is known."""
     start: int = 0
     cursor: int = 0
     has_left: bool = False
-    """Set if it left before its position was known."""
+    """True if the member left before its position was known."""
     listed: Listed = field(default_factory=dict)
     pending: list[Entry] = field(default_factory=list)
-    """Events that it saw before its position was known."""
+    """Events that the member saw before its position was known."""
     last: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Life and number of the last event that it saw, by peer."""
+    """Life and number of the last event that the member saw, by peer."""
     missed: dict[Key, Kind] = field(default_factory=dict)
-    """Events that it passed without seeing them."""
+    """Events that the member passed without seeing them."""
 
     @property
     def own(self) -> tuple[str, int]:
@@ -83,14 +83,14 @@ class Segment:
         self.departed: list[Member] = []
         """Members that left, while another member may still be at an earlier position."""
         self.reserved: dict[tuple[str, int], tuple[int, Listed]] = {}
-        """Joins that others saw: the position, and who was there then."""
+        """Joins that others saw: the position, and the members then."""
 
     @property
     def end(self) -> int:
         return self.base + len(self.entries)
 
     def insert(self, at: int, entry: Entry) -> None:
-        """Inserts an event, usually at the end; elsewhere only what others have missed."""
+        """Inserts an event, usually at the end; elsewhere only one that others have missed."""
         self.entries.insert(at - self.base, entry)
         for later in self.entries[at - self.base + 1 :]:
             self.index[later.key] += 1
@@ -136,7 +136,7 @@ class RoomLog:
         self._segments: dict[str, dict[int, Segment]] = {}
         """The segments of the last lives, by peer and life."""
         self._joining: set[tuple[str, int]] = set()
-        """Lives whose join is asked for and not answered: they will see who joins after them."""
+        """Lives whose join is requested and not answered: they will see later joins."""
         self._unplaced: dict[tuple[str, int], Member] = {}
         self._ended_early: set[tuple[str, int]] = set()
         """Lives that ended before they had a position: others may still see them join."""
@@ -148,7 +148,7 @@ class RoomLog:
         self._joining.add(member.own)
 
     def joined(self, member: Member, listed: Listed) -> None:
-        """Records the answer to a join, which lists who is there."""
+        """Records the answer to a join, which lists the members."""
         self._joining.discard(member.own)
         member.listed = listed
         self._unplaced[member.own] = member
@@ -168,7 +168,7 @@ class RoomLog:
             self._advance(member, member.segment, entry)
 
     def left(self, member: Member, key: Key) -> None:
-        """Records the answer to a leave: the member has been told everything that came before."""
+        """Records the answer to a leave: the member has seen all earlier events."""
         self.observe(member, key, "leave")
         if member.segment is None:
             member.has_left = True
@@ -183,7 +183,7 @@ class RoomLog:
         self._remove(member)
 
     def _place_unwitnessed(self) -> None:
-        """Places the members whose join nobody is left to see."""
+        """Places the members whose join no remaining member will see."""
         for waiting in list(self._unplaced.values()):
             if waiting.own in self._unplaced and not self._is_witnessed(waiting):
                 self._begin_log_of(waiting)
@@ -191,7 +191,7 @@ class RoomLog:
     # --- the end ----------------------------------------------------------------------------------------------
 
     def check_complete(self) -> None:
-        """Reports what members have missed. Nothing may be under way: each must be at the end of the log."""
+        """Reports what members have missed. Each must be at the end of the log, so nothing may be on its way."""
         for waiting in list(self._unplaced.values()):
             self._fail("mismatch", f"{self._name(waiting)}: no peer that its join listed has seen it join")
             self._begin_log_of(waiting)
@@ -207,7 +207,7 @@ class RoomLog:
                 self._report_missed(member)
 
     def view(self) -> dict[str, tuple[int, set[int]]]:
-        """Returns who is there by the log: life and open producers by name."""
+        """Returns the members by the log: life and open producers by name."""
         segments = {segment for lives in self._segments.values() for segment in lives.values() if segment.members}
         return {name: there for segment in segments for name, there in segment.view.items()}
 
@@ -230,7 +230,7 @@ class RoomLog:
             self._report_repeated(member, entry)
 
     def _write(self, member: Member, segment: Segment, entry: Entry) -> None:
-        """Writes an event that is new. Usually the member is the first to see it; else the others have missed it."""
+        """Writes a new event. Usually the member is the first to see it; otherwise the others have missed it."""
         at = member.cursor
         if at < segment.end:
             at = self._position_after_own(member, segment, entry)
@@ -258,7 +258,7 @@ class RoomLog:
         return member.cursor
 
     def _insert(self, segment: Segment, at: int, entry: Entry) -> None:
-        """Members past this position that were there have missed the event."""
+        """Inserts an event. Members that are past its position, and were in the room then, have missed it."""
         for other in (*segment.members, *segment.departed):
             if at >= other.cursor:
                 continue
@@ -297,7 +297,7 @@ class RoomLog:
         self._place_all()
 
     def _place_all(self) -> None:
-        """Places all members whose join was seen; one that is placed may be the witness of another."""
+        """Places all members whose join was seen; a placed member may be the witness of another."""
         found = True
         while found:
             found = False
@@ -309,7 +309,7 @@ class RoomLog:
 
     def _place(self, member: Member, segment: Segment) -> None:
         if self._unplaced.pop(member.own, None) is None:
-            return  # while its place was made, it was found
+            return  # the member was placed while its witnesses were
         at, here = segment.reserved.pop(member.own)
         if here != member.listed:
             self._fail(
@@ -340,7 +340,7 @@ class RoomLog:
         return any(other in self._unplaced or other in self._joining for other in others)
 
     def _begin_log_of(self, member: Member) -> None:
-        """Begins a log of its own for a member that nobody is left to see join."""
+        """Begins a log for a member whose join no remaining member will see."""
         segment = Segment()
         segment.view = {name: (life, set(open_)) for name, (life, open_) in member.listed.items()}
         segment.insert(0, Entry(Key(*member.own, 0), "join"))

@@ -1,4 +1,4 @@
-"""A peer's knowledge of its room: who is there and whose media it may receive, from what it is told."""
+"""A peer's view of its room: the peers and the media that it may receive, from its notifications."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from shared.protocol.client import MESSAGE, NOTIFICATION
 
 @dataclass
 class Consumer:
-    """A consumer: one producer of `source`, in that `life` of the source, as it may be received.
+    """A consumer of a producer of `source`, which the source created in that `life`.
 
     `n` is the number of the producer's event in that life, 0 if it has none.
     """
@@ -25,16 +25,16 @@ class Consumer:
     kind: str = ""
     source_paused: bool = False
     paused: bool = False
-    """Whether its own peer paused it."""
+    """Whether the receiving peer paused it."""
     transport: int | None = None
-    """Set once it is enabled."""
+    """The transport when the consumer is enabled, otherwise None."""
     listener: Listener | None = None
 
 
 class RoomView:
     """The view of one life of one peer. `peers` has the others' lives by name.
 
-    Membership and messages are checked here; a subclass says what is to be known of media.
+    This class checks membership and messages; a subclass checks media.
     """
 
     def __init__(self, room: Room, member: Member, recorder: Recorder) -> None:
@@ -49,7 +49,7 @@ class RoomView:
     # --- what its own peer does ---------------------------------------------------------------------------
 
     def has_joined(self, peers: Iterable[dict[str, Any]]) -> None:
-        """`peers` is the answer's list of those who are there (§join)."""
+        """Records the answer to a join; `peers` is its list of the peers in the room (§join)."""
         self.joined = True
         listed: dict[str, tuple[int, frozenset[int]]] = {}
         for peer in peers:
@@ -65,18 +65,18 @@ class RoomView:
         self._room.direct.joined(self.name)
 
     def has_left(self, key: Key) -> None:
-        """`key` is that of its leave, which was answered."""
+        """Records the answer to a leave, whose event is `key`."""
         self._room.log.left(self.member, key)
         self.joined = False
 
     def ended(self) -> None:
-        """Its session ended, whether or not it had joined."""
+        """Records the end of the session, before or after the join."""
         self._room.log.ended(self.member)
         self._room.direct.ended(self.name)
         self.joined = False
 
     def observe(self, key: Key, kind: Kind, about: int = 0) -> None:
-        """Records what is visible to all: another's event that it was told of, or its own that was answered."""
+        """Records an event that all see: another peer's from a notification, or the peer's own from an answer."""
         self._room.log.observe(self.member, key, kind, about)
 
     # --- what it is told ------------------------------------------------------------------------------------
@@ -153,11 +153,11 @@ class RoomView:
     # --- media: what a subclass knows better ------------------------------------------------------------------
 
     def _numbers(self, consumers: Iterable[dict[str, Any]]) -> frozenset[int]:
-        """The numbers of a peer's open producers, as far as the log has them."""
+        """Returns the numbers of a peer's open producers, as far as the log has them."""
         return frozenset()
 
     def _life_of(self, consumer: Any) -> int:
-        """The life in which the source of a new consumer made its producer."""
+        """Returns the life in which the source of a new consumer created its producer."""
         return self.peers.get(consumer["peerName"], 0)
 
     def _new_consumer(self, data: Any, now: float) -> None:
@@ -168,7 +168,7 @@ class RoomView:
         del self.consumers[id_]
 
     def _remove_consumers_of(self, source: str, leave: int) -> None:
-        """`source` is gone; `leave` is the number of its leave, `END` if it did not announce that."""
+        """Removes the consumers of a source that left; `leave` is the number of its leave, `END` without one."""
         self.consumers = {id_: it for id_, it in self.consumers.items() if it.source != source}
 
     def _source_paused(self, id_: int, *, paused: bool) -> None:
@@ -178,7 +178,7 @@ class RoomView:
             self._fail("mismatch", f"its source is {'paused' if paused else 'resumed'}: consumer {id_} is not there")
 
     def _transport_closed(self, id_: int) -> None:
-        """The server closed a transport of this peer."""
+        """Handles a transport of this peer that the server closed."""
 
     # --- reports ---------------------------------------------------------------------------------------------
 
@@ -190,4 +190,4 @@ class RoomView:
 
 
 OnConsumer = Callable[[int, float], None]
-"""Gets a new consumer's id, and when the notification came (seconds, monotonic)."""
+"""Called with a new consumer's id, and when the notification arrived (seconds, monotonic)."""

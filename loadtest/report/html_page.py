@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page without any other file: verdict, plots, tables."""
+"""Writes the report of a run as one self-contained HTML page: verdict, plots, tables."""
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -124,7 +124,7 @@ def _plots(result: dict[str, Any]) -> str:
     def series_of(
         fields: dict[str, tuple[str, str]], pick: Callable[[Sequence[float]], float], none: float | None = 0.0
     ) -> list[Series]:
-        """`none` is drawn where there was nothing."""
+        """Returns a series for each field; `none` is drawn for seconds without a value."""
         return [
             Series(name, plots.thinned([(it["at"], it[field] or none) for it in timeline], pick), style)
             for field, (name, style) in fields.items()
@@ -166,7 +166,7 @@ def _plots(result: dict[str, Any]) -> str:
 
 
 def _processes(samples: Sequence[dict[str, Any]], field: str, unit: float = 1.0) -> list[Series]:
-    """The busiest each by itself, the others together."""
+    """Returns the busiest processes each by itself, and the others together."""
     names = list(dict.fromkeys(name for it in samples for name in it[field]))
     peaks = {name: max(it[field].get(name, 0) for it in samples) for name in names}
     busiest = set(sorted(names, key=lambda name: -peaks[name])[: plots.SERIES - 1])

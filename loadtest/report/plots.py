@@ -1,4 +1,4 @@
-"""Plots as SVG elements: lines over time and distributions. Colours are classes of the page's CSS (`style.py`)."""
+"""Draws plots as SVG elements: lines over time and distributions. Colours are classes of `style.py`."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ Words: TypeAlias = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y); a y of None is a gap."""
+    """A line of points (x, y); a y of None is a gap."""
 
     name: str
     points: Sequence[tuple[float, float | None]]
@@ -53,7 +53,7 @@ class Axis:
 
 
 def nice(step: float) -> float:
-    """The next of 1, 2, 5, 10, … that is not smaller."""
+    """Returns the least of 1, 2, 5, 10, … that is not smaller."""
     if step <= 0:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(step))
@@ -72,7 +72,7 @@ def _decades(low: float, high: float) -> Iterator[float]:
 def thinned(
     points: Sequence[tuple[float, float | None]], pick: Callable[[Sequence[float]], float]
 ) -> list[tuple[float, float | None]]:
-    """At most `MOST_POINTS`; each stands for its neighbours as `pick` says."""
+    """Reduces a series to at most `MOST_POINTS` points; `pick` chooses one of each group."""
     group = math.ceil(len(points) / MOST_POINTS) or 1
     kept: list[tuple[float, float | None]] = []
     for start in range(0, len(points), group):
@@ -90,7 +90,7 @@ def lines(
     log: bool = False,
     band: tuple[float, float] | None = None,
 ) -> str:
-    """Values over time, seconds from 0 to `until`. `band` is a part of the time that is shaded (the ramp)."""
+    """Draws values over time, from 0 to `until` seconds. `band` is a part of the time that is shaded (the ramp)."""
     values = [y for one in series for _, y in one.points if y is not None and (y > 0 or not log)]
     if not values:
         return _nothing()
@@ -125,7 +125,7 @@ def _paths(series: Series, x: Axis, y: Axis, *, log: bool) -> Iterator[str]:
 
 
 def _hints(series: Sequence[Series], x: Axis, words: Words) -> str:
-    """Returns the texts under the pointer: all values of that moment."""
+    """Returns the texts that the pointer shows: all values of one time."""
     moments = [at for at, _ in series[0].points]
     width = round((x.end - x.start) / max(len(moments), 1) + 1, 1)
     values = [dict(one.points) for one in series]
@@ -145,7 +145,7 @@ def _hints(series: Sequence[Series], x: Axis, words: Words) -> str:
 def distribution(
     series: Sequence[tuple[str, str, Sequence[tuple[float, int]]]], words: Words, marks: Sequence[tuple[str, float]]
 ) -> str:
-    """Shares of durations, on a logarithmic axis. `series` are name, style and (longest duration, count)."""
+    """Draws fractions of durations on a logarithmic axis. `series` are name, style and (longest duration, count)."""
     bins = [(name, style, _bins(steps)) for name, style, steps in series if steps]
     if not bins:
         return _nothing()
@@ -167,7 +167,7 @@ def distribution(
 
 
 def _bins(steps: Sequence[tuple[float, int]]) -> dict[int, float]:
-    """Twelve for each power of ten, as shares of all."""
+    """Returns the bins, twelve for each power of ten, as fractions of all durations."""
     whole = sum(count for _, count in steps)
     shares: dict[int, float] = {}
     for duration, count in steps:

@@ -1,4 +1,4 @@
-"""The display during a run: a changing table on a terminal, elsewhere a line every few seconds."""
+"""Shows a run while it lasts: a changing table on a terminal, elsewhere a line every few seconds."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ EVERY: Final = 5
 
 
 class Progress:
-    """A context manager; `show` is called every second."""
+    """Shows a run. Use it as a context manager, and call `show` every second."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -75,7 +75,7 @@ def _durations(percentile: Callable[[float], float]) -> str:
 
 
 def phase(second: Second) -> str:
-    """The earliest phase that a generator is in."""
+    """Returns the earliest phase that any generator is in."""
     order = ("ramp", "load", "settling", "leaving", "done")
     return min((tick.phase for tick in second.gauges.values()), key=order.index)
 

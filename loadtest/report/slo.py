@@ -43,12 +43,16 @@ Outcome: TypeAlias = Literal["passed", "failed", "invalid"]
 
 
 class BadExpression(ValueError):
-    """An expression that cannot be; the text names what is wrong and what is allowed."""
+    """An expression is invalid; the text names the error and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`text` is the expression, `actual` what was measured; `of_generator`: it is not about the server."""
+    """The result of an objective.
+
+    `text` is the expression and `actual` the measured value; `of_generator` is true if the objective is about the
+    load generator, not the server.
+    """
 
     text: str
     held: bool
@@ -67,7 +71,7 @@ class Slo:
     limit: float
 
     def judge(self, summary: Mapping[str, Any]) -> Verdict:
-        """Judges the figures of `loadtest.report.summary`. A duration that was not measured misses it."""
+        """Compares the figures of `loadtest.report.summary`. A duration that was not measured misses it."""
         if not self.what:
             found = summary["failures"].get(self.name, 0) if self.name != "failures" else summary["failed"]
             held = _OPERATORS[self.compare](found, self.limit)
@@ -82,7 +86,7 @@ class Slo:
 
 
 def parse(text: str) -> Slo:
-    """Raises `BadExpression`."""
+    """Returns the objective of an expression. Raises `BadExpression`."""
     match = _FORM.fullmatch(text)
     if match is None:
         raise BadExpression(
@@ -116,7 +120,7 @@ def _check_statistic(text: str, name: str, what: str) -> None:
 
 
 def objectives(given: Iterable[Slo]) -> list[Slo]:
-    """Adds to the given ones that no failure was counted: every kind that no expression names is to be 0.
+    """Returns the given objectives, and one of 0 failures for every kind that none of them names.
 
     `failures` names all kinds of the server's failures together.
     """
@@ -128,7 +132,7 @@ def objectives(given: Iterable[Slo]) -> list[Slo]:
 
 
 def outcome(verdicts: Iterable[Verdict]) -> Outcome:
-    """The verdict on the whole run."""
+    """Returns the outcome of the whole run."""
     missed = [verdict for verdict in verdicts if not verdict.held]
     if any(verdict.of_generator for verdict in missed):
         return "invalid"

@@ -1,4 +1,4 @@
-"""The figures of a run, for tables, plots and `--json`. Durations are in seconds, rates per second."""
+"""Computes the figures of a run, for tables, plots and `--json`. Durations are in seconds, rates per second."""
 
 import platform
 from typing import Any, Final
@@ -77,7 +77,7 @@ def row(histogram: Histogram, errors: int, took: float) -> dict[str, Any]:
 
 
 def _loaded(run: Run) -> dict[str, Any]:
-    """The rates under load: after the ramp, before the end."""
+    """Returns the rates under load: after the ramp, before the end."""
     task = run.task
     seconds = [it for at, it in run.seconds.items() if task.ramp <= at < task.ramp + task.duration]
     if not seconds:
