@@ -87,7 +87,7 @@ class Gateway:
         await agree_on_partitions(self._cluster, self.settings.partitions)
         if self.api is not None:
             await self.api.start()
-        await self._beat()  # registered before its first session, or a room worker would take it for dead
+        await self._beat()  # before the first session, or a room worker would take this gateway for dead
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
         self._server = await ws_create_server(
@@ -203,7 +203,7 @@ class Gateway:
             if await self._epoch.changed():
                 self._log.error("redis.emptied", connections=len(self.hub.connections))
                 self.hub.end_all_sessions()
-        except (RedisError, OSError):  # the cluster has said so in the log
+        except (RedisError, OSError):  # logged by the cluster's client already
             self._beating = False
         else:
             self._beating = True

@@ -111,7 +111,7 @@ class InputPublisher:
             await publisher.work_available.wait()
             publisher.work_available.clear()
             if not self._broker.connected:
-                await self._wait_connected()  # what is not taken can still be cancelled
+                await self._wait_connected()  # items that are not taken yet can still be cancelled
             while items := publisher.take_batch():
                 self._counters.batches_out_total += 1
                 self._counters.items_out.observe(len(items))

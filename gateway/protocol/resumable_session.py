@@ -130,7 +130,7 @@ class ResumableSession(Session):
                 self._discard()
                 return self._resume_rejected()
             case "refused" | "released":
-                # Both are for ever: no later attempt makes this connection the session's again.
+                # Both are final: no later attempt gives the session back to this connection.
                 self._discard()
                 answered = (ResumeAnswered(resumed=False),) if resuming else ()
                 return (*answered, *self._removal())
@@ -140,8 +140,8 @@ class ResumableSession(Session):
     def _removal(self) -> Events:
         if self.closed:
             return FORGOTTEN
-        # Released is not for ever: if no other connection took over, the room worker took this gateway for dead, and
-        # the client is to resume. A client whose token another one uses is refused then, and starts a new session.
+        # A release does not end the session: if no other connection took over, the room worker took this gateway for
+        # dead, and the client is to resume. If another client uses its token, it is refused and starts a new session.
         return CLOSE_RELEASED if self.established else CLOSE_SESSION_UNKNOWN
 
     def _resume_rejected(self) -> Events:
@@ -155,7 +155,7 @@ class ResumableSession(Session):
         if self.closed:
             self._lost_due = True
             return (ResumeAnswered(resumed=True), *self._next_step())
-        if self.next_output > link.out + 1:  # the client has outputs that never were: it is not this session's
+        if self.next_output > link.out + 1:  # the client claims outputs that never existed
             self.final = True
             return self._resume_rejected()
         self.last_output = max(self.last_output, link.out)
@@ -201,8 +201,8 @@ class ResumableSession(Session):
         if self.resuming:
             return FramePosition.OUT_OF_SEQUENCE
         if isinstance(frame, MalformedFrame) and not frame.is_json:
-            # A socket loses nothing, so of a client that numbers its frames this is the next. To ask for it again
-            # would bring the same bytes, for ever.
+            # A socket loses nothing, so this frame is the next one. To ask for it again would bring the same bytes,
+            # again and again.
             self._guessed_from = self._guessed_from or expected
             return FramePosition.NEXT
         cseq = frame.cseq

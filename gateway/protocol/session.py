@@ -219,7 +219,7 @@ class Session:
             self._discard()
             return FORGOTTEN if self.closed else CLOSE_SESSION_UNKNOWN
         if (report.again or report.n < 0) and self._rewound_at != self._base:
-            # Every batch behind a gap is answered `again`; one rewind is enough until something moves.
+            # Every batch behind a gap is answered `again`; one rewind is enough until inputs are applied.
             self._rewound_at = self._base
             self._next = self._base
         self._replay_unanswered = False

@@ -54,7 +54,7 @@ def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
         try:
             with open(path, "rb"):
                 pass
-        except OSError as failed:  # ssl's own error does not say which file
+        except OSError as failed:  # the error of ssl does not name the file
             raise BadCertificate(f"cannot read {path}: {failed.strerror}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -82,7 +82,7 @@ class UpgradeHandler:
         if not upgrade or path not in ("/", "/ws"):
             return WSUpgradeResponseWithListener(self._site.answer(path, request), None)
         if "upgrade" in (token.lower() for token in tokens(request.headers.get("Connection", ""))):
-            # Firefox sends "keep-alive, Upgrade", of which picows knows only the second word.
+            # Firefox sends "keep-alive, Upgrade", of which picows accepts only the second word.
             request.headers["Connection"] = "Upgrade"
         if fault := handshake_fault(request):
             return self._refuse(request, HTTPStatus.BAD_REQUEST, fault)

@@ -95,7 +95,7 @@ class Connection(Socket):
     def close(self, code: int, reason: str) -> None:
         self.flush()
         super().close(code, reason)
-        self.resume_reading()  # or the client's answer to the close frame would stay unread
+        self.resume_reading()  # otherwise the client's answer to the close frame would stay unread
 
     # --- in -------------------------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ class Connection(Socket):
         if self._unwritten:
             unwritten, self._unwritten = self._unwritten, []
             transport = self.transport.underlying_transport
-            if not self.closing and not transport.is_closing():  # uvloop raises for one that is
+            if not self.closing and not transport.is_closing():  # uvloop raises if it is closing
                 transport.write(b"".join(unwritten))
 
     @property

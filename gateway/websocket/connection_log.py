@@ -53,7 +53,7 @@ def user_agent(transport: WSTransport) -> str:
 
 def close_reason(transport: WSTransport) -> tuple[int, str]:
     """Returns code and reason of the side that closed first, or `LOST`."""
-    handshake = cast("Any", transport.close_handshake)  # picows' stubs forget that it may be None
+    handshake = cast("Any", transport.close_handshake)  # it may be None, which picows' stubs do not say
     if handshake is None:
         return LOST, ""
     first: Any = handshake.recv if handshake.recv_then_sent or handshake.sent is None else handshake.sent

@@ -81,7 +81,7 @@ class Batcher(Generic[T]):
         self._waiting.append(item)
         if self._drained.is_set():
             self._drained.clear()
-            # The next turn of the loop publishes, so that whatever this turn still brings goes along.
+            # The next turn of the loop publishes, so that items of the rest of this turn go along.
             asyncio.get_running_loop().call_soon(self._next)
 
     def close(self) -> None:

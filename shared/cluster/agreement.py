@@ -52,5 +52,5 @@ class Epoch:
 def process_id(role: str, name: str) -> str:
     """Returns an id that no other process ever had: the configured name (or role, host, pid) and a random boot id."""
     readable = name or f"{role}-{socket.gethostname()}-{os.getpid()}"
-    # ids are parts of routing keys (where a dot separates words) and of keys in Redis (where a bar does)
+    # ids are parts of routing keys, where a dot separates words, and of keys in Redis, where a bar does
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', readable)}-{secrets.token_hex(4)}"

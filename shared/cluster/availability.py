@@ -30,7 +30,7 @@ class Availability:
     def failed(self, failure: BaseException) -> None:
         """Records that a command was not answered, or that Redis cannot work (loading, read-only, out of memory)."""
         if isinstance(failure, MaxConnectionsError):
-            # our own limit, which says nothing of Redis
+            # the limit of this process, which says nothing about Redis
             if not self._exhausted:
                 self._exhausted = True
                 logger.error("redis.connections_exhausted", error="all connections of this process are in use")

@@ -68,7 +68,7 @@ class AmqpBroker:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        # First the channels, so that acknowledgements given before this call arrive.
+        # The channels are closed first, so that acknowledgements given before this call arrive.
         await asyncio.gather(*(each.close() for each in list(self._consuming.subscriptions)))
         await asyncio.gather(self._consuming.link.close(), self._publishing.close(), self._topology.close())
 

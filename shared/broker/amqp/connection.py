@@ -224,7 +224,7 @@ class AmqpConnection(asyncio.Protocol):
     # --- asyncio.Protocol -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is not of that class
         self.writer = FrameWriter(self._transport)
         self._write_output()
 
@@ -358,7 +358,7 @@ async def open_connection(
         connection.abort("the handshake failed")
         if isinstance(failure, TimeoutError):
             raise BrokerUnavailable(f"{address} did not answer within {within:.0f} s") from None
-        if isinstance(failure, OSError):  # TLS and unreadable certificates, too
+        if isinstance(failure, OSError):  # includes TLS errors and unreadable certificates
             raise BrokerUnavailable(f"{address}: {failure}") from failure
         if isinstance(failure, BrokerUnavailable):
             raise BrokerUnavailable(f"{address}: {failure}") from None

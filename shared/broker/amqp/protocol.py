@@ -222,7 +222,7 @@ class AmqpProtocol:
             del self._channels[number]
             events.append(ChannelClosed(number, method.reply_code or 0, method.reply_text))
         elif channel.closing and not isinstance(method, commands.Channel.CloseOk):
-            # What was under way when we closed the channel; the answer to an earlier call keeps its place.
+            # Sent before RabbitMQ read our Channel.Close; the answer to an earlier call keeps its place.
             if channel.expected and method.name in channel.expected[0]:
                 channel.expected.popleft()
                 events.append(Replied(number, method))
@@ -279,7 +279,7 @@ class AmqpProtocol:
     def _tune(self, method: commands.Connection.Tune) -> None:
         if 0 < method.frame_max < FRAME_MIN:
             raise ProtocolViolation(501, f"RabbitMQ wants frames of at most {method.frame_max} bytes: too few")
-        # RabbitMQ says 0 for "no limit"; its heartbeat is only what it suggests.
+        # RabbitMQ says 0 for "no limit"; its heartbeat is only a suggestion.
         self.frame_max = min(self.frame_max, method.frame_max or self.frame_max)
         self.channel_max = min(self.channel_max, method.channel_max or self.channel_max)
         self._send(commands.Connection.TuneOk(self.channel_max, self.frame_max, self.heartbeat), 0)

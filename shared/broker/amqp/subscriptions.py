@@ -143,10 +143,10 @@ class RobustSubscription(ABC):
     async def _on_failure(self, connection: AmqpConnection, failure: Exception) -> None:
         """Counts and logs a failed attempt, and declares the queue again if it is missing."""
         if not connection.is_open:
-            return  # The connection says so.
+            return  # The loss of the connection is counted and logged elsewhere.
         reasons = [str(failure) or type(failure).__name__]
         if isinstance(failure, ChannelClosedByServer) and failure.code == _NOT_FOUND:
-            # Somebody deleted what was declared when the connection opened.
+            # The queue was deleted after the connection had declared it.
             try:
                 await self._consuming.topology.declare(connection.address)
             except BrokerError as refused:
