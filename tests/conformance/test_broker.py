@@ -175,7 +175,7 @@ async def test_an_ack_after_its_channel_closed_is_harmless(harness: BrokerHarnes
     assert after.lost == 0
 
 
-async def test_nothing_is_received_after_close(harness: BrokerHarness) -> None:
+async def test_closed_broker_receives_nothing(harness: BrokerHarness) -> None:
     broker = await harness.broker()
     closed, after = Inbox(), Inbox()
     subscription = await consume(broker, closed)

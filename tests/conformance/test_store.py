@@ -377,7 +377,7 @@ async def test_any_name_is_safe_in_keys_and_index(backend: Backend, room: str) -
     assert await store.indexed(5) == ["neighbour"]
 
 
-def test_the_hash_tag_is_all_of_the_name() -> None:
+def test_hash_tag_of_a_key_is_the_whole_name() -> None:
     for room in ROOMS:
         key = room_key(room)
         assert key.index("}") == len(key) - 1

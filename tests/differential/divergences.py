@@ -1,6 +1,6 @@
 """Deliberate differences that leave both sides in different states, with the shortest sequence that shows each.
 
-Random sequences avoid them. Differences of single values are in `deliberate.py`.
+Random sequences avoid them. Differences of single values are in `excused_differences.py`.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ DIVERGENCES: tuple[Divergence, ...] = (
     Divergence(
         "ids are a peer's own",
         "Their engine knows transports and producers of the whole room by the client's number, so that two peers' "
-        "random numbers may collide. Ours are engine ids of their own.",
+        "random numbers may collide. RoomCore are engine ids of their own.",
         (_join("a"), _join("b"), _open("a", 1), _open("b", 1)),
     ),
     Divergence(

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeAlias
 
-from tests.differential.materials import (
+from tests.differential.random_values import (
     ABSENT,
     APP_DATA,
     EXTENSIONS,

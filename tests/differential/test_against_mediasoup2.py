@@ -1,8 +1,8 @@
 """Random sequences of operations against the published `mediasoup` 2.6.19, which decides where the protocol
 is silent.
 
-Every difference is either excused by a rule with a reason (`deliberate.py`) or fails the test, which then prints
-the shortest sequence it finds that still differs.
+Every difference is either excused by a rule with a reason (`excused_differences.py`) or fails the test, which then
+prints the shortest sequence it finds that still differs.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.differential.deliberate import RULES, Judge
 from tests.differential.divergences import DIVERGENCES, Divergence
+from tests.differential.excused_differences import RULES, DifferenceFilter
 from tests.differential.node import Oracle, Unavailable
 from tests.differential.normalise import Difference, canonical, differences
 from tests.differential.operations import Author
-from tests.differential.ours import Ours
+from tests.differential.room_core import RoomCore
 from tests.unit.roomworker.payloads import CAPABILITIES
 
 Json = dict[str, Any]
@@ -43,28 +43,28 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def compare(oracle: Oracle, operations: list[Json], judge: Judge) -> list[Difference]:
+def compare(oracle: Oracle, operations: list[Json], excuses: DifferenceFilter) -> list[Difference]:
     theirs = canonical(oracle.perform(CAPABILITIES, operations))
-    ours = canonical(Ours().perform(operations))
-    return judge.unexplained(differences(operations, theirs, ours))
+    ours = canonical(RoomCore().perform(operations))
+    return excuses.unexplained(differences(operations, theirs, ours))
 
 
 def test_random_sequences_have_no_unexplained_difference(oracle: Oracle) -> None:
-    judge = Judge()
+    excuses = DifferenceFilter()
     for seed in range(SEQUENCES):
         operations = Author(seed).sequence(LENGTH)
-        found = compare(oracle, operations, judge)
+        found = compare(oracle, operations, excuses)
         if found:
             shortest = shrunk(oracle, operations, found[0])
             pytest.fail(f"seed {seed}\n{report(oracle, shortest)}", pytrace=False)
-    unused = [rule.name for rule in RULES if rule.name not in judge.excused]
+    unused = [rule.name for rule in RULES if rule.name not in excuses.excused]
     assert not unused, f"nothing differs so any more: {unused}"
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=[it.name.replace(" ", "_") for it in DIVERGENCES])
 def test_divergence_is_as_described(oracle: Oracle, divergence: Divergence) -> None:
     operations = list(divergence.operations)
-    found = compare(oracle, operations, Judge())
+    found = compare(oracle, operations, DifferenceFilter())
     assert {it.at for it in found} == {len(operations) - 1}, "\n".join(map(str, found))
 
 
@@ -80,7 +80,7 @@ def shrunk(oracle: Oracle, operations: list[Json], found: Difference) -> list[Js
         start = 0
         while start < len(operations) - 1:
             fewer = operations[:start] + operations[min(start + size, len(operations) - 1) :]
-            left = compare(oracle, fewer, Judge())
+            left = compare(oracle, fewer, DifferenceFilter())
             if left and left[0].at == len(fewer) - 1 and any(it.kind == found.kind for it in left):
                 operations = fewer
             else:
@@ -91,11 +91,11 @@ def shrunk(oracle: Oracle, operations: list[Json], found: Difference) -> list[Js
 
 def report(oracle: Oracle, operations: list[Json]) -> str:
     theirs = canonical(oracle.perform(CAPABILITIES, operations))
-    ours = canonical(Ours().perform(operations))
+    ours = canonical(RoomCore().perform(operations))
     lines = ["(`capabilities`: all that the room has)"]
     for at, operation in enumerate(operations):
         lines += [f"{at}. {_short(operation)}", f"   theirs: {_short(theirs[at])}", f"   ours:   {_short(ours[at])}"]
-    found = Judge().unexplained(differences(operations, theirs, ours))
+    found = DifferenceFilter().unexplained(differences(operations, theirs, ours))
     return "\n".join([*lines, *(f"=> {it}" for it in found)])
 
 

@@ -109,7 +109,7 @@ async def test_names_that_reverse_text_leave_the_pages_own_text_alone(server: Ro
     await mallory.close()
 
 
-async def test_news_about_a_right_to_left_name_reads_from_left_to_right(server: Role, open_page: Open) -> None:
+async def test_toast_about_a_right_to_left_name_reads_from_left_to_right(server: Role, open_page: Open) -> None:
     page = await open_page()
     await page.join(server.url, "demo")
     noa = await other(server, "noa", "נועה")
@@ -151,7 +151,7 @@ async def test_device_error_told_before_joining_is_still_shown_in_the_call(serve
         ("room closed", "The call is over", "The call was ended for everyone."),
     ],
 )
-async def test_page_after_a_call_fits_the_way_it_ended(
+async def test_page_after_a_call_shows_why_it_ended(
     server: Role, open_page: Open, reason: str, heading: str, message: str
 ) -> None:
     page = await open_page()
@@ -170,7 +170,7 @@ async def test_page_after_a_call_fits_the_way_it_ended(
 
 
 @SIZES
-async def test_news_covers_no_tile(server: Role, open_page: Open, size: dict[str, int]) -> None:
+async def test_toasts_cover_no_tile(server: Role, open_page: Open, size: dict[str, int]) -> None:
     page = await open_page(size)
     await page.join(server.url, "demo")
     peers = [

@@ -132,13 +132,13 @@ async def run(
             for some in _plan(kinds, chance, together, endless=bool(seconds)):
                 if seconds and now() - outcome.began > seconds:
                     break
-                for injection in await _strike(cluster, crowd, some, chance, longest or Durations()):
+                for injection in await _inject(cluster, crowd, some, chance, longest or Durations()):
                     outcome.injections.append(injection)
                     longest_gap = f", {max(injection.gaps):.2f} s until all were answered" if injection.gaps else ""
                     tell(f"{injection.at - outcome.began:6.1f} s {injection.kind}: {injection.detail}{longest_gap}")
                 crowd.check()
                 await asyncio.sleep(chance.uniform(0.2, (longest or Durations()).between))
-            await _look(cluster, crowd, outcome)
+            await _check_end_state(cluster, crowd, outcome)
         finally:
             await crowd.abandon()
         codes = await cluster.stop()
@@ -161,7 +161,7 @@ def _plan(kinds: list[Kind], chance: random.Random, together: int, *, endless: b
             return
 
 
-async def _strike(
+async def _inject(
     cluster: FaultCluster, crowd: Crowd, kinds: list[Kind], chance: random.Random, longest: Durations
 ) -> list[Injection]:
     """Faults of different victims, all within a second."""
@@ -180,7 +180,7 @@ async def _strike(
     return list(await asyncio.gather(*(soon(fault, wait) for fault, wait in zip(faults, waits, strict=True))))
 
 
-async def _look(cluster: FaultCluster, crowd: Crowd, outcome: Outcome) -> None:
+async def _check_end_state(cluster: FaultCluster, crowd: Crowd, outcome: Outcome) -> None:
     """Checks everything at the end, when it is quiet."""
     people = crowd.participants
     if await crowd.finish():

@@ -130,7 +130,7 @@ async def test_the_newer_connection_of_a_peer_replaces_the_older(cluster: Cluste
     await bob.notified("newPeer", name="alice")
 
 
-async def test_bad_input_is_answered_and_disturbs_nobody(cluster: Cluster) -> None:
+async def test_bad_input_is_answered_and_disturbs_no_other_peer(cluster: Cluster) -> None:
     alice = await Peer.connect(cluster.roles["gateway1"].url, "salon", "alice")
     mallory = await Peer.connect(cluster.roles["gateway1"].url, "salon", "mallory")
     await alice.join()
@@ -161,7 +161,7 @@ async def test_bad_input_is_answered_and_disturbs_nobody(cluster: Cluster) -> No
     assert {notification["method"] for notification in alice.notifications} <= {"newPeer"}
 
 
-async def test_when_redis_is_emptied_everybody_is_told_and_may_come_anew(cluster: Cluster) -> None:
+async def test_emptied_redis_ends_sessions_and_peers_may_join_again(cluster: Cluster) -> None:
     url = cluster.roles["gateway1"].url
     alice, bob = [await Peer.connect(url, "salon", name) for name in ("alice", "bob")]
     for peer in (alice, bob):

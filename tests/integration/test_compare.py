@@ -90,7 +90,7 @@ async def test_floor_answers_everything_after_redis_stood_still(servers: Servers
         assert (await sending)["requests"] == 600
 
 
-async def test_floor_whose_responder_ends_or_stalls_says_so(
+async def test_floor_reports_a_responder_that_ends_or_stalls(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(floors, "ANSWER_SECONDS", 1.0)

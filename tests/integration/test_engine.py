@@ -268,7 +268,7 @@ async def test_orders_take_effect_in_the_engine(room: Room) -> None:
     assert (dump["paused"], dump["producerPaused"], dump["preferredSpatialLayer"]) == (False, False, 2)
 
 
-async def test_closing_closes_in_the_engine_too(room: Room) -> None:
+async def test_closed_objects_are_closed_in_the_engine(room: Room) -> None:
     await room.call()
     engine = room.engines.get_nowait()
     room.objects.order(Close("consumer", 1, "consumer"))

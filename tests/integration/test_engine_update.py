@@ -177,7 +177,7 @@ async def test_key_frames_are_asked_of_the_sender(call: Call) -> None:
     await call.sender.asked_for_a_key_frame(11)
 
 
-async def test_stats_are_of_what_the_client_sends(call: Call) -> None:
+async def test_stats_describe_the_streams_that_the_client_sends(call: Call) -> None:
     await call.ask(produce(*video(11), updatable=True))
     await call.ask(consume("consumer", "producer", MAPPED[:1]))
     assert await call.stats("producer", "producer") == []
@@ -246,7 +246,7 @@ async def test_an_update_may_keep_some_of_its_ssrcs(call: Call, monkeypatch: pyt
     await call.received_from(11)
 
 
-async def test_a_producer_that_was_not_made_for_it_is_not_updated(call: Call) -> None:
+async def test_producer_that_is_not_updatable_refuses_an_update(call: Call) -> None:
     await call.ask(produce(*video(11)))
     refused = await call.ask(update(1, *video(21)))
     assert isinstance(refused, Failed)

@@ -44,7 +44,7 @@ def run(start: Start, folder: Path, *arguments: str) -> tuple[Process, Path]:
     return start("program", arguments, cwd=folder, log=log, env=env), log
 
 
-def test_program_gets_what_it_was_given_and_its_exit_code_is_told(start: Start, folder: Path) -> None:
+def test_forked_program_gets_its_arguments_and_reports_its_exit_code(start: Start, folder: Path) -> None:
     process, log = run(start, folder, "exit", "two words")
     assert process.wait(60) == process.poll() == process.returncode == 7
     assert log.read_text() == f"['exit', 'two words'] {folder} this \n"
@@ -72,7 +72,7 @@ def test_random_numbers_of_two_forks_differ(forker: Forker, tmp_path: Path) -> N
     assert not set(first) & set(second)
 
 
-def test_plenary_says_the_same_as_when_it_is_started(start: Start, tmp_path: Path) -> None:
+def test_forked_plenary_prints_what_a_started_one_prints(start: Start, tmp_path: Path) -> None:
     process = start("plenary", ["gateway", "--port", "99999"], cwd=ROOT, log=tmp_path / "log", env=dict(os.environ))
     assert process.wait(60) == 2
     assert "--port: Input should be less than or equal to 65535" in (tmp_path / "log").read_text()

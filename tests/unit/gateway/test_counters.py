@@ -3,7 +3,7 @@
 from gateway.counters import SAMPLES, Counters
 
 
-def test_all_of_few_frames_and_a_sample_of_many_are_timed() -> None:
+def test_few_frames_are_all_timed_and_many_are_sampled() -> None:
     counters = Counters()
     for frames in (0, 10, SAMPLES - 1):
         counters.adapt_sampling(frames)

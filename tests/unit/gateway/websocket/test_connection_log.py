@@ -118,7 +118,7 @@ def test_requests_are_logged_only_at_level_debug(level: int, requests: bool) -> 
     assert isinstance(log.requests(SESSION, "alice"), RequestLog) is requests
 
 
-def test_nothing_is_read_while_the_level_is_above_info() -> None:
+def test_connection_log_above_level_info_reads_nothing() -> None:
     read: list[str] = []
 
     class Untouched:

@@ -51,7 +51,7 @@ def receiver() -> TickReceiver:
     return TickReceiver(15_000, Observer(cluster, "gateways"), Observer(cluster, "nodes"))
 
 
-def test_nothing_expires_just_after_activation_or_a_gap_between_ticks(receiver: TickReceiver) -> None:
+def test_sessions_do_not_expire_just_after_activation_or_a_gap_in_ticks(receiver: TickReceiver) -> None:
     partition: Any = Partition()
 
     def due_after(now: int) -> bool:

@@ -117,7 +117,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the first effective profile",
-        "Ours is what the engine answers when the consumer is made ('none' in this test until the engine says "
+        "RoomCore is what the engine answers when the consumer is made ('none' in this test until the engine says "
         "otherwise); their engine does not answer it, so theirs is null until the first change.",
         _effective_at_enable,
     ),
@@ -163,7 +163,7 @@ RULES: tuple[Rule, ...] = (
 
 
 @dataclass
-class Judge:
+class DifferenceFilter:
     """Tells the differences that no rule excuses, and keeps count of those excused."""
 
     excused: Counter[str] = field(default_factory=Counter)

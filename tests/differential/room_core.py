@@ -70,7 +70,7 @@ def _frame(frame: Json) -> Json:
     return {"answer": {"ok": False, "error": f"{frame['errorCode']} {frame['errorReason']}"}}
 
 
-class Ours:
+class RoomCore:
     """One room through one sequence."""
 
     def __init__(self) -> None:

@@ -63,7 +63,7 @@ async def more_samples(*pages: App) -> None:
         await page.until("app.samples.length >= it + 2", seen)
 
 
-async def test_a_call_notices_neither_its_gateways_nor_its_room_workers_death(
+async def test_call_continues_through_deaths_of_its_gateway_and_room_worker(
     cluster: Cluster, proxy: Proxy, apps: Callable[[str], Awaitable[App]]
 ) -> None:
     url = f"http://127.0.0.1:{proxy.port}"
