@@ -147,7 +147,7 @@ class NodeSettings(Common):
 
 
 class RunSettings(GatewaySettings, WorkerSettings, NodeSettings):
-    """All roles in one process. Empty URLs: in-memory broker and Redis."""
+    """The settings of all roles in one process; with empty URLs broker and Redis are in memory."""
 
     redis_url: RedisUrl = Field("", description="Real Redis; by default in memory.")
     amqp_url: AmqpUrl = Field("", description="Real RabbitMQ; by default in memory.")

@@ -105,7 +105,7 @@ class Broker(Protocol):
 
     @property
     def trouble(self) -> str:
-        """Why messages cannot be sent or received now; empty if they can."""
+        """The reason why messages cannot be sent or received now; empty if they can."""
         ...
 
     def stats(self) -> BrokerStats: ...

@@ -168,7 +168,7 @@ class HeldRouter(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class NodeReport(Item, frozen=True, tag="report"):
-    """All routers of this partition's rooms that `node` has (DELIVERY T3).
+    """Lists all routers of this partition's rooms that `node` has (DELIVERY T3).
 
     `lost`: its command queue was lost since the last report, with the orders that were in it.
     """

@@ -395,7 +395,7 @@ async def test_queue_probe_without_a_server_raises_and_hides_the_password() -> N
 
 
 async def test_channel_without_confirm_select_gets_no_confirms(connection: AmqpConnection) -> None:
-    """Whether a channel asks for confirms is its user's choice, not the connection's."""
+    """The user of a channel chooses whether it has confirms, not the connection."""
     channel = await connection.open_channel()
     connection.writer.write(frames.publish(channel.number, "", "nowhere", b"x", frame_max=connection.frame_max))
     confirms: list[Any] = []

@@ -1,4 +1,4 @@
-"""What Plenary makes of RabbitMQ itself: its topology, its faults."""
+"""Plenary on a real RabbitMQ: its topology, and its faults."""
 
 import asyncio
 

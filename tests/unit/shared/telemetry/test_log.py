@@ -32,7 +32,7 @@ ESCAPE = "\x1b["
 
 
 def logged(program: str) -> str:
-    """What a process of its own writes: logs are set up once in one."""
+    """Returns what a new process writes, since a process sets its logs up only once."""
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
 
 
@@ -84,7 +84,7 @@ class Limited:
         self.limit = log.RateLimit(lambda name, count: self.reported.append((name, count)), lambda: self.now)
 
     def write(self, event: str, lines: int = 1) -> int:
-        """How many of so many lines pass."""
+        """Writes some lines of one event and returns how many pass."""
         passed = 0
         for _ in range(lines):
             line: dict[str, Any] = {"event": event}

@@ -1,4 +1,4 @@
-"""What an outage that several notice writes to the log."""
+"""An outage that several users notice is logged once."""
 
 from typing import Any
 

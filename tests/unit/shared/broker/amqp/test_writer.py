@@ -1,4 +1,4 @@
-"""What is written together, what waits, and what a paused transport changes."""
+"""The writer joins frames, delays sources, and holds frames back while its transport is paused."""
 
 import pytest
 
