@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtest.coordinator.processes import watched_processes
-from loadtest.coordinator.run import Crew, Run, Task
+from loadtest.coordinator.run import GeneratorProcesses, Run, Task
 from loadtest.coordinator.watch import Watch
 from loadtest.generator.profiles import PROFILES, described
 from loadtest.model.failures import GENERATOR_KINDS, KINDS, SERVER_KINDS
@@ -187,10 +187,10 @@ def _unready(url: str) -> str:
 
 async def _run(task: Task, watch: Watch) -> Run:
     progress = Progress(console)
-    crew = Crew(task, watch, progress.show)
+    generators = GeneratorProcesses(task, watch, progress.show)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, crew.stop)
+        loop.add_signal_handler(number, generators.stop)
     console.print(
         f"{task.rooms} rooms with {task.peers} peers each, profile {task.profile_name}, seed {task.seed}"
         + (f"; watching {', '.join(watch.names)}" if watch.names else ""),
@@ -199,7 +199,7 @@ async def _run(task: Task, watch: Watch) -> Run:
     )
     try:
         with progress.shown:
-            return await crew.work()
+            return await generators.run_all()
     finally:
         await watch.close()
 

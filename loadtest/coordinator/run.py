@@ -108,7 +108,7 @@ class Run:
         return self.seconds[max(complete)] if complete else None
 
 
-class Crew:
+class GeneratorProcesses:
     """Starts, supervises and stops the generator processes of one run."""
 
     def __init__(self, task: Task, watch: Watch, tell: Callable[[Run, int], None]) -> None:
@@ -119,7 +119,7 @@ class Crew:
         self._processes: list[asyncio.subprocess.Process] = []
         self._done: set[int] = set()
 
-    async def work(self) -> Run:
+    async def run_all(self) -> Run:
         """Runs all generators until they have ended, and returns the result."""
         plans = self.run.task.plans(self.run.began)
         self.generators = len(plans)

@@ -135,7 +135,7 @@ class Generator:
         streams = [
             self._stream(profile.messages * count, lambda peer, due: peer.say(due)),
             self._stream(profile.controls * count if profile.media else 0.0, lambda peer, due: peer.control(due)),
-            self._stream(self._plan.churn, lambda peer, due: peer.renew(due)),
+            self._stream(self._plan.churn, lambda peer, due: peer.rejoin(due)),
             self._stream(count / profile.whole if profile.whole else 0.0, lambda peer, _: peer.cut()),
         ]
         while (now := time.monotonic()) < self._stop_at:
@@ -149,7 +149,7 @@ class Generator:
     def _stream(self, rate: float, act: Callable[[Peer, float], None]) -> Stream:
         """Returns a stream of actions, each of a peer chosen by chance and skipped if the peer is not in its room."""
 
-        def anybody(due: float) -> None:
+        def act_of_any_peer(due: float) -> None:
             peer = self._chance.choice(self._peers)
             if peer.state != "here" or not peer.joined:
                 self.current.counts["skipped"] += 1
@@ -164,7 +164,7 @@ class Generator:
                 except Exception as error:  # noqa: BLE001 - counted as the generator's own
                     self.broken(error)
 
-        return Stream(rate, anybody, self._start + self._chance.expovariate(rate) if rate else float("inf"))
+        return Stream(rate, act_of_any_peer, self._start + self._chance.expovariate(rate) if rate else float("inf"))
 
     def _act(self, stream: Stream, now: float) -> int:
         count = 0
@@ -180,7 +180,7 @@ class Generator:
         while self._coming and self._coming[-1][0] <= now and count < AT_ONCE:
             count += 1
             due, peer = self._coming.pop()
-            self.spawn(peer.come(self._meant(due, now)))
+            self.spawn(peer.arrive(self._meant(due, now)))
         return count
 
     def _meant(self, due: float, now: float) -> float:
@@ -206,7 +206,7 @@ class Generator:
     async def _end(self) -> None:
         """Waits until all requests are answered and all notifications have arrived, checks this, and ends."""
         self._phase = "settling"
-        quiet = await self._quiet()
+        quiet = await self._wait_for_answers()
         if not quiet:
             for peer in self._peers:
                 peer.report_unanswered()
@@ -217,9 +217,9 @@ class Generator:
             if self._plan.profile.joins:
                 await self._all("looking at a room", 4, (self._compare(room) for room in self._rooms))
         self._phase = "leaving"
-        await self._all("the leaving of a peer", 2, (peer.go(again=False) for peer in self._peers))
+        await self._all("the leaving of a peer", 2, (peer.leave(again=False) for peer in self._peers))
 
-    async def _quiet(self) -> bool:
+    async def _wait_for_answers(self) -> bool:
         """Waits for all answers. Returns false after `ANSWER_SECONDS` without any."""
         answers, deadline = self._answers, time.monotonic() + ANSWER_SECONDS
         while self._tasks or any(peer.in_flight for peer in self._peers):
@@ -255,7 +255,7 @@ class Generator:
         return good
 
     async def _compare(self, room: Room) -> None:
-        room.compare(await self._peer(room, "~watch").watch())
+        room.compare(await self._peer(room, "~spy").list_peers())
 
     # --- reports ----------------------------------------------------------------------------------------------
 

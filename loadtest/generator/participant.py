@@ -149,7 +149,7 @@ class Participant(Requester):
         self.room.log.joining(member)
         try:
             await self._call(
-                *(REQUEST, "join", lambda answer: view.has_joined(answer["peers"])),
+                *(REQUEST, "join", lambda answer: view.record_join(answer["peers"])),
                 peerName=self.name,
                 rtpCapabilities=self._capabilities,
                 appData={"life": self.life, "t": now},
@@ -165,7 +165,7 @@ class Participant(Requester):
 
         def answered(_: Any) -> None:
             left()
-            view.has_left(key)
+            view.record_leave(key)
             self._forget()
 
         await self._call(NOTIFICATION, "leave", answered, due=due, appData={"t": due})
@@ -185,9 +185,9 @@ class Participant(Requester):
         else:
             key = self._key()
             data = {"data": {"life": key.life, "n": key.n, "t": due, "pad": pad}}
-            self._post(MESSAGE, "message", due, data, self._seen(key))
+            self._post(MESSAGE, "message", due, data, self._message_answered(key))
 
-    def _seen(self, key: Key) -> OnAnswer:
+    def _message_answered(self, key: Key) -> OnAnswer:
         """Returns a callback that records a message to all as sent, when it is answered."""
         view = self._here
         return lambda _: view.observe(key, "message")

@@ -36,7 +36,7 @@ class Producer:
 
 
 class Peer(Participant):
-    """A virtual peer. Run `come` as a task, and call `say`, `control`, `cut`, `renew` or `go` for each action."""
+    """A virtual peer. Run `arrive` as a task; `say`, `control`, `cut`, `rejoin` and `leave` are its actions."""
 
     def __init__(
         self, room: Room, name: str, urls: Sequence[str], profile: Profile, recorder: Recorder, chance: random.Random
@@ -62,11 +62,11 @@ class Peer(Participant):
         return self._view
 
     def _new_view(self, member: Member) -> MediaView:
-        return MediaView(self.room, member, self._recorder, self._consumer_came, self._media_lost)
+        return MediaView(self.room, member, self._recorder, self._consumer_offered, self._media_lost)
 
     # --- coming and going -------------------------------------------------------------------------------------
 
-    async def come(self, due: float) -> None:
+    async def arrive(self, due: float) -> None:
         """Connects, joins, and sets its media up; tries again until that succeeds or the test ends."""
         self.state = "coming"
         while True:
@@ -103,7 +103,7 @@ class Peer(Participant):
             raise
         self._recorder.current.took("connect", time.monotonic() - due)
 
-    def _consumer_came(self, id_: int, now: float) -> None:
+    def _consumer_offered(self, id_: int, now: float) -> None:
         if "recv" in self._transports and self.state != "leaving":
             try:
                 self._enable(id_, now)
@@ -113,7 +113,7 @@ class Peer(Participant):
     def _media_lost(self) -> None:
         """Joins again after a transport was lost, as applications do that cannot replace one."""
         if self.state == "here":
-            self.renew(time.monotonic())
+            self.rejoin(time.monotonic())
 
     async def _set_up(self) -> None:
         """Creates both transports and both producers, and enables all consumers that exist already."""
@@ -139,13 +139,13 @@ class Peer(Participant):
         if self._ready is not None and not self._unready and not self._ready.done():
             self._ready.set_result(None)
 
-    def renew(self, due: float) -> None:
-        """Leaves now, and joins again later."""
+    def rejoin(self, due: float) -> None:
+        """Begins to leave and join again."""
         self.state = "leaving"
-        self._recorder.spawn(self.go(due))
+        self._recorder.spawn(self.leave(due))
 
-    async def go(self, due: float | None = None, *, again: bool = True) -> None:
-        """Leaves, and joins again a little later, every other time over a new connection."""
+    async def leave(self, due: float | None = None, *, again: bool = True) -> None:
+        """Leaves. With `again` the peer joins a little later, every other time over a new connection."""
         self.state = "leaving"
         try:
             if self.joined:
@@ -159,7 +159,7 @@ class Peer(Participant):
             pause = self._chance.uniform(0.2, 1.0)
             self.state = "coming"
             await asyncio.sleep(pause)
-            await self.come(time.monotonic())
+            await self.arrive(time.monotonic())
 
     async def _leave_room(self, due: float) -> None:
         view = self._here
@@ -171,11 +171,11 @@ class Peer(Participant):
         super()._ended(session, why)
         if is_mine and self.state == "here":
             self.state = "coming"
-            self._recorder.spawn(self._come_soon())
+            self._recorder.spawn(self._arrive_later())
 
-    async def _come_soon(self) -> None:
+    async def _arrive_later(self) -> None:
         await asyncio.sleep(RETRY_SECONDS)
-        await self.come(time.monotonic())
+        await self.arrive(time.monotonic())
 
     # --- doing ------------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Peer(Participant):
         """Excuses a request about a consumer that its source has closed before the answer came."""
         return lambda refusal: refusal.code == NOT_FOUND and id_ not in self._here.consumers
 
-    async def watch(self) -> list[dict[str, Any]]:
+    async def list_peers(self) -> list[dict[str, Any]]:
         """Joins as a spy and leaves at once. Returns the peers that the server lists."""
         await self._begin_session(time.monotonic())
         try:

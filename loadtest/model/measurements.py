@@ -86,7 +86,7 @@ class Measured:
         )
 
 
-def together(histograms: dict[str, Histogram]) -> Histogram:
+def total(histograms: dict[str, Histogram]) -> Histogram:
     """Returns the sum of all measurements."""
     whole = Histogram()
     for histogram in histograms.values():

@@ -48,7 +48,7 @@ class RoomView:
 
     # --- what its own peer does ---------------------------------------------------------------------------
 
-    def has_joined(self, peers: Iterable[dict[str, Any]]) -> None:
+    def record_join(self, peers: Iterable[dict[str, Any]]) -> None:
         """Records the answer to a join; `peers` is its list of the peers in the room (§join)."""
         self.joined = True
         listed: dict[str, tuple[int, frozenset[int]]] = {}
@@ -64,7 +64,7 @@ class RoomView:
         self._room.log.joined(self.member, listed)
         self._room.direct.joined(self.name)
 
-    def has_left(self, key: Key) -> None:
+    def record_leave(self, key: Key) -> None:
         """Records the answer to a leave, whose event is `key`."""
         self._room.log.left(self.member, key)
         self.joined = False

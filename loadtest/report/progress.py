@@ -12,7 +12,7 @@ from rich.text import Text
 
 from loadtest.coordinator.run import Run, Second, since
 from loadtest.model.failures import KINDS
-from loadtest.model.measurements import together
+from loadtest.model.measurements import total
 from loadtest.report.slo import seconds
 
 EVERY: Final = 5
@@ -44,7 +44,7 @@ class Progress:
 
 
 def _line(run: Run, second: Second, now: float) -> str:
-    requests, notified = together(second.measured.methods), together(second.measured.fanout)
+    requests, notified = total(second.measured.methods), total(second.measured.fanout)
     return (
         f"{now:5.0f} s {phase(second)}: {second.sum('connected')} connected, {second.sum('joined')} joined; "
         f"{requests.count} requests/s p50 {seconds(requests.percentile(50))} p99 {seconds(requests.percentile(99))}, "
@@ -54,7 +54,7 @@ def _line(run: Run, second: Second, now: float) -> str:
 
 def _table(run: Run, second: Second, now: float) -> Group:
     task = run.task
-    requests, notified = together(second.measured.methods), together(second.measured.fanout)
+    requests, notified = total(second.measured.methods), total(second.measured.fanout)
     table = Table.grid(padding=(0, 3))
     peers = task.rooms * task.peers
     table.add_row("connected, joined", f"{second.sum('connected')}, {second.sum('joined')} of {peers}")

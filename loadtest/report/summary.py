@@ -8,7 +8,7 @@ import psutil
 from loadtest.coordinator.run import Run, overall, since
 from loadtest.model.failures import GENERATOR_KINDS, KINDS, SERVER_KINDS
 from loadtest.model.histogram import Histogram
-from loadtest.model.measurements import together
+from loadtest.model.measurements import total
 from loadtest.report.slo import METHODS, Verdict
 
 _PERCENTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p999": 99.9}
@@ -30,8 +30,8 @@ def summary(run: Run) -> dict[str, Any]:
     }
     fanout = {name: row(it, 0, took) for name, it in sorted(whole.fanout.items())}
     steps = {name: row(it, 0, took) for name, it in whole.steps.items()}
-    steps["requests"] = row(together(whole.methods), sum(whole.errors.values()), took)
-    steps["fanout"] = row(together(whole.fanout), 0, took)
+    steps["requests"] = row(total(whole.methods), sum(whole.errors.values()), took)
+    steps["fanout"] = row(total(whole.fanout), 0, took)
     failures = {kind: whole.failures[kind] for kind in KINDS if whole.failures[kind]}
     return {
         "task": overall(run),
@@ -50,8 +50,8 @@ def summary(run: Run) -> dict[str, Any]:
         "examples": {kind: [{"at": at, "text": text} for at, text in it] for kind, it in whole.examples.items()},
         "timeline": _timeline(run),
         "histograms": {
-            "requests": [list(step) for step in together(whole.methods).steps()],
-            "fanout": [list(step) for step in together(whole.fanout).steps()],
+            "requests": [list(step) for step in total(whole.methods).steps()],
+            "fanout": [list(step) for step in total(whole.fanout).steps()],
         },
         "processes": [
             {"at": it.at, "cpu": it.cpu, "memory": it.memory, "queued": it.queued, "machine": it.machine}
@@ -82,8 +82,8 @@ def _loaded(run: Run) -> dict[str, Any]:
     seconds = [it for at, it in run.seconds.items() if task.ramp <= at < task.ramp + task.duration]
     if not seconds:
         return {"seconds": 0, "requests": 0.0, "notifications": 0.0}
-    requests = sum(together(it.measured.methods).count for it in seconds)
-    notified = sum(together(it.measured.fanout).count for it in seconds)
+    requests = sum(total(it.measured.methods).count for it in seconds)
+    notified = sum(total(it.measured.fanout).count for it in seconds)
     return {
         "seconds": len(seconds),
         "requests": round(requests / len(seconds), 1),
@@ -95,7 +95,7 @@ def _timeline(run: Run) -> list[dict[str, Any]]:
     """Returns one entry per second."""
     entries = []
     for at, second in sorted(run.seconds.items()):
-        requests, notified = together(second.measured.methods), together(second.measured.fanout)
+        requests, notified = total(second.measured.methods), total(second.measured.fanout)
         entries.append(
             {
                 "at": at,

@@ -29,7 +29,7 @@ class Pair:
         appdata = {"life": who.life, "t": time.monotonic()}
         for other in there:
             self.tell(other, {"method": "newPeer", "name": who.name, "appData": appdata})
-        who._view.has_joined([{"name": it.name, "appData": {"life": it.life}, "consumers": []} for it in there])
+        who._view.record_join([{"name": it.name, "appData": {"life": it.life}, "consumers": []} for it in there])
 
     def tell(self, who: Participant, data: dict[str, object], method: str = NOTIFICATION) -> None:
         assert who._view is not None

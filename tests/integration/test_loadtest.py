@@ -288,13 +288,13 @@ async def test_missing_answer_is_found(urls: list[str], monkeypatch: pytest.Monk
 async def test_room_that_differs_from_what_peers_were_told_is_found(
     urls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server shows somebody whom nobody was told of."""
-    watch = Peer.watch
+    """The server lists a peer that no notification named."""
+    list_peers = Peer.list_peers
 
     async def seeing_more(peer: Peer) -> list[dict[str, Any]]:
-        return [*await watch(peer), {"name": "mallory", "consumers": [], "appData": {"life": 1}}]
+        return [*await list_peers(peer), {"name": "mallory", "consumers": [], "appData": {"life": 1}}]
 
-    monkeypatch.setattr(Peer, "watch", seeing_more)
+    monkeypatch.setattr(Peer, "list_peers", seeing_more)
     found = await measured(urls, "calls")
     assert found.failures == {"mismatch": 2}
     assert "mallory: the server has life 1" in found.examples["mismatch"][0][1]
