@@ -12,7 +12,7 @@ from roomworker.core.journal import Changes
 from shared.protocol import actions, bus, client
 from tests.support.sampling import examples
 from tests.unit.roomworker.harness_client import GATEWAY
-from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, VP8, Json
+from tests.unit.roomworker.payloads import OPUS, VP8, Json
 from tests.unit.roomworker.room_harness import NODE
 from tests.unit.roomworker.runtime.test_faults import APP_DATA, PEERS, Network
 
@@ -130,13 +130,13 @@ class CalledNetwork(Network):
 
     @rule(peer=st.sampled_from(PEERS), to=st.sampled_from([{}, {"to": "alice"}, {"to": "nobody"}]))
     def says(self, peer: str, to: Json) -> None:
-        if (it := self.clients.get(peer)) is not None:
+        if (it := self.client_of(peer)) is not None:
             self.said += 1
             self.send(it, it.input(client.MESSAGE, None, json.dumps({"data": self.said, **to}).encode()))
 
     @rule(peer=st.sampled_from(PEERS))
     def joins_as_spy(self, peer: str) -> None:
-        self.requests(peer, "join", peerName=peer, rtpCapabilities=CAPABILITIES, spy=True)
+        self.joins(peer, spy=True)
 
     @precondition(lambda self: self.harness.room.producers_by_number)
     @rule(at=st.integers(0, 7), parameters=PARAMETERS)
@@ -221,4 +221,4 @@ class CalledNetwork(Network):
 
 
 TestCalledNetwork = CalledNetwork.TestCase
-TestCalledNetwork.settings = settings(max_examples=examples(100), stateful_step_count=80, deadline=None)
+TestCalledNetwork.settings = settings(max_examples=examples(100), stateful_step_count=60, deadline=None)
