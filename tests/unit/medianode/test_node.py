@@ -133,7 +133,7 @@ async def test_each_worker_gets_its_own_answers(null_node: MediaNode, broker: He
     assert first.answers == second.answers
 
 
-async def test_an_order_between_requests_keeps_its_place(
+async def test_order_between_requests_keeps_its_place(
     held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any
 ) -> None:
     broker.command(requests.create(), media.Close("transport", 1, "transport"), requests.produce())
@@ -169,7 +169,7 @@ async def test_events_go_to_the_rooms_partition_numbered(
     assert decoded(first) == media.IceStateChanged("transport", "connected")
 
 
-async def test_a_dead_engine_closes_its_routers_and_is_started_again(
+async def test_dead_engine_closes_its_routers_and_is_started_again(
     held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = asyncio.Event()
@@ -185,7 +185,7 @@ async def test_a_dead_engine_closes_its_routers_and_is_started_again(
     await started.wait()
 
 
-async def test_the_registry_knows_the_node_until_it_leaves(broker: HeldBroker, store: Any, requests: Any) -> None:
+async def test_registry_knows_the_node_until_it_leaves(broker: HeldBroker, store: Any, requests: Any) -> None:
     node = node_with(NullEngine("192.0.2.7"), broker, store)
     await node.start()
     observer = Observer(RedisCluster(store), "nodes")
@@ -200,7 +200,7 @@ async def test_the_registry_knows_the_node_until_it_leaves(broker: HeldBroker, s
     assert not observer.alive
 
 
-async def test_a_closing_node_tells_its_rooms(broker: HeldBroker, store: Any, engine: Any, requests: Any) -> None:
+async def test_closing_node_notifies_its_rooms(broker: HeldBroker, store: Any, engine: Any, requests: Any) -> None:
     node = node_with(engine, broker, store)
     await node.start()
     broker.command(requests.create())

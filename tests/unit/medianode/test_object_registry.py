@@ -53,13 +53,13 @@ def failure(results: list[media.AnyResult]) -> int:
 # --- requests -------------------------------------------------------------------------------------------------
 
 
-def test_the_first_request_creates_the_router(objects: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_first_request_creates_the_router(objects: ObjectRegistry, engine: Any, requests: Any) -> None:
     ask(objects, requests.create())
     ask(objects, requests.create("second"))
     assert engine.routers == ["router"]
 
 
-def test_a_repeated_request_is_answered_from_memory(room: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_repeated_request_is_answered_from_memory(room: ObjectRegistry, engine: Any, requests: Any) -> None:
     assert ask(room, requests.create()) == [CREATED]
     assert ask(room, requests.produce()) == [Produced()]
     assert engine.requests == []
@@ -79,7 +79,7 @@ def test_connect_is_remembered_apart_from_create(room: ObjectRegistry, engine: A
     assert ask(room, requests.create()) == [CREATED]
 
 
-def test_a_failed_create_leaves_nothing_and_may_be_asked_again(
+def test_failed_create_leaves_no_object_and_may_be_repeated(
     objects: ObjectRegistry, engine: Any, requests: Any
 ) -> None:
     first = ask(objects, requests.create())
@@ -91,7 +91,7 @@ def test_a_failed_create_leaves_nothing_and_may_be_asked_again(
     assert second == [CREATED]
 
 
-def test_a_failed_connect_leaves_the_transport(room: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_failed_connect_leaves_the_transport(room: ObjectRegistry, engine: Any, requests: Any) -> None:
     first = ask(room, requests.connect())
     engine.answer(Failed(400, "bad"))
     assert failure(first) == 400
@@ -115,7 +115,7 @@ def test_ice_restarts_anew_for_a_new_generation_only(room: ObjectRegistry, engin
     assert engine.requests == []
 
 
-def test_a_producer_is_updated_once_a_generation(room: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_producer_is_updated_once_a_generation(room: ObjectRegistry, engine: Any, requests: Any) -> None:
     first = ask(room, requests.update(1))
     again = ask(room, requests.update(1))
     assert len(engine.requests) == 1
@@ -128,7 +128,7 @@ def test_a_producer_is_updated_once_a_generation(room: ObjectRegistry, engine: A
     assert ask(room, requests.produce()) == [Produced()]
 
 
-def test_a_failed_update_leaves_the_producer_and_may_be_asked_again(
+def test_failed_update_leaves_the_producer_and_may_be_repeated(
     room: ObjectRegistry, engine: Any, requests: Any
 ) -> None:
     first = ask(room, requests.update(1))
@@ -140,7 +140,7 @@ def test_a_failed_update_leaves_the_producer_and_may_be_asked_again(
     assert room.counts().producers == 1
 
 
-def test_a_closed_producer_is_not_updated(room: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_closed_producer_is_not_updated(room: ObjectRegistry, engine: Any, requests: Any) -> None:
     room.order(Close("producer", 5, "producer"))
     assert failure(ask(room, requests.update(1))) == 404
 
@@ -160,11 +160,11 @@ def test_requests_for_unknown_objects_are_not_found(room: ObjectRegistry, engine
     assert engine.requests == []
 
 
-def test_an_id_is_never_taken_over_by_another_room(room: ObjectRegistry, engine: Any, other_room: Any) -> None:
+def test_id_is_never_taken_over_by_another_room(room: ObjectRegistry, engine: Any, other_room: Any) -> None:
     assert failure(ask(room, other_room.create("transport"))) == 409
 
 
-def test_a_consume_asked_again_tells_the_present_profile(room: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_repeated_consume_returns_the_present_profile(room: ObjectRegistry, engine: Any, requests: Any) -> None:
     room.router_of(ProfileChanged("consumer", "high"))
     assert ask(room, requests.consume(transport="receiving")) == [Consumed("high")]
 
@@ -178,7 +178,7 @@ def test_orders_reach_the_engine_with_the_parent(room: ObjectRegistry, engine: A
     assert engine.orders == [(pause, "transport")]
 
 
-def test_an_older_order_is_ignored(room: ObjectRegistry, engine: Any) -> None:
+def test_older_order_is_ignored(room: ObjectRegistry, engine: Any) -> None:
     room.order(Pause("producer", 5, "producer"))
     room.order(Resume("producer", 4, "producer"))
     room.order(Close("producer", 4, "producer"))
@@ -191,7 +191,7 @@ def test_orders_of_one_commit_are_all_carried_out(room: ObjectRegistry, engine: 
     assert len(engine.orders) == 2
 
 
-def test_an_older_order_for_something_else_of_the_object_is_carried_out(room: ObjectRegistry, engine: Any) -> None:
+def test_older_order_for_another_property_is_carried_out(room: ObjectRegistry, engine: Any) -> None:
     """Orders are sent again after a loss, when newer ones may have come already."""
     pause, profile = Pause("consumer", 6, "consumer"), media.SetPreferredProfile("consumer", 5, "low")
     for order in (
@@ -204,13 +204,13 @@ def test_an_older_order_for_something_else_of_the_object_is_carried_out(room: Ob
     assert [order for order, _ in engine.orders] == [pause, profile]
 
 
-def test_an_order_for_another_kind_or_unknown_object_is_ignored(room: ObjectRegistry, engine: Any) -> None:
+def test_order_for_another_kind_or_unknown_object_is_ignored(room: ObjectRegistry, engine: Any) -> None:
     room.order(Pause("producer", 5, "consumer"))
     room.order(Pause("nobody", 5, "consumer"))
     assert engine.orders == []
 
 
-def test_an_order_may_follow_its_request_unanswered(objects: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_order_may_follow_its_request_unanswered(objects: ObjectRegistry, engine: Any, requests: Any) -> None:
     ask(objects, requests.create())
     objects.order(Close("transport", 1, "transport"))
     assert len(engine.orders) == 1
@@ -225,7 +225,9 @@ def test_closing_a_producer_closes_its_consumers_elsewhere(room: ObjectRegistry,
     assert room.counts().load == 2
 
 
-def test_closing_a_transport_closes_what_lives_on_it(room: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_closing_a_transport_closes_its_producers_and_consumers(
+    room: ObjectRegistry, engine: Any, requests: Any
+) -> None:
     room.order(Close("transport", 5, "transport"))
     assert failure(ask(room, requests.produce())) == 404
     assert failure(ask(room, requests.consume(transport="receiving"))) == 404
@@ -245,7 +247,7 @@ def test_request_after_a_close_creates_nothing(room: ObjectRegistry, engine: Any
     assert failure(ask(room, requests.create())) == 404
 
 
-def test_a_close_that_overtakes_its_request_is_remembered(room: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_close_that_overtakes_its_request_is_remembered(room: ObjectRegistry, engine: Any, requests: Any) -> None:
     room.order(Close("late", 5, "producer"))
     assert failure(ask(room, requests.produce("late"))) == 404
     assert engine.requests == []
@@ -254,7 +256,7 @@ def test_a_close_that_overtakes_its_request_is_remembered(room: ObjectRegistry, 
 # --- engines --------------------------------------------------------------------------------------------------
 
 
-def test_a_router_goes_to_the_least_loaded_engine(
+def test_router_goes_to_the_least_loaded_engine(
     room: ObjectRegistry, engine: Any, other_engine: Any, requests: Any, other_room: Any
 ) -> None:
     room.add_engine(other_engine)
@@ -282,7 +284,7 @@ def test_without_an_engine_requests_are_unavailable(requests: Any) -> None:
 # --- events ---------------------------------------------------------------------------------------------------
 
 
-def test_an_event_concerns_the_objects_router(room: ObjectRegistry, requests: Any) -> None:
+def test_event_concerns_the_objects_router(room: ObjectRegistry, requests: Any) -> None:
     assert room.router_of(media.IceStateChanged("transport", "connected")) == requests.router
     assert room.router_of(media.IceStateChanged("unknown", "connected")) is None
 
@@ -295,7 +297,7 @@ def test_unchanged_profile_is_not_reported(room: ObjectRegistry, requests: Any) 
 # --- the null engine ------------------------------------------------------------------------------------------
 
 
-def test_the_null_engine_answers_everything_consistently(requests: Any) -> None:
+def test_null_engine_answers_everything_consistently(requests: Any) -> None:
     objects = ObjectRegistry()
     objects.add_engine(NullEngine("192.0.2.7"))
     (created,) = ask(objects, requests.create(dtls_parameters=requests.connect().dtls_parameters))

@@ -34,7 +34,7 @@ def quiet() -> Report:
     return Report(Console(file=io.StringIO()))
 
 
-def test_a_configured_binary_wins(tmp_path: Path) -> None:
+def test_configured_binary_wins(tmp_path: Path) -> None:
     program(install.cached_binary())
     mine = program(tmp_path / "mine")
     assert install.find_engine(str(mine)) == mine
@@ -46,12 +46,12 @@ def test_binary_named_by_the_environment_is_found(tmp_path: Path, monkeypatch: p
     assert install.find_engine() == mine
 
 
-def test_a_configured_binary_that_does_not_start_is_an_error(tmp_path: Path) -> None:
+def test_configured_binary_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="broken"):
         install.find_engine(str(program(tmp_path / "broken", exit_code=127)))
 
 
-def test_the_cache_is_keyed_by_version_and_machine(cache: Path) -> None:
+def test_cache_is_keyed_by_version_and_machine(cache: Path) -> None:
     cached = program(install.cached_binary())
     assert cached.parent == cache
     assert build.VERSION in cached.name
@@ -59,7 +59,7 @@ def test_the_cache_is_keyed_by_version_and_machine(cache: Path) -> None:
     assert install.ensure_engine(report=quiet()) == cached
 
 
-def test_a_built_engine_appears_in_the_cache_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_engine_appears_in_the_cache_as_a_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "prebuilt", lambda folder, report: None)
     monkeypatch.setattr(install, "build", lambda folder, report: program(folder / "out" / "worker"))
     (cache / "build-interrupted").mkdir(parents=True)
@@ -67,7 +67,7 @@ def test_a_built_engine_appears_in_the_cache_whole(cache: Path, monkeypatch: pyt
     assert {p.name for p in cache.iterdir()} == {install.cached_binary().name, "engine.lock"}
 
 
-def test_a_build_that_makes_nothing_usable_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_without_a_usable_engine_leaves_no_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "prebuilt", lambda folder, report: None)
     monkeypatch.setattr(install, "build", lambda folder, report: program(folder / "worker", exit_code=127))
     with pytest.raises(EngineUnavailable, match="does not start"):
@@ -101,7 +101,7 @@ def test_failed_step_reports_the_end_of_its_output() -> None:
         build.run(["/no/such/program"], "it broke")
 
 
-def test_a_foreign_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"mediasoup-{build.VERSION}.tgz").write_bytes(b"something else")
     monkeypatch.setattr(build, "run", lambda *_, **__: None)
     with pytest.raises(EngineUnavailable, match="not the package"):
@@ -127,7 +127,7 @@ def test_system_subprojects_replace_the_wrap_files(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.wrap"))
 
 
-def test_the_command_prints_the_path(tmp_path: Path) -> None:
+def test_command_prints_the_path(tmp_path: Path) -> None:
     mine = program(tmp_path / "mine")
     done = subprocess.run(
         [sys.executable, "-m", "medianode.toolchain.install"],

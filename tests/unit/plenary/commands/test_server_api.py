@@ -81,7 +81,7 @@ def test_rooms_are_listed_over_all_pages(api: Api) -> None:
     assert "Rooms (2)" in api.run("rooms", "list").output
 
 
-def test_a_room_is_shown_as_it_is(api: Api) -> None:
+def test_room_is_shown_as_it_is(api: Api) -> None:
     api.answers["GET /v1/rooms/salon"] = (200, ROOM)
     said = api.run("rooms", "show", "salon").output
     for part in ("salon", "node-1", "opus, VP8", "peers 3", "[b]alice"):
@@ -90,7 +90,7 @@ def test_a_room_is_shown_as_it_is(api: Api) -> None:
     assert "[b]alice" in api.run("peers", "list", "salon").output
 
 
-def test_a_peer_is_shown_with_all_it_has(api: Api) -> None:
+def test_peer_is_shown_with_its_media_objects(api: Api) -> None:
     api.answers["GET /v1/rooms/a%2Fb/peers/%C3%A4"] = (200, PEER)
     said = api.run("peers", "show", "a/b", "ä").output
     for part in ("alice at gateway-1", "Transports (1)", "send", "Producers (0)"):
@@ -136,7 +136,7 @@ def test_refusal_of_the_api_is_printed_as_a_sentence(api: Api) -> None:
     assert "is no Plenary API" in api.run("rooms", "show", "salon").output
 
 
-def test_a_wrong_key_and_a_wrong_address_are_named(api: Api) -> None:
+def test_wrong_key_and_wrong_address_are_named(api: Api) -> None:
     assert "(--api-key, PLENARY_API_KEY)" in api.run("rooms", "list", "--api-key", "wrong").output
     assert "(--api-url, PLENARY_API_URL)" in api.run("rooms", "list", "--api-url", "http://127.0.0.1:1").output
     assert "expected the API's address" in api.run("rooms", "list", "--api-url", "localhost").output

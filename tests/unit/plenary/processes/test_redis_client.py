@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from plenary.processes.redis_client import open_redis
 
 
-def test_a_transport_that_has_just_closed_is_a_lost_connection() -> None:
+def test_transport_that_has_just_closed_is_a_lost_connection() -> None:
     """With uvloop, as processes run: it raises RuntimeError there."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

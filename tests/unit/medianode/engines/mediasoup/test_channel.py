@@ -26,7 +26,7 @@ def text(request: bytes) -> bytes:
     return request[4:]
 
 
-def test_a_request_is_four_fields_of_text() -> None:
+def test_request_is_four_fields_of_text() -> None:
     assert text(encode_request(7, "producer.pause", "abc", {"a": 1})) == b'7:producer.pause:abc:{"a":1}'
 
 
@@ -40,7 +40,7 @@ def test_request_that_cannot_be_encoded_is_refused(data: object) -> None:
         encode_request(1, "m", "", data)
 
 
-def test_an_injected_packet_follows_its_address() -> None:
+def test_injected_packet_follows_its_address() -> None:
     assert encode_injection("p", b"rtp") == frame(b"n:producer.send:p:undefined") + frame(b"rtp")
 
 

@@ -51,7 +51,7 @@ def convert(kind: Any, *entries: dict[str, Any]) -> list[dict[str, Any]]:
     return stats.convert(media.GetStats(ROUTER, kind, "engine id", id=7, transport_id=8), entries).stats
 
 
-def test_a_transport_reports_as_v2_does() -> None:
+def test_transport_reports_as_v2_does() -> None:
     (entry,) = convert("transport", TRANSPORT)
     assert entry == {
         "type": "transport",
@@ -73,7 +73,7 @@ def test_a_transport_reports_as_v2_does() -> None:
     }
 
 
-def test_a_producer_reports_as_v2_does() -> None:
+def test_producer_reports_as_v2_does() -> None:
     (entry,) = convert("producer", INBOUND)
     assert entry == {
         **COUNTED,
@@ -94,7 +94,7 @@ def test_each_stream_has_its_own_id() -> None:
     assert low["id"] != high["id"]
 
 
-def test_a_consumer_reports_as_v2_does() -> None:
+def test_consumer_reports_as_v2_does() -> None:
     inbound, outbound = convert("consumer", OUTBOUND, INBOUND)
     assert "transportId" not in inbound
     assert outbound == {
@@ -112,12 +112,12 @@ def test_a_consumer_reports_as_v2_does() -> None:
     }
 
 
-def test_a_consumer_that_gets_nothing_has_no_inbound_stream() -> None:
+def test_consumer_without_packets_has_no_inbound_stream() -> None:
     (outbound,) = convert("consumer", OUTBOUND)
     assert "inboundRtpId" not in outbound
 
 
-def test_an_inbound_stream_may_be_replaced() -> None:
+def test_inbound_stream_may_be_replaced() -> None:
     sent = {**INBOUND, "ssrc": 21}
     by_rid = {**sent, "rid": "high"}
     assert stats.inbound_ssrc([OUTBOUND, INBOUND]) == 11

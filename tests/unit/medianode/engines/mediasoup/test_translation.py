@@ -112,12 +112,12 @@ def test_firefox_simulcast_goes_by_rid() -> None:
     ]
 
 
-def test_a_rid_hides_the_ssrc_of_its_encoding() -> None:
+def test_encoding_with_a_rid_is_passed_on_without_its_ssrc() -> None:
     data = produce(parameters(encodings=[{"encodingId": "r", "ssrc": 11, "rtx": {"ssrc": 12}}]))
     assert data["rtpParameters"]["encodings"] == [{"rid": "r"}]
 
 
-def test_a_single_encoding_has_no_layers() -> None:
+def test_single_encoding_has_no_layers() -> None:
     data = produce(parameters(encodings=[{"ssrc": 11, "profile": "default"}]), paused=True)
     assert data["rtpParameters"]["encodings"] == [{"ssrc": 11}]
     assert data["rtpMapping"]["encodings"] == [{"ssrc": 11, "mappedSsrc": 9001}]
@@ -139,7 +139,7 @@ def test_channels_are_for_audio_only() -> None:
     assert "channels" not in produce(odd)["rtpParameters"]["codecs"][0]
 
 
-def test_a_codec_without_mime_type_is_known_by_name() -> None:
+def test_codec_without_mime_type_is_known_by_name() -> None:
     nameless = {key: value for key, value in VP8.items() if key != "mimeType"}
     data = produce(parameters(codecs=[nameless], encodings=[{"ssrc": 11}]))
     assert data["rtpParameters"]["codecs"][0]["mimeType"] == "video/VP8"
@@ -162,7 +162,7 @@ def test_encodings_need_a_mapped_ssrc_each() -> None:
 TOLD = parameters(encodings=[{"ssrc": 51, "rtx": {"ssrc": 52}}], rtcp={"cname": "name"})
 
 
-def test_a_simulcast_consumer_has_one_stream_of_all_layers() -> None:
+def test_simulcast_consumer_has_one_stream_of_all_layers() -> None:
     data = consume(TOLD, [9001, 9002, 9003], preferred_profile="medium", paused=True)
     assert data["type"] == "simulcast"
     assert data["rtpParameters"]["encodings"] == [{"ssrc": 51, "rtx": {"ssrc": 52}, "scalabilityMode": "L3T3"}]
@@ -171,7 +171,7 @@ def test_a_simulcast_consumer_has_one_stream_of_all_layers() -> None:
     assert data["paused"] is True
 
 
-def test_a_simple_consumer_has_no_layers() -> None:
+def test_simple_consumer_has_no_layers() -> None:
     data = consume(TOLD, [9001])
     assert data["type"] == "simple"
     assert data["consumableRtpEncodings"] == [{"ssrc": 9001}]
@@ -229,7 +229,7 @@ def test_sha_256_stands_last_because_clients_take_the_last() -> None:
     assert created.dtls_parameters.role == "auto"
 
 
-def test_a_transport_connected_at_once_tells_its_role() -> None:
+def test_transport_connected_at_once_reports_its_role() -> None:
     assert translation.transport_created(ANSWER, "server").dtls_parameters.role == "server"
 
 
