@@ -186,7 +186,7 @@ class Stack:
         ]
 
     def ended(self) -> list[Ended]:
-        """Who ended since the cluster was made."""
+        """Returns the containers that ended since the cluster was made."""
         about = [json.loads(line)["Actor"]["Attributes"] for line in self._endings.read_text().splitlines()]
         return [Ended(it["com.docker.compose.service"], it["name"], int(it["exitCode"])) for it in about]
 
@@ -201,7 +201,7 @@ class Stack:
             return 0, str(failure).encode()
 
     def members(self, role: Literal["gateways", "workers", "nodes"]) -> dict[str, dict[str, Any]]:
-        """What each process of this role last told of itself."""
+        """Returns the registry's entry of each process of this role."""
         entries: dict[bytes, bytes] = self.redis.hgetall(f"plenary:{role}")  # type: ignore[assignment]
         return {name.decode(): json.loads(info) for name, info in entries.items()}
 

@@ -1,4 +1,4 @@
-"""What is in the image."""
+"""The contents of the image, and the user that it runs as."""
 
 from tests.compose.stack import docker
 

@@ -40,7 +40,7 @@ class Backend(Protocol):
 
     @property
     def cluster(self) -> Cluster:
-        """Of the same server: gateways read the index of rooms from it."""
+        """A cluster on the same server: gateways read the index of rooms from it."""
         ...
 
 

@@ -35,7 +35,7 @@ class Engine:
         self._objects: dict[str, Object] = {}
 
     def picture(self) -> Json:
-        """What it carries, by the clients' ids."""
+        """Returns what the engine carries, by the clients' ids."""
         picture: Json = {"transport": {}, "producer": {}, "consumer": {}}
         for it in self._objects.values():
             picture[it.kind][it.label] = it.facts

@@ -1,4 +1,4 @@
-"""What both sides sent, made comparable, and every difference that remains.
+"""Makes what both sides sent comparable, and finds every difference that remains.
 
 Ids and SSRCs that a side made up get canonical names in the order in which a peer first sees them; a peer's names
 start anew when it joins.
@@ -153,7 +153,7 @@ def _aligned(theirs: list[Json], ours: list[Json]) -> Iterator[tuple[Any, Any]]:
 
 
 def _head(frame: Json) -> tuple[Any, ...]:
-    """What tells which frames of both sides are the same one."""
+    """Returns the key by which frames of both sides are matched."""
     if "answer" in frame:
         return ("answer",)
     notification = frame["notification"]

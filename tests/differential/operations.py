@@ -43,7 +43,7 @@ Json = dict[str, Any]
 
 
 def _among(id_: Any, ids: Collection[int]) -> bool:
-    """Whether it is one of these; `True` is not 1."""
+    """Returns whether the value is one of these; `True` is not 1."""
     return type(id_) is int and id_ in ids
 
 

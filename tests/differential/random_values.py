@@ -1,4 +1,4 @@
-"""What random operations are made of: names, receivers, streams, and all that is wrong with a message."""
+"""Values for random operations: names, receivers, streams, and all that can be wrong with a message."""
 
 from collections.abc import Callable
 from copy import deepcopy

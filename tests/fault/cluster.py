@@ -41,7 +41,7 @@ class Shape:
 
 
 class Process:
-    """A place in the cluster; a process that dies is followed by another with a new name, at the same addresses."""
+    """A place in the cluster: a process that ends is followed by another with a new name, at the same addresses."""
 
     def __init__(self, cluster: "FaultCluster", kind: Kind, name: str) -> None:
         self.kind: Kind = kind
@@ -115,7 +115,7 @@ class Process:
         return await asyncio.to_thread(self.role.process.wait, PATIENCE)
 
     def cut(self, link: str) -> None:
-        """Its connections there break, and it cannot come back before `heal`."""
+        """Breaks the process's connections to a server, and resets new ones until `heal`."""
         self.links[link].refuse()
         self.links[link].cut()
 

@@ -65,7 +65,7 @@ class Probe:
 
     answered_at: float | None = None
     ended: bool = False
-    """Its session ended before the answer came."""
+    """The session ended before the answer came."""
 
     @property
     def waits(self) -> bool:

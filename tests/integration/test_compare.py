@@ -1,4 +1,4 @@
-"""What `make bench` compares really relays: every message is answered once and delivered once to everybody else."""
+"""The systems that `make bench` compares answer every message once and deliver it once to everybody else."""
 
 import asyncio
 import signal

@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).parents[2]
 CONFIG: Final = ROOT / "deploy/haproxy/haproxy.cfg"
 TIMEOUT_SECONDS: Final = 60.0
 BACKLOG: Final = 100
-"""What asyncio and uvloop listen with by default."""
+"""The backlog with which asyncio and uvloop listen by default."""
 UPGRADE: Final = (
     b"GET /?roomId=salon&peerId=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -111,7 +111,7 @@ class Haproxy:
         return self._log.read_text()
 
     def metric(self, name: str, proxy: str) -> float | None:
-        """The sum of a metric's samples of that backend; None if there is no such backend."""
+        """Returns the sum of a metric's samples of that backend; None if there is no such backend."""
         with urllib.request.urlopen(self._metrics_url, timeout=5) as answer:
             text = answer.read().decode()
         found = re.findall(rf'^haproxy_{name}{{[^}}]*proxy="{proxy}"[^}}]*}} (\S+)$', text, re.M)
@@ -123,7 +123,7 @@ class Haproxy:
 
 
 def _deployed_command(config: Path) -> list[str]:
-    """What docker-compose.yml starts, with another file."""
+    """Returns the command of docker-compose.yml, with another configuration file."""
     command: list[str] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["haproxy"]["command"]
     return [part.replace("$$", "$").replace("/usr/local/etc/haproxy/haproxy.cfg", str(config)) for part in command]
 

@@ -181,11 +181,11 @@ def test_bad_option_is_named_in_the_error(arguments: tuple[str, ...], words: str
     assert words in re.sub(r"[\s│]+", " ", said)
 
 
-# --- a checker that could not fail would be none ---------------------------------------------------------------
+# --- each kind of violation is found ---------------------------------------------------------------------------
 
 
 async def measured(urls: list[str], profile: str, seconds: float = 3.0) -> Measured:
-    """What a generator in this process counts."""
+    """Runs a generator in this process and returns what it counts."""
     whole = Measured()
 
     def tell(tick: Tick) -> None:
@@ -212,7 +212,7 @@ Told = Callable[[RoomView, str, Any], None]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, what: str, how: Callable[[Told, RoomView, str, Any], None]) -> None:
-    """Of the notifications `what` the fifth is treated by `how`, as if it had come so."""
+    """Hands the fifth notification `what` to `how` instead of the view."""
     told: Told = RoomView.notified
     seen: Counter[str] = Counter()
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.servers
 
 
 class Told:
-    """What some processes tell: samples of the same name and labels are added."""
+    """The metrics of some processes together: samples of the same name and labels are added."""
 
     def __init__(self, *roles: Role) -> None:
         self.values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}

@@ -40,13 +40,13 @@ def ask(*peers: Peer) -> list[tuple[Peer, int]]:
 
 
 async def answered(asked: list[tuple[Peer, int]]) -> None:
-    """Each once; `Peer.answer` takes it away, so that a second one would stay and be seen by `nothing_else`."""
+    """Takes each answer; a second one to the same request would stay, and fail `nothing_else`."""
     for peer, id_ in asked:
         assert "rtpCapabilities" in await peer.answer(id_)
 
 
 def nothing_else(*peers: Peer) -> None:
-    """Nobody was told anything, or anything twice."""
+    """Checks that no peer got a notification, or any frame twice."""
     for peer in peers:
         assert (peer.notifications, peer._answers) == ([], {})
         if isinstance(peer, ResumablePeer):
@@ -239,7 +239,7 @@ async def test_calls_survive_servers_that_some_processes_cannot_reach(
 
 @contextmanager
 def frozen(role: Role) -> Iterator[None]:
-    """Its connections stay open and nothing answers; in the end it goes on as if nothing had been."""
+    """Suspends a process: its connections stay open and nothing answers; in the end it continues."""
     os.kill(role.process.pid, signal.SIGSTOP)
     try:
         yield
@@ -248,7 +248,7 @@ def frozen(role: Role) -> Iterator[None]:
 
 
 def told(cluster: Cluster, registry: str, name: str) -> dict[str, Any]:
-    """What the process says of itself."""
+    """Returns the registry's entry of the process."""
     for member, info in cluster.redis.hgetall(f"plenary:{registry}").items():
         if member.decode().startswith(f"{name}-"):
             known: dict[str, Any] = json.loads(info)

@@ -200,7 +200,7 @@ async def test_two_workers_on_one_room_apply_each_message_once(harness: RoomWork
 
 
 def damage(room: str, n: int, meta: bytes | None) -> Commit:
-    """What a worker of a version to come might store, or nobody should."""
+    """Returns a commit of a room that this version cannot read."""
     number, expected = partition_of(room, PARTITIONS), f"x:{n - 1}" if n > 1 else ""
     return Commit(room, number, expected, f"x:{n}", f"token{n}", {"meta": meta}, None, {}, first=n == 1)
 
@@ -208,7 +208,7 @@ def damage(room: str, n: int, meta: bytes | None) -> Commit:
 async def test_an_unreadable_room_does_not_stop_its_partition(
     harness: RoomWorkerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given more messages for it than a partition may have unacknowledged."""
+    """Given more messages for the room than a partition may have unacknowledged."""
     monkeypatch.setattr(room_actor, "RETRY_UNREADABLE_AFTER", 0.5)
     neighbour = next(
         name

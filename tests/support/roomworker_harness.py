@@ -26,7 +26,7 @@ from tests.support.brokers import PARTITIONS, WITHIN, BrokerHarness
 from tests.support.waiting import source, until
 
 CONNECTIONS = 20
-"""Of one role to Redis at most: work for many rooms at once must not need more."""
+"""The largest number of connections of one role to Redis: work for many rooms at once must not need more."""
 REPEAT_AFTER = 0.25
 """Seconds without news after which a gateway sends again what is not reported applied."""
 
