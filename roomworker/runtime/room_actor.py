@@ -30,7 +30,7 @@ from shared.telemetry import log
 RETRY_UNREADABLE_AFTER: Final = 10.0
 """Seconds after which a room that could not be read is read again."""
 EVENTS_KEPT: Final = 256
-"""Events of media nodes that wait for a room that cannot be read; nobody would send them again."""
+"""Events of media nodes that wait for a room that cannot be read: media nodes do not repeat them."""
 
 _UNREADABLE: Final = b"the room cannot be read: try again later"
 
