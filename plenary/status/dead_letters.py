@@ -39,7 +39,7 @@ async def read_dead_letters(redis: Redis) -> tuple[int, list[DeadLetter]]:
         try:
             letters.append(_letter(id_.decode(), fields))
         except (ValueError, TypeError, KeyError) as error:
-            logger.error("dead_letter.invalid", key=DEAD_LETTERS_KEY, entry=id_.decode(), error=repr(error))
+            logger.error("dead_letter.invalid", redis_key=DEAD_LETTERS_KEY, entry=id_.decode(), error=repr(error))
     return count, letters
 
 

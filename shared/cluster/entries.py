@@ -74,7 +74,7 @@ class EntryReader:
 
     def _log_new(self, role: Role, errors: Mapping[str, str]) -> None:
         for name in errors.keys() - self._invalid[role]:
-            logger.error("registry.entry_invalid", key=members_key(role), field=name, error=errors[name])
+            logger.error("registry.entry_invalid", redis_key=members_key(role), field=name, error=errors[name])
         self._invalid[role] = set(errors)
 
 

@@ -14,6 +14,7 @@ from shared.cluster.port import Cluster
 from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.redis_keys import PARTITIONS_KEY, Role, index_key, index_member, members_key
 from shared.cluster.registry import DEAD_AFTER, Membership, Observer
+from shared.telemetry.log import hide_secrets
 from tests.support.proxy import Proxy
 
 NAMES = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "x" * 128]
@@ -327,8 +328,12 @@ async def test_invalid_entry_is_skipped_and_logged_once_with_its_key(
 
     assert observer.alive == {"sound": {"beat": 1}}
     assert not observer.dead
-    (line,) = lines
-    assert (line["event"], line["key"], line["field"]) == ("registry.entry_invalid", members_key(role), "broken")
+    (line,) = [hide_secrets(None, "", line) for line in lines]
+    assert (line["event"], line["redis_key"], line["field"]) == (
+        "registry.entry_invalid",
+        members_key(role),
+        "broken",
+    )
     assert line["error"]
 
 

@@ -164,7 +164,7 @@ async def test_invalid_entries_are_skipped_and_named(
     told = json.loads(capsys.readouterr().out)
     assert [worker["id"] for worker in told["roomWorkers"]] == ["worker-1"]
     assert told["setAside"] == {"count": 1, "latest": []}
-    assert [(line["event"], line["key"]) for line in lines] == [
+    assert [(line["event"], line["redis_key"]) for line in lines] == [
         ("registry.entry_invalid", "plenary:workers"),
         ("dead_letter.invalid", "plenary:dead"),
     ]
