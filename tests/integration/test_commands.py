@@ -85,7 +85,7 @@ def test_status_without_rabbitmq_shows_the_processes(cluster: Cluster, redis_url
     code, said = plenary("status", "--redis-url", redis_url, "--amqp-url", "amqp://me:secret@127.0.0.1:1/")
     assert code == 0
     assert "Room workers (1)" in said
-    assert "RabbitMQ does not tell what waits" in said
+    assert "RabbitMQ does not report the backlog" in said
     assert "secret" not in said
 
 
