@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,9 @@ CHROMIUM_FLAGS = [
 ]
 
 
+Launch = Callable[[], Awaitable[Browser]]
+
+
 @dataclass(frozen=True)
 class Deployment:
     """The addresses at which the first and the second browser connect."""
@@ -40,7 +44,7 @@ class Deployment:
     cluster: Cluster | None = None
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def needs() -> None:
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium")
@@ -72,7 +76,7 @@ def deployment(request: pytest.FixtureRequest, needs: None, tmp_path: Path) -> I
 class Browsers:
     """Opens browsers, each a process of its own, and keeps what their consoles said."""
 
-    def __init__(self, launch: Callable[[], Awaitable[Browser]]) -> None:
+    def __init__(self, launch: Launch) -> None:
         self._launch = launch
         self.pages: list[CallPage] = []
 
@@ -84,9 +88,9 @@ class Browsers:
         return page
 
 
-@pytest.fixture
-async def launch(needs: None) -> AsyncIterator[Callable[[], Awaitable[Browser]]]:
-    """Starts a browser, a process of its own."""
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Launch]:
+    """Gives a function that starts a browser, a process of its own, and closes all of them at the end."""
     opened: list[Browser] = []
     async with async_playwright() as playwright:
 
@@ -101,7 +105,14 @@ async def launch(needs: None) -> AsyncIterator[Callable[[], Awaitable[Browser]]]
 
 
 @pytest.fixture
-async def browsers(launch: Callable[[], Awaitable[Browser]]) -> AsyncIterator[Browsers]:
+async def launch(needs: None) -> AsyncIterator[Launch]:
+    """Starts a browser, a process of its own."""
+    async with chromium() as launch:
+        yield launch
+
+
+@pytest.fixture
+async def browsers(launch: Launch) -> AsyncIterator[Browsers]:
     browsers = Browsers(launch)
     yield browsers
     for page in browsers.pages:
@@ -123,12 +134,3 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shutil.copy(source / "index.html", folder)
     return folder
-
-
-@pytest.fixture
-def harness_cluster(needs: None, harness: Path, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    """Two gateways that serve the harness, the first with the server API; two room workers, one media node."""
-    options = ["--page", str(harness)]
-    cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, api_key="secret")
-    with cluster.running("mediasoup"):
-        yield cluster

@@ -2,15 +2,15 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser
 
 from devtools.cluster import Role, all_in_one, from_scratch
 from tests.e2e.app import App
+from tests.e2e.conftest import Launch
 from tests.e2e.firefox import ADDRESS, FIREFOX, Firefox, own_network
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -28,9 +28,9 @@ SCALE = """app.send.handler._pc.getSenders().filter(({track}) => track.kind === 
 })[0]"""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def network(needs: None) -> Iterator[None]:
-    """A network of its own. The fixture is the first, so that all that a test starts is in it."""
+    """A network of its own. The fixture is the first, so that all that the tests start is in it."""
     if FIREFOX is None:
         pytest.skip("no Firefox: apt-get install firefox-esr")
     if shutil.which("ip") is None:
@@ -45,19 +45,19 @@ def network(needs: None) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def role(network: None, harness: Path, tmp_path: Path) -> Iterator[Role]:
+@pytest.fixture(scope="module")
+def role(network: None, harness: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
     """Runs everything in one process, since Redis and RabbitMQ are outside this network."""
     options = ["--page", str(harness), "--listen-ip", ADDRESS, "--announced-ip", ADDRESS]
     # A fork would be in the network of the server that forks it.
-    with all_in_one(tmp_path, *options, start=from_scratch) as role:
+    with all_in_one(tmp_path_factory.mktemp("run"), *options, start=from_scratch) as role:
         yield role
         print(role.said())
 
 
 @pytest.fixture
-async def call(role: Role, launch: Callable[[], Awaitable[Browser]], tmp_path: Path) -> AsyncIterator[Call]:
-    """Firefox and Chromium, which send and receive audio and video."""
+async def call(role: Role, launch: Launch, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Call]:
+    """Firefox and Chromium, which send and receive audio and video, in a room with the name of the test."""
     firefox = Firefox(tmp_path)
     fox = App(firefox, role.url)
     try:
@@ -65,7 +65,7 @@ async def call(role: Role, launch: Callable[[], Awaitable[Browser]], tmp_path: P
         chrome = App(await (await launch()).new_page(), role.url)
         for app, name in ((fox, "fox"), (chrome, "chrome")):
             await app.open()
-            await app.join("room", name)
+            await app.join(request.node.name, name)
             await app.produce("audio")
             await app.produce("video", simulcast=True)
         await fox.run(SCALE)

@@ -3,34 +3,63 @@
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Browser
 
 from devtools.cluster import Cluster
+from devtools.probes import empty_rabbitmq, empty_redis
+from devtools.servers import Server
 from tests.e2e.app import App
+from tests.e2e.conftest import Launch
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 
 Open = Callable[[int], Awaitable[App]]
 
 
+@pytest.fixture(scope="module")
+def harness_cluster(
+    needs: None,
+    harness: Path,
+    redis_server: Server,
+    rabbitmq_server: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Cluster]:
+    """Two gateways that serve the harness, the first with the server API; two room workers, one media node.
+
+    All tests here use it one after another.
+    """
+    empty_redis(redis_server.url)
+    empty_rabbitmq(rabbitmq_server.url)
+    options = ["--page", str(harness)]
+    logs = tmp_path_factory.mktemp("protocol")
+    cluster = Cluster(redis_server.url, rabbitmq_server.url, logs, gateway_options=options, api_key="secret")
+    with cluster.running("mediasoup"):
+        yield cluster
+
+
 @pytest.fixture
-async def apps(harness_cluster: Cluster, launch: Callable[[], Awaitable[Any]]) -> AsyncIterator[Open]:
-    """Opens a browser on the harness, connected to gateway 1 or 2."""
-    opened: list[App] = []
+async def apps(harness_cluster: Cluster, launch: Launch) -> AsyncIterator[Open]:
+    """Opens a browser on the harness, connected to gateway 1 or 2. The room has ended when the test has."""
+    opened: list[tuple[App, Browser]] = []
 
     async def open_app(gateway: int) -> App:
         browser = await launch()
         app = App(await browser.new_page(), harness_cluster.roles[f"gateway{gateway}"].url)
         await app.open()
-        opened.append(app)
+        opened.append((app, browser))
         return app
 
     yield open_app
-    for app in opened:
+    for app, browser in opened:
         print("--- console", *app.console, sep="\n")
+        await browser.close()
+    await until(lambda: not harness_cluster.redis.exists("room:{room}"), in_thread=True)
 
 
 async def call(cluster: Cluster, method: str, path: str, body: Any = None) -> Any:
