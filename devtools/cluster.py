@@ -1,5 +1,6 @@
 """Starts roles as processes of their own on given servers: a cluster that is small enough for a test."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,9 +9,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import urlsplit
@@ -186,6 +187,21 @@ class Cluster:
         finally:
             print(self.said())
             self.stop()
+
+    @asynccontextmanager
+    async def running_async(
+        self, engine: str = "null", *, gateways: int = 2, workers: int = 2, nodes: int = 1
+    ) -> AsyncIterator["Cluster"]:
+        """Does what `running` does; clients on this event loop may answer while the gateways close their sockets.
+
+        A gateway waits 3 s for a client that does not.
+        """
+        try:
+            self.start(engine, gateways=gateways, workers=workers, nodes=nodes)
+            yield self
+        finally:
+            print(self.said())
+            await asyncio.to_thread(self.stop)
 
     def gateway(self, name: str) -> Role:
         """Starts a gateway, at a port that it chooses.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from devtools.cluster import Cluster, all_in_one, from_scratch
+from devtools.cluster import Cluster, all_in_one
 from medianode.toolchain.install import find_engine
 from tests.e2e.page import CallPage
 
@@ -55,10 +55,10 @@ def needs() -> None:
 
 
 @pytest.fixture
-def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    """Two gateways, two room workers, one media node, on real servers, started as people start them."""
-    cluster = Cluster(redis_url, amqp_url, tmp_path, start=from_scratch)
-    with cluster.running("mediasoup"):
+async def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Two gateways, two room workers, one media node, on real servers."""
+    cluster = Cluster(redis_url, amqp_url, tmp_path)
+    async with cluster.running_async("mediasoup"):
         yield cluster
 
 

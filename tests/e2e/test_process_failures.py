@@ -24,10 +24,12 @@ LONG_GRACE = ["--grace-seconds", "120"]
 
 
 @pytest.fixture
-def cluster(needs: None, harness: Path, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+async def cluster(
+    needs: None, harness: Path, redis_url: str, amqp_url: str, tmp_path: Path
+) -> AsyncIterator[Cluster]:
     options = [*LONG_GRACE, "--page", str(harness)]
     cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, worker_options=LONG_GRACE)
-    with cluster.running("mediasoup"):
+    async with cluster.running_async("mediasoup"):
         yield cluster
 
 

@@ -1,6 +1,6 @@
 """A call continues when its gateway is killed: two gateways share one address."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ _WATCH = """() => {
 
 
 @pytest.fixture
-def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+async def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     """Sessions have two minutes to come back, however slow the machine is."""
     options = ["--grace-seconds", "120"]
     cluster = Cluster(redis_url, amqp_url, tmp_path, gateway_options=options, worker_options=options)
-    with cluster.running("mediasoup"):
+    async with cluster.running_async("mediasoup"):
         yield cluster
 
 

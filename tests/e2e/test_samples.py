@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from devtools.cluster import Role, all_in_one
 from tests.e2e.conftest import WEB
 from tests.e2e.page import CallPage
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
-pytestmark = [pytest.mark.browser, pytest.mark.engine]
+pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.xdist_group("samples")]
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "ws://localhost:8080/"
@@ -87,7 +89,7 @@ async def run(needs: None, launch: Callable[[], Awaitable[Any]], tmp_path: Path)
         bundle(folder, name, source.replace(ADDRESS, f"ws://127.0.0.1:{proxy.port}/").replace("alice", name))
         browser = await launch()
         samples.append(Sample(await browser.new_page(), name, proxy))
-        await samples[-1].page.goto(role.url)  # the gateway looks for changed files when the first page is asked for
+        await until(lambda: served(role, name) == built(folder, name), f"{name}.js from the gateway", in_thread=True)
         await samples[-1].page.goto(f"{role.url}/{name}.html")
         await samples[-1].until_joined()
         return samples[-1]
@@ -122,6 +124,16 @@ def bundle(folder: Path, name: str, source: str) -> None:
         check=True,
         env={**os.environ, "NODE_PATH": str(WEB / "node_modules")},
     )
+
+
+def built(folder: Path, name: str) -> bytes:
+    return (folder / f"{name}.js").read_bytes()
+
+
+def served(role: Role, name: str) -> bytes:
+    """The script as the gateway has it: it reads changed files once a second."""
+    with urllib.request.urlopen(f"{role.url}/{name}.js", timeout=20) as answer:
+        return bytes(answer.read())
 
 
 def uncaught(sample: Sample) -> list[str]:

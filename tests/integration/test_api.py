@@ -1,7 +1,7 @@
 """The server API on a real cluster: its effect on rooms and on their clients."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,9 @@ class Api:
 
 
 @pytest.fixture
-def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+async def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, partitions=8, api_key=KEY)
-    with cluster.running():
+    async with cluster.running_async():
         yield cluster
 
 

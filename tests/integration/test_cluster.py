@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,9 @@ PARTITIONS = 8
 
 
 @pytest.fixture
-def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+async def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, PARTITIONS)
-    with cluster.running():
+    async with cluster.running_async():
         yield cluster
 
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -53,9 +53,9 @@ def get(role: Role, path: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+async def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     cluster = Cluster(redis_url, amqp_url, tmp_path, partitions=4, metrics=True, api_key="secret")
-    with cluster.running():
+    async with cluster.running_async():
         yield cluster
 
 

@@ -154,14 +154,14 @@ def outage_cluster(redis_url: str, amqp_url: str, logs: Path) -> Cluster:
 async def test_calls_survive_twenty_seconds_without_rabbitmq(
     redis_url: str, killable_rabbitmq: Server, tmp_path: Path
 ) -> None:
-    with outage_cluster(redis_url, killable_rabbitmq.url, tmp_path).running() as cluster:
+    async with outage_cluster(redis_url, killable_rabbitmq.url, tmp_path).running_async() as cluster:
         await through_an_outage(cluster, killable_rabbitmq, seconds=20)
 
 
 async def test_calls_survive_twenty_seconds_without_redis(
     killable_redis: Server, amqp_url: str, tmp_path: Path
 ) -> None:
-    with outage_cluster(killable_redis.url, amqp_url, tmp_path).running() as cluster:
+    async with outage_cluster(killable_redis.url, amqp_url, tmp_path).running_async() as cluster:
         await through_an_outage(cluster, killable_redis, seconds=20)
 
 
@@ -259,7 +259,7 @@ def told(cluster: Cluster, registry: str, name: str) -> dict[str, Any]:
 async def test_hung_room_worker_is_replaced_and_changes_nothing_when_resumed(
     redis_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
-    with Cluster(redis_url, amqp_url, tmp_path, 8, gateway_options=UNLIMITED).running() as cluster:
+    async with Cluster(redis_url, amqp_url, tmp_path, 8, gateway_options=UNLIMITED).running_async() as cluster:
         alice, bob = await resuming(cluster, "alice", at=1), await resuming(cluster, "bob", at=2)
         send, _ = await alice.transports()
         await bob.transports()
@@ -337,7 +337,7 @@ def node_of(cluster: Cluster, room: str) -> str:
 async def test_the_rooms_of_a_killed_media_node_move_to_another(
     redis_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
-    with Cluster(redis_url, amqp_url, tmp_path, 8).running(nodes=2) as cluster:
+    async with Cluster(redis_url, amqp_url, tmp_path, 8).running_async(nodes=2) as cluster:
         alice, bob = await resuming(cluster, "alice", at=1), await resuming(cluster, "bob", at=2)
         await alice.notified("newPeer", name="bob")
         transports = {peer: await peer.transports() for peer in (alice, bob)}
@@ -359,7 +359,7 @@ async def test_the_rooms_of_a_killed_media_node_move_to_another(
 
 async def test_a_silent_media_node_delays_only_its_own_rooms(redis_url: str, amqp_url: str, tmp_path: Path) -> None:
     """All rooms are in one partition. (What waits is less than its worker takes at a time: `PLENARY_PREFETCH`.)"""
-    with Cluster(redis_url, amqp_url, tmp_path, 1, gateway_options=UNLIMITED).running(nodes=2) as cluster:
+    async with Cluster(redis_url, amqp_url, tmp_path, 1, gateway_options=UNLIMITED).running_async(nodes=2) as cluster:
         rooms: dict[str, Peer] = {}
         for n in range(50):
             peer = await Peer.connect(cluster.roles["gateway1"].url, f"room{n}", "alice")

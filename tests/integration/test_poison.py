@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+async def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     """One partition, so that everybody's messages come the same way."""
     cluster = Cluster(
         redis_url,
@@ -30,7 +30,7 @@ def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
         gateway_options=["--message-rate", "0"],
         worker_program="tests.support.crashing_worker",
     )
-    with cluster.running(gateways=1):
+    async with cluster.running_async(gateways=1):
         yield cluster
 
 

@@ -1,7 +1,7 @@
 """Sessions that outlive their connections and gateways, in a cluster of processes on real RabbitMQ and Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +20,19 @@ UNLIMITED = ["--message-rate", "0"]
 
 
 @pytest.fixture
-def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=UNLIMITED).running() as cluster:
+async def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Cluster(
+        redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=UNLIMITED
+    ).running_async() as cluster:
         yield cluster
 
 
 @pytest.fixture
-def impatient_cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> Iterator[Cluster]:
+async def impatient_cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     """A cluster with a grace of one second."""
     options = ["--grace-seconds", "1"]
     cluster = Cluster(redis_url, amqp_url, tmp_path, PARTITIONS, gateway_options=options, worker_options=options)
-    with cluster.running() as cluster:
+    async with cluster.running_async() as cluster:
         yield cluster
 
 
