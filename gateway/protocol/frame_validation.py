@@ -113,7 +113,7 @@ def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFram
     """Returns the result for valid JSON that is no frame; a request with a readable id is answered under that id."""
     try:
         fields = _decode_leniently(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # any field may be nested deeply
         return MalformedFrame(reason, is_json=True)
     cseq = fields.cseq if type(fields.cseq) is int and 1 <= fields.cseq < 2**53 else None
     if fields.request is True and type(fields.id) is int and 0 <= fields.id < 2**53:

@@ -147,6 +147,14 @@ def test_absurdly_deep_data_is_a_malformed_frame() -> None:
     assert isinstance(complaint, MalformedFrame)
 
 
+@pytest.mark.parametrize("levels", [100, 5_000, 300_000])
+@pytest.mark.parametrize("field", ["id", "cseq", "request", "notification", "method"])
+def test_absurdly_deep_field_of_the_envelope_is_rejected(field: str, levels: int) -> None:
+    frame = {"request": "true", "id": "1", "method": '"m"'} | {field: "[" * levels + "]" * levels}
+    result = verdict("{" + ",".join(f'"{name}":{value}' for name, value in frame.items()) + "}", 10**6)
+    assert isinstance(result, MalformedFrame | RejectedRequest)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
