@@ -1,7 +1,7 @@
 """Decodes what other processes wrote into the cluster's keys, and names the key of what is not valid.
 
-A process with a defect, or a person, can write anything there. No reader may fail because of it: a process whose
-entry is not valid is treated as one that is not listed.
+A process with a defect, of a later version, or a person can write anything there. No reader may fail because of it: a
+process whose entry has no valid `beat` is treated as one that is not listed, and any other invalid field as missing.
 """
 
 from collections.abc import Mapping
@@ -66,9 +66,11 @@ class EntryReader:
         errors: dict[str, str] = {}
         for name, value in entries.items():
             try:
-                valid[name.decode()] = _decode(role, value)
-            except (ValueError, msgspec.ValidationError) as error:
-                errors[name.decode(errors="backslashreplace")] = str(error)
+                valid[name.decode()], error = _decode(role, value)
+            except (ValueError, msgspec.ValidationError) as invalid:
+                error = f"skipped: {invalid}"
+            if error:
+                errors[name.decode(errors="backslashreplace")] = error
         self._log_new(role, errors)
         return valid
 
@@ -78,11 +80,29 @@ class EntryReader:
         self._invalid[role] = set(errors)
 
 
-def _decode(role: Role, value: bytes) -> dict[str, Any]:
-    """Raises ValueError or `msgspec.ValidationError`."""
+def _decode(role: Role, value: bytes) -> tuple[dict[str, Any], str]:
+    """Returns the entry without its invalid fields, and which these are.
+
+    Raises ValueError or `msgspec.ValidationError` if the entry is no object with a valid `beat`.
+    """
     info: dict[str, Any] = orjson.loads(value)
-    msgspec.convert(info, _ENTRIES[role])
-    return info
+    kind = _ENTRIES[role]
+    try:
+        msgspec.convert(info, kind)
+    except msgspec.ValidationError as invalid:
+        msgspec.convert(info, _Entry)
+        for field in msgspec.structs.fields(kind):
+            _remove_if_invalid(info, field.name, field.type)
+        return info, f"field ignored: {invalid}"
+    return info, ""
+
+
+def _remove_if_invalid(info: dict[str, Any], name: str, expected: Any) -> None:
+    try:
+        if name in info:
+            msgspec.convert(info[name], expected)
+    except msgspec.ValidationError:
+        del info[name]
 
 
 def decode_partitions(value: bytes | str | int) -> int:

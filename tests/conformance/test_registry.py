@@ -306,13 +306,8 @@ async def test_member_is_beating_while_its_beat_changes(cluster: Cluster) -> Non
         ("gateways", b"{}"),
         ("gateways", b'{"beat": null}'),
         ("gateways", b'{"beat": "7"}'),
-        ("gateways", b'{"beat": 7, "connections": "many"}'),
-        ("workers", b'{"beat": 7, "subscribed": 3}'),
-        ("workers", b'{"beat": 7, "active": ["one"]}'),
-        ("workers", b'{"beat": 7, "unreadable": null}'),
-        ("workers", b'{"beat": 7, "unreadable_rooms": ["salon"]}'),
-        ("nodes", b'{"beat": 7, "load": "light"}'),
-        ("nodes", b'{"beat": 7, "routers": [[]]}'),
+        ("workers", b'{"subscribed": [1]}'),
+        ("nodes", b'{"beat": [], "load": 1}'),
     ],
 )
 async def test_invalid_entry_is_skipped_and_logged_once_with_its_key(
@@ -335,6 +330,37 @@ async def test_invalid_entry_is_skipped_and_logged_once_with_its_key(
         "broken",
     )
     assert line["error"]
+
+
+@pytest.mark.parametrize(
+    ("role", "field", "value"),
+    [
+        ("gateways", "connections", b'"many"'),
+        ("gateways", "draining", b"2"),
+        ("workers", "subscribed", b"3"),
+        ("workers", "active", b'["one"]'),
+        ("workers", "unreadable", b"null"),
+        ("workers", "unreadable_rooms", b'["salon"]'),
+        ("nodes", "load", b'"light"'),
+        ("nodes", "routers", b"[[]]"),
+    ],
+)
+async def test_process_with_another_invalid_field_lives_without_that_field(
+    server: Memory | Server, role: Role, field: str, value: bytes
+) -> None:
+    await server.put_into_registry(
+        role, b"newer", b'{"beat": 7, "kept": 1, "' + field.encode() + b'": ' + value + b"}"
+    )
+    observer = Observer(server.cluster, role)
+
+    with capture_logs() as lines:
+        for second in range(3):
+            await observer.read(float(second))
+
+    assert observer.alive == {"newer": {"beat": 7, "kept": 1}}
+    (line,) = lines
+    assert (line["event"], line["field"]) == ("registry.entry_invalid", "newer")
+    assert field in line["error"]
 
 
 async def test_entry_with_an_undecodable_id_is_skipped(server: Memory | Server) -> None:
