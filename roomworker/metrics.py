@@ -43,7 +43,10 @@ REQUESTS = counter(
     "code",
 )
 DEFECTS = counter("roomworker_defects", "Messages answered 500 because of a defect in Plenary.")
-UNREADABLE = counter("roomworker_unreadable_items", "Items and batches that could not be decoded and were discarded.")
+UNREADABLE = counter(
+    "roomworker_unreadable_items",
+    "Items and batches that could not be decoded, and ticks, replays and reports that failed.",
+)
 DEAD_LETTERS = gauge(
     "roomworker_dead_letters", "Messages in the stream `plenary:dead`; every worker reports the same number."
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, time
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 
@@ -150,15 +150,26 @@ class Partition:
             logger.error("batch.unreadable", partition=self.number, error=str(broken))
 
     def _run_item(self, origin: str, item: bus.AnyItem, receipt: Receipt) -> None:
-        match item:
-            case bus.Tick():
-                self._callbacks.ticked(self, item)
-            case bus.Replay():
-                self._callbacks.replay(self.actor(item.room), origin, item)
-            case bus.NodeReport():
-                self._callbacks.reported(self, item)
-            case _:
-                self.actor(item.room).receive(Job(item, origin, receipt.add().confirm))
+        if isinstance(item, bus.TransientItem):
+            self._run_transient(origin, item)
+        else:
+            self.actor(item.room).receive(Job(item, origin, receipt.add().confirm))
+
+    def _run_transient(self, origin: str, item: bus.TransientItem) -> None:
+        """Runs an item that its sender repeats, and which is therefore not delivered again if it raises."""
+        try:
+            match item:
+                case bus.Tick():
+                    self._callbacks.ticked(self, item)
+                case bus.Replay():
+                    self._callbacks.replay(self.actor(item.room), origin, item)
+                case bus.NodeReport():
+                    self._callbacks.reported(self, item)
+                case _:
+                    assert_never(item)
+        except Exception:  # A defect in one of these would otherwise end one worker after another.
+            self.bad_items += 1
+            logger.exception("item.failed", partition=self.number, origin=origin, item=type(item).__name__)
 
     # --- after a worker has died ------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,24 @@ async def test_unreadable_batch_is_acknowledged(partition: Partition, body: byte
 
     assert delivery.acks == 1
     assert partition.bad_items == 1
+
+
+async def test_tick_that_fails_ends_nothing_and_is_not_delivered_again(
+    worker: FakeWorker, partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(partition: Partition, tick: bus.Tick) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(partition, "_callbacks", replace(partition._callbacks, ticked=fail))
+    delivery = Delivered(connect(), bus.encode_item(bus.Tick(1, 1)), query())
+    delivery.redelivered = True
+
+    await receive(partition, delivery)
+    worker.work()
+
+    assert delivery.acks == 1
+    assert partition.bad_items == 1
+    assert len(worker.stream["gateway.1"]) == 1
 
 
 async def test_readable_items_of_a_truncated_batch_are_handled(worker: FakeWorker, partition: Partition) -> None:
