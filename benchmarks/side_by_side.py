@@ -2,7 +2,8 @@
 
     python -m benchmarks.side_by_side ../before [--rounds 20] [--seconds 3] [--json FILE]
 
-The other version is a checkout with a virtual environment of its own in `.venv`. The speed of a shared machine
+The other version is a checkout with a virtual environment of its own in `.venv`, whose `benchmarks.signaling` knows
+`--slices`. The speed of a shared machine
 changes by a third within minutes, so that two whole runs cannot be compared. The slices that are compared follow
 one another within seconds, the version that goes first changes with each round, and the figures are the medians of
 the rounds' ratios, this version ÷ the other.
@@ -64,7 +65,11 @@ class Version:
         """Ends the benchmark and its servers."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # Its servers end with it.
+            raise
 
 
 def figures(slice_: dict[str, Any]) -> dict[str, float]:

@@ -121,7 +121,8 @@ class RobustSubscription(ABC):
         self._receiver_failed = False
 
         def end(*_: object) -> None:
-            self._abandon()
+            if ended is self._ended:  # not the late end of a channel that has a successor
+                self._abandon()
             if not ended.done():
                 ended.set_result(None)
 
