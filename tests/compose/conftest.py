@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def image() -> str:
     """The name of the image of this checkout."""
-    if lacking := stack.why_not():
+    if lacking := stack.missing_requirement():
         pytest.skip(lacking)
     stack.build()
     return stack.IMAGE

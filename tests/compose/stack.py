@@ -39,7 +39,7 @@ BUILD_WITHIN, WITHIN = 3600.0, 300.0
 """Seconds for a command; the engine may have to be compiled."""
 
 
-def why_not() -> str:
+def missing_requirement() -> str:
     """Says what this machine lacks to run containers; empty if nothing."""
     if not _compose():
         return "neither docker-compose nor `docker compose` is here"
@@ -82,7 +82,7 @@ class Stack:
         self._started = False
         self._endings = folder / "ended"
 
-    def _watch_endings(self) -> None:
+    def _watch_exits(self) -> None:
         # Events are recorded as they happen: the engine keeps few, and every health check is one.
         with self._endings.open("wb") as endings:
             about = ["--filter", "event=die", "--filter", f"label=com.docker.compose.project={self.project}"]
@@ -124,7 +124,7 @@ class Stack:
     def _start(self, *numbers: str) -> None:
         self.project = f"plenary-test-{secrets.token_hex(4)}"
         self._choose_ports()
-        self._watch_endings()
+        self._watch_exits()
         try:
             self._up(*numbers)
         except AssertionError as failed:

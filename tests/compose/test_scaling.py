@@ -13,7 +13,7 @@ from devtools.cluster import ROOT
 from tests.compose.stack import SETTLED_WITHIN, Stack, until_settled
 from tests.fault import checks
 from tests.fault.cluster import FaultCluster
-from tests.fault.driver import Crowd, Load
+from tests.fault.driver import Load, Participants
 from tests.fault.participant import Failure
 
 LOAD = Load(rooms=8, peers=3)
@@ -27,7 +27,7 @@ async def test_messages_arrive_once_in_order_while_the_cluster_is_scaled(
 ) -> None:
     # Given a crowd of resumable clients behind HAProxy, on one gateway and one room worker
     await start(cluster)
-    crowd = Crowd(as_fault_cluster(cluster), LOAD, seed="scaling")
+    crowd = Participants(as_fault_cluster(cluster), LOAD, seed="scaling")
     try:
         crowd.start()
         assert await crowd.all_joined(), cluster.logs()
@@ -55,7 +55,7 @@ async def test_messages_arrive_once_in_order_while_the_cluster_is_scaled(
         assert resumptions(crowd) > resumed
 
         # ... and everything that was asked and said has arrived once and in order, and no session has ended
-        failures = await look(cluster, crowd)
+        failures = await find_failures(cluster, crowd)
         assert not failures, "\n".join(f"{it.kind}: {it.text}" for it in failures) + "\n" + cluster.logs()
 
         # ... and who was told to go went in time by himself
@@ -132,7 +132,7 @@ def as_fault_cluster(cluster: Stack) -> FaultCluster:
     return cast("FaultCluster", cluster)
 
 
-async def look(cluster: Stack, crowd: Crowd) -> list[Failure]:
+async def find_failures(cluster: Stack, crowd: Participants) -> list[Failure]:
     """Everything that went wrong, once all is quiet again."""
     people = crowd.participants
     answered = await crowd.finish()
@@ -142,11 +142,11 @@ async def look(cluster: Stack, crowd: Crowd) -> list[Failure]:
         room.check_complete()
     failures = await checks.views(as_fault_cluster(cluster), people)
     await asyncio.gather(*(it.leave_for_good() for it in people))
-    failures += await checks.emptiness(as_fault_cluster(cluster))
+    failures += await checks.check_nothing_left(as_fault_cluster(cluster))
     return failures + crowd.log.failures
 
 
-def all_connected(crowd: Crowd) -> Callable[[], bool]:
+def all_connected(crowd: Participants) -> Callable[[], bool]:
     """Not all at any moment: some leave and come, as people do."""
     sessions = [it.session for it in crowd.participants if it.session is not None]
     return lambda: all(session.connected or session.ended.done() for session in sessions)
@@ -160,12 +160,12 @@ def partitions(cluster: Stack) -> list[list[int]]:
     return [info["active"] for info in cluster.members("workers").values()]
 
 
-def resumptions(crowd: Crowd) -> int:
+def resumptions(crowd: Participants) -> int:
     resumed = crowd.log.current.steps.get("resume")
     return resumed.count if resumed is not None else 0
 
 
-def tell(crowd: Crowd) -> None:
+def tell(crowd: Participants) -> None:
     measured = crowd.log.current
     figures = {
         "answers": measured.answers,

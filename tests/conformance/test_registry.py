@@ -129,7 +129,7 @@ async def test_a_silent_member_is_dead_after_the_limit_and_not_before(cluster: C
     assert not observer.alive
 
 
-async def test_the_count_starts_when_the_observer_first_looks(cluster: Cluster) -> None:
+async def test_member_is_alive_at_the_observers_first_read(cluster: Cluster) -> None:
     await member(cluster).beat()
     observer = Observer(cluster, "gateways")
 

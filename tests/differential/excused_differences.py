@@ -93,7 +93,7 @@ def _peer_name(it: Difference) -> bool:
     )
 
 
-def _farewells(it: Difference) -> bool:
+def _peer_closed_on_room_close(it: Difference) -> bool:
     closing = it.operation["do"] == "closeRoom"
     return closing and not it.path and it.method == "peerClosed" and it.ours is MISSING
 
@@ -152,7 +152,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "a closed room has nobody to lose",
         "They close a room peer by peer, so that each is told of those before it. Nobody is left to care.",
-        _farewells,
+        _peer_closed_on_room_close,
     ),
     Rule(
         "closing a room passes appData on",

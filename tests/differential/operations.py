@@ -56,7 +56,7 @@ def _can_be_updated(parameters: Json) -> bool:
 
 
 @dataclass
-class Fed:
+class KnownConsumer:
     """A consumer as its peer knows it; `playable` if the peer has a codec for it."""
 
     sender: str
@@ -67,7 +67,7 @@ class Fed:
 
 
 @dataclass
-class Made:
+class KnownProducer:
     """A producer as its peer made it."""
 
     transport: int
@@ -83,12 +83,12 @@ class State:
     spies: bool = False
     transports: dict[int, str] = field(default_factory=dict)
     connected: set[int] = field(default_factory=set)
-    producers: dict[int, Made] = field(default_factory=dict)
-    consumers: list[Fed] = field(default_factory=list)
+    producers: dict[int, KnownProducer] = field(default_factory=dict)
+    consumers: list[KnownConsumer] = field(default_factory=list)
     reporter: tuple[str, Any] | None = None  # whose stats were last in question
 
 
-class Author:
+class SequenceWriter:
     """Writes one sequence."""
 
     def __init__(self, seed: int) -> None:
@@ -127,23 +127,25 @@ class Author:
 
     def _needed(self, name: str, write: "Write") -> "tuple[str, Write] | None":
         state = self.peers[name]
-        if not state.joined and write not in (Author._join, Author._query, Author._nonsense):
-            return name, Author._join
-        if state.spies and write == Author._create_producer:
+        if not state.joined and write not in (SequenceWriter._join, SequenceWriter._query, SequenceWriter._nonsense):
+            return name, SequenceWriter._join
+        if state.spies and write == SequenceWriter._create_producer:
             return None
-        if write == Author._create_producer and "send" not in state.transports.values():
-            return name, Author._open_to_send
+        if write == SequenceWriter._create_producer and "send" not in state.transports.values():
+            return name, SequenceWriter._open_to_send
         if write in OF_PRODUCERS and not state.producers:
-            return name, Author._create_producer
+            return name, SequenceWriter._create_producer
         if write in OF_CONSUMERS and not any(fed.open for fed in state.consumers):
-            return self.random.choice([other for other in self.names if other != name]), Author._create_producer
-        if write == Author._enable_consumer and not state.transports:
-            return name, Author._create_transport
+            return self.random.choice(
+                [other for other in self.names if other != name]
+            ), SequenceWriter._create_producer
+        if write == SequenceWriter._enable_consumer and not state.transports:
+            return name, SequenceWriter._create_transport
         fed_by = [fed.transport for fed in state.consumers if fed.open]
-        if write == Author._enable_consumer and None not in fed_by:
-            return name, Author._pause_consumer
-        if write in (Author._change_profile, Author._server_pauses_consumer) and not any(fed_by):
-            return name, Author._enable_consumer
+        if write == SequenceWriter._enable_consumer and None not in fed_by:
+            return name, SequenceWriter._pause_consumer
+        if write in (SequenceWriter._change_profile, SequenceWriter._server_pauses_consumer) and not any(fed_by):
+            return name, SequenceWriter._enable_consumer
         return None
 
     # --- parts ------------------------------------------------------------------------------------------------
@@ -327,7 +329,7 @@ class Author:
         if self._chance(0.08):
             return self._spoil(operation)
         if state.joined and not state.spies and id_ not in state.producers and _among(transport, sending):
-            state.producers[id_] = Made(transport, parameters)
+            state.producers[id_] = KnownProducer(transport, parameters)
             for other, it in self.peers.items():
                 if other != name and it.joined:
                     self._feed(other, name, id_)
@@ -335,7 +337,7 @@ class Author:
 
     def _feed(self, name: str, sender: str, producer: int) -> None:
         state, made = self.peers[name], self.peers[sender].producers[producer]
-        state.consumers.append(Fed(sender, producer, bool(state.codecs & _codecs(made.parameters))))
+        state.consumers.append(KnownConsumer(sender, producer, bool(state.codecs & _codecs(made.parameters))))
 
     def _rtp_parameters(self, id_: int) -> tuple[str, Json]:
         kind, codecs, streams = self.random.choice(STREAMS)
@@ -485,47 +487,47 @@ class Author:
         return {"do": "notify", "peer": name, "message": deepcopy(self.random.choice(NO_NOTIFICATIONS))}
 
 
-Write: TypeAlias = Callable[[Author, str], Json]
+Write: TypeAlias = Callable[[SequenceWriter, str], Json]
 
 OF_PRODUCERS = (
-    Author._pause_producer,
-    Author._close_producer,
-    Author._update_producer,
-    Author._server_pauses_producer,
-    Author._server_closes_producer,
+    SequenceWriter._pause_producer,
+    SequenceWriter._close_producer,
+    SequenceWriter._update_producer,
+    SequenceWriter._server_pauses_producer,
+    SequenceWriter._server_closes_producer,
 )
 OF_CONSUMERS = (
-    Author._enable_consumer,
-    Author._pause_consumer,
-    Author._prefer,
-    Author._change_profile,
-    Author._server_pauses_consumer,
-    Author._server_prefers,
+    SequenceWriter._enable_consumer,
+    SequenceWriter._pause_consumer,
+    SequenceWriter._prefer,
+    SequenceWriter._change_profile,
+    SequenceWriter._server_pauses_consumer,
+    SequenceWriter._server_prefers,
 )
 
 WEIGHTS: dict[Write, int] = {
-    Author._join: 1,
-    Author._query: 1,
-    Author._leave: 1,
-    Author._disconnect: 1,
-    Author._create_transport: 8,
-    Author._update_transport: 5,
-    Author._restart_transport: 2,
-    Author._close_transport: 3,
-    Author._create_producer: 14,
-    Author._update_producer: 3,
-    Author._pause_producer: 12,
-    Author._close_producer: 4,
-    Author._enable_consumer: 18,
-    Author._pause_consumer: 9,
-    Author._prefer: 6,
-    Author._change_profile: 8,
-    Author._stats: 6,
-    Author._nonsense: 3,
-    Author._server_closes_peer: 1,
-    Author._server_closes_transport: 2,
-    Author._server_pauses_producer: 12,
-    Author._server_closes_producer: 3,
-    Author._server_pauses_consumer: 10,
-    Author._server_prefers: 5,
+    SequenceWriter._join: 1,
+    SequenceWriter._query: 1,
+    SequenceWriter._leave: 1,
+    SequenceWriter._disconnect: 1,
+    SequenceWriter._create_transport: 8,
+    SequenceWriter._update_transport: 5,
+    SequenceWriter._restart_transport: 2,
+    SequenceWriter._close_transport: 3,
+    SequenceWriter._create_producer: 14,
+    SequenceWriter._update_producer: 3,
+    SequenceWriter._pause_producer: 12,
+    SequenceWriter._close_producer: 4,
+    SequenceWriter._enable_consumer: 18,
+    SequenceWriter._pause_consumer: 9,
+    SequenceWriter._prefer: 6,
+    SequenceWriter._change_profile: 8,
+    SequenceWriter._stats: 6,
+    SequenceWriter._nonsense: 3,
+    SequenceWriter._server_closes_peer: 1,
+    SequenceWriter._server_closes_transport: 2,
+    SequenceWriter._server_pauses_producer: 12,
+    SequenceWriter._server_closes_producer: 3,
+    SequenceWriter._server_pauses_consumer: 10,
+    SequenceWriter._server_prefers: 5,
 }

@@ -16,7 +16,7 @@ from tests.differential.divergences import DIVERGENCES, Divergence
 from tests.differential.excused_differences import RULES, DifferenceFilter
 from tests.differential.node import Oracle, Unavailable
 from tests.differential.normalise import Difference, canonical, differences
-from tests.differential.operations import Author
+from tests.differential.operations import SequenceWriter
 from tests.differential.room_core import RoomCore
 from tests.unit.roomworker.payloads import CAPABILITIES
 
@@ -52,7 +52,7 @@ def compare(oracle: Oracle, operations: list[Json], excuses: DifferenceFilter) -
 def test_random_sequences_have_no_unexplained_difference(oracle: Oracle) -> None:
     excuses = DifferenceFilter()
     for seed in range(SEQUENCES):
-        operations = Author(seed).sequence(LENGTH)
+        operations = SequenceWriter(seed).sequence(LENGTH)
         found = compare(oracle, operations, excuses)
         if found:
             shortest = shrunk(oracle, operations, found[0])

@@ -99,7 +99,7 @@ def _ask(cluster: FaultCluster, path: str) -> Any:
         return str(failure)
 
 
-async def emptiness(cluster: FaultCluster, read: ReadQueues | None = None) -> list[Failure]:
+async def check_nothing_left(cluster: FaultCluster, read: ReadQueues | None = None) -> list[Failure]:
     """After all have left nothing is kept but the memory of closed sessions, no media node has a router, and no
     message is left in a queue.
 

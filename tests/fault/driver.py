@@ -31,7 +31,7 @@ class Load:
     """Things that one participant does a second, and as many messages."""
 
 
-class Crowd:
+class Participants:
     def __init__(self, cluster: FaultCluster, load: Load, seed: str) -> None:
         urls = [gateway.url for gateway in cluster.gateways]
         self.log = FailureLog()
@@ -123,7 +123,7 @@ async def run(
     now = asyncio.get_running_loop().time
     try:
         await cluster.start()
-        crowd = Crowd(cluster, load or Load(), seed)
+        crowd = Participants(cluster, load or Load(), seed)
         outcome = Outcome(seed, began=now())
         try:
             crowd.start()
@@ -162,7 +162,7 @@ def _plan(kinds: list[Kind], chance: random.Random, together: int, *, endless: b
 
 
 async def _inject(
-    cluster: FaultCluster, crowd: Crowd, kinds: list[Kind], chance: random.Random, longest: Durations
+    cluster: FaultCluster, crowd: Participants, kinds: list[Kind], chance: random.Random, longest: Durations
 ) -> list[Injection]:
     """Faults of different victims, all within a second."""
     faults: list[Fault] = []
@@ -180,7 +180,7 @@ async def _inject(
     return list(await asyncio.gather(*(soon(fault, wait) for fault, wait in zip(faults, waits, strict=True))))
 
 
-async def _check_end_state(cluster: FaultCluster, crowd: Crowd, outcome: Outcome) -> None:
+async def _check_end_state(cluster: FaultCluster, crowd: Participants, outcome: Outcome) -> None:
     """Checks everything at the end, when it is quiet."""
     people = crowd.participants
     if await crowd.finish():
@@ -190,7 +190,7 @@ async def _check_end_state(cluster: FaultCluster, crowd: Crowd, outcome: Outcome
         outcome.failures += await checks.views(cluster, people)
         outcome.failures += await checks.engines(cluster, people)
         await asyncio.wait([asyncio.create_task(it.leave_for_good()) for it in people], timeout=ANSWERED_WITHIN)
-        outcome.failures += await checks.emptiness(cluster, cluster.left_messages)
+        outcome.failures += await checks.check_nothing_left(cluster, cluster.left_messages)
     else:
         for participant in people:
             participant.report_unanswered()

@@ -1,4 +1,4 @@
-"""The faults of a cluster. Each chooses its victim, strikes, heals, and measures which participants noticed."""
+"""The faults of a cluster. Each chooses its victim, injects the fault, heals, and measures the outage."""
 
 import asyncio
 import random
@@ -79,7 +79,7 @@ class Fault(ABC):
         """Chooses the victim; those whose messages go through it."""
 
     @abstractmethod
-    async def strike(self) -> None: ...
+    async def inject(self) -> None: ...
 
     @abstractmethod
     async def heal(self) -> None:
@@ -95,7 +95,7 @@ class Fault(ABC):
         await asyncio.sleep(self.chance.uniform(0.0, ON_THE_WAY))
         injection = Injection(self.kind, self.detail, loop.time())
         injection.in_flight = sum(it.in_flight for it in self.people)
-        await self.strike()
+        await self.inject()
         now = loop.time()
         asked = [probe for it in self._affected if (probe := it.probe()) is not None]
         await self.heal()
@@ -142,7 +142,7 @@ class ProcessFault(Fault):
 
 
 class Kill(ProcessFault):
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         self.victim.kill()
 
     async def heal(self) -> None:
@@ -168,7 +168,7 @@ class NodeKill(Kill):
 class Term(ProcessFault):
     """SIGTERM: it has time to go in peace."""
 
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         self.victim.terminate()
 
     async def heal(self) -> None:
@@ -197,7 +197,7 @@ class Freeze(ProcessFault):
         self.detail += f" for {self._seconds:.1f} s"
         return users
 
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         self.victim.freeze()
 
     async def heal(self) -> None:
@@ -226,7 +226,7 @@ class ClientsCut(ProcessFault):
     kind = "clients-cut"
     among = "gateways"
 
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         assert self.victim.client_proxy is not None
         self.victim.client_proxy.cut()
 
@@ -246,7 +246,7 @@ class LinkCut(ProcessFault):
         self.detail += f" for {self._seconds:.1f} s"
         return users
 
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         self.victim.cut(self.link)
 
     async def heal(self) -> None:
@@ -269,7 +269,7 @@ class ServerFault(Fault):
 
 
 class ServerKill(ServerFault):
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         self.server.kill()
 
     async def heal(self) -> None:
@@ -280,7 +280,7 @@ class ServerKill(ServerFault):
 
 
 class ServerFreeze(ServerFault):
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         self.server.pause()
 
     async def heal(self) -> None:

@@ -67,7 +67,7 @@ async def test_message_without_ack_is_named_after_its_worker_is_killed(
         cluster.workers[0].freeze()
         broker: Broker = await harness.broker()
         await within(broker.publish("rooms", "0", bus.encode_batch("gw-x", [bus.encode_item(INPUT)], time.time())))
-        (failure,) = await checks.emptiness(cluster, cluster.left_messages)
+        (failure,) = await checks.check_nothing_left(cluster, cluster.left_messages)
         assert failure.text.startswith("queues: rooms.0: ")
         assert "Input(room='salon', session='gw.1'" in failure.text
         assert checks.died(cluster) == []

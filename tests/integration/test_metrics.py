@@ -18,7 +18,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.servers
 
 
-class Told:
+class ScrapedMetrics:
     """The metrics of some processes together: samples of the same name and labels are added."""
 
     def __init__(self, *roles: Role) -> None:
@@ -63,7 +63,7 @@ async def test_every_role_exposes_metrics_of_what_it_did(cluster: Cluster) -> No
     gateways = [cluster.roles["gateway1"], cluster.roles["gateway2"]]
     workers = [cluster.roles["worker1"], cluster.roles["worker2"]]
     node = cluster.roles["node1"]
-    await until(lambda: Told(*workers)("roomworker_partitions_active") == 4, in_thread=True)
+    await until(lambda: ScrapedMetrics(*workers)("roomworker_partitions_active") == 4, in_thread=True)
 
     alice = await Peer.connect(gateways[0].url, "salon", "alice")
     bob = await Peer.connect(gateways[1].url, "salon", "bob")
@@ -83,8 +83,8 @@ async def test_every_role_exposes_metrics_of_what_it_did(cluster: Cluster) -> No
         with pytest.raises(Refusal):
             await bad
 
-    told = Told(*workers)
-    assert told.by("roomworker_requests_total", "method", "code") == {
+    scraped = ScrapedMetrics(*workers)
+    assert scraped.by("roomworker_requests_total", "method", "code") == {
         ("queryRoom", "200"): 2,
         ("join", "200"): 2,
         ("createTransport", "200"): 4,
@@ -96,39 +96,39 @@ async def test_every_role_exposes_metrics_of_what_it_did(cluster: Cluster) -> No
         ("pauseProducer", "404"): 1,
         ("other", "400"): 1,
     }
-    assert told("roomworker_rooms") == 1
-    assert told("roomworker_sessions", state="connected") == 2
-    assert told("roomworker_peers") == 2
-    assert told("roomworker_transports") == 4
-    assert told("roomworker_producers") == 1
-    assert told("roomworker_takeovers_total") >= 4
-    assert told("roomworker_commits_total", outcome="stale") == 0
-    assert told("roomworker_commits_total", outcome="ok") >= 10
-    assert told("roomworker_media_requests_total", kind="createTransport", code="200") == 4
-    assert told("roomworker_media_requests_total", kind="produce", code="200") == 1
-    assert told("roomworker_media_request_seconds_count") == 7
-    assert told("roomworker_dead_letters") == 0
-    assert set(told.by("roomworker_partition_active", "partition")) == {("0",), ("1",), ("2",), ("3",)}
+    assert scraped("roomworker_rooms") == 1
+    assert scraped("roomworker_sessions", state="connected") == 2
+    assert scraped("roomworker_peers") == 2
+    assert scraped("roomworker_transports") == 4
+    assert scraped("roomworker_producers") == 1
+    assert scraped("roomworker_takeovers_total") >= 4
+    assert scraped("roomworker_commits_total", outcome="stale") == 0
+    assert scraped("roomworker_commits_total", outcome="ok") >= 10
+    assert scraped("roomworker_media_requests_total", kind="createTransport", code="200") == 4
+    assert scraped("roomworker_media_requests_total", kind="produce", code="200") == 1
+    assert scraped("roomworker_media_request_seconds_count") == 7
+    assert scraped("roomworker_dead_letters") == 0
+    assert set(scraped.by("roomworker_partition_active", "partition")) == {("0",), ("1",), ("2",), ("3",)}
 
-    told = Told(*gateways)
-    assert told("gateway_connections", session="plain") == 2
-    assert told("gateway_accepted_total") == 2
-    assert told("gateway_frames_received_total") == 24
-    assert told("gateway_unapplied_inputs") == told("gateway_unapplied_bytes") == 0
-    assert 1 <= told("gateway_request_seconds_count") <= 24
-    assert told("gateway_notify_seconds_count") >= 1
-    assert told("broker_up") == 2
-    assert told("broker_connections_total") >= 4
-    assert told("redis_connections_total") >= 2
+    scraped = ScrapedMetrics(*gateways)
+    assert scraped("gateway_connections", session="plain") == 2
+    assert scraped("gateway_accepted_total") == 2
+    assert scraped("gateway_frames_received_total") == 24
+    assert scraped("gateway_unapplied_inputs") == scraped("gateway_unapplied_bytes") == 0
+    assert 1 <= scraped("gateway_request_seconds_count") <= 24
+    assert scraped("gateway_notify_seconds_count") >= 1
+    assert scraped("broker_up") == 2
+    assert scraped("broker_connections_total") >= 4
+    assert scraped("redis_connections_total") >= 2
 
-    told = Told(node)
-    assert told.by("medianode_requests_total", "kind", "code") == {
+    scraped = ScrapedMetrics(node)
+    assert scraped.by("medianode_requests_total", "kind", "code") == {
         ("createTransport", "200"): 4,
         ("connectTransport", "200"): 2,
         ("produce", "200"): 1,
     }
-    assert told.by("medianode_orders_total", "kind") == {("pause",): 5, ("resume",): 5}
-    assert told.by("medianode_objects", "kind", "engine") == {
+    assert scraped.by("medianode_orders_total", "kind") == {("pause",): 5, ("resume",): 5}
+    assert scraped.by("medianode_objects", "kind", "engine") == {
         ("router", "0"): 1,
         ("transport", "0"): 4,
         ("producer", "0"): 1,
@@ -136,8 +136,8 @@ async def test_every_role_exposes_metrics_of_what_it_did(cluster: Cluster) -> No
     }
     for peer in (alice, bob):
         await peer.close()
-    await until(lambda: Told(*workers)("roomworker_sessions", state="connected") == 0, in_thread=True)
-    assert Told(*gateways)("gateway_connections", session="plain") == 0
+    await until(lambda: ScrapedMetrics(*workers)("roomworker_sessions", state="connected") == 0, in_thread=True)
+    assert ScrapedMetrics(*gateways)("gateway_connections", session="plain") == 0
 
 
 async def test_refusals_and_calls_of_the_api_are_counted_by_code(cluster: Cluster) -> None:
@@ -156,12 +156,12 @@ async def test_refusals_and_calls_of_the_api_are_counted_by_code(cluster: Cluste
             status = refused.code
         assert status == code
 
-    told = Told(gateway)
-    assert told.by("gateway_rejected_frames_total", "outcome", "code") == {
+    scraped = ScrapedMetrics(gateway)
+    assert scraped.by("gateway_rejected_frames_total", "outcome", "code") == {
         ("malformed", "400"): 1,
         ("answered", "400"): 1,
     }
-    assert told.by("gateway_api_requests_total", "operation", "code") == {
+    assert scraped.by("gateway_api_requests_total", "operation", "code") == {
         ("inspectRoom", "200"): 1,
         ("inspectRoom", "404"): 1,
         ("other", "401"): 1,
@@ -175,7 +175,7 @@ async def test_process_without_redis_or_rabbitmq_lives_and_is_not_ready(
     roles = list(cluster.roles.values())
 
     def all_say(status: int, text: str) -> bool:
-        return all((told := get(role, "/readyz"))[0] == status and text in told[1] for role in roles)
+        return all((answer := get(role, "/readyz"))[0] == status and text in answer[1] for role in roles)
 
     await until(lambda: all_say(200, "ready"), in_thread=True)
     killable_redis.kill()
@@ -185,8 +185,13 @@ async def test_process_without_redis_or_rabbitmq_lives_and_is_not_ready(
     await until(lambda: all_say(200, "ready"), in_thread=True)
     killable_rabbitmq.kill()
     await until(lambda: all_say(503, "no connection to the message broker"), in_thread=True)
-    told = Told(*roles)
-    assert told("ready", role="gateway") == told("ready", role="roomworker") == told("ready", role="medianode") == 0
-    assert told("broker_connections_lost_total") >= 2 * len(roles)
+    scraped = ScrapedMetrics(*roles)
+    assert (
+        scraped("ready", role="gateway")
+        == scraped("ready", role="roomworker")
+        == scraped("ready", role="medianode")
+        == 0
+    )
+    assert scraped("broker_connections_lost_total") >= 2 * len(roles)
     await asyncio.to_thread(killable_rabbitmq.restart)
     await until(lambda: all_say(200, "ready"), in_thread=True)

@@ -69,15 +69,15 @@ async def test_call_works_and_leaves_only_its_closed_sessions(harness: RoomWorke
     assert (await alice.ask("createTransport", id=1, direction="send"))["iceParameters"]["iceLite"]
     await bob.ask("createTransport", id=2, direction="recv")
     await alice.ask("createProducer", id=10, kind="audio", transportId=1, rtpParameters=OPUS)
-    await other.until(lambda: bob.told("newConsumer"))
-    (told,) = bob.told("newConsumer")
+    await other.until(lambda: bob.notifications("newConsumer"))
+    (told,) = bob.notifications("newConsumer")
     enabled = await bob.ask("enableConsumer", id=told["id"], transportId=2)
     assert enabled == {"paused": False, "preferredProfile": "default", "effectiveProfile": "default"}
     alice.notify("pauseProducer", id=10)
-    await other.until(lambda: bob.told("consumerPaused"))
+    await other.until(lambda: bob.notifications("consumerPaused"))
 
     alice.disconnect()
-    await other.until(lambda: bob.told("peerClosed"))
+    await other.until(lambda: bob.notifications("peerClosed"))
     await alice.done()
     bob.disconnect()
     await bob.done()
@@ -134,11 +134,13 @@ async def test_takeover_by_a_second_worker_loses_and_repeats_nothing(harness: Ro
     await harness.kill(killed)
     for id_ in ids:
         assert (await alice.answer(id_))["ok"]
-    await gateway.until(lambda: len(bob.told("newConsumer")) >= 10)
+    await gateway.until(lambda: len(bob.notifications("newConsumer")) >= 10)
     await bob.done()
 
     assert list(alice.answers) == sorted(alice.answers)
-    assert len({told["id"] for told in bob.told("newConsumer")}) == len(bob.told("newConsumer")) == 10
+    assert (
+        len({told["id"] for told in bob.notifications("newConsumer")}) == len(bob.notifications("newConsumer")) == 10
+    )
     await until(lambda: serving(harness, "salon") in harness.workers)
 
 
@@ -154,11 +156,11 @@ async def test_outputs_that_went_to_a_lost_queue_are_fetched_again(harness: Room
         await join(session)
     await harness.brokers.heal(gateway.broker)
 
-    await gateway.until(lambda: len(alice.told("newPeer")) == 5)
-    assert [told["name"] for told in alice.told("newPeer")] == [session.peer for session in others]
+    await gateway.until(lambda: len(alice.notifications("newPeer")) == 5)
+    assert [told["name"] for told in alice.notifications("newPeer")] == [session.peer for session in others]
 
 
-class Handed:
+class SharedDelivery:
     """A delivery given to several workers, as a broker never should."""
 
     redelivered = False
@@ -186,7 +188,7 @@ async def test_two_workers_on_one_room_apply_each_message_once(harness: RoomWork
     handed = []
     for item in items:
         for worker in pair:
-            handed.append(Handed(bus.encode_batch(gateway.id, [bus.encode_item(item)], time.time())))
+            handed.append(SharedDelivery(bus.encode_batch(gateway.id, [bus.encode_item(item)], time.time())))
             worker.partitions[number].receive(handed[-1])
         await asyncio.sleep(0)
     async with asyncio.timeout(WITHIN):
@@ -257,8 +259,8 @@ async def test_sessions_of_a_dead_gateway_are_closed(harness: RoomWorkerHarness)
 
     await lost.die()
 
-    await living.until(lambda: bob.told("peerClosed"))
-    assert bob.told("peerClosed")[0]["name"] == "alice"
+    await living.until(lambda: bob.notifications("peerClosed"))
+    assert bob.notifications("peerClosed")[0]["name"] == "alice"
     assert bob.closed is None
 
 
@@ -273,8 +275,8 @@ async def test_room_closes_its_transports_when_its_media_node_dies(harness: Room
 
     harness.nodes.remove(node)
     await asyncio.wait_for(node.close(), WITHIN)
-    await gateway.until(lambda: alice.told("transportClosed"))
-    assert alice.told("transportClosed")[0]["id"] == 1
+    await gateway.until(lambda: alice.notifications("transportClosed"))
+    assert alice.notifications("transportClosed")[0]["id"] == 1
 
     await harness.node()
     while not (again := await alice.answer(alice.send("createTransport", id=1, direction="send"))).get("ok"):
@@ -375,8 +377,8 @@ async def test_deleted_rooms_leave_no_reference_cycles(harness: RoomWorkerHarnes
         await alice.ask("createTransport", id=1, direction="send")
         await bob.ask("createTransport", id=2, direction="recv")
         await alice.ask("createProducer", id=10, kind="audio", transportId=1, rtpParameters=OPUS)
-        await gateway.until(lambda: bob.told("newConsumer"))
-        await bob.ask("enableConsumer", id=bob.told("newConsumer")[0]["id"], transportId=2)
+        await gateway.until(lambda: bob.notifications("newConsumer"))
+        await bob.ask("enableConsumer", id=bob.notifications("newConsumer")[0]["id"], transportId=2)
         for session in (alice, bob):
             session.disconnect()
             await session.done()

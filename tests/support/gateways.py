@@ -43,7 +43,7 @@ class FaultyBroker(MemoryBroker):
 
 
 @dataclass
-class Known:
+class KnownSession:
     """A session as the worker knows it. `connection` is 0 while a resumable session has none."""
 
     gateway: str
@@ -71,7 +71,7 @@ class EchoWorker:
         self.ignores_calls = False
         self.calls: list[bus.Call] = []
         self.answer_call: tuple[int, bytes] | None = None
-        self.known: dict[str, Known] = {}
+        self.known: dict[str, KnownSession] = {}
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, partitions: int) -> None:
@@ -142,7 +142,7 @@ class EchoWorker:
         self.items.append(item)
         known = self.known.get(item.session)
         if isinstance(item, bus.Connect) and known is None:
-            known = self.known[item.session] = Known(origin, item.connection, item.token)
+            known = self.known[item.session] = KnownSession(origin, item.connection, item.token)
         if known is None:
             reports[item.session] = bus.Applied(item.connection, item.session, -1, 0)
             return []
@@ -161,7 +161,7 @@ class EchoWorker:
         reports[item.session] = bus.Applied(item.connection, item.session, known.last, len(known.stream), again)
         return messages
 
-    def _answer(self, known: Known, item: bus.SessionItem) -> list[bus.Message]:
+    def _answer(self, known: KnownSession, item: bus.SessionItem) -> list[bus.Message]:
         match item:
             case bus.Input(id=id_, data=data) if id_ is not None:
                 body = b'{"response":true,"id":%d,"ok":true,"data":%s}' % (id_, data)

@@ -144,7 +144,7 @@ class FakeSession:
                 answers[frame["id"]] = frame
         return answers
 
-    def told(self, method: str) -> list[Any]:
+    def notifications(self, method: str) -> list[Any]:
         notifications = [frame["data"] for frame in self.frames if frame.get("notification")]
         return [data for data in notifications if data["method"] == method]
 

@@ -149,7 +149,7 @@ def test_a_clients_message_has_a_handler(message: Facts) -> None:
     assert f"`{handler}`" in TABLE[message.name][0]
 
 
-def test_there_are_no_handlers_of_anything_else() -> None:
+def test_every_handler_is_for_a_specified_message() -> None:
     assert set(RECEIVED) == {message.name for message in FROM_CLIENT}
     assert set(handlers()) == set(RECEIVED) | {"message"}
 

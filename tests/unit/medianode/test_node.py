@@ -281,7 +281,7 @@ async def test_emptied_redis_closes_the_routers_that_were_there_before(
     assert [router.id for router in null_node._objects.routers()] == [other_room.router.id]
 
 
-async def test_ids_are_never_the_same(broker: HeldBroker, store: Any) -> None:
+async def test_each_node_has_its_own_id(broker: HeldBroker, store: Any) -> None:
     assert len({node_with(NullEngine(""), broker, store).id for _ in range(3)}) == 3
 
 

@@ -210,7 +210,9 @@ def test_order_for_another_kind_or_unknown_object_is_ignored(room: ObjectRegistr
     assert engine.orders == []
 
 
-def test_order_may_follow_its_request_unanswered(objects: ObjectRegistry, engine: Any, requests: Any) -> None:
+def test_order_before_the_answer_to_its_request_is_carried_out(
+    objects: ObjectRegistry, engine: Any, requests: Any
+) -> None:
     ask(objects, requests.create())
     objects.order(Close("transport", 1, "transport"))
     assert len(engine.orders) == 1

@@ -340,7 +340,7 @@ class Worker:
 
 
 @dataclass
-class Wires:
+class FaultyBus:
     """A session, a room worker, and the messages in flight between them."""
 
     session: Session = field(default_factory=opened)
@@ -424,21 +424,21 @@ class Wires:
         raise AssertionError("no end")
 
 
-FAULTS: list[Callable[[Wires, int], None]] = [
-    Wires.client_sends,
-    Wires.publish,
-    Wires.publish,
-    Wires.work,
-    Wires.work,
-    Wires.deliver,
-    Wires.deliver,
-    Wires.lose_up,
-    Wires.lose_down,
-    Wires.repeat_up,
-    Wires.repeat_down,
-    Wires.reconnect,
-    Wires.lose_queue,
-    Wires.sweep,
+FAULTS: list[Callable[[FaultyBus, int], None]] = [
+    FaultyBus.client_sends,
+    FaultyBus.publish,
+    FaultyBus.publish,
+    FaultyBus.work,
+    FaultyBus.work,
+    FaultyBus.deliver,
+    FaultyBus.deliver,
+    FaultyBus.lose_up,
+    FaultyBus.lose_down,
+    FaultyBus.repeat_up,
+    FaultyBus.repeat_down,
+    FaultyBus.reconnect,
+    FaultyBus.lose_queue,
+    FaultyBus.sweep,
 ]
 
 
@@ -448,9 +448,9 @@ FAULTS: list[Callable[[Wires, int], None]] = [
     st.booleans(),
 )
 def test_all_messages_arrive_once_and_in_order_under_faults(
-    steps: list[tuple[Callable[[Wires, int], None], int]], leave: bool
+    steps: list[tuple[Callable[[FaultyBus, int], None], int]], leave: bool
 ) -> None:
-    wires = Wires()
+    wires = FaultyBus()
     for _ in range(5):
         wires.client_sends(0)
     for step, argument in steps:

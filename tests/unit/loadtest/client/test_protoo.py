@@ -27,7 +27,7 @@ class FakeConnection:
         self.dropped = True
 
 
-class Line:
+class GreetedClient:
     """A client with a connection that is greeted."""
 
     def __init__(self, *, resumable: bool = False, hooks: Hooks | None = None, **options: Any) -> None:
@@ -48,7 +48,7 @@ class Line:
 
 async def test_answers_come_in_the_order_of_notifications() -> None:
     came: list[Any] = []
-    line = Line(hooks=Hooks(notified=lambda _, data: came.append(data)))
+    line = GreetedClient(hooks=Hooks(notified=lambda _, data: came.append(data)))
     line.client.post({}, lambda data, _: came.append(data))
     line.notify(1)
     line.receive({"response": True, "id": 1, "ok": True, "data": 2})
@@ -58,7 +58,7 @@ async def test_answers_come_in_the_order_of_notifications() -> None:
 
 
 async def test_error_answer_is_a_refusal() -> None:
-    line = Line()
+    line = GreetedClient()
     answer = line.client.ask({})
     line.receive({"response": True, "id": 1, "errorCode": 404, "errorReason": "nothing there"})
     with pytest.raises(Refusal, match="404 nothing there"):
@@ -67,7 +67,7 @@ async def test_error_answer_is_a_refusal() -> None:
 
 async def test_end_of_the_session_fails_every_open_request_and_later_ones() -> None:
     failures: list[Refusal | Ended | None] = []
-    line = Line()
+    line = GreetedClient()
     line.client.post({}, lambda _, failure: failures.append(failure))
     asked = line.client.ask({})
     await line.client.abandon()
@@ -88,7 +88,7 @@ async def test_exception_in_a_callback_is_reported_and_keeps_the_connection(resu
             raise KeyError(data)
         came.append(data)
 
-    line = Line(resumable=resumable, hooks=Hooks(notified=notified, failed=failed.append))
+    line = GreetedClient(resumable=resumable, hooks=Hooks(notified=notified, failed=failed.append))
     numbers = [{"seq": 1, "ack": 0}, {"seq": 2, "ack": 0}] if resumable else [{}, {}]
     line.notify("bad", **numbers[0])
     line.notify("good", **numbers[1])
@@ -101,21 +101,21 @@ async def test_exception_in_a_callback_without_a_hook_is_raised() -> None:
     def notified(_: str, data: Any) -> None:
         raise KeyError(data)
 
-    line = Line(hooks=Hooks(notified=notified))
+    line = GreetedClient(hooks=Hooks(notified=notified))
     with pytest.raises(KeyError):
         line.notify(1)
 
 
 async def test_answer_to_no_open_request_is_a_violation() -> None:
     found: list[tuple[str, str]] = []
-    line = Line(hooks=Hooks(violation=lambda kind, text: found.append((kind, text))))
+    line = GreetedClient(hooks=Hooks(violation=lambda kind, text: found.append((kind, text))))
     line.receive({"response": True, "id": 7, "ok": True, "data": {}})
     assert found == [("duplicated", "room/alice: answer to request 7, which is not open")]
 
 
 async def test_answers_out_of_order_are_a_violation() -> None:
     found: list[str] = []
-    line = Line(hooks=Hooks(violation=lambda kind, _: found.append(kind)))
+    line = GreetedClient(hooks=Hooks(violation=lambda kind, _: found.append(kind)))
     answers = [line.client.ask({}) for _ in range(2)]
     for id_ in (2, 1):
         line.receive({"response": True, "id": id_, "ok": True, "data": id_})
@@ -126,7 +126,7 @@ async def test_answers_out_of_order_are_a_violation() -> None:
 @pytest.mark.parametrize("order", [("seq", "ack"), ("ack", "seq")])
 async def test_session_numbers_are_taken_off_in_any_order_of_keys(order: tuple[str, str]) -> None:
     seen: list[bytes] = []
-    line = Line(resumable=True, hooks=Hooks(frame=lambda body: bool(seen.append(body)) or True))
+    line = GreetedClient(resumable=True, hooks=Hooks(frame=lambda body: bool(seen.append(body)) or True))
     values = {"seq": 1, "ack": 0}
     line.notify("x", **{name: values[name] for name in order})
     assert [orjson.loads(body) for body in seen] == [{"notification": True, "method": "message", "data": "x"}]
@@ -135,7 +135,7 @@ async def test_session_numbers_are_taken_off_in_any_order_of_keys(order: tuple[s
 
 async def test_gap_in_the_session_numbers_drops_the_connection() -> None:
     came: list[Any] = []
-    line = Line(resumable=True, hooks=Hooks(notified=lambda _, data: came.append(data)))
+    line = GreetedClient(resumable=True, hooks=Hooks(notified=lambda _, data: came.append(data)))
     line.notify(1, seq=1, ack=0)
     line.notify(1, seq=1, ack=0)
     assert not line.connection.dropped
@@ -148,14 +148,14 @@ async def test_gap_in_the_session_numbers_drops_the_connection() -> None:
 async def test_frame_hook_takes_a_frame_or_leaves_it_to_the_client() -> None:
     came: list[Any] = []
     hooks = Hooks(frame=lambda body: b"mine" in body, notified=lambda _, data: came.append(data))
-    line = Line(hooks=hooks)
+    line = GreetedClient(hooks=hooks)
     line.notify("mine")
     line.notify("yours")
     assert came == ["yours"]
 
 
 async def test_encoded_frames_are_numbered_and_own_ids_are_kept_free() -> None:
-    line = Line(resumable=True, first_id=100)
+    line = GreetedClient(resumable=True, first_id=100)
     line.client.send_encoded(b'{"request":true,"id":5,"method":"message","data":{}}')
     line.client.post({}, lambda *_: None)
     assert [(frame["cseq"], frame["id"]) for frame in line.connection.written] == [(1, 5), (2, 100)]

@@ -3,7 +3,7 @@
 from loadtest.model.pauses import Listener, Turns, listen
 
 
-class Told:
+class EnabledConsumer:
     """A consumer that was enabled while nothing was under way."""
 
     def __init__(self, before: int = 0) -> None:
@@ -28,61 +28,61 @@ class Told:
 
 def test_listener_told_of_every_turn_is_no_failure() -> None:
     for before in (0, 1, 7):
-        told = Told(before)
+        consumer = EnabledConsumer(before)
         for n in range(before + 1, before + 5):
-            told.turn()
-            told.listener.observe(bool(n % 2), told.wrong)
-        assert told.leave() == []
+            consumer.turn()
+            consumer.listener.observe(bool(n % 2), consumer.wrong)
+        assert consumer.leave() == []
 
 
 def test_two_missing_turns_are_lost() -> None:
-    told = Told()
-    told.turn(3)
-    told.listener.observe(True, told.wrong)
-    assert told.leave() == ["lost"]
+    consumer = EnabledConsumer()
+    consumer.turn(3)
+    consumer.listener.observe(True, consumer.wrong)
+    assert consumer.leave() == ["lost"]
 
 
 def test_missing_last_turn_is_lost() -> None:
-    told = Told()
-    told.turn(2)
-    told.listener.observe(True, told.wrong)
-    assert told.leave() == ["lost"]
+    consumer = EnabledConsumer()
+    consumer.turn(2)
+    consumer.listener.observe(True, consumer.wrong)
+    assert consumer.leave() == ["lost"]
 
 
 def test_same_turn_twice_is_a_mismatch() -> None:
-    told = Told()
-    told.turn()
-    told.listener.observe(True, told.wrong)
-    told.listener.observe(True, told.wrong)
-    assert "mismatch" in told.kinds
+    consumer = EnabledConsumer()
+    consumer.turn()
+    consumer.listener.observe(True, consumer.wrong)
+    consumer.listener.observe(True, consumer.wrong)
+    assert "mismatch" in consumer.kinds
 
 
 def test_more_turns_than_requested_are_duplicated() -> None:
-    told = Told()
-    told.turn()
-    told.listener.observe(True, told.wrong)
-    told.listener.observe(False, told.wrong)
-    assert told.kinds == ["duplicated"]
+    consumer = EnabledConsumer()
+    consumer.turn()
+    consumer.listener.observe(True, consumer.wrong)
+    consumer.listener.observe(False, consumer.wrong)
+    assert consumer.kinds == ["duplicated"]
 
 
 def test_consumer_enabled_with_the_wrong_state_is_a_mismatch() -> None:
-    told = Told(2)
-    told.enabled(2, paused=True)
-    assert told.kinds == ["mismatch"]
+    consumer = EnabledConsumer(2)
+    consumer.enabled(2, paused=True)
+    assert consumer.kinds == ["mismatch"]
 
 
 def test_turn_under_way_during_enabling_may_come_or_not() -> None:
     for seen in (0, 1, 2):
-        told = Told()
-        told.turns = Turns(asked=2, answered=0)
-        told.listener = told.enabled(0, paused=bool((2 - seen) % 2))
-        told.turns.answered = 2
+        consumer = EnabledConsumer()
+        consumer.turns = Turns(asked=2, answered=0)
+        consumer.listener = consumer.enabled(0, paused=bool((2 - seen) % 2))
+        consumer.turns.answered = 2
         for n in range(3 - seen, 3):
-            told.listener.observe(bool(n % 2), told.wrong)
-        assert told.leave() == [], seen
+            consumer.listener.observe(bool(n % 2), consumer.wrong)
+        assert consumer.leave() == [], seen
 
 
 def test_leaving_listener_may_miss_what_was_under_way() -> None:
-    told = Told()
-    told.turns.asked = 1
-    assert told.leave() == []
+    consumer = EnabledConsumer()
+    consumer.turns.asked = 1
+    assert consumer.leave() == []

@@ -16,7 +16,7 @@ STATS: list[dict[str, Any]] = [{"type": "x", "ssrc": 7, "nested": {"a": [1]}}]
 
 
 @dataclass
-class Seen:
+class StatsReporters:
     """bob has stats of transport 2, of producer 20 on transport 1, and of the consumer of alice's producer."""
 
     harness: RoomHarness
@@ -52,7 +52,7 @@ class Seen:
 
 
 @pytest.fixture
-def seen() -> Seen:
+def seen() -> StatsReporters:
     harness = RoomHarness()
     alice, bob = harness.sending("alice"), harness.sending("bob")
     bob.ask("createTransport", id=2, direction="recv")
@@ -60,14 +60,14 @@ def seen() -> Seen:
     bob.produce(20)
     assert bob.enable(consumer)["ok"]
     bob.clear_sent()
-    return Seen(harness, alice, bob, consumer, Backend(harness))
+    return StatsReporters(harness, alice, bob, consumer, Backend(harness))
 
 
 # --- reports ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_first_stats_report_goes_only_to_the_requester(seen: Seen, kind: str) -> None:
+def test_first_stats_report_goes_only_to_the_requester(seen: StatsReporters, kind: str) -> None:
     seen.alice.clear_sent()
     seen.harness.prompt = False
 
@@ -82,7 +82,7 @@ def test_first_stats_report_goes_only_to_the_requester(seen: Seen, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stats_request_to_the_node_has_the_clients_ids(seen: Seen, kind: str) -> None:
+def test_stats_request_to_the_node_has_the_clients_ids(seen: StatsReporters, kind: str) -> None:
     bob = seen.harness.room.peers["bob"]
     engine, on = {
         "Transport": (bob.transports[2].engine, 2),
@@ -96,7 +96,7 @@ def test_stats_request_to_the_node_has_the_clients_ids(seen: Seen, kind: str) ->
     assert (asked.kind, asked.object, asked.id, asked.transport_id) == (kind.lower(), engine, seen.id(kind), on)
 
 
-def test_sending_transport_reports_stats(seen: Seen) -> None:
+def test_sending_transport_reports_stats(seen: StatsReporters) -> None:
     seen.alice.notify("enableTransportStats", id=1)
 
     assert seen.alice.notifications_of("transportStats") == [{"id": 1, "stats": []}]
@@ -107,34 +107,34 @@ def test_sending_transport_reports_stats(seen: Seen) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("interval", [1, 0, -5, 999.5, 1000])
-def test_stats_interval_is_at_least_a_second(seen: Seen, kind: str, interval: float) -> None:
+def test_stats_interval_is_at_least_a_second(seen: StatsReporters, kind: str, interval: float) -> None:
     seen.enable(kind, interval=interval)
 
     assert seen.tick(11, 11.4, 12, 13, 14) == [1, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stats_interval_defaults_to_a_second(seen: Seen, kind: str) -> None:
+def test_stats_interval_defaults_to_a_second(seen: StatsReporters, kind: str) -> None:
     seen.enable(kind)
 
     assert seen.tick(11, 12, 13) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_longer_stats_interval_counts_from_the_first_report(seen: Seen, kind: str) -> None:
+def test_longer_stats_interval_counts_from_the_first_report(seen: StatsReporters, kind: str) -> None:
     seen.enable(kind, interval=3000)
     assert len(seen.requests) == 1
 
     assert seen.tick(11, 12, 13, 14, 15, 16, 17) == [0, 0, 1, 0, 0, 1, 0]
 
 
-def test_ticks_that_are_late_by_milliseconds_delay_no_report(seen: Seen) -> None:
+def test_ticks_that_are_late_by_milliseconds_delay_no_report(seen: StatsReporters) -> None:
     seen.enable("Transport", interval=2000)
 
     assert seen.tick(11, 12.1, 13.05, 13.99, 15.2) == [0, 1, 0, 1, 0]
 
 
-def test_huge_stats_interval_is_no_defect(seen: Seen) -> None:
+def test_huge_stats_interval_is_no_defect(seen: StatsReporters) -> None:
     seen.enable("Transport", interval=1e300)
 
     assert seen.tick(11, 12) == [0, 0]
@@ -143,7 +143,7 @@ def test_huge_stats_interval_is_no_defect(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_enabling_stats_again_keeps_the_first_interval(seen: Seen, kind: str) -> None:
+def test_enabling_stats_again_keeps_the_first_interval(seen: StatsReporters, kind: str) -> None:
     seen.enable(kind, interval=5000)
     seen.enable(kind, interval=1000)
 
@@ -152,7 +152,7 @@ def test_enabling_stats_again_keeps_the_first_interval(seen: Seen, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_disabled_stats_stop_and_start_anew_when_enabled(seen: Seen, kind: str) -> None:
+def test_disabled_stats_stop_and_start_anew_when_enabled(seen: StatsReporters, kind: str) -> None:
     seen.enable(kind, interval=5000)
     seen.disable(kind)
     assert seen.tick(11, 20) == [0, 0]
@@ -164,7 +164,7 @@ def test_disabled_stats_stop_and_start_anew_when_enabled(seen: Seen, kind: str) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_report_pending_when_stats_are_disabled_is_not_sent(seen: Seen, kind: str) -> None:
+def test_report_pending_when_stats_are_disabled_is_not_sent(seen: StatsReporters, kind: str) -> None:
     seen.harness.prompt = False
     seen.enable(kind)
     seen.disable(kind)
@@ -175,7 +175,7 @@ def test_report_pending_when_stats_are_disabled_is_not_sent(seen: Seen, kind: st
     assert seen.notifications_of(kind) == []
 
 
-def test_disabling_stats_that_were_not_enabled_changes_nothing(seen: Seen) -> None:
+def test_disabling_stats_that_were_not_enabled_changes_nothing(seen: StatsReporters) -> None:
     fields = dict(seen.harness.fields)
 
     for kind in KINDS:
@@ -197,7 +197,7 @@ def test_disabling_stats_that_were_not_enabled_changes_nothing(seen: Seen) -> No
         ("consumer, by the server", "Consumer"),
     ],
 )
-def test_paused_object_reports_no_stats_until_it_is_resumed(seen: Seen, what: str, silent: str) -> None:
+def test_paused_object_reports_no_stats_until_it_is_resumed(seen: StatsReporters, what: str, silent: str) -> None:
     set_paused(seen, what, paused=True)
     for kind in KINDS:
         seen.enable(kind)
@@ -212,7 +212,7 @@ def test_paused_object_reports_no_stats_until_it_is_resumed(seen: Seen, what: st
     assert seen.tick(15) == [2]
 
 
-def set_paused(seen: Seen, what: str, *, paused: bool) -> None:
+def set_paused(seen: StatsReporters, what: str, *, paused: bool) -> None:
     do = "pause" if paused else "resume"
     match what:
         case "producer":
@@ -227,7 +227,7 @@ def set_paused(seen: Seen, what: str, *, paused: bool) -> None:
             seen.backend.do(f"{do}Consumer", peer="bob", id=seen.consumer)
 
 
-def test_report_of_an_object_paused_meanwhile_is_not_sent(seen: Seen) -> None:
+def test_report_of_an_object_paused_meanwhile_is_not_sent(seen: StatsReporters) -> None:
     seen.harness.prompt = False
     seen.enable("Producer")
     seen.bob.notify("pauseProducer", id=20)
@@ -238,7 +238,7 @@ def test_report_of_an_object_paused_meanwhile_is_not_sent(seen: Seen) -> None:
     assert seen.notifications_of("Producer") == []
 
 
-def test_disabled_consumer_reports_no_stats_until_it_is_enabled(seen: Seen) -> None:
+def test_disabled_consumer_reports_no_stats_until_it_is_enabled(seen: StatsReporters) -> None:
     carol = seen.harness.receiving("carol")
     carol.notify("enableConsumerStats", id=seen.consumer)
     assert seen.tick(11) == [0]
@@ -267,7 +267,7 @@ def test_disabled_consumer_reports_no_stats_until_it_is_enabled(seen: Seen) -> N
     ],
 )
 @pytest.mark.parametrize("under_way", [False, True])
-def test_closed_object_reports_no_stats(seen: Seen, kind: str, end: Any, under_way: bool) -> None:
+def test_closed_object_reports_no_stats(seen: StatsReporters, kind: str, end: Any, under_way: bool) -> None:
     seen.harness.prompt = not under_way
     seen.enable(kind)
     before = len(seen.notifications_of(kind))
@@ -283,7 +283,7 @@ def test_closed_object_reports_no_stats(seen: Seen, kind: str, end: Any, under_w
     assert seen.harness.room.stats_due == {}
 
 
-def test_late_report_of_a_closed_object_is_not_its_successors(seen: Seen) -> None:
+def test_late_report_of_a_closed_object_is_not_its_successors(seen: StatsReporters) -> None:
     seen.harness.prompt = False
     seen.enable("Producer")
     seen.bob.notify("closeProducer", id=20)
@@ -299,7 +299,7 @@ def test_late_report_of_a_closed_object_is_not_its_successors(seen: Seen) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_failed_report_is_requested_again_at_the_next_tick(seen: Seen, kind: str) -> None:
+def test_failed_report_is_requested_again_at_the_next_tick(seen: StatsReporters, kind: str) -> None:
     seen.harness.prompt = False
     seen.enable(kind)
     seen.harness.fail()
@@ -314,7 +314,7 @@ def test_failed_report_is_requested_again_at_the_next_tick(seen: Seen, kind: str
 
 
 @pytest.mark.parametrize("mux_id", [None, "1"], ids=["in place", "by another"])
-def test_updated_producer_continues_to_report_stats(seen: Seen, mux_id: str | None) -> None:
+def test_updated_producer_continues_to_report_stats(seen: StatsReporters, mux_id: str | None) -> None:
     seen.bob.notify("closeProducer", id=20)
     seen.bob.produce(20, rtpParameters={**OPUS, "muxId": mux_id})
     seen.enable("Producer", interval=1000)
@@ -326,7 +326,7 @@ def test_updated_producer_continues_to_report_stats(seen: Seen, mux_id: str | No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stats_continue_after_a_takeover_from_the_first_tick(seen: Seen, kind: str) -> None:
+def test_stats_continue_after_a_takeover_from_the_first_tick(seen: StatsReporters, kind: str) -> None:
     seen.enable(kind, interval=3000)
 
     seen.harness.crash()
@@ -339,7 +339,7 @@ def test_stats_continue_after_a_takeover_from_the_first_tick(seen: Seen, kind: s
     assert seen.tick(31) == [0]
 
 
-def test_first_report_is_sent_after_a_takeover_if_the_worker_crashed(seen: Seen) -> None:
+def test_first_report_is_sent_after_a_takeover_if_the_worker_crashed(seen: StatsReporters) -> None:
     seen.harness.prompt = False
     seen.enable("Transport")
     seen.harness.commit()
@@ -359,7 +359,7 @@ def test_first_report_is_sent_after_a_takeover_if_the_worker_crashed(seen: Seen)
 @pytest.mark.parametrize("do", ["enable", "disable"])
 @pytest.mark.parametrize(("fields", "code"), [({"id": 77}, 404), ({"id": "x"}, 400), ({}, 400)])
 def test_unknown_object_of_stats_is_named_in_the_error(
-    seen: Seen, do: str, kind: str, fields: Json, code: int
+    seen: StatsReporters, do: str, kind: str, fields: Json, code: int
 ) -> None:
     answer = error_of(seen.bob.notify_asking(f"{do}{kind}Stats", **fields))
 
@@ -368,7 +368,7 @@ def test_unknown_object_of_stats_is_named_in_the_error(
 
 
 @pytest.mark.parametrize("interval", ["1000", None, {}])
-def test_stats_interval_that_is_no_number_is_rejected(seen: Seen, interval: Any) -> None:
+def test_stats_interval_that_is_no_number_is_rejected(seen: StatsReporters, interval: Any) -> None:
     answer = error_of(seen.bob.notify_asking("enableTransportStats", id=2, interval=interval))
 
     assert answer[0] == 400

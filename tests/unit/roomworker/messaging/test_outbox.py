@@ -18,7 +18,7 @@ from tests.support.waiting import until
 ROUTER = media.RouterRef("router", 0, "room", "incarnation", 1)
 
 
-class Held:
+class HeldBroker:
     """A broker that takes messages one by one, when the test says so."""
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class Held:
 
 
 @pytest.fixture
-def broker() -> Held:
-    return Held()
+def broker() -> HeldBroker:
+    return HeldBroker()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def lost() -> list[int]:
 
 
 @pytest.fixture
-def outbox(broker: Held, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> Outbox:
+def outbox(broker: HeldBroker, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> Outbox:
     monkeypatch.setattr(batcher, "RETRY_PAUSE", 0)
     return Outbox(broker, "worker", lost.extend, Counters(), Retention(15.0, 0.0))  # type: ignore[arg-type]
 
@@ -73,7 +73,7 @@ def bodies(body: bytes) -> list[bytes]:
     return [message.body for message in bus.decode_to_gateway(body).messages]
 
 
-async def test_message_for_many_sessions_goes_once_to_each_gateway(broker: Held, outbox: Outbox) -> None:
+async def test_message_for_many_sessions_goes_once_to_each_gateway(broker: HeldBroker, outbox: Outbox) -> None:
     to = [(session(1), 5), (session(2), 6), (session(3, "other"), 7)]
     outbox.send_changes(changes(Outgoing(b"hello", to, 4000)), lambda: None)
 
@@ -84,7 +84,7 @@ async def test_message_for_many_sessions_goes_once_to_each_gateway(broker: Held,
     assert message == bus.Message(b"hello", [bus.Recipient(1, "g.1", 5), bus.Recipient(2, "g.2", 6)], 4000)
 
 
-async def test_accumulated_messages_are_published_together_in_order(broker: Held, outbox: Outbox) -> None:
+async def test_accumulated_messages_are_published_together_in_order(broker: HeldBroker, outbox: Outbox) -> None:
     for n in range(1, 6):
         outbox.send_changes(changes(Outgoing(b"%d" % n, [(session(1), n)])), lambda: None)
 
@@ -95,7 +95,7 @@ async def test_accumulated_messages_are_published_together_in_order(broker: Held
     assert first + second == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
-async def test_a_commit_is_done_when_the_broker_has_all_of_it(broker: Held, outbox: Outbox) -> None:
+async def test_a_commit_is_done_when_the_broker_has_all_of_it(broker: HeldBroker, outbox: Outbox) -> None:
     done = asyncio.Event()
     order = media.Close(object="x", v=1, kind="router")
     outbox.send_changes(changes(Outgoing(b"a", [(session(1), 1)]), orders=[("node", order)]), done.set)
@@ -116,7 +116,7 @@ async def test_a_commit_without_anything_to_send_is_done_at_once(outbox: Outbox)
 
 @pytest.mark.parametrize("failure", [BrokerUnavailable("down"), PublishRejected("full")])
 async def test_failed_publish_is_repeated_before_later_messages(
-    broker: Held, outbox: Outbox, failure: BrokerError
+    broker: HeldBroker, outbox: Outbox, failure: BrokerError
 ) -> None:
     outbox.send_changes(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
     assert bodies((await broker.next(failure))[2]) == [b"1"]
@@ -126,7 +126,7 @@ async def test_failed_publish_is_repeated_before_later_messages(
     assert bodies((await broker.next())[2]) == [b"2"]
 
 
-async def test_gateway_without_a_queue_delays_nothing(broker: Held, outbox: Outbox) -> None:
+async def test_gateway_without_a_queue_delays_nothing(broker: HeldBroker, outbox: Outbox) -> None:
     done = asyncio.Event()
     outbox.send_changes(changes(Outgoing(b"1", [(session(1), 1)])), done.set)
 
@@ -138,7 +138,9 @@ async def test_gateway_without_a_queue_delays_nothing(broker: Held, outbox: Outb
     assert bodies((await broker.next())[2]) == [b"2"]
 
 
-async def test_requests_and_orders_reach_a_node_in_the_order_they_were_made(broker: Held, outbox: Outbox) -> None:
+async def test_requests_and_orders_reach_a_node_in_the_order_they_were_made(
+    broker: HeldBroker, outbox: Outbox
+) -> None:
     request = media.RestartIce(router=ROUTER, transport="t", generation=1)
     order = media.Close(object="t", v=3, kind="transport")
     outbox.send_request("node", 8, request)
@@ -152,7 +154,7 @@ async def test_requests_and_orders_reach_a_node_in_the_order_they_were_made(brok
 
 
 async def test_requests_to_a_vanished_node_are_reported_unroutable(
-    broker: Held, outbox: Outbox, lost: list[int]
+    broker: HeldBroker, outbox: Outbox, lost: list[int]
 ) -> None:
     outbox.send_request("node", 8, media.RestartIce(router=ROUTER, transport="t", generation=1))
     outbox.send_changes(changes(orders=[("node", media.Close(object="t", v=1, kind="router"))]), lambda: None)
@@ -163,7 +165,7 @@ async def test_requests_to_a_vanished_node_are_reported_unroutable(
     assert lost == [8]
 
 
-async def test_reports_follow_the_messages_they_are_about(broker: Held, outbox: Outbox) -> None:
+async def test_reports_follow_the_messages_they_are_about(broker: HeldBroker, outbox: Outbox) -> None:
     told = Changes(1, messages=[Outgoing(b"1", [(session(1), 1)])], applied=[(session(1), 4, 1)])
     outbox.send_changes(told, lambda: None)
 
@@ -173,7 +175,7 @@ async def test_reports_follow_the_messages_they_are_about(broker: Held, outbox: 
     assert batch.applied == [bus.Applied(1, "g.1", 4, 1)]
 
 
-async def test_close_stops_repeated_publishes(broker: Held, outbox: Outbox) -> None:
+async def test_close_stops_repeated_publishes(broker: HeldBroker, outbox: Outbox) -> None:
     outbox.send_changes(changes(Outgoing(b"1", [(session(1), 1)])), lambda: None)
     await broker.called.wait()
 

@@ -11,7 +11,7 @@ WORKERS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12, uni
 
 
 @given(partitions=st.integers(1, 64), workers=WORKERS)
-def test_load_is_fair_to_one_partition(partitions: int, workers: list[str]) -> None:
+def test_shares_of_workers_differ_by_at_most_one_partition(partitions: int, workers: list[str]) -> None:
     primaries = Counter(dict.fromkeys(workers, 0))
     primaries.update(ranked[0] for ranked in ranks(partitions, workers))
 

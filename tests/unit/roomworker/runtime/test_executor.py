@@ -137,7 +137,7 @@ def test_inputs_of_an_unknown_session_are_reported_unknown() -> None:
     assert not harness.jobs
 
 
-def test_after_a_takeover_every_gateway_hears_what_is_committed() -> None:
+def test_after_a_takeover_gateways_are_sent_the_committed_numbers() -> None:
     harness = RoomHarness()
     alice, bob = harness.joined("alice"), harness.joined("bob")
     harness.crash()

@@ -183,7 +183,7 @@ class Network(RuleBasedStateMachine):
             self.joins(peer)
             self.requests(peer, "createTransport", id=transport, direction=direction)
         self.requests("alice", "createProducer", id=1, kind="video", transportId=1, rtpParameters=VP8)
-        self.run_dry()
+        self.deliver_everything()
         self.enables_all("bob", 2)
 
     @rule(peer=st.sampled_from(PEERS), order=st.integers(-2, 0))
@@ -352,7 +352,7 @@ class Network(RuleBasedStateMachine):
     # --- what must be -----------------------------------------------------------------------------------------
 
     @invariant()
-    def nothing_hangs_in_the_air(self) -> None:
+    def references_are_consistent(self) -> None:
         room = self.harness.room
         for peer in room.peers.values():
             assert room.session_of[peer.name] is peer.session
@@ -369,7 +369,7 @@ class Network(RuleBasedStateMachine):
             f.enabled for p in room.peers.values() for f in p.consumers.values()
         )
 
-    def run_dry(self) -> None:
+    def deliver_everything(self) -> None:
         """All that is under way arrives, is answered and committed."""
         while self.wire or self.harness.pending_requests or self.harness.pending or self.harness.changed:
             if self.wire:
@@ -390,7 +390,7 @@ class Network(RuleBasedStateMachine):
             if not any(self.kept.values()):
                 break
             self.wire = [(it, item) for it in self.everybody for item in self.kept[it.session]]
-            self.run_dry()
+            self.deliver_everything()
         assert not any(self.kept.values()), "something never got through"
         assert not self.harness.jobs
         self.check_outputs()

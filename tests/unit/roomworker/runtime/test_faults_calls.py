@@ -113,23 +113,23 @@ class CalledNetwork(Network):
         self.calls_for({"do": "closePeer", "peer": peer, **more})
 
     @rule(to=st.sampled_from([{}, {"peer": "alice"}]))
-    def server_says(self, to: Json) -> None:
+    def server_sends_message(self, to: Json) -> None:
         self.said += 1
         self.calls_for({"do": "sendMessage", "data": self.said, **to})
 
     @precondition(lambda self: not self.harness.room.producers_by_number)
     @rule()
-    def a_call_again(self) -> None:
+    def starts_another_call(self) -> None:
         self.a_call()
 
     @rule()
-    def all_gets_through(self) -> None:
-        self.run_dry()
+    def delivers_everything(self) -> None:
+        self.deliver_everything()
 
     # --- what else clients do ---------------------------------------------------------------------------------
 
     @rule(peer=st.sampled_from(PEERS), to=st.sampled_from([{}, {"to": "alice"}, {"to": "nobody"}]))
-    def says(self, peer: str, to: Json) -> None:
+    def peer_sends_message(self, peer: str, to: Json) -> None:
         if (it := self.client_of(peer)) is not None:
             self.said += 1
             self.send(it, it.input(client.MESSAGE, None, json.dumps({"data": self.said, **to}).encode()))
@@ -177,7 +177,7 @@ class CalledNetwork(Network):
 
     @precondition(lambda self: self.harness.pending is None and not self.harness.changed)
     @rule()
-    def settles(self) -> None:
+    def commits_and_verifies(self) -> None:
         """What needs no commit is answered."""
         self.harness.commit()
         self.verify()
@@ -191,25 +191,25 @@ class CalledNetwork(Network):
     # --- what must be -----------------------------------------------------------------------------------------
 
     @invariant()
-    def the_media_node_has_what_the_room_has(self) -> None:
+    def node_and_room_agree(self) -> None:
         for peer in self.harness.room.peers.values():
             objects: list[Any] = [*peer.transports.values(), *peer.producers.values(), *peer.consumers.values()]
             assert not self.engine.closed & {it.engine for it in objects}
             assert not (peer.data.spy and peer.producers)
 
-    def run_dry(self) -> None:
+    def deliver_everything(self) -> None:
         while self.calls_on_wire:
             self.delivers_call(0)
-        super().run_dry()
-        self.settles()
+        super().deliver_everything()
+        self.commits_and_verifies()
 
     def teardown(self) -> None:
         """In the end every call is answered."""
         self.harness.node = NODE
         self.calls_on_wire = [call for call in self.calls if call.n not in self.answers]
-        self.run_dry()
+        self.deliver_everything()
         self.calls_for({"do": "closeRoom"})
-        self.run_dry()
+        self.deliver_everything()
         assert all(call.n in self.answers for call in self.calls)
         super().teardown()
 

@@ -35,7 +35,7 @@ class SlowStore:
         return [[(sent, out) for sent, out in self.messages if out > after] for _, _, after in sessions]
 
 
-class Live:
+class LoadedRoom:
     """A room that is loaded, with the sessions of `committed`."""
 
     def __init__(self, committed: dict[str, ClosedSession], living: bool = True) -> None:
@@ -65,7 +65,7 @@ class RecordingOutbox:
             self.messages += [(to.session, to.out, what.close) for to in what.to]
 
 
-async def replayed(actor: Live, store: SlowStore, *items: bus.Replay) -> RecordingOutbox:
+async def replayed(actor: LoadedRoom, store: SlowStore, *items: bus.Replay) -> RecordingOutbox:
     outbox, counters = RecordingOutbox(), Counters()
     replayer = Replayer(store, outbox, counters)  # type: ignore[arg-type]
     running = asyncio.create_task(replayer.run())
@@ -82,26 +82,30 @@ def kept(*outs: int) -> Found:
 
 
 async def test_missed_messages_are_sent_again_and_then_the_position() -> None:
-    outbox = await replayed(Live({"s": ClosedSession(7, 5)}), SlowStore(kept(3, 4, 5)), bus.Replay("room", "s", 1, 3))
+    outbox = await replayed(
+        LoadedRoom({"s": ClosedSession(7, 5)}), SlowStore(kept(3, 4, 5)), bus.Replay("room", "s", 1, 3)
+    )
     assert outbox.messages == [("s", 4, 0), ("s", 5, 0)]
     assert outbox.applied == [bus.Applied(1, "s", 7, 5)]
 
 
 @pytest.mark.parametrize("outs", [(5, 6), (4, 6)])
 async def test_a_session_whose_messages_are_not_all_kept_is_closed(outs: tuple[int, int]) -> None:
-    outbox = await replayed(Live({"s": ClosedSession(7, 6)}), SlowStore(kept(*outs)), bus.Replay("room", "s", 1, 3))
+    outbox = await replayed(
+        LoadedRoom({"s": ClosedSession(7, 6)}), SlowStore(kept(*outs)), bus.Replay("room", "s", 1, 3)
+    )
     assert outbox.messages[-1] == ("s", 0, GAP.code)
     assert outbox.applied == []
 
 
 async def test_an_unknown_session_is_closed() -> None:
-    outbox = await replayed(Live({}), SlowStore([]), bus.Replay("room", "s", 1, 3))
+    outbox = await replayed(LoadedRoom({}), SlowStore([]), bus.Replay("room", "s", 1, 3))
     assert outbox.messages == [("s", 0, SESSION_UNKNOWN.code)]
 
 
 async def test_a_closed_session_without_messages_is_closed() -> None:
     outbox = await replayed(
-        Live({"s": ClosedSession(7, 3)}, living=False), SlowStore([]), bus.Replay("room", "s", 1, 3)
+        LoadedRoom({"s": ClosedSession(7, 3)}, living=False), SlowStore([]), bus.Replay("room", "s", 1, 3)
     )
     assert outbox.messages == [("s", 0, SESSION_UNKNOWN.code)]
 
@@ -109,12 +113,16 @@ async def test_a_closed_session_without_messages_is_closed() -> None:
 async def test_500_replay_requests_take_few_round_trips_in_turn() -> None:
     store = SlowStore([])
     committed = {f"s{n}": ClosedSession(1, 0) for n in range(500)}
-    outbox = await replayed(Live(committed), store, *(bus.Replay(f"room{n}", f"s{n}", n, 0) for n in range(500)))
+    outbox = await replayed(
+        LoadedRoom(committed), store, *(bus.Replay(f"room{n}", f"s{n}", n, 0) for n in range(500))
+    )
     assert len(outbox.applied) == 500
     assert store.most_at_once == 1
     assert len(store.trips) == 1 + 499 // SESSIONS_PER_TRIP
 
 
 async def test_repeated_replay_request_is_answered_once() -> None:
-    outbox = await replayed(Live({"s": ClosedSession(1, 0)}), SlowStore([]), *[bus.Replay("room", "s", 1, 0)] * 5)
+    outbox = await replayed(
+        LoadedRoom({"s": ClosedSession(1, 0)}), SlowStore([]), *[bus.Replay("room", "s", 1, 0)] * 5
+    )
     assert len(outbox.applied) == 1

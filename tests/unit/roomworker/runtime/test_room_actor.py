@@ -15,7 +15,7 @@ from tests.unit.roomworker.payloads import CAPABILITIES
 from tests.unit.roomworker.room_harness import RoomHarness
 
 
-class Line:
+class ActorClient:
     """A client whose items go into a actor."""
 
     def __init__(self, worker: FakeWorker, actor: RoomActor, peer: str = "alice", n: int = 1) -> None:
@@ -56,11 +56,11 @@ def actor(worker: FakeWorker) -> RoomActor:
 
 
 @pytest.fixture
-def alice(worker: FakeWorker, actor: RoomActor) -> Line:
-    return Line(worker, actor)
+def alice(worker: FakeWorker, actor: RoomActor) -> ActorClient:
+    return ActorClient(worker, actor)
 
 
-def test_jobs_wait_for_the_room_and_run_in_order(worker: FakeWorker, alice: Line) -> None:
+def test_jobs_wait_for_the_room_and_run_in_order(worker: FakeWorker, alice: ActorClient) -> None:
     alice.connect()
     alice.join()
     alice.query()
@@ -72,7 +72,7 @@ def test_jobs_wait_for_the_room_and_run_in_order(worker: FakeWorker, alice: Line
     assert alice.answers == [1, 2]
 
 
-def test_a_job_is_done_when_its_effect_is_committed_and_published(worker: FakeWorker, alice: Line) -> None:
+def test_a_job_is_done_when_its_effect_is_committed_and_published(worker: FakeWorker, alice: ActorClient) -> None:
     item = alice.connect()
     worker.load()
     assert alice.done == []
@@ -84,7 +84,7 @@ def test_a_job_is_done_when_its_effect_is_committed_and_published(worker: FakeWo
     assert alice.done == [item]
 
 
-def test_a_job_without_effect_is_done_at_once(worker: FakeWorker, alice: Line) -> None:
+def test_a_job_without_effect_is_done_at_once(worker: FakeWorker, alice: ActorClient) -> None:
     item = alice.query()  # of a session that nobody knows
 
     worker.load()
@@ -95,7 +95,7 @@ def test_a_job_without_effect_is_done_at_once(worker: FakeWorker, alice: Line) -
 
 
 def test_next_commit_has_all_that_came_during_the_commit_before(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     worker.load()
@@ -113,7 +113,7 @@ def test_next_commit_has_all_that_came_during_the_commit_before(
 
 @pytest.mark.parametrize("status", ["OK", "APPLIED"])
 def test_a_commit_whose_answer_was_lost_counts(
-    worker: FakeWorker, actor: RoomActor, alice: Line, status: Any
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient, status: Any
 ) -> None:
     alice.connect()
     worker.load()
@@ -133,7 +133,7 @@ def test_a_stale_room_is_read_again_and_the_work_redone_once() -> None:
     one = FakeWorker(name="one")
     other = FakeWorker(one.store, "other")
     actors = [worker.actor() for worker in (one, other)]
-    alice, bob = Line(one, actors[0]), Line(other, actors[1], "bob", 2)
+    alice, bob = ActorClient(one, actors[0]), ActorClient(other, actors[1], "bob", 2)
     alice.connect()
     bob.connect()
     one.load()
@@ -157,7 +157,7 @@ def test_two_workers_given_the_same_messages_apply_them_once() -> None:
     one = FakeWorker(name="one")
     other = FakeWorker(one.store, "other")
     actors = [worker.actor() for worker in (one, other)]
-    alice = Line(one, actors[0])
+    alice = ActorClient(one, actors[0])
     for item in (alice.connect(), alice.join(), alice.query()):
         alice.put(item, actors[1])
 
@@ -170,7 +170,9 @@ def test_two_workers_given_the_same_messages_apply_them_once() -> None:
     assert len(alice.done) == 6
 
 
-def test_empty_room_is_deleted_and_its_actor_forgotten(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
+def test_empty_room_is_deleted_and_its_actor_forgotten(
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
+) -> None:
     alice.connect()
     alice.disconnect()
 
@@ -183,7 +185,7 @@ def test_empty_room_is_deleted_and_its_actor_forgotten(worker: FakeWorker, actor
 
 
 def test_session_that_comes_during_a_deletion_gets_a_new_room(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     worker.work()
@@ -195,7 +197,7 @@ def test_session_that_comes_during_a_deletion_gets_a_new_room(
     ((_, deletion),) = worker.take()
     assert deletion.version == ""
 
-    bob = Line(worker, actor, "bob", 2)
+    bob = ActorClient(worker, actor, "bob", 2)
     bob.connect()
     bob.query()
     assert worker.loads == []
@@ -208,7 +210,7 @@ def test_session_that_comes_during_a_deletion_gets_a_new_room(
 
 
 def test_session_that_comes_before_a_deletion_keeps_the_room(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     worker.work()
@@ -218,14 +220,14 @@ def test_session_that_comes_before_a_deletion_keeps_the_room(
     worker.publish_all()
     assert worker.commits == [actor]
 
-    Line(worker, actor, "bob", 2).connect()
+    ActorClient(worker, actor, "bob", 2).connect()
     worker.work()
 
     assert worker.version().partition(":")[0] == incarnation
 
 
 def test_stale_deletion_leaves_the_room_to_the_worker_that_changed_it(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     alice.disconnect()
@@ -246,7 +248,7 @@ def broken(room: Any, peer: Any, message: Any) -> None:
 
 
 def test_defect_during_a_commit_waits_for_it_and_loses_nothing(
-    worker: FakeWorker, actor: RoomActor, alice: Line, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transports, "restart", broken)
     alice.connect()
@@ -266,7 +268,7 @@ def test_defect_during_a_commit_waits_for_it_and_loses_nothing(
     assert len(alice.done) == 4
 
 
-def test_defect_in_a_timed_action_reloads_the_room(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
+def test_defect_in_a_timed_action_reloads_the_room(worker: FakeWorker, actor: RoomActor, alice: ActorClient) -> None:
     def explode(executor: Executor) -> None:
         executor.room.take_number()
         raise ZeroDivisionError
@@ -282,7 +284,7 @@ def test_defect_in_a_timed_action_reloads_the_room(worker: FakeWorker, actor: Ro
 
 
 def test_result_for_a_discarded_copy_of_the_room_is_ignored(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     alice.join()
@@ -299,7 +301,7 @@ def test_result_for_a_discarded_copy_of_the_room_is_ignored(
 
 
 def test_commit_under_way_counts_after_the_partition_was_lost(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     worker.load()
@@ -315,7 +317,7 @@ def test_commit_under_way_counts_after_the_partition_was_lost(
 
 
 def test_waiting_jobs_of_a_lost_partition_are_left_to_the_successor(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     actor.close()
@@ -325,7 +327,7 @@ def test_waiting_jobs_of_a_lost_partition_are_left_to_the_successor(
     assert (worker.version(), worker.fields()) == ("", {})
 
 
-def test_timed_action_loads_an_existing_room(worker: FakeWorker, actor: RoomActor, alice: Line) -> None:
+def test_timed_action_loads_an_existing_room(worker: FakeWorker, actor: RoomActor, alice: ActorClient) -> None:
     alice.connect()
     worker.work()
     fresh = worker.actor()
@@ -344,7 +346,7 @@ META = b'{"name":"room","numbers":0,"epochs":0,"placement":null,"events":0,"crea
 
 
 @pytest.fixture
-def unreadable(worker: FakeWorker, actor: RoomActor, alice: Line) -> Line:
+def unreadable(worker: FakeWorker, actor: RoomActor, alice: ActorClient) -> ActorClient:
     """A client whose room cannot be read when its first message comes."""
     worker.store.apply(foreign_commit(version="theirs:1", meta=b"{broken"))
     alice.connect()
@@ -359,14 +361,14 @@ def repair(worker: FakeWorker) -> None:
     worker.now += RETRY_UNREADABLE_AFTER
 
 
-def test_messages_of_an_unreadable_room_are_acknowledged(unreadable: Line) -> None:
+def test_messages_of_an_unreadable_room_are_acknowledged(unreadable: ActorClient) -> None:
     first = unreadable.done[0]
     again = unreadable.put(first)  # its gateway keeps it, and sends it again
     assert unreadable.done == [first, again]
 
 
 def test_an_unreadable_room_is_read_again_after_ten_seconds(
-    worker: FakeWorker, actor: RoomActor, unreadable: Line
+    worker: FakeWorker, actor: RoomActor, unreadable: ActorClient
 ) -> None:
     repair(worker)
     worker.now -= 1
@@ -385,7 +387,7 @@ def test_an_unreadable_room_is_read_again_after_ten_seconds(
 
 
 def test_room_that_stays_unreadable_is_read_every_ten_seconds(
-    worker: FakeWorker, actor: RoomActor, unreadable: Line
+    worker: FakeWorker, actor: RoomActor, unreadable: ActorClient
 ) -> None:
     for _ in range(3):
         worker.now += RETRY_UNREADABLE_AFTER
@@ -397,7 +399,9 @@ def test_room_that_stays_unreadable_is_read_every_ten_seconds(
         assert worker.loads == []
 
 
-def test_gateways_hear_what_is_committed_when_a_room_can_be_read_again(worker: FakeWorker, alice: Line) -> None:
+def test_gateways_of_a_room_readable_again_are_sent_the_committed_numbers(
+    worker: FakeWorker, alice: ActorClient
+) -> None:
     alice.connect()
     worker.work()
     meta = worker.fields().get("meta", META)
@@ -417,13 +421,15 @@ def test_gateways_hear_what_is_committed_when_a_room_can_be_read_again(worker: F
     assert worker.reports == [bus.Applied(1, "gateway.1", 0, 0)]
 
 
-def test_a_call_to_an_unreadable_room_is_answered_503(worker: FakeWorker, actor: RoomActor, unreadable: Line) -> None:
+def test_a_call_to_an_unreadable_room_is_answered_503(
+    worker: FakeWorker, actor: RoomActor, unreadable: ActorClient
+) -> None:
     put_call(actor, '{"do":"inspectRoom"}')
     assert worker.answers() == [(1, 503)]
 
 
 def test_events_of_media_nodes_wait_for_an_unreadable_room(
-    worker: FakeWorker, actor: RoomActor, unreadable: Line
+    worker: FakeWorker, actor: RoomActor, unreadable: ActorClient
 ) -> None:
     """No media node keeps them."""
     acknowledged: list[int] = []
@@ -445,7 +451,7 @@ def test_events_of_media_nodes_wait_for_an_unreadable_room(
 
 
 def test_timed_actions_do_not_accumulate_in_an_unreadable_room(
-    worker: FakeWorker, actor: RoomActor, unreadable: Line
+    worker: FakeWorker, actor: RoomActor, unreadable: ActorClient
 ) -> None:
     called: list[Executor] = []
     for _ in range(100):
@@ -458,7 +464,7 @@ def test_timed_actions_do_not_accumulate_in_an_unreadable_room(
 
 
 def test_a_room_that_the_store_refuses_to_write_is_unreadable(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     worker.load()
@@ -489,7 +495,7 @@ def put_call(actor: RoomActor, action: str, *, key: str = "key", n: int = 1) -> 
 
 
 def test_call_that_reads_during_a_commit_is_answered_after_it(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     """Or the answer would tell of what may never have happened."""
     alice.connect()
@@ -517,14 +523,14 @@ def test_call_repeated_during_its_commit_is_answered_after_it(worker: FakeWorker
 
 @pytest.mark.parametrize("action", ['{"do":"inspectRoom"}', '{"do":"closePeer","peer":"alice"}'])
 def test_call_handled_over_a_stale_room_is_handled_again(worker: FakeWorker, actor: RoomActor, action: str) -> None:
-    alice = Line(worker, actor)
+    alice = ActorClient(worker, actor)
     other = FakeWorker(worker.store, "other")
     elsewhere = other.actor()
     alice.connect()
     worker.load()
     ((_, commit),) = worker.take()
     put_call(actor, action)
-    Line(other, elsewhere, "bob", 2).connect()
+    ActorClient(other, elsewhere, "bob", 2).connect()
     other.load()
     assert other.commit() == ["OK"]
 
@@ -546,7 +552,7 @@ def test_call_about_a_missing_room_is_answered_and_leaves_nothing(worker: FakeWo
 
 
 def test_answer_to_a_call_is_known_after_the_room_was_deleted(
-    worker: FakeWorker, actor: RoomActor, alice: Line
+    worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
     alice.connect()
     put_call(actor, '{"do":"closeRoom"}', key="close")

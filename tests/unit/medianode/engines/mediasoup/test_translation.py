@@ -191,7 +191,7 @@ def test_consumer_starts_with_its_preferred_layers() -> None:
     assert translation.consumed(simulcast).effective_profile == "none"
 
 
-def test_profiles_are_layers() -> None:
+def test_profiles_are_translated_to_layers() -> None:
     assert [translation.preferred_layers(p)["spatialLayer"] for p in ("low", "medium", "high")] == [0, 1, 2]
     assert translation.preferred_layers("default")["spatialLayer"] > 2, "the engine takes it for its highest"
 

@@ -62,7 +62,7 @@ async def test_acks_wait_for_each_other_and_leave_with_other_frames(transport: F
     assert transport.acks() == [(3, False)]
 
 
-async def test_a_quarter_of_the_prefetch_does_not_wait(transport: FakeTransport) -> None:
+async def test_ack_of_a_quarter_of_the_prefetch_is_sent_at_once(transport: FakeTransport) -> None:
     acks = Acks(3, FrameWriter(transport, delay=60), prefetch=8)
     for tag in (1, 2):
         acks.finish(tag)
