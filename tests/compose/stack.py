@@ -76,7 +76,7 @@ class Ended:
 
 
 class Stack:
-    """Its ports, and what depends on them, are known once `scale` has been called for the first time."""
+    """A cluster of containers; its ports are known once `scale` has been called for the first time."""
 
     def __init__(self, folder: Path) -> None:
         self._started = False
@@ -92,7 +92,7 @@ class Stack:
 
     @property
     def gateways(self) -> list[SimpleNamespace]:
-        """One, as far as clients and callers of the API know: HAProxy."""
+        """HAProxy, the only gateway that clients and callers of the API see."""
         role = SimpleNamespace(api_url=f"http://127.0.0.1:{self.api_port}")
         return [SimpleNamespace(url=f"ws://127.0.0.1:{self.port}", role=role)]
 
@@ -165,10 +165,10 @@ class Stack:
     def logs(self, last: int = 200) -> str:
         return self.compose("logs", "--no-color", f"--tail={last}")
 
-    # What can be seen of it.
+    # The state of the cluster.
 
     def containers(self, service: Service) -> list[dict[str, Any]]:
-        """As `docker inspect` has those that run."""
+        """Returns what `docker inspect` reports of the service's running containers."""
         ids = self.compose("ps", "--quiet", service).split()
         return [it for it in json.loads(docker("inspect", *ids)) if it["State"]["Running"]] if ids else []
 
@@ -191,7 +191,7 @@ class Stack:
         return [Ended(it["com.docker.compose.service"], it["name"], int(it["exitCode"])) for it in about]
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Through HAProxy; (0, why) if nobody answers."""
+        """Returns the status and body of a GET through HAProxy; (0, reason) if there is no answer."""
         try:
             with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
                 return answer.status, answer.read()
@@ -218,7 +218,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, less what would configure the cluster: that is in test.env."""
+    """Returns this process's environment without the cluster's settings, which are in test.env."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PLENARY_", "RABBITMQ_"))}
 
 

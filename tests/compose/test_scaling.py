@@ -58,7 +58,7 @@ async def test_messages_arrive_once_in_order_while_the_cluster_is_scaled(
         failures = await find_failures(cluster, crowd)
         assert not failures, "\n".join(f"{it.kind}: {it.text}" for it in failures) + "\n" + cluster.logs()
 
-        # ... and who was told to go went in time by himself
+        # ... and each process that was told to stop ended in time by itself
         await all_went_in_time(cluster)
         tell(crowd)
     finally:
@@ -90,7 +90,7 @@ async def test_load_test_passes_while_the_cluster_is_scaled(cluster: Stack, tmp_
     for method in ("join", "createProducer", "enableConsumer", "message", "leave"):
         assert report["methods"][method]["count"] > 0, method
 
-    # ... and who was told to go went in time by himself
+    # ... and each process that was told to stop ended in time by itself
     await all_went_in_time(cluster)
 
 
@@ -101,7 +101,7 @@ async def start(cluster: Stack) -> None:
 
 
 async def all_went_in_time(cluster: Stack) -> None:
-    """Two gateways and a room worker were told to go; nobody had to be killed, and nobody else ended."""
+    """Waits until two gateways and a room worker have ended in order, and checks that nothing else has ended."""
     await until_settled("3 have ended", lambda: len(cluster.ended()) == 3)
     ended = sorted((it.service, it.code) for it in cluster.ended())
     assert ended == [("gateway", 0), ("gateway", 0), ("roomworker", 0)]
@@ -133,7 +133,7 @@ def as_fault_cluster(cluster: Stack) -> FaultCluster:
 
 
 async def find_failures(cluster: Stack, crowd: Participants) -> list[Failure]:
-    """Everything that went wrong, once all is quiet again."""
+    """Returns all failures, once every request is answered and all participants have left."""
     people = crowd.participants
     answered = await crowd.finish()
     assert answered, f"{crowd.in_flight} requests are not answered"

@@ -37,7 +37,7 @@ class Memory:
 
 
 class Server:
-    """The same on Redis."""
+    """A cluster on Redis, with the same methods as `Memory`."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis

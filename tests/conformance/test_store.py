@@ -78,7 +78,7 @@ def store(backend: Backend) -> Store:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """For what only Redis has."""
+    """A client for reading and changing what the store's interface does not show."""
     client = Redis.from_url(redis_url)
     yield client
     await client.aclose()

@@ -1,4 +1,4 @@
-"""Where what we send differs from what the published library sends on purpose, and why.
+"""The intended differences between what we send and what the published library sends, each with its reason.
 
 A rule excuses single values, and says exactly which. What sets both sides apart for good is in `divergences.py`.
 """

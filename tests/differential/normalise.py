@@ -59,7 +59,7 @@ class Difference:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Equal for the same difference in other sequences."""
+        """A key that equals that of the same difference in other sequences."""
         named = tuple(step for step in self.path if isinstance(step, str) and not any(map(str.isdigit, step)))
         return self.method, named, self.theirs is MISSING, self.ours is MISSING
 
@@ -97,7 +97,7 @@ class Names:
 
 
 def canonical(results: list[Json]) -> list[Json]:
-    """The same with canonical names."""
+    """Returns the results with ids and SSRCs replaced by canonical names."""
     names: dict[str, Names] = {}
     return [
         {

@@ -76,7 +76,7 @@ class KnownProducer:
 
 @dataclass
 class State:
-    """The author's knowledge of a peer."""
+    """What the sequence's writer knows of a peer."""
 
     joined: int = 0  # in the order of joining
     codecs: frozenset[str] = frozenset()
@@ -158,7 +158,7 @@ class SequenceWriter:
         return message if app_data is ABSENT else {**message, "appData": app_data}
 
     def _own(self, name: str, first: int, known: Any) -> Any:
-        """An id of the peer's: mostly of something that exists."""
+        """Returns an id for the peer to use: mostly that of an object that exists."""
         if known and self._chance(0.85):
             return self.random.choice(list(known))
         if self._chance(0.3):
@@ -196,7 +196,7 @@ class SequenceWriter:
         return {"do": do, "peer": name, "message": {"notification": True, **message}, **more}
 
     def _spoil(self, operation: Json) -> Json:
-        """A message that both sides refuse, from one that they would not."""
+        """Changes a valid message into one that both sides refuse."""
         message = operation["message"]
         message.update(deepcopy(self.random.choice(SPOILED[message["method"]])))
         return operation
@@ -359,7 +359,7 @@ class SequenceWriter:
         return kind, parameters
 
     def _update_producer(self, name: str) -> Json:
-        """Other SSRCs, as devices without replaceTrack have them: those send one encoding and no muxId."""
+        """Gives a producer new SSRCs, as devices without replaceTrack do: those send one encoding and no muxId."""
         producers = self.peers[name].producers
         plain = [id_ for id_, made in producers.items() if _can_be_updated(made.parameters)]
         id_ = self._own(name, 11, plain)

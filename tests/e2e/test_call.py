@@ -52,7 +52,7 @@ async def test_closed_tab_is_told_to_the_others(deployment: Deployment, browsers
 
 
 async def no_room_is_left(deployment: Deployment) -> None:
-    """All keys of the room go but the short-lived list of gone sessions."""
+    """All keys of the room go but the short-lived list of closed sessions."""
     assert deployment.cluster is not None
     client = deployment.cluster.redis
     await until(lambda: all(key.endswith(b":closed_sessions") for key in client.keys("room:*")))

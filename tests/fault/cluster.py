@@ -147,7 +147,7 @@ class FaultCluster:
         await asyncio.gather(*(process.start() for process in self.processes))
 
     async def stop(self) -> dict[str, int]:
-        """Ends every process, gateways first, in peace; the exit codes of those that lived."""
+        """Ends every process by SIGTERM, gateways first; returns the exit codes."""
         codes: dict[str, int] = {}
         for group in (self.gateways, [*self.workers, *self.nodes]):
             living = [process.role for process in group if hasattr(process, "role") and process.role.alive]

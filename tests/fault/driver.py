@@ -32,6 +32,8 @@ class Load:
 
 
 class Participants:
+    """The participants of a run, the rooms that they are in, and the failures that they found."""
+
     def __init__(self, cluster: FaultCluster, load: Load, seed: str) -> None:
         urls = [gateway.url for gateway in cluster.gateways]
         self.log = FailureLog()

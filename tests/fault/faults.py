@@ -32,9 +32,9 @@ Kind: TypeAlias = Literal[
 
 NOTICED_WITHIN: Final = 40.0
 BURST: Final = 6
-"""Messages that everybody concerned sends just before a fault,"""
+"""Each affected participant sends so many messages just before a fault."""
 ON_THE_WAY: Final = 0.04
-"""and how many seconds before at most."""
+"""The messages are sent at most so many seconds before the fault."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class NodeKill(Kill):
 
 
 class Term(ProcessFault):
-    """SIGTERM: it has time to go in peace."""
+    """Ends the process by SIGTERM, so that it can close in order."""
 
     async def inject(self) -> None:
         self.victim.terminate()
@@ -189,7 +189,7 @@ class GatewayTerm(Term):
 
 
 class Freeze(ProcessFault):
-    """SIGSTOP: its connections stay open and nothing answers."""
+    """Suspends the process by SIGSTOP; connections stay open."""
 
     def affected(self) -> list[Participant]:
         users = super().affected()

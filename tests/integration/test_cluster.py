@@ -1,4 +1,4 @@
-"""A cluster of processes on real RabbitMQ and Redis, with the null engine: what holds whoever is killed."""
+"""A cluster of processes on real RabbitMQ and Redis, with the null engine, and the loss of single processes."""
 
 import asyncio
 import json

@@ -104,7 +104,7 @@ async def test_floor_reports_a_responder_that_ends_or_stalls(
 
 
 class Scripted(SocketIoClient):
-    """Hears what it is told here."""
+    """A client that receives what the test gives it."""
 
     def hear(self, sender: int, n: int) -> None:
         self.on_text(b'42["message",{"from":"x","data":"%012d"}]' % (sender * 10**8 + n))

@@ -28,7 +28,7 @@ REFUSED = "refused"
 
 
 async def resuming(cluster: Cluster, name: str, room: str = "salon", at: int = 1) -> ResumablePeer:
-    """Joined, at gateway `at`, and able to go to the other."""
+    """Returns a resumable peer that has joined at gateway `at`."""
     urls = [cluster.roles[gateway].url for gateway in (f"gateway{at}", f"gateway{3 - at}")]
     peer = await ResumablePeer.at(urls, room, name)
     await peer.join()
@@ -73,7 +73,7 @@ async def through_an_outage(cluster: Cluster, server: Server, seconds: float) ->
         peer.notifications.clear()
 
     asked = ask(alice, bob)
-    open_ids = [id_ for _, id_ in ask(carol)]  # her session cannot be resumed: what has not left may be refused
+    open_ids = [id_ for _, id_ in ask(carol)]  # carol's session cannot be resumed: what has not left may be refused
     for n in range(20):
         alice.say(n)
         bob.say(n)
@@ -124,7 +124,7 @@ async def through_an_outage(cluster: Cluster, server: Server, seconds: float) ->
 
 
 async def refused_for_now(peer: Peer) -> list[int]:
-    """Asks until servers have been away for so long that nobody is to wait; what it asked before that."""
+    """Asks until a request is refused because servers are unavailable; returns the ids of the others."""
     ids: list[int] = []
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -199,7 +199,7 @@ async def test_calls_survive_servers_that_some_processes_cannot_reach(
             await until(partial(serving, other))
             await cut.heal(link)
 
-        near.cut("rabbitmq")  # alice's gateway: she waits, nobody else does
+        near.cut("rabbitmq")  # alice's gateway: only alice waits
         waiting = ask(alice)
         alice.say("late")
         await answered(ask(bob))
@@ -210,7 +210,7 @@ async def test_calls_survive_servers_that_some_processes_cannot_reach(
         await bob.hears(1)
         assert alice.protoo.counts.connections == 1
 
-        near.cut("redis")  # taken for dead, while it serves: she goes on at another
+        near.cut("redis")  # the gateway counts as dead, though it serves: alice resumes at the other
         while not alice.protoo.counts.resumed:
             await answered(ask(alice, bob))
         await near.heal("redis")

@@ -1,4 +1,4 @@
-"""A message that kills whichever process handles it: it is found, set aside alone, and everybody else is served."""
+"""A message that kills each process that handles it is found and set aside alone; all others are served."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture
 async def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """One partition, so that everybody's messages come the same way."""
+    """A cluster with one partition, so that all messages come through one queue."""
     cluster = Cluster(
         redis_url,
         amqp_url,
@@ -36,7 +36,7 @@ async def cluster(redis_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterato
 
 @asynccontextmanager
 async def replaced(cluster: Cluster) -> AsyncIterator[list[str]]:
-    """Each room worker that dies is followed by a new one, as by whatever supervises them; the names of the dead."""
+    """Starts a new room worker for each that dies, as a supervisor does; yields the names of the dead."""
     dead: list[str] = []
     names = (f"successor{n}" for n in count(1))
 

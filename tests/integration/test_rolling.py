@@ -1,4 +1,4 @@
-"""Room workers and gateways that come and go under load: everybody is served, in equal shares."""
+"""Room workers and gateways start and stop under load: every peer is served, and partitions stay balanced."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.servers
 UNLIMITED = ["--message-rate", "0"]
 ROOMS = 10
 UNKNOWN = {"method": "restartTransport", "id": 4711}
-"""Answered with few bytes, so that whoever asks it often is not dropped for reading too slowly."""
+"""Answered with few bytes, so that a client that asks it often is not dropped for reading too slowly."""
 LONG_GRACE = ["--grace-seconds", "60"]
 
 
@@ -39,7 +39,7 @@ class Talker:
             await asyncio.sleep(0.05)
 
     def longest(self) -> float:
-        """Since the last time."""
+        """Returns the longest gap since the last call."""
         gaps, self.gaps = self.gaps, []
         return max(gaps, default=0.0)
 
@@ -68,7 +68,7 @@ async def test_restarting_all_processes_in_turn_loses_no_message(
         tasks = [asyncio.create_task(talker.talk()) for talker in talkers]
 
         async def report(what: str) -> None:
-            """When everybody has been answered again, and in equal shares."""
+            """Returns once every peer is answered and the partitions are balanced."""
             began = asyncio.get_running_loop().time()
             await until(lambda: cluster.balanced)
             seconds = asyncio.get_running_loop().time() - began

@@ -174,7 +174,7 @@ class SharedDelivery:
 
 
 async def test_two_workers_on_one_room_apply_each_message_once(harness: RoomWorkerHarness) -> None:
-    """Exclusiveness comes from the broker, safety does not."""
+    """Commits are exclusive even if the broker delivers one queue to two workers."""
     pair = [await harness.worker("one"), await harness.worker("other")]
     gateway = await harness.gateway()
     alice = FakeSession(gateway, "salon", "alice", 1)

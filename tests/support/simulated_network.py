@@ -263,7 +263,7 @@ class SimulatedNetwork:
                 self.perform(socket, socket.session.linked(link))
 
     def perform(self, socket: Socket, events: Events) -> None:
-        """Carries out what a gateway would; whoever publishes looks at every session anyway."""
+        """Carries out events as a gateway does; `Publish` needs nothing, as items are taken from every session."""
         for event in events:
             match event:
                 case bus.Message():

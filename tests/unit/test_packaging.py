@@ -69,7 +69,7 @@ def test_version_is_unknown_where_nothing_is_installed(monkeypatch: pytest.Monke
 
 
 def test_lock_file_is_of_the_requirements_in_pyproject() -> None:
-    """Without network; `uv sync --locked` compares everything else."""
+    """The test needs no network; `uv sync --locked` compares everything else."""
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
     [own] = [package for package in lock["package"] if package["name"] == PROJECT["name"]]
     locked = {(entry["name"], entry.get("specifier", "")) for entry in own["metadata"]["requires-dist"]}

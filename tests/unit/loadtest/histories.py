@@ -87,7 +87,7 @@ def crowd(chance: random.Random, steps: int, names: str = "abcd", losses: float 
 
 
 def read(server: Server, chance: random.Random) -> list[tuple[str, str]]:
-    """What the log says when everybody reads its inbox in order, and all of them in any."""
+    """Returns the log's failures when each member reads its inbox in order, and members take turns at random."""
     wrong: list[tuple[str, str]] = []
     log = RoomLog("room", lambda kind, text: wrong.append((kind, text)))
     members = {

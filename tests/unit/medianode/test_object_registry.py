@@ -1,4 +1,4 @@
-"""The promises of the media hop: nothing twice, nothing undone, nothing back from the dead."""
+"""Media objects: no request is carried out twice, no order is undone, and no closed object is made again."""
 
 from typing import Any
 

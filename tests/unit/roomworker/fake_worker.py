@@ -143,7 +143,7 @@ class FakeWorker:
         on_result(result_of(request))
 
     def work(self) -> None:
-        """Until nothing is left to do."""
+        """Loads and commits until nothing is left."""
         while self.loads or self.commits or self.published or self.asked:
             self.load()
             while self.asked:

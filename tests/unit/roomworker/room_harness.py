@@ -214,20 +214,20 @@ class RoomHarness:
         return client
 
     def joined_slowly(self, peer: str) -> Client:
-        """Joined and committed, in a harness that is not prompt."""
+        """Returns a joined client whose join is committed, in a harness that is not prompt."""
         client = self.connected(peer)
         client.request("join", peerName=peer, rtpCapabilities=CAPABILITIES)
         self.commit()
         return client
 
     def sending(self, peer: str, capabilities: Json = CAPABILITIES) -> Client:
-        """Joined, with transport 1 to send."""
+        """Returns a joined client with transport 1 to send."""
         client = self.joined(peer, capabilities)
         assert client.ask("createTransport", id=1, direction="send", dtlsParameters=DTLS)["ok"]
         return client
 
     def receiving(self, peer: str, capabilities: Json = CAPABILITIES) -> Client:
-        """Joined, with transport 2 to receive."""
+        """Returns a joined client with transport 2 to receive."""
         client = self.joined(peer, capabilities)
         assert client.ask("createTransport", id=2, direction="recv")["ok"]
         return client

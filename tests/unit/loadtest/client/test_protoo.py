@@ -10,7 +10,7 @@ from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
 
 
 class FakeConnection:
-    """Keeps what is written; `ended` is set by whoever drops it."""
+    """A connection that records what is written and whether it was dropped."""
 
     def __init__(self) -> None:
         self.greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

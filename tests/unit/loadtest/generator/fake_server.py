@@ -247,7 +247,7 @@ class FakeClient:
         return [what for what, _ in self._open.values()]
 
     def cut(self) -> None:
-        """Its session goes on over another connection at once."""
+        """Does nothing: a fake session continues over another connection at once."""
 
     def post(self, data: Any, then: Answered, method: str = REQUEST, what: str = "") -> None:
         if self.ended.done():

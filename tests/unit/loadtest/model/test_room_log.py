@@ -16,7 +16,7 @@ def kinds(wrong: list[tuple[str, str]]) -> Counter[str]:
 
 
 def events(inbox: list[Seen], name: str) -> list[int]:
-    """Where in an inbox others' messages are, that something of others follows in the same life."""
+    """Returns the positions of other peers' messages that another peer's message follows in the same life."""
     found = []
     for at, (_, life, what) in enumerate(inbox[:-1]):
         following = inbox[at + 1]
@@ -42,7 +42,7 @@ def test_correct_history_has_no_failure_in_any_reading_order(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_history_with_ended_sessions_has_no_failure(seed: int) -> None:
-    """Whoever joins may be told of peers whose sessions have ended: the server does not know it yet."""
+    """A peer that joins may be told of peers whose sessions have ended: the server does not know it yet."""
     chance = random.Random(seed)
     assert read(crowd(chance, 150, losses=0.05), chance) == []
 

@@ -1,4 +1,4 @@
-"""From what generators told to tables and a page."""
+"""The report: figures and HTML page from generators' ticks."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What is shown while it runs."""
+"""The progress of a load test, on a terminal and without."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""What must hold for a run to pass."""
+"""Objectives: expressions over a run's figures that decide whether it passes."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from plenary.processes.redis_client import open_redis
 
 
 def test_transport_that_has_just_closed_is_a_lost_connection() -> None:
-    """With uvloop, as processes run: it raises RuntimeError there."""
+    """The event loop is uvloop, as in processes: a write to a closed transport raises RuntimeError there."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while commands := await reader.read(1000):

@@ -20,7 +20,7 @@ from shared.protocol import bus
 
 
 def wide_console() -> Console:
-    """As wide as a test needs, and writing to the present stdout."""
+    """Returns a console that wraps no line and writes to the present stdout."""
     return Console(width=200, soft_wrap=True)
 
 

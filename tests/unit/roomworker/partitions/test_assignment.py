@@ -1,4 +1,4 @@
-"""Who serves which partition."""
+"""The assignment of partitions to room workers."""
 
 from collections import Counter
 

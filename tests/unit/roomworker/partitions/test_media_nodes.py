@@ -22,7 +22,7 @@ NODE = "node"
 
 
 class Exchange:
-    """A broker that has a queue for whoever is in `queues`."""
+    """A broker that has the queues named in `queues`."""
 
     connected = True
 
@@ -161,7 +161,7 @@ async def test_a_router_of_another_placement_is_closed(scene: Scene, incarnation
 async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_again(
     scene: Scene, store: MemoryStore
 ) -> None:
-    """Its router's id is closed for ever: the next placement must have another."""
+    """The router id is closed for ever, so the next placement must have another."""
     held = await scene.placed()
     successor = Scene(store)
     lost = bus.HeldRouter("room", held.incarnation, held.epoch + 1, "stray")
@@ -182,7 +182,7 @@ async def test_the_epoch_of_a_placement_that_was_never_committed_is_not_used_aga
 
 
 async def test_superseded_worker_closes_no_router(scene: Scene, store: MemoryStore) -> None:
-    """It woke up late with an old copy, and a report of the present placement in its hands (C4)."""
+    """A superseded worker gets a report of the present placement (C4)."""
     held = await scene.placed()
     successor = Scene(store)
     successor.report(held)
@@ -264,7 +264,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def seconds(scene: Scene, clock: Clock, count: float, membership: Membership | None = None) -> None:
-    """Half a second at a time, as `watch` looks."""
+    """Advances the clock by half seconds, the interval at which `watch` reads the registry."""
     for _ in range(round(count / 0.5)):
         clock.now += 0.5
         if membership is not None:

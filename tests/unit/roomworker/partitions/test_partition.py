@@ -226,7 +226,7 @@ async def test_redelivered_batch_is_run_whole_once(worker: FakeWorker, partition
 async def test_redelivered_tick_is_not_marked(
     worker: FakeWorker, partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It lives for seconds: if its worker dies, too, nobody would take the mark away."""
+    """A tick expires within seconds, so nothing would clear its mark."""
     marked: list[str] = []
     monkeypatch.setattr(worker.store, "record_attempt", lambda _, name: marked.append(name))
     delivery = Redelivered(bus.encode_item(bus.Tick(1, 1000)))

@@ -107,7 +107,7 @@ class Engine:
             self.close(child)
 
     def forget(self, known: set[str]) -> None:
-        """A worker died: what it had asked for and nobody knows is not asked for again by everybody."""
+        """Forgets objects that a dead worker requested and never stored."""
         self.living_on = {id_: parents for id_, parents in self.living_on.items() if id_ in known}
 
 

@@ -16,7 +16,7 @@ from tests.unit.roomworker.room_harness import RoomHarness
 
 
 class ActorClient:
-    """A client whose items go into a actor."""
+    """A client whose items go into an actor."""
 
     def __init__(self, worker: FakeWorker, actor: RoomActor, peer: str = "alice", n: int = 1) -> None:
         self.worker = worker
@@ -497,7 +497,7 @@ def put_call(actor: RoomActor, action: str, *, key: str = "key", n: int = 1) -> 
 def test_call_that_reads_during_a_commit_is_answered_after_it(
     worker: FakeWorker, actor: RoomActor, alice: ActorClient
 ) -> None:
-    """Or the answer would tell of what may never have happened."""
+    """An answer before the commit could report a change that is never stored."""
     alice.connect()
     worker.load()
     ((_, commit),) = worker.take()

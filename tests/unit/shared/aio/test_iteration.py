@@ -1,4 +1,4 @@
-"""Long looks let others have their turn."""
+"""Long iterations yield to the event loop."""
 
 import asyncio
 
