@@ -67,7 +67,7 @@ class EnginePool:
             if loop.time() - started > STABLE_AFTER_SECONDS:
                 backoff.reset()
             pause = backoff.next()
-            self._log.error("engine.died", engine=index, reason=reason, seconds=pause)
+            self._log.error("engine.died", engine=index, error=reason, seconds=pause)
             death = await self._restart(index, pause, backoff)
 
     async def _restart(self, index: int, pause: float, backoff: Backoff) -> "asyncio.Future[str]":
@@ -77,7 +77,7 @@ class EnginePool:
                 return await self._start(index)
             except EngineFailed as error:
                 pause = backoff.next()
-                self._log.error("engine.start_failed", engine=index, reason=str(error), seconds=pause)
+                self._log.error("engine.start_failed", engine=index, error=str(error), seconds=pause)
 
     async def _start(self, index: int) -> "asyncio.Future[str]":
         engine = self._make(index)

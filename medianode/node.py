@@ -205,7 +205,7 @@ class MediaNode:
                 for batcher in batchers:
                     await batcher.drained()
         except TimeoutError:
-            self._log.warning("rabbitmq.unavailable", reason="events of the shutdown were not sent")
+            self._log.warning("rabbitmq.unavailable", error="events of the shutdown were not sent")
             for batcher in batchers:
                 batcher.close()
 

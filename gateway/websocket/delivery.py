@@ -23,7 +23,7 @@ class OutputDelivery:
         try:
             batch = decode_to_gateway(body)
         except msgspec.DecodeError as invalid:
-            self._log.error("batch.invalid", error=str(invalid), bytes_in=len(body))
+            self._log.error("batch.unreadable", error=str(invalid), bytes_in=len(body))
             return
         counters.messages_in.observe(len(batch.messages) + len(batch.applied))
         if batch.sent:
