@@ -11,7 +11,7 @@ OK: Final = 200
 
 @dataclass(slots=True)
 class Counters:
-    """What a media node has done since it started, over all rooms."""
+    """Counters of what a media node has done since it started, over all rooms."""
 
     requests: dict[tuple[type[media.Request], int], int] = field(default_factory=dict)
     """Number of room workers' requests by kind and outcome (200 or an error's code)."""

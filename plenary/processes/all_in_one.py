@@ -30,7 +30,7 @@ from shared.settings import RunSettings
 
 
 class Backend(NamedTuple):
-    """What a role uses to reach the others and to store rooms: RabbitMQ and Redis, or this process's memory."""
+    """The broker, cluster and store of a role: RabbitMQ and Redis, or this process's memory."""
 
     broker: Broker
     cluster: Cluster

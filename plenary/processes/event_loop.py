@@ -37,5 +37,5 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     try:
         uvloop.run(with_signals())
     except CannotStart as reason:
-        print(f"plenary: {reason}", file=sys.stderr)  # noqa: T201 - for whoever typed the command
+        print(f"plenary: {reason}", file=sys.stderr)  # noqa: T201 - the user of the command line reads it
         sys.exit(1)

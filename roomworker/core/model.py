@@ -242,7 +242,7 @@ class Peer:
 
     @property
     def capability_key(self) -> str:
-        """Equal for peers that receive equal consumer parameters."""
+        """Returns a key that is equal for peers that receive equal consumer parameters."""
         if self._capability_key is None:
             self._capability_key = ortc.capability_key(self.data.rtp_capabilities)
         return self._capability_key

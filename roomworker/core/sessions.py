@@ -8,7 +8,7 @@ from shared.protocol import bus
 
 
 def connect(room: Room, gateway: str, item: bus.Connect) -> Session:
-    """Opens a session and returns it. If its peer has another, the connection accepted earlier is closed (I7).
+    """Opens a session and returns it. If its peer has another, the one accepted earlier is closed (DELIVERY I7).
 
     The earlier connection may be the new session's own: the session that is returned is then closed already.
     """

@@ -26,7 +26,7 @@ class Job:
 
     @property
     def identity(self) -> Identity:
-        """The same for an item that comes again, and for no other item."""
+        """The identity of the item, the same when it comes again, and of no other item."""
         match self.item:
             case bus.MediaEvent(node=node, n=n):
                 return node, n

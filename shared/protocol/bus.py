@@ -70,7 +70,7 @@ class Input(Item, frozen=True, tag="input"):
 
 
 class RejectedInput(Item, frozen=True, tag="refused"):
-    """A numbered frame that the gateway rejected: the room worker answers it with the error, in its turn (I2)."""
+    """A numbered frame that the gateway rejected. The room worker answers it with the error in turn (DELIVERY I2)."""
 
     room: str
     session: str
@@ -93,8 +93,8 @@ class Disconnect(Item, frozen=True, tag="disconnect"):
 class Resume(Item, frozen=True, tag="resume"):
     """Asks to continue a resumable session over a new connection. Not numbered; repeated until a `Link` answers.
 
-    `token` is the hash of the resume token. Of two attempts the one with the higher number stays (I7). The client
-    has every output up to `ack`.
+    `token` is the hash of the resume token. Of two attempts the one with the higher number stays (DELIVERY I7). The
+    client has every output up to `ack`.
     """
 
     room: str
@@ -118,7 +118,7 @@ class ConnectionLost(Item, frozen=True, tag="lost"):
 
 
 class Replay(Item, frozen=True, tag="replay"):
-    """Asks for the session's outputs after number `after` again (O2). Not numbered."""
+    """Asks for the session's outputs after number `after` again (DELIVERY O2). Not numbered."""
 
     room: str
     session: str

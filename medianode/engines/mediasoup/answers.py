@@ -22,7 +22,7 @@ def failed(answer: Response) -> Failed:
     return Failed(code, answer.reason)
 
 
-def then(done: Done, result: Callable[[Any], media.AnyResult]) -> Answered:
+def result_callback(done: Done, result: Callable[[Any], media.AnyResult]) -> Answered:
     """Returns a callback that passes `result` of the answer's data to `done`, or the failure."""
 
     def answered(answer: Response) -> None:

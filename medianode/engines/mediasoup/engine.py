@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from medianode.engines.mediasoup import stats, translation
-from medianode.engines.mediasoup.answers import failed, then
+from medianode.engines.mediasoup.answers import failed, result_callback
 from medianode.engines.mediasoup.channel import ChannelError, Notification, Response
 from medianode.engines.mediasoup.process import Answered, EngineProcess
 from medianode.engines.mediasoup.updatable_producers import UpdatableProducers
@@ -23,7 +23,7 @@ _SERVER = "server"
 
 @dataclass(frozen=True)
 class MediasoupSettings:
-    """What an engine process is started with. `port` 0 lets the system choose one; `initial_bitrate` is in bit/s."""
+    """The settings that an engine is started with. `port` 0: the system chooses; `initial_bitrate` is in bit/s."""
 
     binary: Path
     listen_ip: str
@@ -100,14 +100,19 @@ class MediasoupEngine:
                     self._create_transport(request, done)
                 case media.ConnectTransport(transport=transport, dtls_parameters=remote):
                     data = {"dtlsParameters": translation.dtls_to_engine(remote)}
-                    ask("transport.connect", transport, data, then(done, _connected))
+                    ask("transport.connect", transport, data, result_callback(done, _connected))
                 case media.RestartIce(transport=transport):
-                    ask("transport.restartIce", transport, None, then(done, _restarted))
+                    ask("transport.restartIce", transport, None, result_callback(done, _restarted))
                 case media.Produce(updatable=True):
                     self._updatables.produce(request, done)
                 case media.Produce(transport=transport):
                     produced = media.Produced()
-                    ask("transport.produce", transport, translation.produce(request), then(done, lambda _: produced))
+                    ask(
+                        "transport.produce",
+                        transport,
+                        translation.produce(request),
+                        result_callback(done, lambda _: produced),
+                    )
                 case media.UpdateProducer(producer=producer):
                     if updatable := self._updatables.get(producer):
                         updatable.update(request, done)
@@ -115,7 +120,12 @@ class MediasoupEngine:
                         done(Failed(409, "the producer was not made to be updated: its SSRCs are fixed"))
                 case media.Consume(transport=transport):
                     consumed = translation.consumed(request)
-                    ask("transport.consume", transport, translation.consume(request), then(done, lambda _: consumed))
+                    ask(
+                        "transport.consume",
+                        transport,
+                        translation.consume(request),
+                        result_callback(done, lambda _: consumed),
+                    )
                 case media.GetStats():
                     self._get_stats(request, done)
                 case _:
@@ -132,7 +142,7 @@ class MediasoupEngine:
                 create,
                 request.router.id,
                 data,
-                then(done, lambda answer: translation.transport_created(answer, None)),
+                result_callback(done, lambda answer: translation.transport_created(answer, None)),
             )
             return
         created: list[Response] = []
@@ -143,7 +153,9 @@ class MediasoupEngine:
                 return
             if answer.error:
                 self._close_transport(request.router.id, request.transport)
-            both = then(done, lambda role: translation.transport_created(created[0].data, role["dtlsLocalRole"]))
+            both = result_callback(
+                done, lambda role: translation.transport_created(created[0].data, role["dtlsLocalRole"])
+            )
             both(answer)
 
         self._process.request(create, request.router.id, data, created.append)
@@ -155,7 +167,7 @@ class MediasoupEngine:
 
         For an updatable producer, and a consumer of one, they describe what the client sends, not the loopback.
         """
-        answered = then(done, lambda data: stats.convert(request, data))
+        answered = result_callback(done, lambda data: stats.convert(request, data))
         target = request.object
         if request.kind == "consumer":
             self._process.request("consumer.getStats", target, None, partial(self._consumer_stats, request, answered))
