@@ -129,7 +129,7 @@ def main(path: str) -> None:
         connection = listener.accept()[0]
         if os.fork() == 0:
             listener.close()
-            attend(connection)
+            run_in_fork(connection)
             return
         connection.close()
         reap()
@@ -143,7 +143,7 @@ def reap() -> None:
             pass
 
 
-def attend(connection: socket.socket) -> None:
+def run_in_fork(connection: socket.socket) -> None:
     """Runs one program in a fork, and sends its process id and its exit code."""
     wanted = json.loads(connection.makefile("r").readline())
     pid = os.fork()

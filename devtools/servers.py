@@ -55,7 +55,7 @@ class Server(Protocol):
         ...
 
 
-class Given:
+class ExternalServer:
     """A server given by its address. It is used as it is, and never started, stopped or killed."""
 
     killable = False
@@ -78,7 +78,7 @@ class Given:
 
 def redis() -> Server:
     if url := os.environ.get(GIVEN_BY[0]):
-        return Given(url)
+        return ExternalServer(url)
     if docker_has(REDIS_IMAGE):
         url = "redis://{host}:{port}/0"
         return Container(REDIS_IMAGE, 6379, url, redis_answers, ("redis-server", *_IN_A_CONTAINER, *REDIS_OPTIONS))
@@ -89,7 +89,7 @@ def redis() -> Server:
 
 def rabbitmq() -> Server:
     if url := os.environ.get(GIVEN_BY[1]):
-        return Given(url)
+        return ExternalServer(url)
     if docker_has(RABBITMQ_IMAGE):
         return Container(RABBITMQ_IMAGE, 5672, "amqp://guest:guest@{host}:{port}/", rabbitmq_answers)
     if not (RABBITMQ_BIN / "rabbitmq-server").exists() or shutil.which("epmd") is None:

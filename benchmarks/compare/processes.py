@@ -36,7 +36,7 @@ def cpu_seconds(processes: Mapping[str, psutil.Process]) -> CpuSeconds:
     return used
 
 
-async def calm(patience: float) -> None:
+async def wait_until_idle(patience: float) -> None:
     """Returns when this machine is almost idle, after `patience` seconds at the latest."""
     deadline = time.monotonic() + patience
     psutil.cpu_percent()

@@ -11,7 +11,7 @@ from benchmarks.compare import calls, memory
 from benchmarks.compare.clients import LoadClient, PlainClient, ResumableClient
 from benchmarks.compare.floor import Floor
 from benchmarks.compare.load import Fleet, Sample, pace, saturate
-from benchmarks.compare.processes import calm, cpu_seconds
+from benchmarks.compare.processes import cpu_seconds, wait_until_idle
 from benchmarks.compare.systems import NodeProcess, Plenary, Servers, SocketIo, System
 
 SMALL, LARGE = 4, 100
@@ -70,7 +70,7 @@ async def run(plan: Plan, results: Results) -> None:
                 await _measure(system, plan, results, round_)
             for fsync in servers.redis:
                 async with Floor(servers, fsync) as floor:
-                    await calm(plan.patience)
+                    await wait_until_idle(plan.patience)
                     results.add(floor.name, AT_RATE, round_, await floor.pace(plan.seconds, plan.rate))
         for system in systems[:3]:
             await _weigh(system, plan, results)
@@ -85,7 +85,7 @@ async def _measure(system: System, plan: Plan, results: Results, round_: int) ->
     with system:
         processes = system.processes
         async with _filled(system, system.client, plan, SMALL) as fleet:
-            await calm(plan.patience)
+            await wait_until_idle(plan.patience)
             async with _counting(system, fleet) as counted:
                 sample = await pace(fleet, plan.seconds, plan.rate, lambda: cpu_seconds(processes))
             results.add(system.name, AT_RATE, round_, sample | counted)
@@ -100,7 +100,7 @@ async def _measure(system: System, plan: Plan, results: Results, round_: int) ->
                 results.add(system.name, RESUMABLE, round_, sample)
         if system.client is PlainClient:
             for workload, at_once in ((CALL_ALONE, 1), (CALLS, plan.calls_at_once)):
-                await calm(plan.patience)
+                await wait_until_idle(plan.patience)
                 sample = await calls.call_after_call(system, plan.seconds, at_once)
                 results.add(system.name, workload, round_, sample)
 
@@ -116,7 +116,7 @@ async def _filled(system: System, make: type[LoadClient], plan: Plan, size: int)
 
 
 async def _saturated(system: System, fleet: Fleet, plan: Plan, window: int) -> Sample:
-    await calm(plan.patience)
+    await wait_until_idle(plan.patience)
     processes = system.processes
     async with _counting(system, fleet) as counted:
         sample = await saturate(fleet, plan.seconds, window, lambda: cpu_seconds(processes), WARM[fleet.size])

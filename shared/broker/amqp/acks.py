@@ -32,7 +32,7 @@ class Acks:
             self._writer.write_from(self._take)
         self._unsent.append(tag)
         if len(self._unsent) == self._enough:
-            self._writer.hurry()
+            self._writer.stop_delaying()
 
     def _take(self) -> bytes:
         if self.closed:

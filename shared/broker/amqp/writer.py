@@ -47,9 +47,9 @@ class FrameWriter:
         """Asks `source` for its bytes once, at the next write and at most `delay` from now."""
         self._sources.append(source)
         if self._timer is None:
-            self._timer = self._loop.call_later(self._delay, self.hurry)
+            self._timer = self._loop.call_later(self._delay, self.stop_delaying)
 
-    def hurry(self) -> None:
+    def stop_delaying(self) -> None:
         """Lets the sources wait no longer than until the end of this turn of the event loop."""
         if self._timer is not None:
             self._timer.cancel()

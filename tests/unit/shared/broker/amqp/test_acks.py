@@ -102,7 +102,7 @@ async def test_acks_held_by_a_paused_transport_are_not_sent_after_closing(transp
 
 STEPS = st.one_of(
     st.tuples(st.just("finish"), st.integers(1, 30)),
-    st.tuples(st.sampled_from(["pause", "resume", "hurry", "collect", "turn", "piece"]), st.just(0)),
+    st.tuples(st.sampled_from(["pause", "resume", "stop_delaying", "collect", "turn", "piece"]), st.just(0)),
 )
 
 

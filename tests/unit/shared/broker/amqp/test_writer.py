@@ -61,7 +61,7 @@ async def test_paused_transport_gets_nothing_until_it_resumes(writer: FrameWrite
     writer.pause()
     writer.write(b"a")
     writer.write_from(lambda: answers[-1])
-    writer.hurry()
+    writer.stop_delaying()
     await turn()
     assert (transport.pieces, writer.waiting) == ([], 1)
 
