@@ -108,4 +108,4 @@ class FloodClient:
         return latencies
 
     def close(self) -> None:
-        self._protoo.cut()
+        self._protoo.drop_connection()

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtest.coordinator.processes import watched_processes
-from loadtest.coordinator.run import GeneratorProcesses, Run, Task
+from loadtest.coordinator.run import GeneratorProcesses, Run, RunParameters
 from loadtest.coordinator.watch import Watch
 from loadtest.generator.profiles import PROFILES, described
 from loadtest.model.failures import GENERATOR_KINDS, KINDS, SERVER_KINDS
@@ -52,12 +52,12 @@ Urls: TypeAlias = Annotated[
 ]
 Rooms: TypeAlias = Annotated[int, typer.Option(min=1, help="Number of rooms.")]
 Peers: TypeAlias = Annotated[int, typer.Option(min=1, help="Peers in each room.")]
-Ramp: TypeAlias = Annotated[float, typer.Option(min=0, help="Seconds within which all peers come.")]
+Ramp: TypeAlias = Annotated[float, typer.Option(min=0, help="Seconds within which all peers join.")]
 Duration: TypeAlias = Annotated[float, typer.Option(min=0, help="Seconds of load after the ramp.")]
 ProfileName: TypeAlias = Annotated[str, typer.Option(help=described(), metavar="|".join(PROFILES))]
 Churn: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0, help="Peers per second that leave and come again.", show_default="by profile"),
+    typer.Option(min=0, help="Peers per second that leave and join again.", show_default="by profile"),
 ]
 Processes: TypeAlias = Annotated[int, typer.Option(min=1, help="Generator processes. Each room is in one of them.")]
 Seed: TypeAlias = Annotated[
@@ -102,7 +102,7 @@ def loadtest(
 ) -> None:
     objectives = _objectives(slos or [])
     _check(profile, json_file, html_file)
-    task = Task(
+    task = RunParameters(
         urls=_reachable([_address(it) for it in url or [URL]]),
         rooms=rooms,
         peers=peers,
@@ -185,7 +185,7 @@ def _unready(url: str) -> str:
         return f"no answer ({getattr(failure, 'reason', failure)})"
 
 
-async def _run(task: Task, watch: Watch) -> Run:
+async def _run(task: RunParameters, watch: Watch) -> Run:
     progress = Progress(console)
     generators = GeneratorProcesses(task, watch, progress.show)
     loop = asyncio.get_running_loop()

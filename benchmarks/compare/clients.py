@@ -168,7 +168,7 @@ class PlainClient(LoadClient):
 
     def close(self) -> None:
         self._closing = True
-        self.protoo.end()
+        self.protoo.send_close()
 
     def frame(self, n: int, text: str) -> bytes:
         return b'{"request":true,"id":%d,"method":"message","data":{"data":"%s"}}' % (n, text.encode())

@@ -139,9 +139,9 @@ class ProtooClient:
             self._stop()
             connection.transport.send_close(WSCloseCode.OK)
             await connection.transport.wait_disconnected()
-        await self.abandon()
+        await self.abort()
 
-    async def abandon(self) -> None:
+    async def abort(self) -> None:
         """Ends the client without a close frame; the session is not resumed."""
         self._stop()
         if self._work is not None:
@@ -153,7 +153,7 @@ class ProtooClient:
         if self._work is not None:
             self._work.cancel()
 
-    def end(self) -> None:
+    def send_close(self) -> None:
         """Sends a close frame, which ends the session; does not wait for the server's answer."""
         if (connection := self._connection) is not None:
             self._stop()
@@ -161,7 +161,7 @@ class ProtooClient:
             connection.transport.disconnect()
         self._finish(Ended(1000, "closed here"))
 
-    def cut(self) -> None:
+    def drop_connection(self) -> None:
         """Drops the connection as a lost network does; a resumable session then continues over another."""
         if self._connection is not None:
             self._connection.drop()

@@ -13,19 +13,19 @@ import msgspec
 
 from loadtest.coordinator.watch import Sample, Watch
 from loadtest.generator.generator import ANSWER_SECONDS
-from loadtest.generator.plan import Plan, Tick
+from loadtest.generator.plan import Plan, SecondReport
 from loadtest.generator.profiles import Profile
 from loadtest.model.measurements import Measured
 
-START: Final = 1.5
+START_DELAY: Final = 1.5
 """Seconds from the start of the generators to the arrival of the first peer."""
-OVER: Final = 10 * ANSWER_SECONDS
+KILL_AFTER: Final = 10 * ANSWER_SECONDS
 """Seconds after the planned end when generators that still run are killed."""
 _LINE: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Task:
+class RunParameters:
     """The parameters of a run. `churn` is None if the profile decides it."""
 
     urls: list[str]
@@ -74,7 +74,7 @@ class Second:
     """The reports of all generators about one second."""
 
     measured: Measured = field(default_factory=Measured)
-    gauges: dict[int, Tick] = field(default_factory=dict)
+    gauges: dict[int, SecondReport] = field(default_factory=dict)
     """The last report of each generator."""
 
     def sum(self, gauge: str) -> int:
@@ -86,7 +86,7 @@ class Second:
 class Run:
     """The result of a run. `seconds` are numbered from the arrival of the first peer."""
 
-    task: Task
+    task: RunParameters
     began: float
     whole: Measured = field(default_factory=Measured)
     seconds: dict[int, Second] = field(default_factory=dict)
@@ -94,13 +94,13 @@ class Run:
     interrupted: bool = False
     ended: float = 0.0
 
-    def add(self, process: int, tick: Tick) -> None:
+    def add(self, process: int, report: SecondReport) -> None:
         """Merges the report of a generator."""
-        measured = Measured.load(tick.measured)
+        measured = Measured.load(report.measured)
         self.whole.merge(measured)
-        second = self.seconds.setdefault(tick.second, Second())
+        second = self.seconds.setdefault(report.second, Second())
         second.measured.merge(measured)
-        second.gauges[process] = tick
+        second.gauges[process] = report
 
     def latest(self, generators: int) -> Second | None:
         """Returns the last second that every generator has reported."""
@@ -111,11 +111,11 @@ class Run:
 class GeneratorProcesses:
     """Starts, supervises and stops the generator processes of one run."""
 
-    def __init__(self, task: Task, watch: Watch, tell: Callable[[Run, int], None]) -> None:
-        self.run = Run(task, time.monotonic() + START)
+    def __init__(self, task: RunParameters, watch: Watch, report: Callable[[Run, int], None]) -> None:
+        self.run = Run(task, time.monotonic() + START_DELAY)
         self.generators = 0
         self._watch = watch
-        self._tell = tell
+        self._report = report
         self._processes: list[asyncio.subprocess.Process] = []
         self._done: set[int] = set()
 
@@ -125,7 +125,7 @@ class GeneratorProcesses:
         self.generators = len(plans)
         watching = asyncio.create_task(self._sample())
         try:
-            async with asyncio.timeout(START + self.run.task.ramp + self.run.task.duration + OVER):
+            async with asyncio.timeout(START_DELAY + self.run.task.ramp + self.run.task.duration + KILL_AFTER):
                 await asyncio.gather(*(self._generate(number, plan) for number, plan in enumerate(plans)))
         except TimeoutError:
             self._fail("a generator did not end")
@@ -160,9 +160,9 @@ class GeneratorProcesses:
         assert process.stdout is not None
         process.stdin.write(msgspec.json.encode(plan) + b"\n")
         async for line in process.stdout:
-            tick = msgspec.json.decode(line, type=Tick)
-            self.run.add(number, tick)
-            if tick.done:
+            report = msgspec.json.decode(line, type=SecondReport)
+            self.run.add(number, report)
+            if report.done:
                 self._done.add(number)
         code = await process.wait()
         if number not in self._done:
@@ -183,7 +183,7 @@ class GeneratorProcesses:
             if at >= 0:
                 with contextlib.suppress(OSError):
                     self.run.samples.append(await self._watch.sample(at, self.pids))
-            self._tell(self.run, self.generators)
+            self._report(self.run, self.generators)
 
 
 def since(run: Run) -> float:

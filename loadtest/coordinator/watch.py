@@ -9,7 +9,7 @@ import psutil
 from shared.broker import BrokerUnavailable
 from shared.broker.amqp.queues import QueueProbe
 
-WHOLE_LOOK: Final = 0.4
+PROBE_SECONDS: Final = 0.4
 """Seconds over which the requests for all queues are spread."""
 
 
@@ -76,7 +76,7 @@ class Queues:
     async def depth(self) -> int | None:
         """Returns the number of messages that wait in the queues, without those that a room worker is handling."""
         try:
-            depths = await self._probe.depths(self._partitions, within=2 * WHOLE_LOOK, spread=WHOLE_LOOK)
+            depths = await self._probe.depths(self._partitions, within=2 * PROBE_SECONDS, spread=PROBE_SECONDS)
         except BrokerUnavailable:
             return None
         self._partitions = len(depths) or self._partitions  # The cluster may have fewer partitions than the default.

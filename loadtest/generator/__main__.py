@@ -1,8 +1,8 @@
 """A generator process: `python -m loadtest.generator`, started by the coordinator.
 
 The process reads lines of JSON from stdin: the plan, then `stop` for an orderly end and a second `stop` for an
-immediate one. The end of stdin ends the process at once. It writes a `Tick` to stdout each second, the last with
-`done`.
+immediate one. The end of stdin ends the process at once. The process writes a `SecondReport` to stdout each second,
+the last with `done`.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ import msgspec
 import uvloop
 
 from loadtest.generator.generator import Generator
-from loadtest.generator.plan import Plan, Tick
+from loadtest.generator.plan import Plan, SecondReport
 
 
 async def _serve() -> None:
     loop = asyncio.get_running_loop()
     plan = msgspec.json.decode(_line(), type=Plan)
-    generator = Generator(plan, _tell)
+    generator = Generator(plan, _write_report)
     work = asyncio.create_task(generator.run())
     stops = 0
 
@@ -48,9 +48,9 @@ def _line() -> bytes:
     return line
 
 
-def _tell(tick: Tick) -> None:
+def _write_report(report: SecondReport) -> None:
     try:
-        sys.stdout.buffer.write(msgspec.json.encode(tick) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         os._exit(1)  # the coordinator has ended

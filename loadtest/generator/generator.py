@@ -11,18 +11,18 @@ from typing import Any, Final
 
 from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, Refusal
-from loadtest.generator.plan import Plan, Tick
+from loadtest.generator.plan import Plan, SecondReport
 from loadtest.generator.virtual_peer import Peer
 from loadtest.model.failures import LATE_SECONDS
 from loadtest.model.measurements import Measured
 from loadtest.model.room import Room
 from shared.aio.iteration import iterate_yielding
 
-GRAIN: Final = 0.002
+TIMER_RESOLUTION: Final = 0.002
 """Resolution of the event loop's timers in seconds: an action that is late by less is on time."""
-AT_ONCE: Final = 64
+ACTIONS_PER_TURN: Final = 64
 """Actions after which the generator reads received frames, however late it is."""
-TOGETHER: Final = 25
+PEERS_AT_ONCE: Final = 25
 """Peers of one process that do the same at the same time when the test ends."""
 ANSWER_SECONDS: Final = 45.0
 """Seconds without any answer after which the requests that are still open count as unanswered."""
@@ -31,7 +31,7 @@ CLOCK_SECONDS: Final = 0.1
 
 
 @dataclass
-class Stream:
+class RandomAction:
     """An action that happens by chance, `rate` times a second on average."""
 
     rate: float
@@ -56,17 +56,17 @@ class Gauges:
 class Generator:
     """Runs the virtual peers of a plan. Implements `Recorder` for them."""
 
-    def __init__(self, plan: Plan, tell: Callable[[Tick], None]) -> None:
+    def __init__(self, plan: Plan, send_report: Callable[[SecondReport], None]) -> None:
         self.current = Measured()
         self.stopping = False
         self._plan = plan
         self._start = max(plan.began, time.monotonic())
         """The time that actions are counted from: a process that starts late does everything later, not at once."""
-        self._tell = tell
+        self._send_report = send_report
         self._chance = random.Random(plan.seed)
         self._rooms = [Room(name, self.fail) for name in plan.rooms]
         self._peers = [self._peer(room, f"peer{number}") for number in range(plan.peers) for room in self._rooms]
-        self._coming = self._arrivals()
+        self._arrivals_left = self._arrivals()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_at = self._start + plan.ramp + plan.duration
         self._phase = "ramp"
@@ -89,7 +89,7 @@ class Generator:
     def fail(self, kind: str, text: str) -> None:
         self.current.fail(kind, text, time.monotonic() - self._plan.began)
 
-    def broken(self, error: Exception) -> None:
+    def count_own_exception(self, error: Exception) -> None:
         """Counts an exception of the generator's own code, with the place where it was raised."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
@@ -104,7 +104,7 @@ class Generator:
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
             assert isinstance(failure, Exception)
-            self.broken(failure)
+            self.count_own_exception(failure)
 
     # --- the test ---------------------------------------------------------------------------------------------
 
@@ -132,26 +132,32 @@ class Generator:
     async def _pace(self) -> None:
         """Starts every action when it is due, whether or not earlier ones have been answered."""
         profile, count = self._plan.profile, len(self._peers)
-        streams = [
-            self._stream(profile.messages * count, lambda peer, due: peer.say(due)),
-            self._stream(profile.controls * count if profile.media else 0.0, lambda peer, due: peer.control(due)),
-            self._stream(self._plan.churn, lambda peer, due: peer.rejoin(due)),
-            self._stream(count / profile.whole if profile.whole else 0.0, lambda peer, _: peer.cut()),
+        actions = [
+            self._random_action(profile.messages * count, lambda peer, due: peer.say(due)),
+            self._random_action(
+                profile.controls * count if profile.media else 0.0, lambda peer, due: peer.control(due)
+            ),
+            self._random_action(self._plan.churn, lambda peer, due: peer.rejoin(due)),
+            self._random_action(
+                count / profile.whole if profile.whole else 0.0, lambda peer, _: peer.drop_connection()
+            ),
         ]
         while (now := time.monotonic()) < self._stop_at:
             if now >= self._start + self._plan.ramp:
                 self._phase = "load"
-            busy = self._arrive(now) + sum(self._act(stream, now) for stream in streams)
-            upcoming = [stream.due for stream in streams] + [due for due, _ in self._coming[-1:]] + [self._stop_at]
-            wait = 0.0 if busy >= AT_ONCE else min(upcoming) - time.monotonic()
+            busy = self._arrive(now) + sum(self._act(action, now) for action in actions)
+            upcoming = (
+                [action.due for action in actions] + [due for due, _ in self._arrivals_left[-1:]] + [self._stop_at]
+            )
+            wait = 0.0 if busy >= ACTIONS_PER_TURN else min(upcoming) - time.monotonic()
             await asyncio.sleep(max(0.0, min(wait, 0.1)))
 
-    def _stream(self, rate: float, act: Callable[[Peer, float], None]) -> Stream:
-        """Returns a stream of actions, each of a peer chosen by chance and skipped if the peer is not in its room."""
+    def _random_action(self, rate: float, act: Callable[[Peer, float], None]) -> RandomAction:
+        """Returns an action of a peer chosen by chance each time, skipped if the peer is not in its room."""
 
         def act_of_any_peer(due: float) -> None:
             peer = self._chance.choice(self._peers)
-            if peer.state != "here" or not peer.joined:
+            if peer.state != "joined" or not peer.joined:
                 self.current.counts["skipped"] += 1
                 return
             with contextlib.suppress(Ended):  # the peer's session has just ended, which is counted
@@ -162,29 +168,31 @@ class Generator:
                 except Ended:
                     raise
                 except Exception as error:  # noqa: BLE001 - counted as the generator's own
-                    self.broken(error)
+                    self.count_own_exception(error)
 
-        return Stream(rate, act_of_any_peer, self._start + self._chance.expovariate(rate) if rate else float("inf"))
+        return RandomAction(
+            rate, act_of_any_peer, self._start + self._chance.expovariate(rate) if rate else float("inf")
+        )
 
-    def _act(self, stream: Stream, now: float) -> int:
+    def _act(self, action: RandomAction, now: float) -> int:
         count = 0
-        while stream.due <= now and count < AT_ONCE:
+        while action.due <= now and count < ACTIONS_PER_TURN:
             count += 1
-            due = self._meant(stream.due, now)
-            stream.due += self._chance.expovariate(stream.rate)
-            stream.act(due)
+            due = self._meant(action.due, now)
+            action.due += self._chance.expovariate(action.rate)
+            action.act(due)
         return count
 
     def _arrive(self, now: float) -> int:
         count = 0
-        while self._coming and self._coming[-1][0] <= now and count < AT_ONCE:
+        while self._arrivals_left and self._arrivals_left[-1][0] <= now and count < ACTIONS_PER_TURN:
             count += 1
-            due, peer = self._coming.pop()
+            due, peer = self._arrivals_left.pop()
             self.spawn(peer.arrive(self._meant(due, now)))
         return count
 
     def _meant(self, due: float, now: float) -> float:
-        meant = due if now - due > GRAIN else now
+        meant = due if now - due > TIMER_RESOLUTION else now
         self.current.took("late", now - meant)
         if now - meant > LATE_SECONDS and now - self._late_counted_at > LATE_SECONDS:
             self._late_counted_at = now
@@ -235,9 +243,12 @@ class Generator:
         return self._answers_before + self.current.answers
 
     async def _all(self, what: str, requests: int, works: Iterable[Coroutine[Any, Any, None]]) -> bool:
-        """Runs `TOGETHER` tasks at a time. Returns whether all succeeded, within `ANSWER_SECONDS` per request."""
+        """Runs `PEERS_AT_ONCE` tasks at a time.
+
+        Returns whether all succeeded, within `ANSWER_SECONDS` per request.
+        """
         good = True
-        several = asyncio.Semaphore(TOGETHER)
+        several = asyncio.Semaphore(PEERS_AT_ONCE)
 
         async def one(work: Coroutine[Any, Any, None]) -> None:
             nonlocal good
@@ -273,8 +284,8 @@ class Generator:
     def _report(self, gauges: Gauges, *, done: bool = False) -> None:
         measured, self.current = self.current, Measured()
         self._answers_before += measured.answers
-        self._tell(
-            Tick(
+        self._send_report(
+            SecondReport(
                 second=max(0, round(time.monotonic() - self._plan.began) - 1),
                 phase="done" if done else self._phase,
                 connected=gauges.connected,

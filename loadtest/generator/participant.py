@@ -14,9 +14,9 @@ from typing import Any, Final
 from loadtest.client.ledger import Overflow
 from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
 from loadtest.generator.requester import NOT_FOUND, OnAnswer, Requester
+from loadtest.model.event_order import Key, Member
 from loadtest.model.recorder import Recorder
 from loadtest.model.room import Life, Room
-from loadtest.model.room_log import Key, Member
 from loadtest.model.room_view import RoomView
 from shared.protocol.client import MESSAGE, NOTIFICATION, REQUEST
 
@@ -77,7 +77,7 @@ class Participant(Requester):
                 notified=notified,
                 resumed=lambda seconds: self._recorder.current.took("resume", seconds),
                 violation=self._recorder.fail,
-                failed=self._recorder.broken,
+                failed=self._recorder.count_own_exception,
             ),
         )
         await session.open()
@@ -101,7 +101,7 @@ class Participant(Requester):
                     await session.close()
             except TimeoutError:
                 self._fail("sessions", "the server did not answer the end of the connection")
-                await session.abandon()
+                await session.abort()
 
     async def _discard_session(self, why: BaseException) -> None:
         """Drops the session without counting a failure: the caller does that."""
@@ -111,7 +111,7 @@ class Participant(Requester):
         elif (session := self.session) is not None:
             self.session = None
             self._check_numbers(session)
-            await session.abandon()
+            await session.abort()
 
     def _ended(self, session: ProtooClient, why: Ended) -> None:
         if self.session is not session:

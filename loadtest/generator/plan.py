@@ -25,7 +25,7 @@ class Plan(msgspec.Struct, frozen=True):
     seed: str
 
 
-class Tick(msgspec.Struct, frozen=True):
+class SecondReport(msgspec.Struct, frozen=True):
     """A generator's report of the time since the previous one. `second` counts from the start."""
 
     second: int

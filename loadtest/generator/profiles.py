@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Profile:
-    """How often virtual peers act. Rates are per peer and second; `stay` and `whole` are mean seconds.
+    """The rates at which virtual peers act. They are per peer and second; `stay` and `whole` are mean seconds.
 
     `stay` is the time in a room before a peer leaves and joins again; 0 means until the end of the test, unless
     `--churn` says otherwise. `whole` is the time before a connection is cut and resumed; 0 means never.
@@ -28,7 +28,7 @@ class Profile:
 PROFILES: Final[dict[str, Profile]] = {
     "calls": Profile(
         "What browsers do: two transports, audio and video, every consumer enabled; then now and then a message, "
-        "a pause or resume, another profile, and a peer that leaves and comes again.",
+        "a pause or resume, another profile, and a peer that leaves and joins again.",
         messages=0.2,
         controls=0.2,
         stay=120,
@@ -39,13 +39,13 @@ PROFILES: Final[dict[str, Profile]] = {
         messages=4,
     ),
     "presence": Profile(
-        "Peers join, write now and then, leave after a minute and come again; no media. Measures many quiet rooms.",
+        "Peers join, write now and then, leave after a minute and join again; no media. Measures many quiet rooms.",
         media=False,
         messages=0.05,
         stay=60,
     ),
     "joins": Profile(
-        "As calls, but nobody stays: every peer leaves after ten seconds and comes again. Measures joining.",
+        "As calls, but nobody stays: every peer leaves after ten seconds and joins again. Measures joining.",
         messages=0.1,
         stay=10,
     ),

@@ -15,17 +15,17 @@ from loadtest.client.protoo import Ended, ProtooClient, Refusal
 from loadtest.generator.participant import Participant
 from loadtest.generator.profiles import Profile
 from loadtest.generator.requester import NOT_FOUND, IsExpected, OnAnswer, nothing
+from loadtest.model.event_order import Member
 from loadtest.model.media_view import MediaView
-from loadtest.model.pauses import Turns, listen
+from loadtest.model.pauses import PauseCounts, check_consumer
 from loadtest.model.recorder import Recorder
 from loadtest.model.room import Room
-from loadtest.model.room_log import Member
 from shared.protocol.client import NOTIFICATION, REQUEST
 
 RETRY_SECONDS: Final = 1.0
 """Mean seconds before a peer that lost its session, or could not join, tries again."""
 
-State: TypeAlias = Literal["away", "coming", "here", "leaving"]
+State: TypeAlias = Literal["disconnected", "joining", "joined", "leaving"]
 
 
 @dataclass
@@ -36,13 +36,16 @@ class Producer:
 
 
 class Peer(Participant):
-    """A virtual peer. Run `arrive` as a task; `say`, `control`, `cut`, `rejoin` and `leave` are its actions."""
+    """A virtual peer. Run `arrive` as a task.
+
+    Its actions are `say`, `control`, `drop_connection`, `rejoin` and `leave`.
+    """
 
     def __init__(
         self, room: Room, name: str, urls: Sequence[str], profile: Profile, recorder: Recorder, chance: random.Random
     ) -> None:
         super().__init__(room, name, urls, recorder, chance)
-        self.state: State = "away"
+        self.state: State = "disconnected"
         self._profile = profile
         self._reset()
 
@@ -64,15 +67,15 @@ class Peer(Participant):
     def _new_view(self, member: Member) -> MediaView:
         return MediaView(self.room, member, self._recorder, self._consumer_offered, self._media_lost)
 
-    # --- coming and going -------------------------------------------------------------------------------------
+    # --- joining and leaving ----------------------------------------------------------------------------------
 
     async def arrive(self, due: float) -> None:
         """Connects, joins, and sets its media up; tries again until that succeeds or the test ends."""
-        self.state = "coming"
+        self.state = "joining"
         while True:
             try:
                 await self._enter(due)
-                self.state = "here"
+                self.state = "joined"
                 return
             except (Refusal, Ended, Overflow) as why:
                 await self._discard_session(why)
@@ -80,7 +83,7 @@ class Peer(Participant):
                 self._fail("sessions", f"could not connect: {why or type(why).__name__}")
                 await self._discard_session(why)
             if self._recorder.stopping:
-                self.state = "away"
+                self.state = "disconnected"
                 return
             await asyncio.sleep(RETRY_SECONDS * self._chance.uniform(0.5, 1.5))
             due = time.monotonic()
@@ -112,7 +115,7 @@ class Peer(Participant):
 
     def _media_lost(self) -> None:
         """Joins again after a transport was lost, as applications do that cannot replace one."""
-        if self.state == "here":
+        if self.state == "joined":
             self.rejoin(time.monotonic())
 
     async def _set_up(self) -> None:
@@ -154,23 +157,23 @@ class Peer(Participant):
                 await self._close()
         except (Refusal, Ended, Overflow) as why:
             await self._discard_session(why)
-        self.state = "away"
+        self.state = "disconnected"
         if again and not self._recorder.stopping:
             pause = self._chance.uniform(0.2, 1.0)
-            self.state = "coming"
+            self.state = "joining"
             await asyncio.sleep(pause)
             await self.arrive(time.monotonic())
 
     async def _leave_room(self, due: float) -> None:
         view = self._here
         known = view.leaving()
-        await self._leave(due, lambda: view.check_listeners(known))
+        await self._leave(due, lambda: view.check_pauses(known))
 
     def _ended(self, session: ProtooClient, why: Ended) -> None:
         is_mine = self.session is session
         super()._ended(session, why)
-        if is_mine and self.state == "here":
-            self.state = "coming"
+        if is_mine and self.state == "joined":
+            self.state = "joining"
             self._recorder.spawn(self._arrive_later())
 
     async def _arrive_later(self) -> None:
@@ -189,9 +192,9 @@ class Peer(Participant):
         things += [self._prefer, self._restart, self._query, self._change_producers]
         self._chance.choice(things)(due)
 
-    def cut(self) -> None:
+    def drop_connection(self) -> None:
         if self.session is not None:
-            self.session.cut()
+            self.session.drop_connection()
 
     def _query(self, due: float) -> None:
         self._request("queryRoom", due, nothing)
@@ -220,7 +223,7 @@ class Peer(Participant):
         """Returns the data of a createProducer, and the callback for its answer."""
         key = self._key()
         producer = Producer(self._next_id(), key.n)
-        self._doing.turns[key.n] = Turns()
+        self._doing.turns[key.n] = PauseCounts()
         parameters = rtp.microphone(self._chance) if kind == "audio" else rtp.camera(self._chance)
         data = {
             "id": producer.id,
@@ -252,7 +255,7 @@ class Peer(Participant):
 
     def _enable(self, id_: int, due: float) -> None:
         consumer = self._here.consumers[id_]
-        turns = self.room.life(consumer.source, consumer.life).turns.get(consumer.n) or Turns()
+        turns = self.room.life(consumer.source, consumer.life).turns.get(consumer.n) or PauseCounts()
         answered = turns.answered
 
         def on_answer(answer: Any) -> None:
@@ -260,7 +263,7 @@ class Peer(Participant):
             if id_ not in self._here.consumers:
                 self._fail("mismatch", f"consumer {id_} of {consumer.source} enabled after it was closed")
                 return
-            consumer.listener = listen(about, turns, answered, answer["paused"], self._recorder.fail)
+            consumer.pauses = check_consumer(about, turns, answered, answer["paused"], self._recorder.fail)
             self._now_ready(id_)
 
         def is_expected(refusal: Refusal) -> bool:
@@ -275,7 +278,7 @@ class Peer(Participant):
         self._set_ready()
 
     def _pause_consumer(self, due: float) -> None:
-        enabled = [(id_, it) for id_, it in self._here.consumers.items() if it.listener]
+        enabled = [(id_, it) for id_, it in self._here.consumers.items() if it.pauses]
         if enabled:
             id_, consumer = self._chance.choice(enabled)
             consumer.paused = not consumer.paused
@@ -283,7 +286,7 @@ class Peer(Participant):
             self._command(method, due, nothing, self._closed_meanwhile(id_), id=id_)
 
     def _prefer(self, due: float) -> None:
-        video = [id_ for id_, it in self._here.consumers.items() if it.listener and it.kind == "video"]
+        video = [id_ for id_, it in self._here.consumers.items() if it.pauses and it.kind == "video"]
         if video:
             id_, profile = self._chance.choice(video), self._chance.choice(("low", "medium", "high"))
             is_expected = self._closed_meanwhile(id_)

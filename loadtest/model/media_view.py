@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from loadtest.model.event_order import END, Key, Member
 from loadtest.model.recorder import Recorder
 from loadtest.model.room import Room
-from loadtest.model.room_log import END, Key, Member
 from loadtest.model.room_view import Consumer, OnConsumer, RoomView
 
 
@@ -26,13 +26,13 @@ class MediaView(RoomView):
 
     def leaving(self) -> dict[int, int]:
         """Returns for each consumer the turns that the peer must have been notified of if it leaves now."""
-        return {id_: it.listener.turns.answered for id_, it in self.consumers.items() if it.listener}
+        return {id_: it.pauses.turns.answered for id_, it in self.consumers.items() if it.pauses}
 
-    def check_listeners(self, known: dict[int, int]) -> None:
+    def check_pauses(self, known: dict[int, int]) -> None:
         """Checks all consumers when a leave is answered; `known` is what `leaving` returned when it was sent."""
         for id_, consumer in self.consumers.items():
-            if (listener := consumer.listener) is not None:
-                listener.stop(known.get(id_, listener.least), listener.turns.asked, self._recorder.fail)
+            if (pauses := consumer.pauses) is not None:
+                pauses.stop(known.get(id_, pauses.least), pauses.turns.asked, self._recorder.fail)
 
     def _numbers(self, consumers: Iterable[dict[str, Any]]) -> frozenset[int]:
         return frozenset(it["appData"]["n"] for it in consumers)
@@ -67,17 +67,17 @@ class MediaView(RoomView):
 
     def _stop_listening(self, id_: int, *, exact: bool) -> None:
         """Ends a consumer. `exact`: its producer's peer closed it, so that all earlier turns were carried out."""
-        if (listener := self.consumers.pop(id_).listener) is not None:
-            turns = listener.turns
-            listener.stop(turns.asked if exact else turns.answered, turns.asked, self._recorder.fail)
+        if (pauses := self.consumers.pop(id_).pauses) is not None:
+            turns = pauses.turns
+            pauses.stop(turns.asked if exact else turns.answered, turns.asked, self._recorder.fail)
 
     def _source_paused(self, id_: int, *, paused: bool) -> None:
         consumer = self.consumers.get(id_)
-        if consumer is None or consumer.listener is None:
+        if consumer is None or consumer.pauses is None:
             what = "consumerPaused" if paused else "consumerResumed"
             self._fail("mismatch", f"{what} {id_}, which is not enabled")
         else:
-            consumer.listener.observe(paused, self._recorder.fail)
+            consumer.pauses.observe(paused, self._recorder.fail)
 
     def _transport_closed(self, id_: int) -> None:
         self._fail("mismatch", f"transportClosed {id_}: its media is lost")

@@ -11,7 +11,7 @@ from loadtest.model.failures import Fail
 
 
 @dataclass(eq=False)
-class Turns:
+class PauseCounts:
     """The number of pauses and resumes of a producer: those its peer requested, and those that were answered."""
 
     asked: int = 0
@@ -24,11 +24,11 @@ class Turns:
 
 
 @dataclass(eq=False)
-class Listener:
+class ConsumerPauses:
     """Checks the notifications of an enabled consumer. From `least` to `most` turns came before it was enabled."""
 
     about: str
-    turns: Turns
+    turns: PauseCounts
     least: int
     most: int
     paused: bool
@@ -59,9 +59,12 @@ class Listener:
         )
 
 
-def listen(about: str, turns: Turns, asked_at: int, paused: bool, fail: Fail) -> Listener:
-    """Returns the listener of an enabled consumer; `asked_at` turns were answered when enabling was requested."""
-    listener = Listener(about, turns, asked_at, turns.asked, paused)
-    if not listener._fits(0, 0, turns.asked):
+def check_consumer(about: str, turns: PauseCounts, asked_at: int, paused: bool, fail: Fail) -> ConsumerPauses:
+    """Checks whether an enabled consumer may be paused or not. Returns what checks its notifications from now on.
+
+    `asked_at` turns of the producer were answered when enabling was requested.
+    """
+    pauses = ConsumerPauses(about, turns, asked_at, turns.asked, paused)
+    if not pauses._fits(0, 0, turns.asked):
         fail("mismatch", f"{about}: enabled with paused {paused}, which it was not at that time")
-    return listener
+    return pauses

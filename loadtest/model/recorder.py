@@ -15,7 +15,7 @@ class Recorder(Protocol):
     def fail(self, kind: str, text: str) -> None:
         """Counts a failure of one of the kinds in `failures`."""
 
-    def broken(self, error: Exception) -> None:
+    def count_own_exception(self, error: Exception) -> None:
         """Counts an exception of the generator's own code."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

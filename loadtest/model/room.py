@@ -5,27 +5,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtest.model.direct_messages import DirectMessages
-from loadtest.model.pauses import Turns
-from loadtest.model.room_log import END, RoomLog
+from loadtest.model.event_order import END, EventOrder
+from loadtest.model.pauses import PauseCounts
 
 _LIVES_KEPT = 16
 
 
 @dataclass
 class Life:
-    """What a peer does in one life, as numbers of its events."""
+    """The events of one life of a peer, by number."""
 
     leave: int = END
     closes: dict[int, int] = field(default_factory=dict)
     """The number of each producer's close, by producer."""
-    turns: dict[int, Turns] = field(default_factory=dict)
+    turns: dict[int, PauseCounts] = field(default_factory=dict)
     """The pauses and resumes of each producer."""
 
 
 class Room:
     def __init__(self, name: str, fail: Callable[[str, str], None]) -> None:
         self.name = name
-        self.log = RoomLog(name, fail)
+        self.log = EventOrder(name, fail)
         self.direct = DirectMessages(name, fail)
         self._fail = fail
         self._lives: dict[str, dict[int, Life]] = {}

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.model.pauses import Listener
+from loadtest.model.event_order import Key, Kind, Listed, Member
+from loadtest.model.pauses import ConsumerPauses
 from loadtest.model.recorder import Recorder
 from loadtest.model.room import Room
-from loadtest.model.room_log import Key, Kind, Listed, Member
 from shared.protocol.client import MESSAGE, NOTIFICATION
 
 
@@ -28,7 +28,7 @@ class Consumer:
     """Whether the receiving peer paused it."""
     transport: int | None = None
     """The transport when the consumer is enabled, otherwise None."""
-    listener: Listener | None = None
+    pauses: ConsumerPauses | None = None
 
 
 class RoomView:

@@ -47,12 +47,12 @@ class Axis:
     def ticks(self) -> list[float]:
         if self.log:
             return list(_decades(self.low, self.high))
-        step = nice((self.high - self.low) / 4)
+        step = round_up((self.high - self.low) / 4)
         first = math.ceil(self.low / step - 1e-9)
         return [n * step for n in range(first, int(self.high / step + 1e-9) + 1)]
 
 
-def nice(step: float) -> float:
+def round_up(step: float) -> float:
     """Returns the least of 1, 2, 5, 10, … that is not smaller."""
     if step <= 0:
         return 1.0
@@ -107,7 +107,7 @@ def _vertical(values: Sequence[float], *, log: bool) -> Axis:
     top, bottom = HEIGHT - BOTTOM, TOP
     if not log:
         highest = max(values) or 1.0
-        step = nice(highest / 4)
+        step = round_up(highest / 4)
         return Axis(0, math.ceil(highest / step - 1e-9) * step, top, bottom)
     low = min(values) * 0.8
     return Axis(low, max(max(values) * 1.25, low * 10), top, bottom, log=True)

@@ -37,7 +37,7 @@ async def test_messages_arrive_once_in_order_while_the_cluster_is_scaled(
         await until_settled("4 gateways", lambda: len(cluster.members("gateways")) == 4)
         for participant in crowd.participants:
             if participant.session is not None:
-                participant.session.cut()
+                participant.session.drop_connection()
         await until_settled("clients at each gateway", lambda: all(connections(cluster)))
 
         # ... a room worker is added, and removed again
@@ -62,7 +62,7 @@ async def test_messages_arrive_once_in_order_while_the_cluster_is_scaled(
         await all_went_in_time(cluster)
         tell(crowd)
     finally:
-        await crowd.abandon()
+        await crowd.abort()
 
 
 async def test_load_test_passes_while_the_cluster_is_scaled(cluster: Stack, tmp_path: Path) -> None:

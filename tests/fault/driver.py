@@ -79,11 +79,11 @@ class Participants:
         await asyncio.wait(self._tasks, timeout=ANSWERED_WITHIN)
         return await self.until(lambda: self.in_flight == 0, ANSWERED_WITHIN)
 
-    async def abandon(self) -> None:
+    async def abort(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(participant.abandon() for participant in self.participants), return_exceptions=True)
+        await asyncio.gather(*(participant.abort() for participant in self.participants), return_exceptions=True)
 
 
 @dataclass
@@ -142,7 +142,7 @@ async def run(
                 await asyncio.sleep(chance.uniform(0.2, (longest or Durations()).between))
             await _check_end_state(cluster, crowd, outcome)
         finally:
-            await crowd.abandon()
+            await crowd.abort()
         codes = await cluster.stop()
         outcome.failures += [
             Failure(time.monotonic(), "exit", f"{name} ended with {code}\n{_said(cluster, name)}")

@@ -15,10 +15,10 @@ from loadtest.client.protoo import Ended, Refusal
 from loadtest.client.rtp import FINGERPRINT, audio
 from loadtest.generator.participant import Participant as VirtualPeer
 from loadtest.generator.requester import OnAnswer, nothing
+from loadtest.model.event_order import Member
 from loadtest.model.measurements import Measured
 from loadtest.model.recorder import Recorder
 from loadtest.model.room import Room
-from loadtest.model.room_log import Member
 from loadtest.model.room_view import Consumer, RoomView
 from shared.protocol.client import NOTIFICATION, REQUEST
 
@@ -52,7 +52,7 @@ class FailureLog(Recorder):
     def fail(self, kind: str, text: str) -> None:
         self.failures.append(Failure(time.monotonic(), kind, text))
 
-    def broken(self, error: Exception) -> None:
+    def count_own_exception(self, error: Exception) -> None:
         self.fail("broken", f"this driver failed: {error!r}")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -138,11 +138,11 @@ class Participant(VirtualPeer):
             await self._leave_room()
         await self._close()
 
-    async def abandon(self) -> None:
+    async def abort(self) -> None:
         """Ends its session without a close frame."""
         if (session := self.session) is not None:
             self.session = None
-            await session.abandon()
+            await session.abort()
 
     def probe(self) -> Probe | None:
         """Sends a request whose answer shows when things go on; None if there is no session."""

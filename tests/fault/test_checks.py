@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterable
 
+from loadtest.model.event_order import END, Key, Member
 from loadtest.model.room import Room
-from loadtest.model.room_log import END, Key, Member
 from shared.protocol.client import MESSAGE, NOTIFICATION
 from tests.fault.participant import FailureLog, Participant
 

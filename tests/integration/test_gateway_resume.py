@@ -82,7 +82,7 @@ async def setup(request: pytest.FixtureRequest) -> AsyncIterator[Setup]:
     setup = Setup(gateways, brokers, worker)
     yield setup
     for client in setup.clients:
-        await client.abandon()
+        await client.abort()
     for gateway in gateways:
         await gateway.close()
     await redis.aclose()
@@ -198,7 +198,7 @@ async def test_a_cut_client_resumes_without_loss_or_repetition(setup: Setup, ord
     for number in range(10):
         answers += [client.ask(f"{number}.{more}") for more in range(20)]
         if number % 2:
-            client.cut()
+            client.drop_connection()
         await setup.worker.send(setup.session(), b'{"notification":true,"method":"m","data":%d}' % number)
         await setup.echo(client, number)
     assert [await answer for answer in answers] == [f"{n}.{more}" for n in range(10) for more in range(20)]
@@ -212,7 +212,7 @@ async def test_outputs_sent_during_a_disconnection_are_replayed(setup: Setup) ->
     client = await setup.client(0, 1)
     await setup.echo(client, 1)
     setup.brokers[1].forgetful = True
-    client.cut()
+    client.drop_connection()
     await setup.until(lambda: bool(setup.told(bus.ConnectionLost)))
     for number in range(5):
         await setup.worker.send(setup.session(), b'{"notification":true,"method":"m","data":%d}' % number)

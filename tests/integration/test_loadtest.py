@@ -21,7 +21,7 @@ from devtools.servers import Server
 from loadtest.client.protoo import ProtooClient
 from loadtest.generator import generator
 from loadtest.generator.generator import Generator
-from loadtest.generator.plan import Plan, Tick
+from loadtest.generator.plan import Plan, SecondReport
 from loadtest.generator.profiles import PROFILES
 from loadtest.generator.virtual_peer import Peer
 from loadtest.model.measurements import Measured
@@ -188,7 +188,7 @@ async def measured(urls: list[str], profile: str, seconds: float = 3.0) -> Measu
     """Runs a generator in this process and returns what it counts."""
     whole = Measured()
 
-    def tell(tick: Tick) -> None:
+    def report(tick: SecondReport) -> None:
         whole.merge(Measured.load(tick.measured))
 
     plan = Plan(
@@ -203,7 +203,7 @@ async def measured(urls: list[str], profile: str, seconds: float = 3.0) -> Measu
         seed="spoilt",
     )
     async with asyncio.timeout(WITHIN):
-        await Generator(plan, tell).run()
+        await Generator(plan, report).run()
     print(whole.failures, whole.examples)
     return whole
 

@@ -89,7 +89,7 @@ async def test_a_cut_socket_is_resumed_at_the_same_gateway(cluster: Cluster) -> 
     await alice.notified("newPeer", name="bob")
     for number in range(100):
         if number % 20 == 5:
-            alice.protoo.cut()
+            alice.protoo.drop_connection()
         alice.say(number)
         bob.say(number)
         if number % 20 == 15:
@@ -157,7 +157,7 @@ async def test_a_peer_leaves_when_the_grace_has_expired(impatient_cluster: Clust
     alice, bob = await two_peers(urls(cluster, "gateway1", "gateway2"))
     assert alice.protoo.ledger.grace_seconds == 1
     token = alice.protoo.ledger.token
-    await alice.protoo.abandon()
+    await alice.protoo.abort()
     assert (await bob.notified("peerClosed"))["name"] == "alice"
     late = ProtooClient(
         urls(cluster, "gateway2")[0].replace("http", "ws"),

@@ -114,7 +114,7 @@ async def test_messages_to_an_unreadable_room_take_effect_once_it_is_readable(sc
     joining = asyncio.create_task(carol.join())
     leaver = await Peer.connect(scene.url, "salon", "leaver")
     await leaver.close()
-    bob.protoo.cut()
+    bob.protoo.drop_connection()
     bob.say("after the cut")
     assert await scene.inspect() == 503
     assert not joining.done()

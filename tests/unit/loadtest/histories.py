@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from loadtest.model.room_log import END, Entry, Key, Kind, Member, RoomLog
+from loadtest.model.event_order import END, Entry, EventOrder, Key, Kind, Member
 
 Seen = tuple[str, int, Entry | dict[str, tuple[int, frozenset[int]]] | None]
 """Who (name, life), and what: an event, the answer to its join, or None for the end of its session."""
@@ -89,7 +89,7 @@ def crowd(chance: random.Random, steps: int, names: str = "abcd", losses: float 
 def read(server: Server, chance: random.Random) -> list[tuple[str, str]]:
     """Returns the log's failures when each member reads its inbox in order, and members take turns at random."""
     wrong: list[tuple[str, str]] = []
-    log = RoomLog("room", lambda kind, text: wrong.append((kind, text)))
+    log = EventOrder("room", lambda kind, text: wrong.append((kind, text)))
     members = {
         (name, life): Member(name, life)
         for inbox in server.inboxes.values()
@@ -111,7 +111,7 @@ def read(server: Server, chance: random.Random) -> list[tuple[str, str]]:
     return wrong
 
 
-def _take(log: RoomLog, members: dict[tuple[str, int], Member], seen: Seen) -> None:
+def _take(log: EventOrder, members: dict[tuple[str, int], Member], seen: Seen) -> None:
     name, life, what = seen
     member = members[name, life]
     if what is None:

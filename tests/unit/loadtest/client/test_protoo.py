@@ -70,7 +70,7 @@ async def test_end_of_the_session_fails_every_open_request_and_later_ones() -> N
     line = GreetedClient()
     line.client.post({}, lambda _, failure: failures.append(failure))
     asked = line.client.ask({})
-    await line.client.abandon()
+    await line.client.abort()
     assert isinstance(failures[0], Ended)
     with pytest.raises(Ended):
         await asked

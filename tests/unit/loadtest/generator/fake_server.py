@@ -246,7 +246,7 @@ class FakeClient:
     def unanswered(self) -> list[str]:
         return [what for what, _ in self._open.values()]
 
-    def cut(self) -> None:
+    def drop_connection(self) -> None:
         """Does nothing: a fake session continues over another connection at once."""
 
     def post(self, data: Any, then: Answered, method: str = REQUEST, what: str = "") -> None:
@@ -294,9 +294,9 @@ class FakeClient:
         """The server hears of it at once, and ends the session."""
         self._server._expire(self)
         await asyncio.sleep(self._server.latency)
-        await self.abandon()
+        await self.abort()
 
-    async def abandon(self) -> None:
+    async def abort(self) -> None:
         self.finish(Ended(1000, "closed here"))
 
     def finish(self, why: Ended) -> None:

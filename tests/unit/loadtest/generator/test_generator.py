@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.generator import participant
 from loadtest.generator.generator import Generator
-from loadtest.generator.plan import Plan, Tick
+from loadtest.generator.plan import Plan, SecondReport
 from loadtest.generator.profiles import PROFILES
 from loadtest.generator.virtual_peer import Peer
 from loadtest.model import room_view
@@ -36,7 +36,7 @@ def measured(
     """Runs a generator against the server; `disturb` is called `at` seconds after the start."""
     whole, clock = Measured(), Clock()
 
-    def tell(tick: Tick) -> None:
+    def report(tick: SecondReport) -> None:
         whole.merge(Measured.load(tick.measured))
 
     async def work() -> None:
@@ -54,7 +54,7 @@ def measured(
             churn=churn,
             seed=seed,
         )
-        await Generator(plan, tell).run()
+        await Generator(plan, report).run()
 
     monkeypatch.setattr(participant, "ProtooClient", server.client)
     run(clock, work, monkeypatch)

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from loadtest.coordinator.processes import watched_processes
-from loadtest.coordinator.run import Run, Task
+from loadtest.coordinator.run import Run, RunParameters
 from loadtest.coordinator.watch import Sample, Watch
-from loadtest.generator.plan import Tick
+from loadtest.generator.plan import SecondReport
 from loadtest.generator.profiles import PROFILES
 from loadtest.model.measurements import EXAMPLES, Measured
 from loadtest.report import html_page, plots, summary
 from loadtest.report.slo import objectives, outcome, parse
 
 
-def task(**changes: Any) -> Task:
+def task(**changes: Any) -> RunParameters:
     about: dict[str, Any] = {
         "urls": ["ws://127.0.0.1:1"],
         "rooms": 7,
@@ -31,7 +31,7 @@ def task(**changes: Any) -> Task:
         "processes": 3,
         "seed": "x<y",
     }
-    return Task(**about | changes)
+    return RunParameters(**about | changes)
 
 
 def measured(seconds: float, wrong: str = "") -> Measured:
@@ -48,7 +48,9 @@ def run(wrong: str = "") -> Run:
     made = Run(task(), began=100.0)
     for second in range(8):
         for process in range(3):
-            tick = Tick(second, "load", 7, 6, 1, json.loads(json.dumps(measured(0.01 * (second + 1), wrong).dump())))
+            tick = SecondReport(
+                second, "load", 7, 6, 1, json.loads(json.dumps(measured(0.01 * (second + 1), wrong).dump()))
+            )
             made.add(process, tick)
         made.samples.append(
             Sample(second, {"gateway": 0.5, "Redis": 0.1}, {"gateway": 2**26, "Redis": 2**24}, second)
@@ -145,7 +147,7 @@ def test_long_series_are_thinned_and_keep_their_peaks() -> None:
 
 
 def test_ticks_have_round_steps() -> None:
-    assert [plots.nice(step) for step in (0.3, 1, 1.1, 2.4, 30, 0)] == [0.5, 1, 2, 5, 50, 1]
+    assert [plots.round_up(step) for step in (0.3, 1, 1.1, 2.4, 30, 0)] == [0.5, 1, 2, 5, 50, 1]
 
 
 async def test_watched_processes_are_found_by_pid_and_by_command_line() -> None:

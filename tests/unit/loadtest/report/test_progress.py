@@ -5,21 +5,21 @@ import time
 
 from rich.console import Console
 
-from loadtest.coordinator.run import Run, Task
-from loadtest.generator.plan import Tick
+from loadtest.coordinator.run import Run, RunParameters
+from loadtest.generator.plan import SecondReport
 from loadtest.generator.profiles import PROFILES
 from loadtest.model.measurements import Measured
 from loadtest.report.progress import EVERY, Progress
 
 
 def run() -> Run:
-    task = Task(["ws://h:1"], 2, 3, 1.0, 9.0, "calls", PROFILES["calls"], None, 2, "s")
+    task = RunParameters(["ws://h:1"], 2, 3, 1.0, 9.0, "calls", PROFILES["calls"], None, 2, "s")
     made = Run(task, began=time.monotonic() - EVERY)
     measured = Measured()
     measured.answered("join", 0.02)
     measured.fail("lost", "nobody told bob", 1.0)
     for process, phase in ((0, "load"), (1, "ramp")):
-        made.add(process, Tick(4, phase, 3, 2, 1, measured.dump()))
+        made.add(process, SecondReport(4, phase, 3, 2, 1, measured.dump()))
     return made
 
 

@@ -1,4 +1,4 @@
-"""The log of one room: checks that every member sees every event, once and in one order. Pure.
+"""Checks that every member of a room sees every event, once and in one order. Pure.
 
 The events that all members see (a peer joins, creates or closes a producer, sends a message to all, or leaves) have
 one order. Each member sees the events between its own join and its own leave: those of others as notifications, its
@@ -129,7 +129,9 @@ class Segment:
         self.base += past
 
 
-class RoomLog:
+class EventOrder:
+    """Checks the events of one room against the one order in which all members must see them."""
+
     def __init__(self, room: str, fail: Fail) -> None:
         self._room = room
         self._fail = fail

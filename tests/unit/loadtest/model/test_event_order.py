@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from loadtest.model.room_log import END, Entry, Key, Member, RoomLog
+from loadtest.model.event_order import END, Entry, EventOrder, Key, Member
 from tests.unit.loadtest.histories import Seen, Server, crowd, read
 
 SEEDS = range(30)
@@ -49,7 +49,7 @@ def test_history_with_ended_sessions_has_no_failure(seed: int) -> None:
 
 def test_log_is_trimmed_where_every_member_is_past() -> None:
     wrong: list[tuple[str, str]] = []
-    log = RoomLog("room", lambda kind, text: wrong.append((kind, text)))
+    log = EventOrder("room", lambda kind, text: wrong.append((kind, text)))
     alice, bob = Member("alice", 1), Member("bob", 1)
     log.joined(alice, {})
     log.observe(alice, Key("bob", 1, 0), "join")
@@ -165,7 +165,7 @@ def test_two_members_apart_in_one_room_are_a_mismatch() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_member_whose_session_ended_is_expected_to_see_no_more(seed: int) -> None:
     wrong: list[tuple[str, str]] = []
-    log = RoomLog("room", lambda kind, text: wrong.append((kind, text)))
+    log = EventOrder("room", lambda kind, text: wrong.append((kind, text)))
     chance = random.Random(seed)
     alice, bob, carol = (Member(name, 1) for name in ("alice", "bob", "carol"))
     for member in (alice, bob, carol):
