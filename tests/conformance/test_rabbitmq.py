@@ -128,7 +128,8 @@ async def test_subscriptions_return_after_a_killed_rabbitmq(killable_rabbitmq: S
 
 @pytest.mark.servers
 async def test_acks_arrive_while_publishers_are_blocked(amqp_url: str, rabbitmq_server: Server) -> None:
-    """During a memory alarm RabbitMQ reads nothing from publishers, so acknowledgements need another connection."""
+    """During a memory alarm RabbitMQ reads nothing from publishers: acknowledgements need another connection
+    (DELIVERY B3)."""
     broker = AmqpBroker(amqp_url, partitions=PARTITIONS, queue_type="classic", name="test")
     await within(broker.connect())
     inbox = Inbox(ack=False)

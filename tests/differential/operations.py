@@ -76,7 +76,7 @@ class KnownProducer:
 
 @dataclass
 class State:
-    """What the sequence's writer knows of a peer."""
+    """A peer as the writer of the sequence knows it."""
 
     joined: int = 0  # in the order of joining
     codecs: frozenset[str] = frozenset()

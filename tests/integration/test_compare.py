@@ -1,4 +1,4 @@
-"""The systems that `make bench` compares answer every message once and deliver it once to everybody else."""
+"""The systems that `make bench` compares answer every message once and deliver it once to each other client."""
 
 import asyncio
 import signal

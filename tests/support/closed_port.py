@@ -1,4 +1,4 @@
-"""A port at which connections are refused, and which nobody else can get meanwhile."""
+"""A port at which connections are refused, and which no other process can get meanwhile."""
 
 import socket
 from collections.abc import Iterator

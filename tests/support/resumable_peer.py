@@ -29,7 +29,7 @@ class ResumablePeer(Peer):
         return self.client.protoo
 
     def say(self, data: Any) -> None:
-        """Sends a message to all others, in one frame that nobody answers."""
+        """Sends a message to all others, in one frame that is not answered."""
         self.protoo.notify({"data": data}, MESSAGE)
 
     async def hears(self, count: int) -> None:

@@ -121,7 +121,7 @@ def test_image_runs_as_a_numeric_user_who_is_not_root() -> None:
 
 
 def test_commit_hooks_are_local_and_run_make_check() -> None:
-    """Hooks of other repositories would be cloned from places that not everybody reaches."""
+    """Hooks of other repositories would be cloned from places that some machines cannot reach."""
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert {repository["repo"] for repository in config["repos"]} == {"local"}
     assert [hook["entry"] for repository in config["repos"] for hook in repository["hooks"]] == ["make check"]

@@ -79,7 +79,7 @@ class RealWorker:
         return self.said()
 
     def said(self) -> list[Down]:
-        """What gateways are told: messages of commits that are through, then reports and links."""
+        """Returns what gateways get: the messages of confirmed commits, then reports and links."""
         down: list[Down] = []
         if self.harness.pending is None:
             for changes in self.stored:

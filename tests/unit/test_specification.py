@@ -167,7 +167,7 @@ def test_there_are_no_other_notifications() -> None:
 
 
 def made_by_the_room_worker() -> Iterator[str]:
-    """What is called as `client.X(…)`, or chosen to be: `client.X if … else client.Y`."""
+    """Returns the methods that are called as `client.X(…)`, or chosen to be: `client.X if … else client.Y`."""
     for module in (ROOT / "roomworker").rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             match node:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from loadtest.model.event_order import END, Entry, EventOrder, Key, Kind, Member
 
 Seen = tuple[str, int, Entry | dict[str, tuple[int, frozenset[int]]] | None]
-"""Who (name, life), and what: an event, the answer to its join, or None for the end of its session."""
+"""A peer (name, life), and an event, the answer to its join, or None for the end of its session."""
 
 
 @dataclass
 class Server:
-    """Puts everything that happens in one order, and into the inbox of everybody who is there."""
+    """Puts all events into one order, and into the inbox of each peer that is present."""
 
     life: dict[str, int] = field(default_factory=dict)
     n: dict[str, int] = field(default_factory=dict)

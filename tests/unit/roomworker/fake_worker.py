@@ -27,7 +27,7 @@ class FakeWorker:
     def __init__(self, store: MemoryStore | None = None, name: str = "worker") -> None:
         self.store = store or MemoryStore()
         self.stream: dict[str, list[Output]] = {}
-        """What each session was sent, by this worker."""
+        """The messages that this worker sent to each session."""
         self.spawned: list[asyncio.Task[None]] = []
         self.node: str | None = "node"
         self.now = 0.0
@@ -168,5 +168,5 @@ class FakeWorker:
 
 
 def foreign_commit(room: str = "room", version: str = "theirs:1", expected: str = "", **fields: bytes) -> Commit:
-    """What another worker, of which the test has no more, commits."""
+    """Returns a commit of another worker, of which the test has nothing else."""
     return Commit(room, 0, expected, version, f"another worker's {version}", fields, None, {}, first=not expected)

@@ -26,7 +26,7 @@ class Output:
 
 
 class Harness(Protocol):
-    """What a client needs of the `RoomHarness` that it belongs to."""
+    """The part of `RoomHarness` that its clients use."""
 
     name: str
     stream: dict[str, list[Output]]

@@ -371,4 +371,4 @@ class RoomHarness:
 
 
 def _ignore(job: Job) -> None:
-    """Nobody waits for the job."""
+    """Does nothing: no test waits for the job."""

@@ -23,7 +23,7 @@ def snapshot(room: Room) -> dict[str, Any]:
 
 
 def indexes(room: Room) -> dict[str, Any]:
-    """What is derived from the records, in comparable form."""
+    """Returns what is derived from the records, in comparable form."""
     return {
         "peers": list(room.peers),
         "session_of": {name: session.id for name, session in room.session_of.items()},

@@ -1,4 +1,4 @@
-"""Where the engine's binary is looked for, and what is said when there is none."""
+"""The engine's binary is searched for in an order, and its absence is explained."""
 
 import io
 import os

@@ -42,7 +42,7 @@ def test_every_setting_is_an_option_with_its_help(command: str) -> None:
 
 
 def given(*arguments: str) -> dict[str, Any]:
-    """What a command with a gateway's options is given for these arguments."""
+    """Returns what a command with a gateway's options gets for these arguments."""
     seen: dict[str, Any] = {}
     app = typer.Typer()
     app.command()(setting_options.with_options(GatewaySettings, seen.update, "about"))

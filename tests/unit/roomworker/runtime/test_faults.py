@@ -63,13 +63,13 @@ MESSAGES: dict[str, list[Json]] = {
         {"id": id_, "profile": profile} for id_ in CONSUMERS for profile in ("low", "high", "default", "best")
     ],
 }
-"""What clients send, by method; a join gets its peer's name besides."""
+"""The data that clients send, by method; a join gets its peer's name besides."""
 SENDS = st.tuples(st.sampled_from(PEERS), st.sampled_from(list(MESSAGES)), st.integers(0, 71))
 """A peer, a method, and which of its messages."""
 
 
 class Engine:
-    """What exists on the media nodes: asked for, and not ordered closed."""
+    """The objects on the media nodes: requested, and not ordered closed."""
 
     def __init__(self) -> None:
         self.living_on: dict[str, set[str]] = {}
@@ -125,7 +125,7 @@ class Network(RuleBasedStateMachine):
         self.wire: list[tuple[Client, bus.SessionItem]] = []
         self.kept: dict[str, list[bus.SessionItem]] = {}
         self.methods = list(MESSAGES)
-        """What clients may send."""
+        """The methods that clients may call."""
 
     # --- gateways ---------------------------------------------------------------------------------------------
 

@@ -178,7 +178,7 @@ class CalledNetwork(Network):
     @precondition(lambda self: self.harness.pending is None and not self.harness.changed)
     @rule()
     def commits_and_verifies(self) -> None:
-        """What needs no commit is answered."""
+        """Requests that need no commit are answered."""
         self.harness.commit()
         self.verify()
 

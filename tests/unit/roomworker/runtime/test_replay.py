@@ -1,4 +1,4 @@
-"""What gateways missed is sent again: many sessions in one round trip, one trip at a time."""
+"""Messages that gateways missed are sent again: many sessions in one round trip, one trip at a time."""
 
 import asyncio
 from collections.abc import Callable, Sequence

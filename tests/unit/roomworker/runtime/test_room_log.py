@@ -1,4 +1,4 @@
-"""What the log says of rooms and peers, and of each request."""
+"""The log has lines about rooms and peers, and one about each request."""
 
 from collections.abc import Iterator
 from typing import Any

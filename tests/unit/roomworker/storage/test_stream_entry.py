@@ -1,4 +1,4 @@
-"""What a room's stream keeps of a commit."""
+"""An entry of a room's stream has the messages of a commit."""
 
 import msgspec
 import pytest
