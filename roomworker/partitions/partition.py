@@ -217,7 +217,7 @@ class Partition:
             actor = self.actor(item.room)
             if not await self._poison_detector.admit_message(job):
                 self._counters.dead_letters_total += 1
-                actor.poison(job)
+                actor.mark_as_poison(job)
             actor.receive(job)
             await done.wait()
             await self._poison_detector.clear_message(job)

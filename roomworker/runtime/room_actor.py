@@ -114,7 +114,7 @@ class RoomActor:
         else:
             self._load()
 
-    def poison(self, job: Job) -> None:
+    def mark_as_poison(self, job: Job) -> None:
         """Marks a job with which workers died: it will be answered 500, or have no effect."""
         self._poisoned.add(job.identity)
 
