@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +35,7 @@ _LAST_OUTPUT: Final = 3000
 """Characters of a failed server's output that its error repeats."""
 
 
-class ServerProcess:
+class ServerProcess(ABC):
     """A private server. Its port and `url` are known once it has started."""
 
     killable = True
@@ -48,18 +49,18 @@ class ServerProcess:
         self._output_before = 0
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def _choose_ports(self) -> None:
         """Sets `port`, `url` and everything that depends on them."""
-        raise NotImplementedError
 
-    def _command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _command(self) -> list[str]: ...
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
 
-    def _answers(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _answers(self) -> bool: ...
 
     def start(self) -> None:
         on_free_ports(self._start_anew)
