@@ -14,6 +14,7 @@ from gateway.protocol.resumable_session import FramePosition, ResumableSession
 from loadtest.client.ledger import Ledger
 from shared.protocol import bus
 from shared.protocol.protoo import Frame
+from tests.support.lossy_bus import LossyBus
 
 Down: TypeAlias = bus.Message | bus.Applied | bus.Link
 
@@ -156,7 +157,7 @@ class Socket:
 
 
 @dataclass
-class SimulatedNetwork:
+class SimulatedNetwork(LossyBus):
     """One client, its sockets to gateways, and the bus between gateways and room worker; steps act on all of them."""
 
     worker: RoomWorker
@@ -310,22 +311,6 @@ class SimulatedNetwork:
 
     def advance(self, at: int) -> None:
         self.down += self.worker.advance(at)
-
-    def lose_up(self, at: int) -> None:
-        if self.up:
-            del self.up[at % len(self.up)]
-
-    def lose_down(self, at: int) -> None:
-        if self.down:
-            del self.down[at % len(self.down)]
-
-    def repeat_up(self, at: int) -> None:
-        if self.up:
-            self.up.append(self.up[at % len(self.up)])
-
-    def repeat_down(self, at: int) -> None:
-        if self.down:
-            self.down.append(self.down[at % len(self.down)])
 
     def broker_lost(self, at: int) -> None:
         if (socket := self.socket(at)) is not None:

@@ -30,6 +30,7 @@ from shared.protocol.bus import (
     encode_item,
 )
 from shared.protocol.protoo import Frame
+from tests.support.lossy_bus import LossyBus
 from tests.support.sampling import examples
 
 ID = "gateway-1.7"
@@ -340,7 +341,7 @@ class Worker:
 
 
 @dataclass
-class FaultyBus:
+class FaultyBus(LossyBus):
     """A session, a room worker, and the messages in flight between them."""
 
     session: Session = field(default_factory=opened)
@@ -383,22 +384,6 @@ class FaultyBus:
                 case Applied() as report:
                     self.known |= report.n >= 0
                     self.perform(self.session.applied(report))
-
-    def lose_up(self, at: int) -> None:
-        if self.up:
-            del self.up[at % len(self.up)]
-
-    def lose_down(self, at: int) -> None:
-        if self.down:
-            del self.down[at % len(self.down)]
-
-    def repeat_up(self, at: int) -> None:
-        if self.up:
-            self.up.append(self.up[at % len(self.up)])
-
-    def repeat_down(self, at: int) -> None:
-        if self.down:
-            self.down.append(self.down[at % len(self.down)])
 
     def reconnect(self, _: int) -> None:
         self.session.rewind()
