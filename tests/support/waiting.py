@@ -31,9 +31,8 @@ async def until(
     try:
         async with timer:
             while True:
-                value = await asyncio.to_thread(condition) if in_thread else condition()
-                if inspect.isawaitable(value):
-                    value = await value
+                found = await asyncio.to_thread(condition) if in_thread else condition()
+                value = await found if inspect.isawaitable(found) else found
                 if value:
                     return value
                 if turns:
