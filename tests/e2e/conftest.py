@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from devtools.cluster import Cluster, all_in_one
+from devtools.cluster import Cluster, address, all_in_one
 from medianode.toolchain.install import find_engine
 from tests.e2e.page import CallPage
+from tests.support.proxy import Proxy
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WEB = Path(__file__).parents[2] / "web"
@@ -60,6 +61,15 @@ async def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) ->
     cluster = Cluster(redis_url, amqp_url, tmp_path)
     async with cluster.running_async("mediasoup"):
         yield cluster
+
+
+@pytest.fixture
+async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
+    """The one address of the cluster's gateways; it passes connections to gateway 1 at first."""
+    proxy = Proxy(*address(cluster.roles["gateway1"]))
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
 
 
 @pytest.fixture(params=["embedded", "cluster"])

@@ -34,15 +34,6 @@ async def cluster(
 
 
 @pytest.fixture
-async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
-    """The one address of both gateways; it passes connections to gateway 1 at first."""
-    proxy = Proxy(*address(cluster.roles["gateway1"]))
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
-
-
-@pytest.fixture
 async def apps(launch: Callable[[], Awaitable[Any]]) -> AsyncIterator[Callable[[str], Awaitable[App]]]:
     """Opens a browser on the harness."""
     opened: list[App] = []

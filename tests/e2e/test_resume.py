@@ -31,15 +31,6 @@ async def cluster(needs: None, redis_url: str, amqp_url: str, tmp_path: Path) ->
         yield cluster
 
 
-@pytest.fixture
-async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
-    """An address that passes connections to gateway 1 at first."""
-    proxy = Proxy(*address(cluster.roles["gateway1"]))
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
-
-
 async def nothing_happened(page: CallPage) -> None:
     """Checks that the page's state, its peers and their consumers have not changed since `_WATCH`."""
     looks: list[Any] = await page.page.evaluate("() => [...window.looks]")
