@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import redis
 
+from roomworker.partitions.assignment import ranks
+
 PATIENCE = 120.0
 """Seconds for a process to start or to end, however busy the machine is."""
 ROOT = Path(__file__).parents[1]
@@ -240,13 +242,16 @@ class Cluster:
         return any(member.decode().startswith(f"{name}-") for member in self.redis.hkeys(registry))
 
     def shares(self) -> dict[str, set[int]]:
-        """Returns the partitions that each living room worker serves, by its last heartbeat."""
-        found: dict[str, set[int]] = {}
-        for member, info in self.redis.hgetall("plenary:workers").items():
-            name = member.decode().rpartition("-")[0]
-            if self.roles[name].alive:
-                found[name] = set(json.loads(info).get("active", ()))
-        return found
+        """Returns the partitions that each living room worker serves, by its last heartbeat and by its name."""
+        return {_name(worker): active for worker, active in self._living_workers().items()}
+
+    def _living_workers(self) -> dict[str, set[int]]:
+        entries = {member.decode(): info for member, info in self.redis.hgetall("plenary:workers").items()}
+        return {
+            worker: set(json.loads(info).get("active", ()))
+            for worker, info in entries.items()
+            if self.roles[_name(worker)].alive
+        }
 
     def active(self, partition: int) -> str:
         """Returns the name of the living room worker that serves the partition, or ""."""
@@ -254,10 +259,13 @@ class Cluster:
 
     @property
     def balanced(self) -> bool:
-        """Whether every partition has one room worker, and no room worker has two partitions more than another."""
-        shares = self.shares().values()
-        counts = [len(active) for active in shares]
-        return sum(counts) == self.partitions == len(set().union(*shares)) and max(counts) - min(counts) <= 1
+        """Whether every partition is served by that living room worker to which it is assigned, and by no other."""
+        workers = self._living_workers()
+        assigned: dict[str, set[int]] = {worker: set() for worker in workers}
+        for partition, ranked in enumerate(ranks(self.partitions, list(workers))):
+            for primary in ranked[:1]:
+                assigned[primary].add(partition)
+        return bool(workers) and workers == assigned
 
     def stop(self) -> None:
         """Ends every process in good order, gateways first: they wait until their clients' ends are applied."""
@@ -271,6 +279,11 @@ class Cluster:
 
     def said(self) -> str:
         return "\n".join(f"--- {role.name}\n{role.said()}" for role in self.roles.values())
+
+
+def _name(worker: str) -> str:
+    """Returns the name of a process in the registry, without what makes its id unique."""
+    return worker.rpartition("-")[0]
 
 
 def address(role: Role) -> tuple[str, int]:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, get_args
 
 import aio_pika
 import msgspec
@@ -19,6 +19,8 @@ LOOK_FOR: Final = 60.0
 LOOK_EVERY: Final = 0.7
 READ_FOR: Final = 3.0
 """Seconds for which the messages of a queue are read, once its workers have been killed."""
+FRESH: Final = 10.0
+"""Seconds from its publishing within which a tick or report is on its way, and not left."""
 
 
 async def never_empty(
@@ -47,14 +49,16 @@ async def never_empty(
 
 
 async def contents(amqp_url: str, queues: Sequence[str], *, seconds: float = READ_FOR) -> dict[str, list[str]]:
-    """Reads messages for so many seconds without acknowledging them; returns a text for each item in them.
+    """Reads messages for so many seconds without acknowledging them; returns a text for each item that is left.
 
-    Nobody else may consume from the queues: they have one consumer at a time.
+    Ticks and reports that living processes have just published are not left. Nobody else may consume from the queues:
+    they have one consumer at a time.
     """
     found: dict[str, list[str]] = {queue: [] for queue in queues}
 
     async def take(queue: str, message: AbstractIncomingMessage) -> None:
-        found[queue] += described(message.body, redelivered=bool(message.redelivered), headers=message.headers)
+        if not on_its_way(message.body):
+            found[queue] += described(message.body, redelivered=bool(message.redelivered), headers=message.headers)
 
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
@@ -63,6 +67,16 @@ async def contents(amqp_url: str, queues: Sequence[str], *, seconds: float = REA
             await queue.consume(partial(take, name))
         await asyncio.sleep(seconds)
     return found
+
+
+def on_its_way(body: bytes) -> bool:
+    """Whether a message is of the kind that running processes publish all the time, and fresh."""
+    try:
+        _, items = bus.split_batch(body)
+        transient = all(isinstance(bus.decode_item(item), get_args(bus.TransientItem)) for item in items)
+        return transient and time.time() - bus.published_at(body) < FRESH
+    except (ValueError, msgspec.MsgspecError):
+        return False
 
 
 def described(body: bytes, *, redelivered: bool, headers: Mapping[str, object]) -> list[str]:

@@ -54,6 +54,25 @@ async def test_left_message_is_named_by_item_origin_and_age(amqp_url: str, queue
 
 
 @pytest.mark.servers
+async def test_fresh_ticks_and_reports_are_not_left_but_old_ones_are(amqp_url: str) -> None:
+    harness = AmqpHarness(amqp_url, "classic")
+    broker: Broker = await harness.broker()
+    report = bus.NodeReport("node-x", [], False)
+    for origin, items, age in (
+        ("fresh", [report], 0.0),
+        ("old", [report], queues.FRESH + 1),
+        ("mixed", [report, INPUT], 0.0),
+    ):
+        body = bus.encode_batch(origin, [bus.encode_item(item) for item in items], time.time() - age)
+        await within(broker.publish("rooms", "1", body))
+    await harness.close()
+
+    found = await queues.contents(amqp_url, ["rooms.1"], seconds=0.5)
+
+    assert [text.partition(" of ")[2].partition(",")[0] for text in found["rooms.1"]] == ["old", "mixed", "mixed"]
+
+
+@pytest.mark.servers
 async def test_message_without_ack_is_named_after_its_worker_is_killed(
     killable_redis: Server, killable_rabbitmq: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
