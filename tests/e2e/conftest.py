@@ -20,7 +20,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 WEB = Path(__file__).parents[2] / "web"
 PAGE = WEB / "dist" / "index.html"
 CHROMIUM_FLAGS = [
-    "--use-fake-device-for-media-stream",
+    # Encoding 20 pictures a second, the default, takes most of what the browsers' tests cost.
+    "--use-fake-device-for-media-stream=fps=10",
     "--use-fake-ui-for-media-stream",
     "--allow-loopback-in-peer-connection",
     "--no-sandbox",
@@ -84,7 +85,7 @@ def deployment(request: pytest.FixtureRequest, needs: None, tmp_path: Path) -> I
 
 
 class Browsers:
-    """Opens browsers, each a process of its own, and keeps what their consoles said."""
+    """Opens pages, each with storage of its own, and keeps what their consoles said."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
@@ -100,23 +101,27 @@ class Browsers:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Launch]:
-    """Gives a function that starts a browser, a process of its own, and closes all of them at the end."""
-    opened: list[Browser] = []
+    """Gives a function that returns a browser, which it starts once, and closes the browser at the end.
+
+    Each page of `browser.new_page` has a process and storage of its own.
+    """
+    browser: Browser | None = None
     async with async_playwright() as playwright:
 
         async def launch() -> Browser:
-            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-            opened.append(browser)
+            nonlocal browser
+            if browser is None:
+                browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
             return browser
 
         yield launch
-        for browser in opened:
+        if browser is not None:
             await browser.close()
 
 
 @pytest.fixture
 async def launch(needs: None) -> AsyncIterator[Launch]:
-    """Starts a browser, a process of its own."""
+    """Returns the test's browser, starting it at the first call."""
     async with chromium() as launch:
         yield launch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser
+from playwright.async_api import Page
 
 from devtools.cluster import Cluster
 from devtools.probes import empty_rabbitmq, empty_redis
@@ -45,20 +45,20 @@ def harness_cluster(
 
 @pytest.fixture
 async def apps(harness_cluster: Cluster, launch: Launch) -> AsyncIterator[Open]:
-    """Opens a browser on the harness, connected to gateway 1 or 2. The room has ended when the test has."""
-    opened: list[tuple[App, Browser]] = []
+    """Opens a page on the harness, connected to gateway 1 or 2. The room has ended when the test has."""
+    opened: list[tuple[App, Page]] = []
 
     async def open_app(gateway: int) -> App:
-        browser = await launch()
-        app = App(await browser.new_page(), harness_cluster.roles[f"gateway{gateway}"].url)
+        page = await (await launch()).new_page()
+        app = App(page, harness_cluster.roles[f"gateway{gateway}"].url)
         await app.open()
-        opened.append((app, browser))
+        opened.append((app, page))
         return app
 
     yield open_app
-    for app, browser in opened:
+    for app, page in opened:
         print("--- console", *app.console, sep="\n")
-        await browser.close()
+        await page.close()
     await until(lambda: not harness_cluster.redis.exists("room:{room}"), in_thread=True)
 
 
