@@ -295,7 +295,7 @@ def _default(item: _Item, type_: Scalar | Enum) -> bool | int | float | str | No
     except ValueError:
         number = math.nan
     if token and not math.isfinite(number):
-        token.refuse("not a number")
+        token.refuse("not a finite number")
     return number
 
 
