@@ -65,7 +65,7 @@ class Schema:
     def decode(self, root: str, buffer: bytes | memoryview) -> dict[str, Any]:
         """Returns the root table of a buffer that comes without its length. Invalid UTF-8 becomes U+FFFD.
 
-        Raises `DecodeError` if the buffer is malformed or does not fit the schema, is nested deeper than `DEEPEST`
+        Raises `DecodeError` if the buffer is malformed or does not fit the schema, is nested deeper than 64
         tables, or refers to the same blocks so often that it would become a multiple of its size; `KeyError` if the
         schema has no table `root`.
         """

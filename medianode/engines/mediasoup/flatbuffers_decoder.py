@@ -37,7 +37,8 @@ from medianode.engines.mediasoup.flatbuffers_types import (
     Union,
 )
 
-# A block that is not shared has at least one byte for two of its values, if defaults of absent fields do not count.
+# A block that is referred to once becomes fewer values than it has bytes, but for the defaults of absent fields. The
+# rest is for these, and for equal strings that were written once.
 _VALUES_PER_BYTE: Final = 2
 _FREE_VALUES: Final = 256
 _BYTES_PER_VALUE: Final = 16
@@ -156,10 +157,12 @@ class _TableReader:
 
     def read(self, buffer: _Buffer, at: int, levels: int) -> Any:
         """Returns the table at a position, as a dict."""
+        if not levels:
+            self._refuse(at, f"tables are nested deeper than {DEEPEST}")
         content = buffer.content
         start = at - _INT32(content, at)[0]
-        if start < 0 or not levels:
-            self._refuse(at, f"its vtable lies before the buffer, or tables are nested deeper than {DEEPEST}")
+        if start < 0:
+            self._refuse(at, "its vtable lies before the buffer")
         vtable = content[start : start + _UINT16(content, start)[0]]
         decode = self._functions.get(vtable)
         if decode is None:
@@ -171,12 +174,12 @@ class _TableReader:
 
     def _add_function(self, buffer: _Buffer, at: int, vtable: bytes) -> _Read:
         buffer.new_vtables_left -= 1
-        if not buffer.new_vtables_left:
+        if buffer.new_vtables_left < 0:
             self._refuse(at, "there are too many vtables of which none was seen before")
         size, places = self._places(at, vtable)
         cells, entries = self._contents(at, places)
         names = {**self._helpers, "UNPACK": Struct(self._format(at, cells, size)).unpack_from}
-        exec(_function_source(cells, entries), names)  # noqa: S102 - all names in it are checked by the schema's parser
+        exec(function_source(cells, entries), names)  # noqa: S102 - all names in it are checked by the schema's parser
         if len(self._functions) >= _KEPT_VTABLES:
             self._functions.clear()
         function: _Read = names["decode"]
@@ -193,7 +196,7 @@ class _TableReader:
         return size, {slot: place for slot, place in enumerate(places) if place}
 
     def _contents(self, at: int, places: dict[int, int]) -> tuple[list["_Cell"], dict[str, str]]:
-        """Returns what the table contains, and the expressions for the fields of the decoded dict."""
+        """Returns the cells of a table, and the expressions for the fields of the decoded dict."""
         cells: list[_Cell] = []
         entries: dict[str, str] = {}
         for field in self._table.fields.values():
@@ -241,7 +244,11 @@ class _Cell(NamedTuple):
     variable: str
 
 
-def _function_source(cells: list[_Cell], entries: dict[str, str]) -> str:
+def function_source(cells: list[_Cell], entries: dict[str, str]) -> str:
+    """Returns the source of the function that decodes a table.
+
+    The names of fields are in lower case and do not begin with an underscore, and so cannot hide the other names.
+    """
     variables = "".join(f"{cell.variable}, " for cell in cells)
     return "\n".join(
         [

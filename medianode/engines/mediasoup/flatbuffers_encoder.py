@@ -54,6 +54,7 @@ _Encode: TypeAlias = Callable[..., bytes]
 
 _FRAME_HEAD: Final = Struct("<II")
 _LENGTH: Final = Struct("<I")
+_EMPTY_VECTOR: Final = bytes(8)
 _HEAD_OF_ONE: Final = struct.pack("<II", 1, 4)
 _KEPT_STRINGS: Final = 1024
 _KEPT_STRING_BYTES: Final = 64
@@ -77,23 +78,35 @@ class Encoder:
             raise EncodeError(f"{table.name}: {error}") from error
 
     def table_function(self, table: Table) -> _Encode:
-        function = self._functions.get(table)
-        if function is None:
-            layout = TableLayout(table)
-            names: dict[str, Any] = {
-                **_HELPERS,
-                "STRING": self._strings,
-                "PACK": layout.pack,
-                "VTABLE": _Vtables(layout),
-            }
-            exec(function_source(layout), names)  # noqa: S102 - all names in it are checked by the schema's parser
-            function = self._functions[table] = names["encode"]
-            for field in table.fields.values():  # after the function is known: tables may contain themselves
-                names.update(self._helpers(field))
+        """Returns the function of a table, which is made if there is none."""
+        if table not in self._functions:
+            made: dict[Table, _Encode] = {}
+            self._make(table, made)
+            self._functions.update(made)  # all are complete, or none is kept
+        return self._functions[table]
+
+    def _make(self, table: Table, made: dict[Table, _Encode]) -> _Encode:
+        """Returns the function of a table; adds it to `made`, with those of the tables within, unless they exist."""
+        known = self._functions.get(table) or made.get(table)
+        if known:
+            return known
+        layout = TableLayout(table)
+        vtables = _Vtables(layout)
+        names: dict[str, Any] = {
+            **_HELPERS,
+            "STRING": self._strings,
+            "PACK": layout.pack,
+            "VTABLE": vtables if layout.bits else vtables[0],
+        }
+        exec(function_source(layout), names)  # noqa: S102 - all names in it are checked by the schema's parser
+        function: _Encode = names["encode"]
+        made[table] = function  # before those of the tables within, which may contain this one
+        for field in table.fields.values():
+            names |= self._helpers(field, made)
         return function
 
-    def _helpers(self, field: Field) -> dict[str, Any]:
-        """Returns what the function of a table calls for a field."""
+    def _helpers(self, field: Field, made: dict[Table, _Encode]) -> dict[str, Any]:
+        """Returns what the function of a table calls for a field, by its name there."""
         match field.type:
             case Scalar(char="B") if field.vector:
                 return {f"ENCODE_{field.name}": _encode_bytes}
@@ -103,10 +116,8 @@ class Encoder:
                 return {f"ENCODE_{field.name}": _enum_vector(enum)}
             case String() if field.vector:
                 return {f"ENCODE_{field.name}": _string_vector(self._strings)}
-            case Table() as table if field.vector:
-                return {f"ENCODE_{field.name}": _table_vector(self.table_function(table))}
             case Table() as table:
-                return {f"ENCODE_{field.name}": self.table_function(table)}
+                return {f"ENCODE_{field.name}": self._make(table, made)}
             case Union() as union:
                 return {f"MEMBER_{field.name}": _Members(self, union)}
             case Enum() as enum:
@@ -127,7 +138,7 @@ class _Cell(NamedTuple):
 
 
 class TableLayout:
-    """Where the fields of a table lie. An absent field leaves its place unused, so that one format serves all."""
+    """Where the fields of an encoded table lie. Absent fields leave their places unused: one format serves all."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -151,7 +162,7 @@ class TableLayout:
             self.places[cell.variable] = self.size + gap
             chars += f"{gap}x{cell.scalar.char}"
             self.size += gap + cell.scalar.size
-        odd = self.size % 2  # the vtable that follows consists of uint16
+        odd = self.size % 2  # the vtable that follows consists of uint16s
         self.size += odd
         self.slots = max((cell.slot for cell in cells), default=-1) + 1
         chars += f"{odd}x{4 + 2 * self.slots}s"
@@ -161,7 +172,10 @@ class TableLayout:
 
 
 class _Vtables(dict[int, bytes]):
-    """The vtables of a table by its present fields: as many as combinations occur, of fields that may be absent."""
+    """The vtables of a table by its present fields.
+
+    They are at most 2ⁿ for n fields whose absence can be seen, and in practice the few combinations that are sent.
+    """
 
     def __init__(self, layout: TableLayout) -> None:
         super().__init__()
@@ -192,16 +206,24 @@ class _Members(dict[str, tuple[int, _Encode]]):
         return found
 
 
-# Names of fields are in lower case and do not begin with an underscore: they cannot hide the other names.
-
-
 def function_source(layout: TableLayout) -> str:
-    """Returns the source of the function that encodes a table."""
+    """Returns the source of the function that encodes a table.
+
+    The names of fields are in lower case and do not begin with an underscore, and so cannot hide the other names.
+    """
     fields = layout.table.fields.values()
-    lines = ["_present = 0", f"_end = {layout.end}"]
+    lines = []
+    if layout.bits:
+        lines.append("_present = 0")
+    if not all(field.inline for field in fields):
+        lines.append(f"_end = {layout.end}")
     for field in fields:
         lines += _scalar_lines(field, layout) if field.inline else _reference_lines(field, layout)
-    arguments = [str(-layout.size), *(cell.variable for cell in layout.cells), "VTABLE[_present]"]
+    arguments = [
+        str(-layout.size),
+        *(cell.variable for cell in layout.cells),
+        "VTABLE[_present]" if layout.bits else "VTABLE",
+    ]
     blocks = [f"PACK({', '.join(arguments)})", *(field.name for field in fields if not field.inline)]
     lines.append(f"return JOIN(({', '.join(blocks)}))" if len(blocks) > 2 else f"return {' + '.join(blocks)}")
     parameters = [field.name if field.required else f"{field.name}={field.default!r}" for field in fields]
@@ -227,16 +249,28 @@ def _reference_lines(field: Field, layout: TableLayout) -> list[str]:
         case Union():
             absent.append(f"_tag_{name} = 0")
             lines = [
-                f"_member, {name} = PAIR({name})",
+                *_refuse_other_class(name, "TUPLE"),
+                f"_member, {name} = {name}",
                 f"_tag_{name}, _encode = MEMBER_{name}[_member]",
                 f"{name} = _encode(**{name})",
             ]
         case String() if not field.vector:
             lines = [f"{name} = STRING[{name}]"]
+        case Table() if field.vector:
+            lines = [
+                *_refuse_other_class(name, "LIST"),
+                f"{name} = VECTOR([ENCODE_{name}(**_item) for _item in {name}])",
+            ]
+        case Table():
+            lines = [f"{name} = ENCODE_{name}(**{name})"]
         case _:
-            lines = [f"{name} = ENCODE_{name}({'' if field.vector else '**'}{name})"]
+            lines = [f"{name} = ENCODE_{name}({name})"]
     lines += [f"_at_{name} = _end - {layout.places[f'_at_{name}']}", f"_end += LEN({name})"]
     return _unless_absent(field, layout, absent, lines)
+
+
+def _refuse_other_class(name: str, wanted: str) -> list[str]:
+    return [f"if {name}.__class__ is not {wanted}:", "    raise TypeError"]
 
 
 def _unless_absent(field: Field, layout: TableLayout, absent: list[str], lines: list[str]) -> list[str]:
@@ -258,24 +292,6 @@ def _convert(value: Any, wanted: type, default: Any) -> Any:
     if wanted is float and value.__class__ is int:
         return float(value)
     raise TypeError
-
-
-def _pair(value: Any) -> tuple[Any, Any]:
-    if value.__class__ is not tuple:
-        raise TypeError
-    return value
-
-
-_HELPERS: Final = {
-    "BOOL": bool,
-    "INT": int,
-    "FLOAT": float,
-    "LEN": len,
-    "JOIN": b"".join,
-    "NOTHING": b"",
-    "CONVERT": _convert,
-    "PAIR": _pair,
-}
 
 
 class _Strings(dict[str, bytes]):
@@ -301,16 +317,16 @@ def _list(items: Any) -> list[Any]:
     return items
 
 
+def _typed(items: Any, types: set[type]) -> Any:
+    if not types.issuperset(map(type, _list(items))):
+        raise TypeError
+    return items
+
+
 def _encode_bytes(items: Any) -> bytes:
     if items.__class__ is not bytes:
         items = bytes(_typed(items, {int}))
     return _padded(_LENGTH.pack(len(items)) + items)
-
-
-def _typed(items: Any, types: set[type]) -> list[Any]:
-    if not types.issuperset(map(type, _list(items))):
-        raise TypeError
-    return _list(items)
 
 
 def _scalar_vector(scalar: Scalar) -> _Encode:
@@ -330,10 +346,6 @@ def _string_vector(strings: _Strings) -> _Encode:
     return lambda items: _join_vector([strings[item] for item in _list(items)])
 
 
-def _table_vector(encode: _Encode) -> _Encode:
-    return lambda items: _join_vector([encode(**item) for item in _list(items)])
-
-
 @lru_cache(maxsize=64)
 def _vector_head(count: int) -> Struct:
     return Struct(f"<I{count}I" + ("" if count % 2 else "4x"))
@@ -342,6 +354,8 @@ def _vector_head(count: int) -> Struct:
 def _join_vector(blocks: list[bytes]) -> bytes:
     """Returns the vector of the offsets of blocks, and the blocks."""
     count = len(blocks)
+    if count == 0:
+        return _EMPTY_VECTOR
     if count == 1:
         return _HEAD_OF_ONE + blocks[0]
     head = _vector_head(count)
@@ -351,3 +365,18 @@ def _join_vector(blocks: list[bytes]) -> bytes:
         parts.append(offset)
         offset += len(block) - 4
     return head.pack(*parts) + b"".join(blocks)
+
+
+_HELPERS: Final = {
+    "BOOL": bool,
+    "INT": int,
+    "FLOAT": float,
+    "LIST": list,
+    "TUPLE": tuple,
+    "LEN": len,
+    "JOIN": b"".join,
+    "NOTHING": b"",
+    "CONVERT": _convert,
+    "VECTOR": _join_vector,
+}
+"""What the functions of all tables use."""

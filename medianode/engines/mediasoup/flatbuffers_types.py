@@ -48,7 +48,7 @@ class Union:
     """One of several tables. `members` maps the name of a member to its table; the first has the tag 1."""
 
     name: str
-    members: dict[str, "Table"] = field(default_factory=dict)
+    members: dict[str, "Table"] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Table:
     """An object whose fields may be absent. `fields` maps the name of a field to it, in the order of the schema."""
 
     name: str
-    fields: dict[str, "Field"] = field(default_factory=dict)
+    fields: dict[str, "Field"] = field(default_factory=dict, repr=False)
 
 
 Type: TypeAlias = Scalar | String | Enum | Table | Union

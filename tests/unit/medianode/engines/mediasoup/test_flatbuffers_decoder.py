@@ -2,13 +2,16 @@
 
 import random
 import time
+from pathlib import Path
 from struct import pack
+from textwrap import indent
 from typing import Any
 
 import pytest
 
 from medianode.engines.mediasoup import flatbuffers_decoder
-from medianode.engines.mediasoup.flatbuffers_codec import DecodeError, Schema
+from medianode.engines.mediasoup.flatbuffers_codec import DecodeError, Schema, load_schema
+from medianode.engines.mediasoup.flatbuffers_decoder import function_source
 from tests.support.sampling import examples
 
 CASES = 20_000
@@ -145,6 +148,21 @@ def test_invalid_text_is_decoded_with_replacement_characters(kinds: Schema) -> N
 def test_buffer_is_decoded_from_a_memoryview(kinds: Schema) -> None:
     frame = kinds.encode("Test.Inner.Leaf", LEAF)
     assert kinds.decode("Test.Inner.Leaf", memoryview(frame)[4:]) == LEAF
+
+
+def test_documented_function_is_the_one_that_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "table Score { encoding_idx: uint32; ssrc: uint32; rid: string; score: uint8; }"
+    (tmp_path / "example.fbs").write_text(text)
+    sources: list[str] = []
+
+    def recorded(*arguments: Any) -> str:
+        sources.append(function_source(*arguments))
+        return sources[-1]
+
+    monkeypatch.setattr(flatbuffers_decoder, "function_source", recorded)
+    content = buffer_of([12, 8, 4], pack("<III", 12, 2, 1) + string(b"r"), size=16)
+    assert load_schema(tmp_path).decode("Score", content) == {"encoding_idx": 1, "ssrc": 2, "rid": "r", "score": 0}
+    assert indent(sources[0], "    ") in (flatbuffers_decoder.__doc__ or "")
 
 
 def nested(levels: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Encoding refuses what does not fit the schema, and names the field by its path."""
 
-import inspect
 import re
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -196,4 +196,4 @@ def test_value_is_either_refused_by_path_or_encoded_as_it_is(kinds: Schema, tabl
 def test_documented_function_is_the_one_that_is_made(tmp_path: Any) -> None:
     (tmp_path / "example.fbs").write_text("table RtcpFeedback { type: string (required); parameter: string; }")
     source = function_source(TableLayout(load_schema(tmp_path).tables["RtcpFeedback"]))
-    assert source in inspect.cleandoc(flatbuffers_encoder.__doc__ or "").replace("\n    ", "\n")
+    assert indent(source, "    ") in (flatbuffers_encoder.__doc__ or "")
