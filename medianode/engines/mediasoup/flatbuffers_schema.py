@@ -2,8 +2,10 @@
 
 What the schemas of the engine use is understood: `namespace`, `include`, `root_type`, enums over integers, unions of
 tables, and tables with scalars, strings, enums, tables, unions and vectors of all these but unions. Everything else
-(structs, attributes other than `required`, vectors of 8-byte scalars …) is refused, so that a later version of the
-engine which uses it is noticed when the schemas are read.
+(structs, attributes other than `required`, vectors of 8-byte scalars …) is refused: a later version of the engine
+that uses it is noticed when its schemas are read, and not by an engine that misunderstands.
+
+The names of fields become names in generated Python, and only those that are fit for that are accepted.
 """
 
 import keyword
@@ -111,7 +113,7 @@ class _Parser:
 
     def _take_name(self, pattern: re.Pattern[str] = _NAME) -> _Token:
         token = self._take()
-        if not pattern.fullmatch(token.text) or keyword.iskeyword(token.text):
+        if not pattern.fullmatch(token.text):
             token.refuse("not usable as a name")
         return token
 
@@ -158,6 +160,8 @@ class _Parser:
 
     def _field(self) -> _Item:
         name = self._take_name(_FIELD_NAME)
+        if keyword.iskeyword(name.text):
+            name.refuse("not usable as a name")  # of a parameter, as the encoder does
         self._take(":")
         vector = self._take_if("[")
         type_ = self._take()
