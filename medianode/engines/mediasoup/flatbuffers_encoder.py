@@ -287,7 +287,7 @@ def _unless_absent(field: Field, layout: TableLayout, absent: list[str], lines: 
 
 def _convert(value: Any, wanted: type, default: Any) -> Any:
     """Returns the scalar for a value of another type than the wanted one. Raises `TypeError` if there is none."""
-    if value is None and default is not None:
+    if value is None:
         return default
     if wanted is float and value.__class__ is int:
         return float(value)

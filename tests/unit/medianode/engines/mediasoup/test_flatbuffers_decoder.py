@@ -194,6 +194,15 @@ def test_identifier_many_times_is_decoded(kinds: Schema) -> None:
     assert kinds.decode("Test.Vectors", content) == {"texts": ["a" * 36] * count}
 
 
+def test_same_bytes_many_times_are_refused(kinds: Schema) -> None:
+    count, size = 1000, 100_000
+    node = pack("<HHHHHHH", 14, 8, 0, 0, 0, 0, 4) + bytes(2) + pack("<iI", 16, 4) + pack("<I", size) + bytes(size)
+    offsets = pack(f"<{count}I", *(4 * (count - index) + 16 for index in range(count)))
+    content = buffer_of([4], pack("<II", 4, count) + offsets + node, size=8)
+    with pytest.raises(DecodeError, match="refers to the same blocks too often"):
+        kinds.decode("Test.Node", content)
+
+
 def multiplied(levels: int, width: int) -> bytes:
     """Returns a `Node` whose children are the same `Node` `width` times, and so on, `levels` times."""
     vtable = pack("<HHH", 6, 8, 4)

@@ -85,6 +85,7 @@ REFUSED = [
     ("Vectors", {"colours": ["RED", "PINK"]}, r"Test.Vectors.colours\[1\]: Test.Inner.Colour has no 'PINK'"),
     ("Vectors", {"colours": [None]}, r"Test.Vectors.colours\[0\]: Test.Inner.Colour has no None"),
     ("Vectors", {"colours": "RED"}, "Test.Vectors.colours: a list is needed, not str"),
+    ("Vectors", {"colours": ("RED",)}, "Test.Vectors.colours: a list is needed, not tuple"),
     ("Vectors", {"texts": "ab"}, "Test.Vectors.texts: a list is needed, not str"),
     ("Vectors", {"texts": ["a", 1]}, r"Test.Vectors.texts\[1\]: a str is needed, not int"),
     ("Vectors", {"leaves": [LEAF, {}]}, r"Test.Vectors.leaves\[1\].name: required, but absent"),
@@ -118,6 +119,14 @@ def test_integer_is_accepted_where_the_schema_has_a_float(kinds: Schema) -> None
     assert kinds.decode("Test.Nulls", frame[4:]) == {"f64": 3.0}
     frame = kinds.encode("Test.Vectors", {"floats": [1, 2.5]})
     assert kinds.decode("Test.Vectors", frame[4:]) == {"floats": [1.0, 2.5]}
+
+
+def test_short_strings_are_kept_up_to_a_number() -> None:
+    strings = flatbuffers_encoder._Strings()
+    for text in [f"{number}" for number in range(3000)] + ["long" * 100]:
+        assert strings[text] == strings[text]
+    assert 0 < len(strings) <= 1024
+    assert max(len(text) for text in strings) <= 64
 
 
 def test_strings_are_encoded_alike_when_more_of_them_than_are_kept(kinds: Schema) -> None:
