@@ -51,7 +51,7 @@ FINAL_COMMIT = 2**53
 async def engine_factory(settings: NodeSettings) -> EngineFactory:
     """Returns what makes engines as the settings say. Builds the engine if it is missing, which takes minutes.
 
-    Raises `medianode.toolchain.build.EngineUnavailable` if there is no engine and none can be built.
+    Raises `medianode.toolchain.errors.EngineUnavailable` if there is no engine and none can be built.
     """
     announced = announced_ip(settings.announced_ip, settings.listen_ip)
     if settings.engine == "null":

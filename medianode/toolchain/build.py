@@ -1,10 +1,14 @@
 """Builds the engine from its npm package against Debian's libraries.
 
 Each function is one step; each raises `EngineUnavailable` with a reason that an operator can act on.
+
+`python -m medianode.toolchain.build FOLDER [--sanitize]` builds one into an empty folder, for developers: with
+`--sanitize` the engine has an address sanitizer, and ends with a report at the first invalid access to memory.
 """
 
 # ruff: noqa: S603, S607 - every command here is fixed, and found by PATH.
 
+import argparse
 import hashlib
 import importlib.util
 import os
@@ -17,51 +21,59 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from medianode.toolchain.meson_subprojects import SYSTEM_SUBPROJECTS
+import medianode
+from medianode.engines.mediasoup.version import VERSION
+from medianode.toolchain.engine_folder import assemble, schema_folder
+from medianode.toolchain.errors import EngineUnavailable
+from medianode.toolchain.meson_subprojects import replace_subprojects
+from medianode.toolchain.patches import PATCHES
 from medianode.toolchain.progress import Report, Step
 
-VERSION = "3.12.16"
 # Digest of the npm tarball that was reviewed.
 SHA512 = (
-    "c8b93f3819472aba2c7c505629518ba40439e6db2c43ff7e12d78eaedfc2e718"
-    "12f0e1cea464c822b3f4fce1637c203f961c40af5c55f2a5135ccdc3ecd1b124"
+    "ba78c6d228491599825f1b52e5acba88fa7ea2fd5183f06126e3f58067f0e049"
+    "57fcae59d22b773c20bbaca79c58c2b61606d0e7690a98381904f9bf7b060ee8"
 )
 LIBRARIES = (
     "libuv1-dev",
     "libsrtp2-dev",
     "libabsl-dev",
-    "libusrsctp-dev",
     "libssl-dev",
-    "nlohmann-json3-dev",
+    "flatbuffers-compiler",
+    "libflatbuffers-dev",
     "pkg-config",
     "g++",
 )
 BUILD_TOOLS = ("meson>=1.1,<2", "ninja>=1.10,<2")
+# For the client that connects to the built engine.
+CLIENT_LIBRARIES = ("aioice>=0.10,<1", "pyopenssl>=25.1,<27")
+# deps/libwebrtc includes the headers that are made from the schemas, but its target does not depend on them.
+GENERATED_HEADERS = "fbs/FBS/message.h"
 _KEPT_LINES = 25
 _NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\]")
 
 
-class EngineUnavailable(Exception):
-    """There is no engine binary and none can be built; `reason` says why and what to do."""
+def build(folder: Path, report: Report, *, sanitize: bool = False) -> Path:
+    """Builds the engine in `folder`, which is empty and has about 500 MB free.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def build(folder: Path, report: Report) -> Path:
-    """Builds the engine in `folder`, which is empty and has about 500 MB free, and returns its binary."""
+    Returns the binary in the engine's folder (see `engine_folder`). A client has connected to it.
+    """
     install_packages(report)
     with report.step("Media engine: build tools"):
         tools = install_tools(folder / "tools")
     with report.step(f"Media engine: source of mediasoup {VERSION}"):
-        worker = unpack(fetch(folder), folder)
-    for subproject in SYSTEM_SUBPROJECTS:
-        subproject.write(worker / "subprojects")
+        package = unpack(fetch(folder), folder)
+    worker = package / "worker"
+    for patch in PATCHES:
+        patch.apply(worker)
+    replace_subprojects(worker / "subprojects")
     with report.step("Media engine: configure"):
-        configure(worker, tools)
+        configure(worker, tools, sanitize=sanitize)
     with report.step("Media engine: compile") as step:
-        return compile_worker(worker, tools, step)
+        binary = assemble(package, compile_worker(worker, tools, step, sanitize=sanitize), folder / "engine")
+    with report.step("Media engine: connect a client"):
+        connect_client(binary, tools)
+    return binary
 
 
 def install_packages(report: Report) -> None:
@@ -107,12 +119,15 @@ def _root_prefix() -> list[str] | None:
 
 
 def install_tools(venv: Path) -> Path:
-    """Makes a virtualenv with meson (Debian 12's is too old) and ninja; returns its folder of programs."""
+    """Makes a virtualenv with meson (Debian 12's is too old), ninja and what `connect_client` needs.
+
+    Returns its folder of programs.
+    """
     run([sys.executable, "-m", "venv", str(venv)], "no virtualenv could be made for the build tools")
     programs = venv / "bin"
     run(
-        [str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check", *BUILD_TOOLS],
-        "pip could not install meson and ninja",
+        [str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check", *BUILD_TOOLS, *CLIENT_LIBRARIES],
+        "pip could not install the build tools",
     )
     return programs
 
@@ -131,10 +146,10 @@ def unpack(tarball: Path, folder: Path) -> Path:
         # Debian 12's Python 3.11.2 has no extraction filters; the digest proves that the content was reviewed.
         archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
         archive.extractall(folder)  # noqa: S202
-    return folder / "package" / "worker"
+    return folder / "package"
 
 
-def configure(worker: Path, tools: Path) -> None:
+def configure(worker: Path, tools: Path, *, sanitize: bool) -> None:
     run(
         [
             str(tools / "meson"),
@@ -143,6 +158,7 @@ def configure(worker: Path, tools: Path) -> None:
             *("--buildtype", "release"),
             "-Db_ndebug=true",
             "--wrap-mode=nodownload",
+            *(("-Db_sanitize=address",) if sanitize else ()),
         ],
         "meson could not configure the engine",
         cwd=worker,
@@ -150,23 +166,31 @@ def configure(worker: Path, tools: Path) -> None:
     )
 
 
-def compile_worker(worker: Path, tools: Path, step: Step) -> Path:
-    """Compiles the engine at low priority, about five minutes on two cores."""
+def compile_worker(worker: Path, tools: Path, step: Step, *, sanitize: bool) -> Path:
+    """Compiles the engine at low priority, about four minutes on two cores."""
 
     def show(line: str) -> None:
         if match := _NINJA_STEP.match(line):
             step.advance(int(match[1]), int(match[2]))
 
-    run(
-        ["nice", "-n", "10", str(tools / "ninja"), "-C", "out", "mediasoup-worker"],
-        "the engine did not compile",
-        cwd=worker,
-        env=_with_tools(tools),
-        on_line=show,
-    )
+    ninja = ["nice", "-n", "10", str(tools / "ninja"), "-C", "out"]
+    env = _with_tools(tools)
+    run([*ninja, GENERATED_HEADERS], "the engine's schemas could not be compiled", cwd=worker, env=env)
+    run([*ninja, "mediasoup-worker"], "the engine did not compile", cwd=worker, env=env, on_line=show)
     binary = worker / "out" / "mediasoup-worker"
-    run(["strip", str(binary)], "the engine's binary could not be stripped")
+    if not sanitize:  # whose reports need the names of functions
+        run(["strip", str(binary)], "the engine's binary could not be stripped")
     return binary
+
+
+def connect_client(binary: Path, tools: Path) -> None:
+    """Connects a client to the engine, by the interpreter that has the libraries for it."""
+    sources = Path(medianode.__file__).parent.parent
+    run(
+        [str(tools / "python"), "-m", "medianode.toolchain.handshake", str(binary), str(schema_folder(binary))],
+        "the engine was built, but no client could connect to it",
+        env={**os.environ, "PYTHONPATH": str(sources)},
+    )
 
 
 def _with_tools(tools: Path) -> dict[str, str]:
@@ -198,3 +222,19 @@ def run(
                 on_line(line)
     if process.returncode:
         raise EngineUnavailable(f"{failure_text} ({command[0]} exited with {process.returncode}):\n{''.join(last)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="medianode.toolchain.build", description="Builds the media engine.")
+    parser.add_argument("folder", type=Path, help="an empty folder, or one to be made")
+    parser.add_argument("--sanitize", action="store_true", help="with an address sanitizer")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        sys.stdout.write(f"{build(arguments.folder.resolve(), Report(), sanitize=arguments.sanitize)}\n")
+    except EngineUnavailable as unavailable:
+        sys.exit(f"No media engine: {unavailable.reason}")
+
+
+if __name__ == "__main__":
+    main()

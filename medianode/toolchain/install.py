@@ -2,11 +2,12 @@
 
 1. the path in the settings (`PLENARY_ENGINE_PATH`) or in `PLENARY_MEDIASOUP_WORKER`;
 2. a binary built earlier, kept outside the checkout in `$PLENARY_CACHE`, else `$XDG_CACHE_HOME/plenary`, else
-   `~/.cache/plenary`, under the engine's version and this machine's architecture;
+   `~/.cache/plenary`, in a folder named by the engine's version and this machine's architecture;
 3. the prebuilt binary that the npm package downloads, where its server can be reached at once;
 4. a build from the npm package's source (`medianode.toolchain.build`).
 
-`python -m medianode.toolchain.install` does it and prints the path.
+The schemas of its channel lie in a folder beside it, see `engine_folder.schema_folder`.
+`python -m medianode.toolchain.install` does it and prints the binary's path.
 """
 
 # ruff: noqa: S603, S607 - every command here is fixed, and found by PATH.
@@ -24,15 +25,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from medianode.toolchain.build import VERSION, EngineUnavailable, build
+from medianode.engines.mediasoup.version import VERSION
+from medianode.toolchain.build import build
+from medianode.toolchain.engine_folder import BINARY, assemble, check_engine
+from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.progress import Report
 
 PREBUILT_HOST = "github.com"
 _REACH_TIMEOUT = 3.0
 _PREBUILT_TIMEOUT = 60.0
-_CHECK_TIMEOUT = 10.0
-# The engine's exit code when it is started without MEDIASOUP_VERSION: it has found all its libraries then.
-_ALIVE_EXIT = 41
 
 
 def ensure_engine(path: str = "", report: Report | None = None) -> Path:
@@ -46,51 +47,63 @@ def ensure_engine(path: str = "", report: Report | None = None) -> Path:
     if found:
         return found
     cached = cached_binary()
-    with _locked(cached.parent, report):
-        if runs(cached):
+    cache = cached.parent.parent
+    with _locked(cache, report):
+        if is_usable(cached):
             return cached
-        for leftover in cached.parent.glob("build-*"):
+        for leftover in cache.glob("build-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=cached.parent, ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as folder:
             binary = prebuilt(Path(folder), report) or build(Path(folder), report)
-            if not runs(binary):
-                raise EngineUnavailable(f"the media engine was made but does not start: {binary.name}")
-            binary.chmod(0o755)
-            binary.rename(cached)
+            try:
+                check_engine(binary)
+            except EngineUnavailable as unavailable:
+                raise EngineUnavailable(f"the media engine was made but is unusable: {unavailable.reason}") from None
+            _replace(cached.parent, binary.parent, Path(folder))
     report.say(f"Media engine ready: {cached}")
     return cached
+
+
+def _replace(target: Path, made: Path, work: Path) -> None:
+    """Lets the folder `made` appear in the cache as a whole. One that is there is not usable, and is moved away."""
+    if target.exists():
+        target.rename(work / "unusable")
+    made.rename(target)
 
 
 def find_engine(path: str = "") -> Path | None:
     """Returns the engine's binary, or None if it would have to be built.
 
-    Raises `EngineUnavailable` if the configured binary does not start.
+    Raises `EngineUnavailable` if the configured binary does not start, or is of another version.
     """
     configured = path or os.environ.get("PLENARY_MEDIASOUP_WORKER", "")
     if configured:
-        if not runs(Path(configured)):
-            raise EngineUnavailable(f"{configured} is not a mediasoup-worker that starts on this machine")
+        try:
+            check_engine(Path(configured))
+        except EngineUnavailable as unavailable:
+            raise EngineUnavailable(
+                f"the configured media engine {configured} is not a usable mediasoup-worker {VERSION}: "
+                + unavailable.reason
+            ) from None
         return Path(configured)
     cached = cached_binary()
-    return cached if runs(cached) else None
+    return cached if is_usable(cached) else None
 
 
 def cached_binary() -> Path:
     cache = os.environ.get("PLENARY_CACHE")
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(cache) if cache else user_cache / "plenary"
-    return folder / f"mediasoup-worker-{VERSION}-{platform.system().lower()}-{platform.machine()}"
+    return folder / f"{BINARY}-{VERSION}-{platform.system().lower()}-{platform.machine()}" / BINARY
 
 
-def runs(binary: Path) -> bool:
-    """Whether the file is an engine and finds its libraries."""
+def is_usable(binary: Path) -> bool:
+    """Whether the file is an engine of `VERSION` that starts on this machine."""
     try:
-        started = subprocess.run(
-            [str(binary)], env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_TIMEOUT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        check_engine(binary)
+    except EngineUnavailable:
         return False
-    return started.returncode == _ALIVE_EXIT
+    return True
 
 
 @contextmanager
@@ -110,7 +123,7 @@ def _locked(folder: Path, report: Report) -> Iterator[None]:
 
 
 def prebuilt(folder: Path, report: Report) -> Path | None:
-    """Returns the binary that npm's postinstall script downloads, or None.
+    """Returns the binary that npm's postinstall script downloads, in an engine's folder, or None.
 
     Without internet the script retries for minutes, and it falls back to a build that downloads all libraries.
     Therefore it runs only if its server answers at once, and within a time limit.
@@ -136,8 +149,9 @@ def prebuilt(folder: Path, report: Report) -> Path | None:
             npm.wait()
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-    binary = home / "node_modules/mediasoup/worker/out/Release/mediasoup-worker"
-    return binary if runs(binary) else None
+    package = home / "node_modules" / "mediasoup"
+    downloaded = package / "worker" / "out" / "Release" / BINARY
+    return assemble(package, downloaded, folder / "engine") if is_usable(downloaded) else None
 
 
 def _reachable() -> bool:

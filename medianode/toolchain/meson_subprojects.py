@@ -1,12 +1,15 @@
 """Meson subprojects that provide the system's libraries.
 
-The engine's meson.build takes every dependency from a subproject, which would be downloaded. Each subproject here has
+The engine's meson.build takes its dependencies from subprojects, which would be downloaded. Each subproject here has
 the same name and the same variables, but finds the library with pkg-config. Therefore the engine is linked against
 libraries that the distribution keeps patched, and nothing is downloaded.
 """
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+
+_HEADERS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -15,43 +18,50 @@ class SystemSubproject:
 
     `dependencies`: variable → pkg-config names. `libraries`: variables that must name a library target; they are
     empty, because they are linked only into a library that is never built. `options`: name → default, the options
-    that the engine's meson.build sets on this subproject.
+    that the engine's meson.build sets on this subproject. `headers`: the path that the engine includes → the file of
+    this package. `headers_only`: the dependencies are not linked. `overrides`: the name under which the engine looks
+    for the first dependency, if it does not use its variable.
     """
 
     name: str
     dependencies: dict[str, tuple[str, ...]]
     libraries: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
-    subfolder_of_headers: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    headers_only: bool = False
+    overrides: str = ""
 
     def meson_build(self) -> str:
         lines = [f"project('{self.name}', 'c')"]
-        for variable, packages in self.dependencies.items():
-            found = ", ".join(f"dependency('{package}')" for package in packages)
-            args = ""
-            if self.subfolder_of_headers:
-                folder = f"dependency('{packages[0]}').get_variable('includedir') / '{self.subfolder_of_headers}'"
-                args = f", compile_args: '-I' + {folder}"
-            lines.append(f"{variable} = declare_dependency(dependencies: [{found}]{args})")
+        lines += [f"{variable} = {self._dependency(packages)}" for variable, packages in self.dependencies.items()]
         lines += [f"{variable} = static_library('empty_{variable}', 'empty.c')" for variable in self.libraries]
+        if self.overrides:
+            lines.append(f"meson.override_dependency('{self.overrides}', {next(iter(self.dependencies))})")
         return "\n".join(lines) + "\n"
+
+    def _dependency(self, packages: tuple[str, ...]) -> str:
+        only = ".partial_dependency(compile_args: true, includes: true)" if self.headers_only else ""
+        found = ", ".join(f"dependency('{package}'){only}" for package in packages)
+        include = ", include_directories: include_directories('include')" if self.headers else ""
+        return f"declare_dependency(dependencies: [{found}]{include})"
 
     def meson_options(self) -> str:
         return "".join(f"option('{name}', type: 'string', value: '{v}')\n" for name, v in self.options.items())
 
     def write(self, subprojects: Path) -> None:
-        """Replaces the subproject's `.wrap` file in the folder `subprojects`."""
-        (subprojects / f"{self.name}.wrap").unlink(missing_ok=True)
         folder = subprojects / self.name
         folder.mkdir()
         (folder / "meson.build").write_text(self.meson_build())
         (folder / "meson_options.txt").write_text(self.meson_options())
         (folder / "empty.c").write_text("typedef int empty;\n")
+        for included, file in self.headers.items():
+            header = folder / "include" / included
+            header.parent.mkdir(parents=True)
+            shutil.copyfile(_HEADERS / file, header)
 
 
 SYSTEM_SUBPROJECTS = (
     SystemSubproject("openssl", {"openssl_dep": ("openssl",)}, libraries=("libcrypto_lib", "libssl_lib")),
-    SystemSubproject("nlohmann_json", {"nlohmann_json_dep": ("nlohmann_json",)}),
     SystemSubproject(
         "libuv",
         {"libuv_dep": ("libuv",)},
@@ -59,18 +69,11 @@ SYSTEM_SUBPROJECTS = (
         options={"build_tests": "false", "build_benchmarks": "false"},
     ),
     SystemSubproject(
-        "libsrtp2",
-        {"libsrtp2_dep": ("libsrtp2",)},
-        libraries=("libsrtp2",),
+        "libsrtp3",
+        {"libsrtp3_dep": ("libsrtp2",)},
+        libraries=("libsrtp3",),
         options={"crypto-library": "openssl", "crypto-library-kdf": "disabled", "tests": "disabled"},
-        # The engine includes <srtp.h>, Debian has it as <srtp2/srtp.h>.
-        subfolder_of_headers="srtp2",
-    ),
-    SystemSubproject(
-        "usrsctp",
-        {"usrsctp_dep": ("usrsctp",)},
-        libraries=("usrsctp",),
-        options={"sctp_build_programs": "false"},
+        headers={"srtp.h": "srtp3_on_libsrtp2.h"},
     ),
     SystemSubproject(
         "abseil-cpp",
@@ -81,5 +84,22 @@ SYSTEM_SUBPROJECTS = (
         },
         libraries=("absl_container_lib",),
     ),
-    SystemSubproject("catch2", {"catch2_dep": ()}),
+    SystemSubproject(
+        "unordered_dense",
+        {"ankerl_unordered_dense_dep": ()},
+        headers={"ankerl/unordered_dense.h": "unordered_dense.h"},
+        overrides="unordered_dense",
+    ),
+    # The compiler of schemas is found by its name; the engine uses nothing but headers of the library.
+    SystemSubproject(
+        "flatbuffers", {"flatbuffers_dep": ("flatbuffers",)}, libraries=("flatbuffers_lib",), headers_only=True
+    ),
 )
+
+
+def replace_subprojects(subprojects: Path) -> None:
+    """Replaces all that meson would download into the folder `subprojects`."""
+    for wrap in subprojects.glob("*.wrap"):
+        wrap.unlink()
+    for subproject in SYSTEM_SUBPROJECTS:
+        subproject.write(subprojects)

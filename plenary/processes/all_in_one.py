@@ -12,7 +12,7 @@ from gateway.server import Gateway
 from medianode.engines.port import EngineFailed
 from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
-from medianode.toolchain.build import EngineUnavailable
+from medianode.toolchain.errors import EngineUnavailable
 from plenary.processes.internal_http import InternalServer, internal_server
 from plenary.processes.server_connections import server_connections
 from plenary.processes.single_role import start_role, wait_until_stopped

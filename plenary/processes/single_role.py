@@ -10,7 +10,7 @@ from gateway.websocket.acceptor import BadCertificate
 from medianode.engines.port import EngineFailed
 from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
-from medianode.toolchain.build import EngineUnavailable
+from medianode.toolchain.errors import EngineUnavailable
 from plenary.processes.event_loop import CannotStart
 from plenary.processes.internal_http import internal_server
 from plenary.processes.server_connections import server_connections

@@ -16,7 +16,7 @@ from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSetting
 from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode, engine_factory
 from medianode.object_registry import ObjectRegistry
-from medianode.toolchain.build import EngineUnavailable
+from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.install import find_engine
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.cluster.memory_cluster import MemoryCluster

@@ -23,7 +23,7 @@ from medianode.engines.mediasoup.channel import (
     encode_injection,
     encode_request,
 )
-from medianode.toolchain.build import VERSION
+from medianode.engines.mediasoup.version import VERSION
 from shared.telemetry import log
 
 MAX_PENDING = 20_000
