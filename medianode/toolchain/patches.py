@@ -40,8 +40,8 @@ PATCHES = (
         new="((operationType & BIO_CB_RETURN) != 0) ? static_cast<long>(ret) : 1",
         reason=(
             "The callback of the BIO that DTLS writes to answers 1 to each control call, also to the question if "
-            "the kernel encrypts. An OpenSSL with kernel TLS, such as Debian's, then allocates no write buffer, and "
-            "the engine crashes at its first DTLS handshake."
+            "the kernel encrypts. An OpenSSL with kernel TLS, such as Debian's, then allocates no write buffer, "
+            "and the engine crashes at its first DTLS handshake."
         ),
     ),
     Patch(
@@ -51,8 +51,44 @@ PATCHES = (
         new="if (isMediaPacket && encoding.ssrc && encoding.ssrc == ssrc && !this->rtpStreamByEncodingIdx[i])",
         reason=(
             "An encoding is looked up by SSRC before RID. It may have a stream already that was found by its RID, "
-            "under another SSRC. Creating a second stream fails an assertion, so that two packets of one client end "
-            "the engine with every room on it. An encoding without an SSRC has 0 there, which a client may send."
+            "under another SSRC. Creating a second stream fails an assertion, so that two packets of one client "
+            "end the engine with every room on it. An encoding without an SSRC has 0 there, which a client may "
+            "send."
+        ),
+    ),
+    Patch(
+        name="header extension without a value",
+        file="src/RTC/RTP/Packet.cpp",
+        old="highestLen = std::max(extension.len, highestLen);",
+        new="highestLen = std::max<uint8_t>(extension.len == 0 ? 255 : extension.len, highestLen);",
+        reason=(
+            "A header extension with two-byte headers may be 0 bytes long. If a producer's packet has such a one "
+            "among the extensions that are forwarded, they are rewritten with one-byte headers, which cannot say "
+            "0: an exception that nothing catches ends the engine. With this change they keep their two-byte "
+            "headers."
+        ),
+    ),
+    Patch(
+        name="packets without room to grow",
+        file="src/RTC/RTP/Packet.cpp",
+        old="if (!Packet::IsRtp(buffer, packetLength))",
+        new="if (packetLength > bufferLength / 2 || !Packet::IsRtp(buffer, packetLength))",
+        reason=(
+            "Forwarding a packet rewrites its header extensions, which may make it longer. A packet that then "
+            "does not fit its buffer of 64 KiB, or whose old extensions are longer than 32 KiB, ends the engine "
+            "by an exception that nothing catches. No RTP packet of a client is longer than a few KiB."
+        ),
+    ),
+    Patch(
+        name="congestion feedback about too many packets",
+        file="src/RTC/RTCP/FeedbackRtpTransport.cpp",
+        old="uint16_t count{ 0u };\n\t\t\tuint16_t receivedPacketStatusCount{ 0u };",
+        new="size_t count{ 0u };\n\t\t\tsize_t receivedPacketStatusCount{ 0u };",
+        reason=(
+            "The counts of a transport-wide feedback wrap at 65,536, so that feedback which is inconsistent "
+            "passes as consistent. An RTCP packet of 60 bytes makes the engine read behind its list of deltas, "
+            "and end by an exception that nothing catches; a long one makes it list 268 million packets, which "
+            "takes 4 GB of memory and 15 s."
         ),
     ),
 )
