@@ -46,7 +46,7 @@ LIBRARIES = (
 )
 BUILD_TOOLS = ("meson>=1.1,<2", "ninja>=1.10,<2")
 # For the client that connects to the built engine.
-CLIENT_LIBRARIES = ("aioice>=0.10,<1", "pyopenssl>=25.1,<27")
+CLIENT_LIBRARIES = ("aioice>=0.13,<0.14", "pyopenssl>=26,<27")
 # deps/libwebrtc includes the headers that are made from the schemas, but its target does not depend on them.
 GENERATED_HEADERS = "fbs/FBS/message.h"
 _KEPT_LINES = 25

@@ -11,7 +11,7 @@ from pathlib import Path
 from struct import Struct
 from typing import IO, Any, TypeAlias
 
-from medianode.engines.mediasoup.flatbuffers_codec import load_schema
+from medianode.engines.mediasoup.flatbuffers_codec import DecodeError, load_schema
 from medianode.engines.mediasoup.spawn import spawn
 from medianode.engines.mediasoup.version import VERSION
 from medianode.toolchain.errors import EngineUnavailable
@@ -120,7 +120,7 @@ class StartedEngine:
         frame = self._next_frame(deadline, silence)
         try:
             kind, message = self._schema.decode(_MESSAGE, frame)["data"]
-        except ValueError as error:
+        except DecodeError as error:
             raise self._nonsense(str(error)) from error
         return kind, message
 

@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 SRTP_PROFILES = ("SRTP_AEAD_AES_256_GCM", "SRTP_AEAD_AES_128_GCM", "SRTP_AES128_CM_SHA1_80", "SRTP_AES128_CM_SHA1_32")
-
-# Profile → bytes of the key and of the salt.
-_KEY_LENGTHS = {
+KEY_LENGTHS = {
     "SRTP_AEAD_AES_256_GCM": (32, 12),
     "SRTP_AEAD_AES_128_GCM": (16, 12),
     "SRTP_AES128_CM_SHA1_80": (16, 14),
     "SRTP_AES128_CM_SHA1_32": (16, 14),
 }
+"""The bytes of a profile's key and of its salt."""
+
 _STUN_RETRY_SECONDS = 0.5
 _SHORTEST_WAIT_SECONDS = 0.05
 _PRIORITY = 2_113_937_151  # of a host candidate
@@ -39,7 +39,7 @@ class ConnectionFailed(Exception):
 
 @dataclass(frozen=True)
 class SrtpKeys:
-    """A master key with its salt for each direction; `profile` is one of `SRTP_PROFILES`."""
+    """A master key, followed by its salt, for each direction; `profile` is one of `SRTP_PROFILES`."""
 
     profile: str
     sending: bytes
@@ -63,8 +63,8 @@ class WebRtcClient:
         self._ice_connected = False
         self._outgoing: list[bytes] = []
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(key)
-        self.fingerprint = _fingerprint(certificate)
+        certificate = self_signed_certificate(key)
+        self.fingerprint = fingerprint_of(certificate)
         """The SHA-256 fingerprint of this client's certificate, to be told to the transport."""
         context = SSL.Context(SSL.DTLS_CLIENT_METHOD)
         context.use_certificate(certificate)
@@ -109,9 +109,9 @@ class WebRtcClient:
     def srtp_keys(self) -> SrtpKeys:
         """Returns the keys that were agreed on. Raises `ConnectionFailed` if there are none (yet)."""
         profile = self._dtls.get_selected_srtp_profile().decode()
-        if not self.connected or profile not in _KEY_LENGTHS:
+        if not self.connected or profile not in KEY_LENGTHS:
             raise ConnectionFailed("no SRTP profile was agreed on")
-        key, salt = _KEY_LENGTHS[profile]
+        key, salt = KEY_LENGTHS[profile]
         material = self._dtls.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (key + salt))
         ours, theirs = material[:key], material[key : 2 * key]
         our_salt, their_salt = material[2 * key : 2 * key + salt], material[2 * key + salt :]
@@ -160,7 +160,7 @@ class WebRtcClient:
 
     def _check_fingerprint(self) -> None:
         certificate = self._dtls.get_peer_certificate(as_cryptography=True)
-        found = _fingerprint(certificate) if certificate else "none"
+        found = fingerprint_of(certificate) if certificate else "none"
         if found != self._expected:
             raise ConnectionFailed(f"the engine's certificate has the fingerprint {found}, not {self._expected}")
 
@@ -178,7 +178,7 @@ class WebRtcClient:
         return records
 
 
-def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def self_signed_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "WebRTC")])
     now = datetime.now(UTC)
     return (
@@ -193,5 +193,6 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     )
 
 
-def _fingerprint(certificate: x509.Certificate) -> str:
+def fingerprint_of(certificate: x509.Certificate) -> str:
+    """Returns the SHA-256 fingerprint as it is written in SDP: hexadecimal, with colons."""
     return certificate.fingerprint(hashes.SHA256()).hex(":").upper()

@@ -1,18 +1,14 @@
-"""The engine's binary is searched for in an order, and its absence is explained."""
+"""The engine is searched for in an order, and its absence is explained."""
 
-import io
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from medianode.toolchain import build, install
-from medianode.toolchain.build import EngineUnavailable
-from medianode.toolchain.meson_subprojects import SYSTEM_SUBPROJECTS
+from medianode.engines.mediasoup.version import VERSION
+from medianode.toolchain import install
+from medianode.toolchain.engine_folder import schema_folder
+from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.progress import Report
 
 
@@ -23,117 +19,163 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def program(path: Path, exit_code: int = 41) -> Path:
+@pytest.fixture(autouse=True)
+def engines_are_files_that_say_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real check starts the engine; `test_engine_folder.py` has its tests."""
+
+    def check(binary: Path) -> None:
+        if not binary.is_file() or binary.read_text() != "usable":
+            raise EngineUnavailable(f"{binary.name} does not start")
+
+    monkeypatch.setattr(install, "check_engine", check)
+
+
+def engine(path: Path, text: str = "usable") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\nexit {exit_code}\n")
-    path.chmod(0o755)
+    path.write_text(text)
     return path
 
 
-def quiet() -> Report:
-    return Report(Console(file=io.StringIO()))
+def build_makes(monkeypatch: pytest.MonkeyPatch, text: str = "usable") -> None:
+    """No prebuilt engine is there, and a build makes one with schemas beside it."""
+
+    def build(folder: Path, report: Report) -> Path:
+        engine(folder / "engine" / "fbs" / "message.fbs", "schema")
+        return engine(folder / "engine" / "mediasoup-worker", text)
+
+    monkeypatch.setattr(install, "prebuilt", lambda folder, report: None)
+    monkeypatch.setattr(install, "build", build)
 
 
-def test_configured_binary_wins(tmp_path: Path) -> None:
-    program(install.cached_binary())
-    mine = program(tmp_path / "mine")
+def test_configured_engine_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(install.cached_binary())
+    monkeypatch.setenv("PLENARY_MEDIASOUP_WORKER", str(engine(tmp_path / "of the environment")))
+    mine = engine(tmp_path / "mine")
     assert install.find_engine(str(mine)) == mine
 
 
-def test_binary_named_by_the_environment_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = program(tmp_path / "mine")
+def test_engine_named_by_the_environment_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(install.cached_binary())
+    mine = engine(tmp_path / "mine")
     monkeypatch.setenv("PLENARY_MEDIASOUP_WORKER", str(mine))
     assert install.find_engine() == mine
 
 
-def test_configured_binary_that_does_not_start_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="broken"):
-        install.find_engine(str(program(tmp_path / "broken", exit_code=127)))
+def test_configured_engine_that_is_unusable_is_an_error(tmp_path: Path) -> None:
+    engine(install.cached_binary())
+    with pytest.raises(EngineUnavailable, match=rf"/broken is not a usable .* {VERSION}: broken does not start"):
+        install.find_engine(str(engine(tmp_path / "broken", "unusable")))
 
 
-def test_cache_is_keyed_by_version_and_machine(cache: Path) -> None:
-    cached = program(install.cached_binary())
-    assert cached.parent == cache
-    assert build.VERSION in cached.name
-    assert os.uname().machine in cached.name
-    assert install.ensure_engine(report=quiet()) == cached
+def test_cache_is_keyed_by_version_and_machine(cache: Path, report: Report) -> None:
+    cached = engine(install.cached_binary())
+    assert cached.parent.parent == cache
+    assert cached.parent.name == f"mediasoup-worker-{VERSION}-linux-{os.uname().machine}"
+    assert install.ensure_engine(report=report) == cached
 
 
-def test_built_engine_appears_in_the_cache_as_a_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "prebuilt", lambda folder, report: None)
-    monkeypatch.setattr(install, "build", lambda folder, report: program(folder / "out" / "worker"))
-    (cache / "build-interrupted").mkdir(parents=True)
-    assert install.ensure_engine(report=quiet()) == install.cached_binary()
-    assert {p.name for p in cache.iterdir()} == {install.cached_binary().name, "engine.lock"}
+def test_engine_of_an_earlier_version_in_the_cache_is_left_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    build_makes(monkeypatch)
+    old = engine(cache / f"mediasoup-worker-3.12.16-linux-{os.uname().machine}")
+    assert install.find_engine() is None
+    install.ensure_engine(report=report)
+    assert old.read_text() == "usable"
 
 
-def test_build_without_a_usable_engine_leaves_no_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "prebuilt", lambda folder, report: None)
-    monkeypatch.setattr(install, "build", lambda folder, report: program(folder / "worker", exit_code=127))
-    with pytest.raises(EngineUnavailable, match="does not start"):
-        install.ensure_engine(report=quiet())
-    assert not install.cached_binary().exists()
+def test_built_engine_appears_in_the_cache_as_a_whole(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    build_makes(monkeypatch)
+    engine(cache / "build-interrupted" / "mediasoup-worker")
+    built = install.ensure_engine(report=report)
+    assert built == install.cached_binary()
+    assert (schema_folder(built) / "message.fbs").read_text() == "schema"
+    assert {path.name for path in cache.iterdir()} == {built.parent.name, "engine.lock"}
 
 
-def test_missing_packages_are_named_when_they_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_is_installed", lambda package: package != "libuv1-dev")
-    monkeypatch.setattr(build, "_root_prefix", lambda: None)
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    with pytest.raises(EngineUnavailable, match="apt-get install libuv1-dev"):
-        build.install_packages(quiet())
+def test_unusable_engine_in_the_cache_is_replaced(monkeypatch: pytest.MonkeyPatch, report: Report) -> None:
+    build_makes(monkeypatch)
+    cached = engine(install.cached_binary(), "unusable")
+    leftover = engine(cached.parent / "leftover")
+    assert install.ensure_engine(report=report).read_text() == "usable"
+    assert not leftover.exists()
 
 
-def test_missing_packages_are_installed_by_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: list[list[str]] = []
-    monkeypatch.setattr(build, "_is_installed", lambda package: package != "g++")
-    monkeypatch.setattr(build, "_root_prefix", lambda: ["sudo", "-n"])
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(build, "run", lambda command, failure_text, env: commands.append(command))
-    build.install_packages(quiet())
-    assert [command[:3] for command in commands] == [["sudo", "-n", "apt-get"]] * 2
-    assert commands[1][-1] == "g++"
+def test_build_without_a_usable_engine_leaves_no_files(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    build_makes(monkeypatch, "unusable")
+    with pytest.raises(EngineUnavailable, match="made but is unusable: mediasoup-worker does not start"):
+        install.ensure_engine(report=report)
+    assert {path.name for path in cache.iterdir()} == {"engine.lock"}
 
 
-def test_failed_step_reports_the_end_of_its_output() -> None:
-    with pytest.raises(EngineUnavailable, match=r"it broke \(sh exited with 3\):\nlast words"):
-        build.run(["sh", "-c", "echo last words; exit 3"], "it broke")
-    with pytest.raises(EngineUnavailable, match="it broke"):
-        build.run(["/no/such/program"], "it broke")
+def test_prebuilt_engine_is_taken_before_a_build(monkeypatch: pytest.MonkeyPatch, report: Report) -> None:
+    build_makes(monkeypatch)
+    monkeypatch.setattr(install, "prebuilt", lambda folder, report: engine(folder / "prebuilt" / "mediasoup-worker"))
+    built = install.ensure_engine(report=report)
+    assert not (built.parent / "fbs").exists()
 
 
-def test_foreign_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / f"mediasoup-{build.VERSION}.tgz").write_bytes(b"something else")
-    monkeypatch.setattr(build, "run", lambda *_, **__: None)
-    with pytest.raises(EngineUnavailable, match="not the package"):
-        build.fetch(tmp_path)
+NPM = """#!/bin/sh
+[ "$1" = install ] || exit 1
+package="$5/node_modules/mediasoup"
+mkdir -p "$package/worker/out/Release" "$package/worker/fbs" "$package/worker/deps/libwebrtc" \\
+  "$package/worker/src/RTC/SCTP" "$package/worker/src/Utils"
+for file in LICENSE worker/deps/libwebrtc/LICENSE worker/deps/libwebrtc/PATENTS worker/src/RTC/SCTP/LICENSE \\
+  worker/src/Utils/README_BASE64_UTILS worker/fbs/message.fbs; do echo "$6" >"$package/$file"; done
+printf %s "$MADE" >"$package/worker/out/Release/mediasoup-worker"
+"""
 
 
-def test_plain_progress_is_a_line_every_tenth() -> None:
-    out = io.StringIO()
-    with Report(Console(file=out, width=200)).step("Compile") as step:
-        for done in range(1, 101):
-            step.advance(done, 100)
-    lines = out.getvalue().splitlines()
-    assert lines[0] == "Compile"
-    assert lines[1] == "Compile: 10% (10/100)"
-    assert len(lines) == 11
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = engine(tmp_path / "bin" / "npm", NPM)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(install, "_reachable", lambda: True)
 
 
-def test_system_subprojects_replace_the_wrap_files(tmp_path: Path) -> None:
-    for subproject in SYSTEM_SUBPROJECTS:
-        (tmp_path / f"{subproject.name}.wrap").touch()
-        subproject.write(tmp_path)
-        assert (tmp_path / subproject.name / "meson.build").read_text().startswith(f"project('{subproject.name}'")
-    assert not list(tmp_path.glob("*.wrap"))
+@pytest.mark.usefixtures("npm")
+def test_prebuilt_engine_is_put_into_a_folder_with_its_schemas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    monkeypatch.setenv("MADE", "usable")
+    binary = install.prebuilt(tmp_path, report)
+    assert binary == tmp_path / "engine" / "mediasoup-worker"
+    assert (schema_folder(binary) / "message.fbs").read_text() == f"mediasoup@{VERSION}\n"
+    assert (binary.parent / "LICENSE").exists()
 
 
-def test_command_prints_the_path(tmp_path: Path) -> None:
-    mine = program(tmp_path / "mine")
-    done = subprocess.run(
-        [sys.executable, "-m", "medianode.toolchain.install"],
-        env={**os.environ, "PLENARY_MEDIASOUP_WORKER": str(mine)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == f"{mine}\n"
+@pytest.mark.usefixtures("npm")
+def test_prebuilt_engine_that_does_not_start_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    monkeypatch.setenv("MADE", "unusable")
+    assert install.prebuilt(tmp_path, report) is None
+
+
+@pytest.mark.usefixtures("npm")
+def test_prebuilt_engine_is_not_asked_for_where_its_server_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    monkeypatch.setattr(install, "_reachable", lambda: False)
+    assert install.prebuilt(tmp_path, report) is None
+    assert not (tmp_path / "prebuilt").exists()
+
+
+def test_command_prints_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = engine(tmp_path / "mine")
+    monkeypatch.setenv("PLENARY_MEDIASOUP_WORKER", str(mine))
+    install.main()
+    assert capsys.readouterr().out == f"{mine}\n"
+
+
+def test_command_says_why_there_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLENARY_MEDIASOUP_WORKER", str(tmp_path / "absent"))
+    with pytest.raises(SystemExit, match=r"No media engine: .*absent does not start"):
+        install.main()
