@@ -11,7 +11,7 @@ FROM debian:bookworm-20260421-slim AS base
 # Python and what the engine is linked with.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      ca-certificates python3 libabsl20220623 libsrtp2-1 libssl3 libusrsctp2 libuv1 \
+      ca-certificates python3 libabsl20220623 libsrtp2-1 libssl3 libuv1 \
  && rm -rf /var/lib/apt/lists/*
 
 
@@ -27,10 +27,13 @@ WORKDIR /src
 # Nothing but what decides how the engine is made, so that no other change makes it anew. The last pattern is
 # `.engine/`, which need not be there: `make image` puts this machine's engine into it.
 COPY medianode/__init__.py medianode/
+COPY medianode/engines/__init__.py medianode/engines/
+COPY medianode/engines/mediasoup/__init__.py medianode/engines/mediasoup/flatbuffers_*.py \
+     medianode/engines/mediasoup/spawn.py medianode/engines/mediasoup/version.py medianode/engines/mediasoup/
 COPY medianode/toolchain medianode/toolchain
 COPY medianode/__init__.py .engin[e] /engine/
 RUN python3 -m medianode.toolchain.install \
- && mv "$(python3 -m medianode.toolchain.install)" /mediasoup-worker
+ && mv "$(dirname "$(python3 -m medianode.toolchain.install)")" /mediasoup-worker
 
 
 FROM tools AS page
@@ -69,11 +72,12 @@ RUN groupadd --system --gid 10001 plenary \
  && useradd --system --uid 10001 --gid plenary --no-create-home --home-dir /nonexistent plenary
 COPY deploy/http-ok /usr/local/bin/
 COPY LICENSE THIRD_PARTY_NOTICES /usr/share/doc/plenary/
-COPY --from=engine /mediasoup-worker /usr/local/bin/
+# The engine with the schemas of its channel and the licences of its sources.
+COPY --from=engine /mediasoup-worker /opt/mediasoup-worker
 COPY --from=python /opt/plenary /opt/plenary
 ENV PATH=/opt/plenary/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    PLENARY_MEDIASOUP_WORKER=/usr/local/bin/mediasoup-worker
+    PLENARY_MEDIASOUP_WORKER=/opt/mediasoup-worker/mediasoup-worker
 # By number: Kubernetes can check only a number against `runAsNonRoot`.
 USER 10001:10001
 # An engine that does not start here is to be noticed here.

@@ -71,7 +71,7 @@ image: .engine ## the image `plenary` for Docker, with the engine of this machin
 compose-test: $(VENV)/.ready .engine ## docker-compose.yml under load, while gateways and room workers come and go
 	$(BIN)/pytest -m compose tests/compose $(PYTEST_OPTIONS)
 
-engine: $(VENV)/.ready ## the media engine's binary, found or built
+engine: $(VENV)/.ready ## the media engine, found or built
 	@$(BIN)/python -m medianode.toolchain.install $(if $(filter run,$(MAKECMDGOALS)),|| true)
 
 page: web/dist/index.html ## the demo page
@@ -103,8 +103,9 @@ certificate:
 
 .PHONY: .engine
 .engine: $(VENV)/.ready
-	@mkdir -p $@
-	@engine=$$($(BIN)/python -m medianode.toolchain.install) && cp --update "$$engine" $@ || echo "the image will make its own engine"
+	@rm -rf $@ && mkdir -p $@
+	@engine=$$(env -u PLENARY_MEDIASOUP_WORKER $(BIN)/python -m medianode.toolchain.install) \
+		&& cp -r "$$(dirname "$$engine")" $@ || echo "the image will make its own engine"
 
 web/dist/index.html: $(WEB_SOURCES)
 	@scripts/need nodejs npm

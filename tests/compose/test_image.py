@@ -18,7 +18,13 @@ def test_image_does_not_run_as_root(image: str) -> None:
 
 def test_image_has_an_engine_that_starts(image: str) -> None:
     found = run(image, "-m", "medianode.toolchain.install", entrypoint="/opt/plenary/bin/python")
-    assert found.strip() == "/usr/local/bin/mediasoup-worker"
+    assert found.strip() == "/opt/mediasoup-worker/mediasoup-worker"
+
+
+def test_image_has_the_schemas_and_licences_of_the_engine(image: str) -> None:
+    files = run(image, "/opt/mediasoup-worker", "/opt/mediasoup-worker/fbs", entrypoint="ls").split()
+    assert {"fbs", "message.fbs", "LICENSE", "LICENSE.libwebrtc", "LICENSE.sctp", "LICENSE.base64"} <= set(files)
+    assert "ISC License" in run(image, "/opt/mediasoup-worker/LICENSE", entrypoint="cat")
 
 
 def test_image_has_licences_and_no_build_tools(image: str) -> None:

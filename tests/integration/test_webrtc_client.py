@@ -30,7 +30,7 @@ def engine() -> Iterator[StartedEngine]:
     if binary is None:
         pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
     with StartedEngine(binary, schema_folder(binary)) as started:
-        listen = [
+        listen: list[dict[str, Any]] = [
             {"protocol": protocol, "ip": "127.0.0.1", "port": 0, "port_range": {}, "flags": {}}
             for protocol in ("UDP", "TCP")
         ]
