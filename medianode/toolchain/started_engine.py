@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from struct import Struct
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Self, TypeAlias
 
 from medianode.engines.mediasoup.flatbuffers_codec import DecodeError, load_schema
 from medianode.engines.mediasoup.spawn import spawn
@@ -42,7 +42,7 @@ class StartedEngine:
         self._last_id = 0
         self.pid = 0
 
-    def __enter__(self) -> "StartedEngine":
+    def __enter__(self) -> Self:
         self._output: IO[bytes] = tempfile.TemporaryFile()
         (self._writer, theirs_3), (self._reader, theirs_4) = socket.socketpair(), socket.socketpair()
         try:

@@ -19,6 +19,15 @@ CONSENT_SECONDS = 10.0
 """An engine gives up a client that has sent no binding request for 30 s."""
 
 
+class Session(pylibsrtp.Session):
+    """A session for packets of up to 64 KiB, for which the buffer of pylibsrtp is too small."""
+
+    def __init__(self, policy: pylibsrtp.Policy) -> None:
+        super().__init__(policy)
+        self._cdata = pylibsrtp.ffi.new("char[]", 2 * 65_536)
+        self._buffer = pylibsrtp.ffi.buffer(self._cdata)
+
+
 class Udp(asyncio.DatagramProtocol):
     def __init__(self, receive: Callable[[bytes], None]) -> None:
         self._receive = receive
@@ -77,8 +86,8 @@ class MediaClient:
         self.rtcp: asyncio.Queue[bytes] = asyncio.Queue()
         self.keys: SrtpKeys | None = None
         self._connection: Udp | Tcp | None = None
-        self._sending: pylibsrtp.Session | None = None
-        self._receiving: pylibsrtp.Session | None = None
+        self._sending: Session | None = None
+        self._receiving: Session | None = None
         self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -159,7 +168,5 @@ class MediaClient:
         outbound, inbound = pylibsrtp.Policy.SSRC_ANY_OUTBOUND, pylibsrtp.Policy.SSRC_ANY_INBOUND
         policy = pylibsrtp.Policy(key=keys.sending, ssrc_type=outbound, srtp_profile=profile)
         policy.allow_repeat_tx = True
-        self._sending = pylibsrtp.Session(policy)
-        self._receiving = pylibsrtp.Session(
-            pylibsrtp.Policy(key=keys.receiving, ssrc_type=inbound, srtp_profile=profile)
-        )
+        self._sending = Session(policy)
+        self._receiving = Session(pylibsrtp.Policy(key=keys.receiving, ssrc_type=inbound, srtp_profile=profile))
