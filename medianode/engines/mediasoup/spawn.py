@@ -12,6 +12,8 @@ from medianode.engines.mediasoup.version import VERSION
 _FIRST_CHANNEL_FD = 3
 _FIRST_FREE_FD = 10
 _STDERR = 2
+# The second is for engines that are built with an address sanitizer.
+_INHERITED = ("LD_LIBRARY_PATH", "ASAN_OPTIONS")
 
 
 def spawn(binary: Path, arguments: Sequence[str], ends: Sequence[socket.socket], output: int = _STDERR) -> int:
@@ -39,7 +41,3 @@ def spawn(binary: Path, arguments: Sequence[str], ends: Sequence[socket.socket],
     finally:
         for fd in high:
             os.close(fd)
-
-
-# The second is for engines that are built with an address sanitizer.
-_INHERITED = ("LD_LIBRARY_PATH", "ASAN_OPTIONS")
