@@ -20,7 +20,7 @@ def dtls(chance: random.Random) -> dict[str, Any]:
 def microphone(chance: random.Random) -> dict[str, Any]:
     """Returns the rtpParameters of one opus stream."""
     opus = _codec("audio", "opus", 111, 48000, {"minptime": 10, "useinbandfec": 1}) | {"channels": 2}
-    return _parameters(chance, [opus], {"uri": _AUDIO_LEVEL, "id": 10}, [{"ssrc": _ssrc(chance)}])
+    return _parameters(chance, [opus], {"uri": _AUDIO_LEVEL, "id": 6}, [{"ssrc": _ssrc(chance)}])
 
 
 def camera(chance: random.Random) -> dict[str, Any]:

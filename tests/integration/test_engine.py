@@ -13,9 +13,12 @@ import pytest
 from medianode.engine_pool import EnginePool
 from medianode.engines.mediasoup import process
 from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSettings
+from medianode.engines.mediasoup.flatbuffers_codec import load_schema
+from medianode.engines.mediasoup.translation import listen_info
 from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode, engine_factory
 from medianode.object_registry import ObjectRegistry
+from medianode.toolchain.engine_folder import schema_folder
 from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.install import find_engine
 from shared.broker.memory import MemoryBroker, MemoryHub
@@ -82,7 +85,8 @@ def settings(**more: Any) -> MediasoupSettings:
     if binary is None:
         pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
     values = {"announced_ip": "", "port": 0, "rtc_min_port": 40000, "rtc_max_port": 49999, "initial_bitrate": 10**6}
-    return MediasoupSettings(binary=binary, listen_ip="127.0.0.1", **{**values, **more})
+    schema = load_schema(schema_folder(binary))
+    return MediasoupSettings(binary=binary, schema=schema, listen_ip="127.0.0.1", **{**values, **more})
 
 
 class Room:
@@ -248,6 +252,11 @@ async def test_stats_have_the_fields_of_protocol_v2(room: Room) -> None:
     )
 
 
+async def paused_and_preferred(engine: MediasoupEngine, consumer: str) -> tuple[bool, bool, int]:
+    dump = (await engine.ask("CONSUMER_DUMP", consumer)).data["data"]
+    return dump["base"]["paused"], dump["base"]["producer_paused"], dump["preferred_spatial_layer"]
+
+
 async def test_orders_take_effect_in_the_engine(room: Room) -> None:
     await room.call()
     engine = room.engines.get_nowait()
@@ -256,29 +265,27 @@ async def test_orders_take_effect_in_the_engine(room: Room) -> None:
     room.objects.order(media.SetPreferredProfile("consumer", 2, "medium"))
     room.objects.order(media.RequestKeyFrame("consumer", 2))
     room.objects.order(media.SetMaxIncomingBitrate("sending", 1, 500_000))
-    dump = (await engine.ask("consumer.dump", "consumer")).data
-    assert (dump["paused"], dump["producerPaused"], dump["preferredSpatialLayer"]) == (True, True, 1)
+    assert await paused_and_preferred(engine, "consumer") == (True, True, 1)
     stats = await room.ask(media.GetStats(ROUTER, "transport", "sending", 7))
     assert isinstance(stats, media.Stats)
     assert stats.stats[0]["localAvailableSendBw"]["maxBitrate"] == 500_000
     room.objects.order(Resume("producer", 2, "producer"))
     room.objects.order(Resume("consumer", 3, "consumer"))
     room.objects.order(media.SetPreferredProfile("consumer", 3, "default"))
-    dump = (await engine.ask("consumer.dump", "consumer")).data
-    assert (dump["paused"], dump["producerPaused"], dump["preferredSpatialLayer"]) == (False, False, 2)
+    assert await paused_and_preferred(engine, "consumer") == (False, False, 2)
 
 
 async def test_closed_objects_are_closed_in_the_engine(room: Room) -> None:
     await room.call()
     engine = room.engines.get_nowait()
     room.objects.order(Close("consumer", 1, "consumer"))
-    assert (await engine.ask("transport.dump", "receiving")).data["consumerIds"] == []
+    assert (await engine.ask("TRANSPORT_DUMP", "receiving")).data["base"]["consumer_ids"] == []
     room.objects.order(Close("producer", 1, "producer"))
-    assert (await engine.ask("transport.dump", "sending")).data["producerIds"] == []
+    assert (await engine.ask("TRANSPORT_DUMP", "sending")).data["base"]["producer_ids"] == []
     room.objects.order(Close("sending", 1, "transport"))
-    assert (await engine.ask("router.dump", "router")).data["transportIds"] == ["receiving"]
+    assert (await engine.ask("ROUTER_DUMP", "router")).data["transport_ids"] == ["receiving"]
     room.objects.order(Close("router", 1, "router"))
-    assert (await engine.ask("worker.dump")).data["routerIds"] == []
+    assert (await engine.ask("WORKER_DUMP")).data["router_ids"] == []
 
 
 async def test_a_killed_engine_loses_its_routers_and_a_new_one_works(room: Room) -> None:
@@ -367,17 +374,19 @@ async def test_a_closed_engine_answers_nothing_and_does_not_die() -> None:
 
 # --- with media -----------------------------------------------------------------------------------------------
 
-PLAIN = {
-    "listenIp": {"ip": "127.0.0.1"},
-    "rtcpMux": True,
-    "comedia": False,
-    "enableSctp": False,
-    "numSctpStreams": {"OS": 1024, "MIS": 1024},
-    "maxSctpMessageSize": 262144,
-    "sctpSendBufferSize": 262144,
-    "isDataChannel": False,
-    "enableSrtp": False,
-}
+
+async def plain_transport(engine: MediasoupEngine, transport: str, *, comedia: bool) -> int:
+    """Creates a transport of plain RTP instead of a browser's; returns its port."""
+    options = {"base": {}, "listen_info": listen_info("UDP", "127.0.0.1"), "rtcp_mux": True, "comedia": comedia}
+    data = {"transport_id": transport, "options": options}
+    created = await engine.ask("ROUTER_CREATE_PLAINTRANSPORT", "router", data)
+    assert not created.error, created
+    return int(created.data["tuple"]["local_port"])
+
+
+async def connect_plain(engine: MediasoupEngine, transport: str, port: int) -> None:
+    connected = await engine.ask("PLAINTRANSPORT_CONNECT", transport, {"ip": "127.0.0.1", "port": port})
+    assert not connected.error, connected
 
 
 class Camera(asyncio.DatagramProtocol):
@@ -421,10 +430,9 @@ async def test_profiles_follow_the_layers_that_are_sent() -> None:
                 return event.profile
 
     engine.create_router("router")
-    await engine.ask("router.createPlainTransport", "router", {**PLAIN, "transportId": "sending", "comedia": True})
-    await engine.ask("router.createPlainTransport", "router", {**PLAIN, "transportId": "receiving"})
-    await engine.ask("transport.connect", "receiving", {"ip": "127.0.0.1", "port": 9})
-    port = (await engine.ask("transport.dump", "sending")).data["tuple"]["localPort"]
+    port = await plain_transport(engine, "sending", comedia=True)
+    await plain_transport(engine, "receiving", comedia=False)
+    await connect_plain(engine, "receiving", 9)
     assert await done(produce("producer", CHROME, MAPPED, "0")) == media.Produced()
     assert await done(consume("low", "producer", MAPPED, preferred_profile="low")) == media.Consumed("none")
     camera, _ = await asyncio.get_running_loop().create_datagram_endpoint(

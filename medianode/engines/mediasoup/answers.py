@@ -6,19 +6,17 @@ from typing import Any
 import msgspec
 
 from medianode.engines.mediasoup.channel import Response
-from medianode.engines.mediasoup.process import BUSY, NO_ANSWER, UNSENDABLE, Answered
+from medianode.engines.mediasoup.process import BUSY, NO_ANSWER, TOO_LONG, UNFIT, Answered
 from medianode.engines.port import Done
 from shared.protocol import media
 from shared.protocol.media import Failed
 
-_CODES = {NO_ANSWER: 503, BUSY: 503, UNSENDABLE: 413, "TypeError": 400}
+_CODES = {NO_ANSWER: 503, BUSY: 503, TOO_LONG: 413, UNFIT: 400, "TypeError": 400, "NotFoundError": 404}
 
 
 def failed(answer: Response) -> Failed:
-    """Returns the failure that an answer means. The engine marks bad arguments (TypeError); others differ in text."""
-    code = _CODES.get(answer.error)
-    if code is None:
-        code = 404 if "not found" in answer.reason else 409 if "already" in answer.reason else 500
+    """Returns the failure that an answer means. Conflicts differ from other errors of the engine in their text."""
+    code = _CODES.get(answer.error) or (409 if "already" in answer.reason else 500)
     return Failed(code, answer.reason)
 
 

@@ -1,28 +1,47 @@
-"""Encodes and decodes the frames of the engine's channel; does no I/O.
+"""Encodes and decodes the messages of the engine's channel; does no I/O.
 
-A frame is a uint32 in the machine's byte order, then that many bytes. Requests to the engine are text,
-`id:method:handlerId:json`. The engine sends JSON objects (responses and notifications) and log lines, which differ in
-their first byte.
+A frame is a uint32, little-endian, then a buffer of that many bytes: a `FBS.Message.Message` by the engine's schemas.
+The node sends requests; the engine sends responses, notifications and lines of its log.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct as Packing
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-MAX_PAYLOAD = 4_194_304
+from medianode.engines.mediasoup.flatbuffers_codec import DecodeError, Schema
 
-_LENGTH = Packing("=I")
-_LOG_LEVELS = {ord("D"): "debug", ord("W"): "warning", ord("E"): "error", ord("X"): "info"}
-_OPENING_BRACE = ord("{")
-_encode_json = msgspec.json.Encoder().encode
+MAX_PAYLOAD = 8_388_604
+"""Bytes of a buffer above which the engine takes the channel for broken."""
+
+_ROOT = "FBS.Message.Message"
+_LENGTH = Packing("<I")
+_LOG_LEVELS = {"D": "debug", "W": "warning", "E": "error", "X": "info"}
+# The type of a request's body, for the methods whose request has one.
+_BODIES: Final = {
+    "WORKER_CREATE_WEBRTCSERVER": "Worker_CreateWebRtcServerRequest",
+    "WORKER_CREATE_ROUTER": "Worker_CreateRouterRequest",
+    "WORKER_CLOSE_ROUTER": "Worker_CloseRouterRequest",
+    "ROUTER_CREATE_WEBRTCTRANSPORT_WITH_SERVER": "Router_CreateWebRtcTransportRequest",
+    "ROUTER_CREATE_PLAINTRANSPORT": "Router_CreatePlainTransportRequest",
+    "ROUTER_CREATE_PIPETRANSPORT": "Router_CreatePipeTransportRequest",
+    "ROUTER_CLOSE_TRANSPORT": "Router_CloseTransportRequest",
+    "WEBRTCTRANSPORT_CONNECT": "WebRtcTransport_ConnectRequest",
+    "PLAINTRANSPORT_CONNECT": "PlainTransport_ConnectRequest",
+    "PIPETRANSPORT_CONNECT": "PipeTransport_ConnectRequest",
+    "TRANSPORT_SET_MAX_INCOMING_BITRATE": "Transport_SetMaxIncomingBitrateRequest",
+    "TRANSPORT_PRODUCE": "Transport_ProduceRequest",
+    "TRANSPORT_CONSUME": "Transport_ConsumeRequest",
+    "TRANSPORT_CLOSE_PRODUCER": "Transport_CloseProducerRequest",
+    "TRANSPORT_CLOSE_CONSUMER": "Transport_CloseConsumerRequest",
+    "CONSUMER_SET_PREFERRED_LAYERS": "Consumer_SetPreferredLayersRequest",
+}
 
 
 class ChannelError(Exception):
-    """Received bytes are no frame of the channel, or a request cannot be made one."""
+    """Received bytes are no frame of the channel, or a request is too long for it."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +54,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class Notification(msgspec.Struct, frozen=True, gc=False):
-    """An event of the engine. `target` is an engine id; the first, `running`, has the engine's pid instead."""
+    """An event of the engine. `target` is an engine id; the first, `WORKER_RUNNING`, has the engine's pid instead."""
 
     target: str
     event: str
@@ -53,41 +72,25 @@ class LogLine:
 Incoming: TypeAlias = Response | Notification | LogLine
 
 
-class _Object(msgspec.Struct, rename="camel", gc=False):
-    id: int | UnsetType = UNSET
-    data: Any = None
-    error: str = ""
-    reason: str = ""
-    target_id: str | int = ""
-    event: str = ""
+def encode_request(schema: Schema, number: int, method: str, handler: str = "", data: object = None) -> bytes:
+    """Returns a request as a frame.
 
-
-_decode_object = msgspec.json.Decoder(_Object).decode
-
-
-def encode_request(number: int, method: str, handler: str = "", data: object = None) -> bytes:
-    """Returns a request as a frame. Raises `ChannelError` if it is too long or `data` is not JSON."""
-    try:
-        body = b"undefined" if data is None else _encode_json(data)
-    except (UnicodeEncodeError, RecursionError, TypeError) as error:
-        raise ChannelError(f"not sendable as JSON: {error}") from error
-    head = f"{number}:{method}:{handler or 'undefined'}:".encode()
-    length = len(head) + len(body)
-    if length > MAX_PAYLOAD:
-        raise ChannelError(f"a request of {length} bytes is too long for the engine")
-    return _LENGTH.pack(length) + head + body
-
-
-def encode_injection(producer: str, packet: bytes) -> bytes:
-    """Returns an RTP packet for a producer as two frames of the payload channel."""
-    head = f"n:producer.send:{producer}:undefined".encode()
-    return _LENGTH.pack(len(head)) + head + _LENGTH.pack(len(packet)) + packet
+    `method` is a name of the enum `FBS.Request.Method`, `data` the table that belongs to it, or None. Raises
+    `EncodeError` if `data` is not such a table, `ChannelError` if the frame is too long.
+    """
+    body = None if data is None else (_BODIES[method], data)
+    request = {"id": number, "method": method, "handler_id": handler, "body": body}
+    frame = schema.encode(_ROOT, {"data": ("Request", request)})
+    if len(frame) - _LENGTH.size > MAX_PAYLOAD:
+        raise ChannelError(f"a request of {len(frame)} bytes is too long for the engine")
+    return frame
 
 
 class Decoder:
     """Divides the bytes that the engine sends into messages, in whatever pieces they arrive."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Incoming]:
@@ -107,22 +110,27 @@ class Decoder:
                     break
                 payload = bytes(self._buffer[at + _LENGTH.size : end])
                 at = end
-                yield decode(payload)
+                yield decode(self._schema, payload)
         finally:
             del self._buffer[:at]
 
 
-def decode(payload: bytes) -> Incoming:
-    """Decodes the payload of one frame. Raises `ChannelError`."""
-    first = payload[0] if payload else 0
-    if first in _LOG_LEVELS:
-        return LogLine(_LOG_LEVELS[first], payload[1:].decode(errors="replace"))
-    if first != _OPENING_BRACE:
-        raise ChannelError(f"neither a message nor a log line: {payload[:80]!r}")
+def decode(schema: Schema, payload: bytes) -> Incoming:
+    """Decodes the buffer of one frame. Raises `ChannelError`."""
     try:
-        message = _decode_object(payload)
-    except msgspec.MsgspecError as error:
+        kind, message = schema.decode(_ROOT, payload)["data"]
+    except DecodeError as error:
         raise ChannelError(f"{error}: {payload[:80]!r}") from error
-    if message.id is not UNSET:
-        return Response(message.id, message.data, message.error, message.reason)
-    return Notification(str(message.target_id), message.event, message.data)
+    _, data = message.get("body", (None, None))
+    match kind:
+        case "Response" if message["accepted"]:
+            return Response(message["id"], data)
+        case "Response":
+            return Response(message["id"], None, message.get("error", "Error"), message.get("reason", ""))
+        case "Notification":
+            return Notification(message["handler_id"], message["event"], data)
+        case "Log":
+            line: str = message["data"]
+            return LogLine(_LOG_LEVELS.get(line[:1], "info"), line[1:])
+        case _:
+            raise ChannelError(f"a message for the engine, not from it: {kind}")

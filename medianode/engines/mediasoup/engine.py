@@ -11,7 +11,8 @@ from typing import Any, assert_never
 from medianode.engines.mediasoup import stats, translation
 from medianode.engines.mediasoup.answers import failed, result_callback
 from medianode.engines.mediasoup.channel import ChannelError, Notification, Response
-from medianode.engines.mediasoup.process import Answered, EngineProcess
+from medianode.engines.mediasoup.flatbuffers_codec import Schema
+from medianode.engines.mediasoup.process import EngineProcess
 from medianode.engines.mediasoup.updatable_producers import UpdatableProducers
 from medianode.engines.port import Done, EngineFailed, OnDeath, OnEvent
 from shared.protocol import media
@@ -23,9 +24,13 @@ _SERVER = "server"
 
 @dataclass(frozen=True)
 class MediasoupSettings:
-    """The settings that an engine is started with. `port` 0: the system chooses; `initial_bitrate` is in bit/s."""
+    """The settings that an engine is started with. `port` 0: the system chooses; `initial_bitrate` is in bit/s.
+
+    `schema` describes the messages of this very binary.
+    """
 
     binary: Path
+    schema: Schema
     listen_ip: str
     announced_ip: str
     port: int
@@ -38,12 +43,11 @@ class MediasoupSettings:
         return ["--logLevel=warn", *ports]
 
     def listen_infos(self) -> list[dict[str, Any]]:
-        info: dict[str, Any] = {"ip": self.listen_ip}
-        if self.announced_ip and self.announced_ip != self.listen_ip:
-            info["announcedIp"] = self.announced_ip
-        if self.port:
-            info["port"] = self.port
-        return [{"protocol": protocol, **info} for protocol in ("udp", "tcp")]
+        announced = "" if self.announced_ip == self.listen_ip else self.announced_ip
+        return [
+            translation.listen_info(protocol, self.listen_ip, announced_ip=announced, port=self.port)
+            for protocol in ("UDP", "TCP")
+        ]
 
 
 class MediasoupEngine:
@@ -54,7 +58,9 @@ class MediasoupEngine:
         self._log = log.get("engine")
         self._on_event: OnEvent = _ignore
         self._on_death: OnDeath = _ignore
-        self._process = EngineProcess(settings.binary, settings.arguments(), self._notified, self._died)
+        self._process = EngineProcess(
+            settings.binary, settings.schema, settings.arguments(), self._notified, self._died
+        )
         self._updatables = UpdatableProducers(self._process)
 
     @property
@@ -79,8 +85,8 @@ class MediasoupEngine:
             raise
 
     async def _open_port(self) -> None:
-        data = {"webRtcServerId": _SERVER, "listenInfos": self._settings.listen_infos()}
-        answer = await self._process.ask("worker.createWebRtcServer", data=data)
+        data = {"web_rtc_server_id": _SERVER, "listen_infos": self._settings.listen_infos()}
+        answer = await self._process.ask("WORKER_CREATE_WEBRTCSERVER", data=data)
         if answer.error:
             raise EngineFailed(f"no media port: {answer.reason}")
 
@@ -88,7 +94,7 @@ class MediasoupEngine:
         await self._process.close()
 
     def create_router(self, router: EngineId) -> None:
-        self._process.tell("worker.createRouter", "", {"routerId": router})
+        self._process.tell("WORKER_CREATE_ROUTER", "", {"router_id": router})
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -99,16 +105,16 @@ class MediasoupEngine:
                 case media.CreateTransport():
                     self._create_transport(request, done)
                 case media.ConnectTransport(transport=transport, dtls_parameters=remote):
-                    data = {"dtlsParameters": translation.dtls_to_engine(remote)}
-                    ask("transport.connect", transport, data, result_callback(done, _connected))
+                    data = translation.connect_transport(remote)
+                    ask("WEBRTCTRANSPORT_CONNECT", transport, data, result_callback(done, _connected))
                 case media.RestartIce(transport=transport):
-                    ask("transport.restartIce", transport, None, result_callback(done, _restarted))
+                    ask("TRANSPORT_RESTART_ICE", transport, None, result_callback(done, _restarted))
                 case media.Produce(updatable=True):
                     self._updatables.produce(request, done)
                 case media.Produce(transport=transport):
                     produced = media.Produced()
                     ask(
-                        "transport.produce",
+                        "TRANSPORT_PRODUCE",
                         transport,
                         translation.produce(request),
                         result_callback(done, lambda _: produced),
@@ -121,7 +127,7 @@ class MediasoupEngine:
                 case media.Consume(transport=transport):
                     consumed = translation.consumed(request)
                     ask(
-                        "transport.consume",
+                        "TRANSPORT_CONSUME",
                         transport,
                         translation.consume(request),
                         result_callback(done, lambda _: consumed),
@@ -136,7 +142,7 @@ class MediasoupEngine:
     def _create_transport(self, request: media.CreateTransport, done: Done) -> None:
         """Create and connect go out together; if the second fails, the transport is closed again."""
         data = translation.create_transport(request, _SERVER, self._settings.initial_bitrate)
-        create = "router.createWebRtcTransportWithServer"
+        create = "ROUTER_CREATE_WEBRTCTRANSPORT_WITH_SERVER"
         if request.dtls_parameters is None:
             self._process.request(
                 create,
@@ -145,6 +151,7 @@ class MediasoupEngine:
                 result_callback(done, lambda answer: translation.transport_created(answer, None)),
             )
             return
+        remote = translation.connect_transport(request.dtls_parameters)
         created: list[Response] = []
 
         def connected(answer: Response) -> None:
@@ -154,44 +161,44 @@ class MediasoupEngine:
             if answer.error:
                 self._close_transport(request.router.id, request.transport)
             both = result_callback(
-                done, lambda role: translation.transport_created(created[0].data, role["dtlsLocalRole"])
+                done, lambda role: translation.transport_created(created[0].data, role["dtls_local_role"])
             )
             both(answer)
 
         self._process.request(create, request.router.id, data, created.append)
-        remote = {"dtlsParameters": translation.dtls_to_engine(request.dtls_parameters)}
-        self._process.request("transport.connect", request.transport, remote, connected)
+        self._process.request("WEBRTCTRANSPORT_CONNECT", request.transport, remote, connected)
 
     def _get_stats(self, request: media.GetStats, done: Done) -> None:
         """Answers with the engine's statistics.
 
         For an updatable producer, and a consumer of one, they describe what the client sends, not the loopback.
         """
-        answered = result_callback(done, lambda data: stats.convert(request, data))
         target = request.object
         if request.kind == "consumer":
-            self._process.request("consumer.getStats", target, None, partial(self._consumer_stats, request, answered))
+            self._process.request("CONSUMER_GET_STATS", target, None, partial(self._consumer_stats, request, done))
             return
         if updatable := self._updatables.get(target):
             if updatable.ingest is None:
                 done(media.Stats([]))
                 return
             target = updatable.ingest
-        self._process.request(f"{request.kind}.getStats", target, None, answered)
+        answered = result_callback(done, lambda data: stats.convert(request, data))
+        self._process.request(f"{request.kind.upper()}_GET_STATS", target, None, answered)
 
-    def _consumer_stats(self, request: media.GetStats, answered: Answered, answer: Response) -> None:
-        ssrc = None if answer.error else stats.inbound_ssrc(answer.data)
+    def _consumer_stats(self, request: media.GetStats, done: Done, answer: Response) -> None:
+        streams = [] if answer.error else stats.streams(answer.data)
+        ssrc = stats.inbound_ssrc(streams)
         source = None if ssrc is None else self._updatables.ingest_of(request.router.id, ssrc)
         if source is None:
-            answered(answer)
+            result_callback(done, lambda _: stats.convert_consumer(request, streams))(answer)
             return
         ingest, encoding = source
 
         def from_client(sent: Response) -> None:
-            inbound = None if sent.error else stats.stream_of_encoding(sent.data, encoding)
-            answered(Response(answer.id, stats.with_inbound(answer.data, inbound)))
+            inbound = None if sent.error else stats.stream_of_encoding(stats.streams(sent.data), encoding)
+            done(stats.convert_consumer(request, stats.with_inbound(streams, inbound)))
 
-        self._process.request("producer.getStats", ingest, None, from_client)
+        self._process.request("PRODUCER_GET_STATS", ingest, None, from_client)
 
     # --- orders -----------------------------------------------------------------------------------------------
 
@@ -204,25 +211,26 @@ class MediasoupEngine:
                 if updatable := self._updatables.get(target):
                     updatable.pause()
                 else:
-                    self._process.tell(f"{kind}.pause", target)
+                    self._process.tell(f"{kind.upper()}_PAUSE", target)
             case media.Resume(kind=kind):
                 if updatable := self._updatables.get(target):
                     updatable.resume()
                 else:
-                    self._process.tell(f"{kind}.resume", target)
+                    self._process.tell(f"{kind.upper()}_RESUME", target)
             case media.SetPreferredProfile(profile=profile):
-                self._process.tell("consumer.setPreferredLayers", target, translation.preferred_layers(profile))
+                layers = {"preferred_layers": translation.preferred_layers(profile)}
+                self._process.tell("CONSUMER_SET_PREFERRED_LAYERS", target, layers)
             case media.RequestKeyFrame():
-                self._process.tell("consumer.requestKeyFrame", target)
+                self._process.tell("CONSUMER_REQUEST_KEY_FRAME", target)
             case media.SetMaxIncomingBitrate(bitrate=bitrate):
-                self._process.tell("transport.setMaxIncomingBitrate", target, {"bitrate": bitrate})
+                self._process.tell("TRANSPORT_SET_MAX_INCOMING_BITRATE", target, {"max_incoming_bitrate": bitrate})
             case _:
                 assert_never(order)
 
     def _close(self, kind: media.ObjectKind, target: EngineId, parent: EngineId) -> None:
         match kind:
             case "router":
-                self._process.tell("worker.closeRouter", "", {"routerId": target})
+                self._process.tell("WORKER_CLOSE_ROUTER", "", {"router_id": target})
                 self._updatables.router_closed(target)
             case "transport":
                 self._close_transport(parent, target)
@@ -230,14 +238,14 @@ class MediasoupEngine:
                 if updatable := self._updatables.get(target):
                     self._updatables.close(updatable)
                 else:
-                    self._process.tell("transport.closeProducer", parent, {"producerId": target})
+                    self._process.tell("TRANSPORT_CLOSE_PRODUCER", parent, {"producer_id": target})
             case "consumer":
-                self._process.tell("transport.closeConsumer", parent, {"consumerId": target})
+                self._process.tell("TRANSPORT_CLOSE_CONSUMER", parent, {"consumer_id": target})
             case _:
                 assert_never(kind)
 
     def _close_transport(self, router: EngineId, transport: EngineId) -> None:
-        self._process.tell("router.closeTransport", router, {"transportId": transport})
+        self._process.tell("ROUTER_CLOSE_TRANSPORT", router, {"transport_id": transport})
         self._updatables.transport_closed(transport)
 
     # --- what the engine reports ------------------------------------------------------------------------------
@@ -257,11 +265,11 @@ class MediasoupEngine:
 
 
 def _connected(data: Any) -> media.AnyResult:
-    return media.TransportConnected(data["dtlsLocalRole"])
+    return media.TransportConnected(translation.dtls_role(data["dtls_local_role"]))
 
 
 def _restarted(data: Any) -> media.AnyResult:
-    return media.IceRestarted(translation.ice_parameters(data["iceParameters"]))
+    return media.IceRestarted(translation.ice_parameters(data))
 
 
 def _ignore(_: object) -> None:

@@ -5,24 +5,14 @@ unrelated, so that one can be replaced while the other stays. Each RTP packet co
 """
 
 from collections.abc import Callable
-from typing import Any
 
+from medianode.engines.mediasoup import translation
 from medianode.engines.mediasoup.answers import failed
 from medianode.engines.mediasoup.channel import Response
 from medianode.engines.mediasoup.process import EngineProcess
 from shared.protocol.media import EngineId, Failed
 
 _IP = "127.0.0.1"
-_OPTIONS: dict[str, Any] = {
-    "listenIp": {"ip": _IP},
-    "enableSctp": False,
-    "numSctpStreams": {"OS": 1024, "MIS": 1024},
-    "maxSctpMessageSize": 262_144,
-    "sctpSendBufferSize": 262_144,
-    "isDataChannel": False,
-    "enableRtx": False,
-    "enableSrtp": False,
-}
 
 
 class Loopback:
@@ -60,13 +50,13 @@ class Loopback:
     def _create(self, end: EngineId) -> None:
         def created(answer: Response) -> None:
             if self._succeeded(answer):
-                self._ports[end] = answer.data["tuple"]["localPort"]
+                self._ports[end] = answer.data["tuple"]["local_port"]
                 if len(self._ports) == 2:
                     self._connect(self.entrance, self._ports[self.exit])
                     self._connect(self.exit, self._ports[self.entrance])
 
-        data = {"transportId": end, **_OPTIONS}
-        self._process.request("router.createPipeTransport", self._router, data, created, must=True)
+        data = {"transport_id": end, "options": {"base": {}, "listen_info": translation.listen_info("UDP", _IP)}}
+        self._process.request("ROUTER_CREATE_PIPETRANSPORT", self._router, data, created, must=True)
 
     def _connect(self, end: EngineId, port: int) -> None:
         def connected(answer: Response) -> None:
@@ -75,14 +65,14 @@ class Loopback:
                 if not self._ends_to_connect:
                     self._call_waiting()
 
-        self._process.request("transport.connect", end, {"ip": _IP, "port": port}, connected, must=True)
+        self._process.request("PIPETRANSPORT_CONNECT", end, {"ip": _IP, "port": port}, connected, must=True)
 
     def _succeeded(self, answer: Response) -> bool:
         """Returns whether nothing failed so far. The first failure closes both ends, for a new loopback to follow."""
         if answer.error and not self.failure:
             self.failure = failed(answer)
             for end in (self.entrance, self.exit):
-                self._process.tell("router.closeTransport", self._router, {"transportId": end})
+                self._process.tell("ROUTER_CLOSE_TRANSPORT", self._router, {"transport_id": end})
             self._call_waiting()
         return not self.failure
 

@@ -1,11 +1,11 @@
 """Starts an engine process, exchanges messages with it over its channel, supervises and ends it.
 
-Requests are pipelined: the engine answers them in the order they were written. Answers are passed to callbacks and
-not to futures, because a future's callback would run after the notifications that followed the answer.
+Requests are pipelined: the engine answers them in the order they were written. Those of one turn of the event loop
+leave in one write. Answers are passed to callbacks and not to futures, because a future's callback would run after
+the notifications that followed the answer.
 """
 
 import asyncio
-import fcntl
 import os
 import signal
 import socket
@@ -20,10 +20,10 @@ from medianode.engines.mediasoup.channel import (
     LogLine,
     Notification,
     Response,
-    encode_injection,
     encode_request,
 )
-from medianode.engines.mediasoup.version import VERSION
+from medianode.engines.mediasoup.flatbuffers_codec import EncodeError, Schema
+from medianode.engines.mediasoup.spawn import spawn
 from shared.telemetry import log
 
 MAX_PENDING = 20_000
@@ -40,13 +40,11 @@ Answered: TypeAlias = Callable[[Response], None]
 Notified: TypeAlias = Callable[[Notification], None]
 Died: TypeAlias = Callable[[str], None]
 
-# File descriptors of the engine: it reads requests from 3 and writes to 4; 5 and 6 are the same for RTP packets.
-_CHILD_FDS = (3, 4, 5, 6)
-_FIRST_FREE_FD = 10
-
 NO_ANSWER = "NoAnswer"
 BUSY = "Busy"
-UNSENDABLE = "Unsendable"
+TOO_LONG = "TooLong"
+UNFIT = "Unfit"
+"""The request's data is not what the engine's schemas say."""
 
 
 class EngineProcess:
@@ -55,8 +53,11 @@ class EngineProcess:
     `notified` gets each notification. `died` is called once, with a reason, if the process ends by itself.
     """
 
-    def __init__(self, binary: Path, arguments: Sequence[str], notified: Notified, died: Died) -> None:
+    def __init__(
+        self, binary: Path, schema: Schema, arguments: Sequence[str], notified: Notified, died: Died
+    ) -> None:
         self._binary = binary
+        self._schema = schema
         self._arguments = arguments
         self._notified = notified
         self._died = died
@@ -65,8 +66,10 @@ class EngineProcess:
         self._last_number = 0
         self._ticks = 0
         self._silent_ticks = 0
-        self._decoder = Decoder()
+        self._decoder = Decoder(schema)
         self._writer: asyncio.WriteTransport | None = None
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
         self._transports: list[asyncio.BaseTransport] = []
         self._timer: asyncio.TimerHandle | None = None
         self._running: asyncio.Future[None] | None = None
@@ -82,7 +85,7 @@ class EngineProcess:
         loop = asyncio.get_running_loop()
         self._running = loop.create_future()
         self._ended = loop.create_future()
-        pairs = [socket.socketpair() for _ in _CHILD_FDS]
+        pairs = [socket.socketpair() for _ in range(2)]
         ours = [pair[0] for pair in pairs]
         try:
             self.pid = spawn(self._binary, self._arguments, [pair[1] for pair in pairs])
@@ -107,10 +110,9 @@ class EngineProcess:
         self._timer = loop.call_later(TICK_SECONDS, self._tick)
 
     async def _open(self, loop: asyncio.AbstractEventLoop, ours: Sequence[socket.socket]) -> None:
-        for end, receive in zip(ours, (_ignore, self._received, _ignore, _ignore), strict=True):
+        for end, receive in zip(ours, (_ignore, self._received), strict=True):
             transport, _ = await loop.create_unix_connection(lambda receive=receive: _Pipe(receive), sock=end)  # type: ignore[misc]
             self._transports.append(transport)
-        self._payload_writer = cast("asyncio.WriteTransport", self._transports[2])
         self._writer = cast("asyncio.WriteTransport", self._transports[0])
 
     async def close(self) -> None:
@@ -172,18 +174,27 @@ class EngineProcess:
         if self._writer is None or self._pidfd < 0 or self._closing:
             answered(Response(0, error=NO_ANSWER, reason="the engine has ended"))
             return
-        too_many = len(self._pending) >= MAX_PENDING or self._writer.get_write_buffer_size() >= MAX_UNSENT_BYTES
-        if too_many and not must:
+        unsent = self._unwritten_bytes + self._writer.get_write_buffer_size()
+        if (len(self._pending) >= MAX_PENDING or unsent >= MAX_UNSENT_BYTES) and not must:
             answered(Response(0, error=BUSY, reason="the engine has too much to do"))
             return
         number = self._last_number = self._last_number % 0xFFFF_FFFF + 1
         try:
-            frame = encode_request(number, method, handler, data)
-        except ChannelError as error:
-            answered(Response(0, error=UNSENDABLE, reason=str(error)))
+            frame = encode_request(self._schema, number, method, handler, data)
+        except (EncodeError, ChannelError) as error:
+            answered(Response(0, error=UNFIT if isinstance(error, EncodeError) else TOO_LONG, reason=str(error)))
             return
         self._pending[number] = (answered, self._ticks)
-        self._writer.write(frame)
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unwritten.append(frame)
+        self._unwritten_bytes += len(frame)
+
+    def _write(self) -> None:
+        assert self._writer
+        self._writer.write(b"".join(self._unwritten))
+        self._unwritten.clear()
+        self._unwritten_bytes = 0
 
     async def ask(self, method: str, handler: str = "", data: object = None) -> Response:
         """Sends a request and waits for its answer."""
@@ -206,11 +217,6 @@ class EngineProcess:
 
         self.request(method, handler, data, answered, must=True)
 
-    def inject(self, producer: str, packet: bytes) -> None:
-        """Passes an RTP packet to a producer as if its transport had received it; not in order with requests."""
-        if self._writer and self._pidfd >= 0 and not self._closing:
-            self._payload_writer.write(encode_injection(producer, packet))
-
     def _received(self, data: bytes) -> None:
         self._silent_ticks = 0
         try:
@@ -228,7 +234,7 @@ class EngineProcess:
             self.kill()
 
     def _notification(self, message: Notification) -> None:
-        if message.event == "running":
+        if message.event == "WORKER_RUNNING":
             assert self._running
             if not self._running.done():
                 self._running.set_result(None)
@@ -277,30 +283,3 @@ def _ignore(_: bytes) -> None:
 
 def _ignore_answer(_: Any) -> None:
     pass
-
-
-def spawn(binary: Path, arguments: Sequence[str], ends: Sequence[socket.socket]) -> int:
-    """Starts the engine with `ends` as its fds 3-6 and returns its pid.
-
-    The engine has a process group of its own, so that a terminal's Ctrl-C reaches the node alone, which then ends the
-    engine.
-    """
-    # asyncio's subprocesses cannot renumber fds. The ends are duplicated above the targets first; otherwise placing
-    # one could overwrite another.
-    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for end in ends]
-    try:
-        return os.posix_spawn(
-            binary,
-            [str(binary), *arguments],
-            {"MEDIASOUP_VERSION": VERSION, **{k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, 2, 1),
-                *((os.POSIX_SPAWN_DUP2, source, target) for source, target in zip(high, _CHILD_FDS, strict=True)),
-            ],
-            setpgroup=0,
-            setsigmask=[],
-        )
-    finally:
-        for fd in high:
-            os.close(fd)

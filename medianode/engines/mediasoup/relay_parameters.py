@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from struct import pack
 from typing import Any, Final
 
 import msgspec
@@ -21,10 +20,13 @@ _SWITCHABLE = frozenset({"vp8", "h264"})
 _FEEDBACK = frozenset({("nack", "pli"), ("ccm", "fir")})
 # Header extensions that the engine passes on unchanged, with the ids that it gives them in every producer.
 _EXTENSIONS: Final = {
-    "urn:ietf:params:rtp-hdrext:ssrc-audio-level": 10,
-    "urn:3gpp:video-orientation": 11,
-    "urn:ietf:params:rtp-hdrext:toffset": 12,
-    "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time": 13,
+    "urn:ietf:params:rtp-hdrext:ssrc-audio-level": ("SsrcAudioLevel", 6),
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension": (
+        "DependencyDescriptor",
+        7,
+    ),
+    "urn:3gpp:video-orientation": ("VideoOrientation", 8),
+    "urn:ietf:params:rtp-hdrext:toffset": ("TimeOffset", 9),
 }
 
 
@@ -48,14 +50,14 @@ def without_mux_id(parameters: RtpParameters) -> RtpParameters:
 
 def pipe_consumer(request: media.Produce, ingest: str, ssrcs: Sequence[int]) -> Dict:
     """Returns the consumer that takes all streams, with these SSRCs, of an ingest producer unchanged."""
-    simulcast = {"scalabilityMode": SIMULCAST_STREAM} if len(ssrcs) > 1 else {}
+    simulcast = {"scalability_mode": SIMULCAST_STREAM} if len(ssrcs) > 1 else {}
     encodings = [{"ssrc": ssrc, **simulcast} for ssrc in ssrcs]
-    return _consumer(request, f"{ingest}.pipe", ingest, "pipe", encodings, encodings)
+    return _consumer(request, f"{ingest}.pipe", ingest, "PIPE", encodings, encodings)
 
 
 def public_producer(request: media.Produce) -> Dict:
     """Returns the producer that consumers know."""
-    simulcast = {"scalabilityMode": SIMULCAST_STREAM} if len(request.mapped_ssrcs) > 1 else {}
+    simulcast = {"scalability_mode": SIMULCAST_STREAM} if len(request.mapped_ssrcs) > 1 else {}
     encodings = [{"ssrc": ssrc, **simulcast} for ssrc in request.mapped_ssrcs]
     return {**_producer(request, request.producer, encodings), "paused": request.paused}
 
@@ -68,31 +70,25 @@ def switch_producer(request: media.Produce, name: str, ssrcs: Sequence[int]) -> 
 
 def switch_consumer(request: media.Produce, name: str, ssrcs: Sequence[int], mapped_ssrc: int) -> Dict:
     """Returns the consumer that makes one stream of a switch producer's: the engine takes the highest layer."""
-    encodings = [{"ssrc": mapped_ssrc, "scalabilityMode": translation.simulcast_consumer(len(ssrcs))}]
-    data = _consumer(request, f"{name}.consumer", name, "simulcast", encodings, _layers(ssrcs))
-    return {**data, "preferredLayers": {"spatialLayer": len(ssrcs) - 1, "temporalLayer": HIGHEST_LAYER}}
-
-
-def first_packets(request: media.Produce) -> list[bytes]:
-    """Returns an empty RTP packet numbered 0 for each stream of a pipe, whose first real packet has number 1."""
-    payload_type = _rtp_parameters(request, [])["codecs"][0]["payloadType"]
-    return [pack("!BBHII", 0x80, payload_type, 0, 0, ssrc) for ssrc in request.mapped_ssrcs]
+    encodings = [{"ssrc": mapped_ssrc, "scalability_mode": translation.simulcast_consumer(len(ssrcs))}]
+    data = _consumer(request, f"{name}.consumer", name, "SIMULCAST", encodings, _layers(ssrcs))
+    return {**data, "preferred_layers": {"spatial_layer": len(ssrcs) - 1, "temporal_layer": HIGHEST_LAYER}}
 
 
 def _layers(ssrcs: Sequence[int]) -> list[Dict]:
-    return [{"ssrc": ssrc, "scalabilityMode": SIMULCAST_STREAM} for ssrc in ssrcs]
+    return [{"ssrc": ssrc, "scalability_mode": SIMULCAST_STREAM} for ssrc in ssrcs]
 
 
 def _producer(request: media.Produce, name: str, encodings: list[Dict]) -> Dict:
     parameters = _rtp_parameters(request, encodings)
-    types = [codec["payloadType"] for codec in parameters["codecs"]]
+    types = [codec["payload_type"] for codec in parameters["codecs"]]
     return {
-        "producerId": name,
-        "kind": request.kind,
-        "rtpParameters": parameters,
-        "rtpMapping": {
-            "codecs": [{"payloadType": t, "mappedPayloadType": t} for t in types],
-            "encodings": [{**encoding, "mappedSsrc": encoding["ssrc"]} for encoding in encodings],
+        "producer_id": name,
+        "kind": request.kind.upper(),
+        "rtp_parameters": parameters,
+        "rtp_mapping": {
+            "codecs": [{"payload_type": t, "mapped_payload_type": t} for t in types],
+            "encodings": [{"ssrc": encoding["ssrc"], "mapped_ssrc": encoding["ssrc"]} for encoding in encodings],
         },
         "paused": False,
     }
@@ -102,14 +98,13 @@ def _consumer(
     request: media.Produce, name: str, producer: str, type_: str, encodings: list[Dict], consumable: list[Dict]
 ) -> Dict:
     return {
-        "consumerId": name,
-        "producerId": producer,
-        "kind": request.kind,
+        "consumer_id": name,
+        "producer_id": producer,
+        "kind": request.kind.upper(),
         "type": type_,
-        "rtpParameters": _rtp_parameters(request, encodings),
-        "consumableRtpEncodings": consumable,
+        "rtp_parameters": _rtp_parameters(request, encodings),
+        "consumable_rtp_encodings": consumable,
         "paused": False,
-        "ignoreDtx": False,
     }
 
 
@@ -118,21 +113,20 @@ def _rtp_parameters(request: media.Produce, encodings: list[Dict]) -> Dict:
     parameters = request.rtp_parameters
     types = {p.payload_type: p.mapped_payload_type for p in request.payload_types}
     codecs = [
-        {**translation.codec_to_engine(codec, request.kind), "payloadType": types[codec.payload_type]}
+        {**translation.codec_to_engine(codec, request.kind), "payload_type": types[codec.payload_type]}
         for codec in parameters.codecs
         if codec.payload_type in types and not codec.is_rtx
     ]
     if not codecs:
         raise ValueError("codecs: none that the room knows")
     for codec in codecs:
-        codec["rtcpFeedback"] = [f for f in codec["rtcpFeedback"] if (f["type"], f["parameter"]) in _FEEDBACK]
+        codec["rtcp_feedback"] = [f for f in codec["rtcp_feedback"] if (f["type"], f["parameter"]) in _FEEDBACK]
     return {
         "codecs": codecs,
-        "headerExtensions": [
-            {"uri": e.uri, "id": _EXTENSIONS[e.uri], "encrypt": False, "parameters": {}}
-            for e in parameters.header_extensions
-            if e.uri in _EXTENSIONS
+        "header_extensions": [
+            {"uri": uri, "id": id_}
+            for uri, id_ in (_EXTENSIONS[e.uri] for e in parameters.header_extensions if e.uri in _EXTENSIONS)
         ],
         "encodings": encodings,
-        "rtcp": translation.present(cname=parameters.rtcp.cname, reducedSize=True),
+        "rtcp": translation.present(cname=parameters.rtcp.cname, reduced_size=True),
     }

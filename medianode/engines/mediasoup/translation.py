@@ -1,13 +1,14 @@
-"""Translates protocol v2's structures to the engine's and back. Pure functions.
+"""Translates protocol v2's structures to the engine's and back. Pure functions, but for random SSRCs.
 
-The engine's side is plain dicts, sent as JSON. v2's simulcast profiles low, medium and high are the engine's spatial
-layers 0, 1 and 2, the order in which a producer's encodings are listed.
+The engine's side is tables of its FlatBuffers schemas, as `medianode.engines.mediasoup.flatbuffers_codec` has them:
+dicts with the schemas' names. v2's simulcast profiles low, medium and high are the engine's spatial layers 0, 1 and
+2, the order in which a producer's encodings are listed.
 """
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-import msgspec
 from msgspec import UNSET
 
 from shared.protocol import media
@@ -15,6 +16,7 @@ from shared.protocol.rtp import (
     DtlsParameters,
     EffectiveProfile,
     Encoding,
+    Fingerprint,
     HeaderExtension,
     IceCandidate,
     IceParameters,
@@ -37,6 +39,27 @@ _ESTIMATION_FEEDBACK = frozenset({"goog-remb", "transport-cc"})
 _UNSUPPORTED_FEATURES = frozenset({"red", "ulpfec", "x-ulpfecuc", "flexfec"})
 SIMULCAST_STREAM = "S1T3"
 """The scalability mode of a simulcast stream. Without its three temporal layers the engine drops video to 5 fps."""
+# The header extensions of rooms and clients that the engine knows; it would ignore others. mid is left out: no room
+# offers it, and a stream that the engine knows by its mid could have two SSRCs, at which the engine aborts.
+_EXTENSIONS: Final = {
+    "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id": "RtpStreamId",
+    "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id": "RepairRtpStreamId",
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": "AbsSendTime",
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01": "TransportWideCcDraft01",
+    "urn:ietf:params:rtp-hdrext:ssrc-audio-level": "SsrcAudioLevel",
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension": "DependencyDescriptor",
+    "urn:3gpp:video-orientation": "VideoOrientation",
+    "urn:ietf:params:rtp-hdrext:toffset": "TimeOffset",
+}
+_FINGERPRINTS: Final = {
+    "sha-1": "SHA1",
+    "sha-224": "SHA224",
+    "sha-256": "SHA256",
+    "sha-384": "SHA384",
+    "sha-512": "SHA512",
+}
+_ALGORITHMS: Final = {name: algorithm for algorithm, name in _FINGERPRINTS.items()}
+_INT32 = range(-(2**31), 2**31)
 
 
 def simulcast_consumer(layers: int) -> str:
@@ -47,27 +70,42 @@ def simulcast_consumer(layers: int) -> str:
 # --- transports -----------------------------------------------------------------------------------------------
 
 
+def listen_info(protocol: str, ip: str, *, announced_ip: str = "", port: int = 0) -> Dict:
+    """Returns an address to listen on; `protocol` is "UDP" or "TCP". With port 0 the engine takes a free one."""
+    info = {"protocol": protocol, "ip": ip, "port": port, "port_range": {}, "flags": {}}
+    return {**info, "announced_address": announced_ip} if announced_ip else info
+
+
 def create_transport(request: media.CreateTransport, server: str, initial_bitrate: int) -> Dict:
     """Returns the parameters of a WebRTC transport on the WebRtcServer `server`; `initial_bitrate` is in bit/s."""
     return {
-        "transportId": request.transport,
-        "webRtcServerId": server,
-        "enableUdp": request.udp,
-        "enableTcp": request.tcp,
-        "preferUdp": request.prefer_udp,
-        "preferTcp": request.prefer_tcp,
-        "initialAvailableOutgoingBitrate": initial_bitrate,
-        "enableSctp": False,
-        "isDataChannel": True,
+        "transport_id": request.transport,
+        "options": {
+            "base": {"initial_available_outgoing_bitrate": initial_bitrate},
+            "listen": ("ListenServer", {"web_rtc_server_id": server}),
+            "enable_udp": request.udp,
+            "enable_tcp": request.tcp,
+            "prefer_udp": request.prefer_udp,
+            "prefer_tcp": request.prefer_tcp,
+        },
     }
 
 
-def dtls_to_engine(parameters: DtlsParameters) -> Dict:
-    """Returns a client's DTLS parameters in the engine's form."""
-    return {
-        "role": parameters.role,
-        "fingerprints": [{"algorithm": f.algorithm, "value": f.value} for f in parameters.fingerprints],
-    }
+def connect_transport(parameters: DtlsParameters) -> Dict:
+    """Returns the request that connects a transport to a client. Raises ValueError for an unknown fingerprint."""
+    fingerprints = [
+        {"algorithm": _fingerprint_algorithm(index, fingerprint.algorithm), "value": fingerprint.value}
+        for index, fingerprint in enumerate(parameters.fingerprints)
+    ]
+    return {"dtls_parameters": {"role": parameters.role.upper(), "fingerprints": fingerprints}}
+
+
+def _fingerprint_algorithm(index: int, algorithm: str) -> str:
+    try:
+        return _FINGERPRINTS[algorithm]
+    except KeyError:
+        known = ", ".join(_FINGERPRINTS)
+        raise ValueError(f"dtlsParameters.fingerprints[{index}].algorithm: {algorithm} is none of {known}") from None
 
 
 def transport_created(answer: Dict, role: str | None) -> media.TransportCreated:
@@ -75,18 +113,36 @@ def transport_created(answer: Dict, role: str | None) -> media.TransportCreated:
 
     SHA-256 is the last fingerprint, because clients use the last one.
     """
-    dtls = answer["dtlsParameters"]
-    fingerprints = sorted(dtls["fingerprints"], key=lambda f: bool(f["algorithm"] == "sha-256"))
+    dtls = answer["dtls_parameters"]
+    fingerprints = [Fingerprint(_ALGORITHMS[f["algorithm"]], f["value"]) for f in dtls["fingerprints"]]
+    fingerprints.sort(key=lambda fingerprint: fingerprint.algorithm == "sha-256")
     return media.TransportCreated(
-        ice_parameters=ice_parameters(answer["iceParameters"]),
-        ice_candidates=msgspec.convert(answer["iceCandidates"], list[IceCandidate]),
-        dtls_parameters=msgspec.convert({"role": role or dtls["role"], "fingerprints": fingerprints}, DtlsParameters),
+        ice_parameters=ice_parameters(answer["ice_parameters"]),
+        ice_candidates=[_candidate(candidate) for candidate in answer["ice_candidates"]],
+        dtls_parameters=DtlsParameters(fingerprints, dtls_role(role or dtls["role"])),
     )
 
 
 def ice_parameters(answer: Dict) -> IceParameters:
     """Returns the ICE parameters of an answer; the engine is an ICE-lite agent."""
-    return msgspec.convert({**answer, "iceLite": True}, IceParameters)
+    return IceParameters(username_fragment=answer["username_fragment"], password=answer["password"], ice_lite=True)
+
+
+def dtls_role(role: str) -> Any:
+    """Returns the engine's name of a DTLS role in v2's form."""
+    return role.lower()
+
+
+def _candidate(candidate: Dict) -> IceCandidate:
+    return IceCandidate(
+        foundation=candidate["foundation"],
+        priority=candidate["priority"],
+        ip=candidate["address"],
+        protocol=candidate["protocol"].lower(),
+        port=candidate["port"],
+        type=candidate["type"].lower(),
+        tcp_type=candidate["tcp_type"].lower() if "tcp_type" in candidate else UNSET,
+    )
 
 
 # --- RTP ------------------------------------------------------------------------------------------------------
@@ -96,19 +152,18 @@ def produce(request: media.Produce) -> Dict:
     """Returns the parameters of a producer. Raises ValueError if the engine does not support what the client sent."""
     parameters = request.rtp_parameters
     simulcast = len(parameters.encodings) > 1
+    encodings = [_sent_encoding(encoding, simulcast) for encoding in parameters.encodings]
     mapped = [
-        {**_stream(encoding, simulcast), "mappedSsrc": ssrc}
-        for encoding, ssrc in zip(parameters.encodings, request.mapped_ssrcs, strict=True)
+        {**present(rid=encoding.get("rid")), "ssrc": encoding["ssrc"], "mapped_ssrc": ssrc}
+        for encoding, ssrc in zip(encodings, request.mapped_ssrcs, strict=True)
     ]
     return {
-        "producerId": request.producer,
-        "kind": request.kind,
-        "rtpParameters": _rtp_parameters(
-            parameters, request.kind, [_encoding(e, simulcast=simulcast) for e in parameters.encodings]
-        ),
-        "rtpMapping": {
+        "producer_id": request.producer,
+        "kind": request.kind.upper(),
+        "rtp_parameters": _rtp_parameters(parameters, request.kind, encodings),
+        "rtp_mapping": {
             "codecs": [
-                {"payloadType": p.payload_type, "mappedPayloadType": p.mapped_payload_type}
+                {"payload_type": p.payload_type, "mapped_payload_type": p.mapped_payload_type}
                 for p in request.payload_types
             ],
             "encodings": mapped,
@@ -121,23 +176,22 @@ def consume(request: media.Consume) -> Dict:
     """Returns the parameters of a consumer, a simulcast one if its producer has several streams."""
     layers = len(request.producer_ssrcs)
     parameters = request.rtp_parameters
-    encodings = [_encoding(e) for e in parameters.encodings]
+    encodings = [_received_encoding(encoding) for encoding in parameters.encodings]
     consumable: list[Dict] = [{"ssrc": ssrc} for ssrc in request.producer_ssrcs]
     if layers > 1:
-        encodings = [{**e, "scalabilityMode": simulcast_consumer(layers)} for e in encodings]
-        consumable = [{**e, "scalabilityMode": SIMULCAST_STREAM} for e in consumable]
+        encodings = [{**e, "scalability_mode": simulcast_consumer(layers)} for e in encodings]
+        consumable = [{**e, "scalability_mode": SIMULCAST_STREAM} for e in consumable]
     data: Dict = {
-        "consumerId": request.consumer,
-        "producerId": request.producer,
-        "kind": request.kind,
-        "type": "simulcast" if layers > 1 else "simple",
-        "rtpParameters": _rtp_parameters(parameters, request.kind, encodings, drop_feedback=_ESTIMATION_FEEDBACK),
-        "consumableRtpEncodings": consumable,
+        "consumer_id": request.consumer,
+        "producer_id": request.producer,
+        "kind": request.kind.upper(),
+        "type": "SIMULCAST" if layers > 1 else "SIMPLE",
+        "rtp_parameters": _rtp_parameters(parameters, request.kind, encodings, drop_feedback=_ESTIMATION_FEEDBACK),
+        "consumable_rtp_encodings": consumable,
         "paused": request.paused,
-        "ignoreDtx": False,
     }
     if layers > 1:
-        data["preferredLayers"] = preferred_layers(request.preferred_profile)
+        data["preferred_layers"] = preferred_layers(request.preferred_profile)
     return data
 
 
@@ -151,9 +205,9 @@ def _rtp_parameters(
 ) -> Dict:
     data: Dict = {
         "codecs": [codec_to_engine(codec, kind, drop_feedback) for codec in parameters.codecs],
-        "headerExtensions": [_header_extension(e) for e in parameters.header_extensions],
+        "header_extensions": [_header_extension(e) for e in parameters.header_extensions if e.uri in _EXTENSIONS],
         "encodings": encodings,
-        "rtcp": present(cname=parameters.rtcp.cname, reducedSize=parameters.rtcp.reduced_size),
+        "rtcp": present(cname=parameters.rtcp.cname, reduced_size=parameters.rtcp.reduced_size),
     }
     if parameters.mux_id:
         data["mid"] = parameters.mux_id
@@ -167,11 +221,11 @@ def codec_to_engine(codec: RtpCodec, kind: Kind, drop_feedback: frozenset[str] =
     if main != kind or subtype in _UNSUPPORTED_FEATURES:
         raise ValueError(f"codecs: {mime_type} is not supported for {kind}")
     data: Dict = {
-        "mimeType": mime_type,
-        "payloadType": codec.payload_type,
-        "clockRate": codec.clock_rate,
-        "parameters": codec.parameters,
-        "rtcpFeedback": _feedback(codec.rtcp_feedback, drop_feedback),
+        "mime_type": mime_type,
+        "payload_type": codec.payload_type,
+        "clock_rate": codec.clock_rate,
+        "parameters": _parameters(codec.parameters),
+        "rtcp_feedback": _feedback(codec.rtcp_feedback, drop_feedback),
     }
     if kind == "audio" and codec.channels:
         data["channels"] = codec.channels
@@ -184,29 +238,60 @@ def _feedback(feedback: Iterable[RtcpFeedback], drop: frozenset[str]) -> list[Di
 
 def _header_extension(extension: HeaderExtension) -> Dict:
     return {
-        "uri": extension.uri,
+        "uri": _EXTENSIONS[extension.uri],
         "id": extension.id,
         "encrypt": extension.encrypt is True,
-        "parameters": extension.parameters or {},
+        "parameters": _parameters(extension.parameters or {}),
     }
 
 
-def _encoding(encoding: Encoding, *, simulcast: bool = False) -> Dict:
-    data = _stream(encoding, simulcast)
-    if encoding.rtx and "ssrc" in data:
-        data["rtx"] = {"ssrc": encoding.rtx.ssrc}
-    return data
+def _parameters(parameters: Mapping[str, Any]) -> list[Dict]:
+    """Returns parameters of a codec or header extension; the engine ignores those that have no form there."""
+    pairs = ((name, _parameter_value(value)) for name, value in parameters.items())
+    return [{"name": name, "value": value} for name, value in pairs if value]
 
 
-def _stream(encoding: Encoding, simulcast: bool) -> Dict:
-    """Returns how the engine recognizes a stream's packets: by RID or by SSRC, never by both.
+def _parameter_value(value: Any) -> tuple[str, Dict] | None:
+    match value:
+        case bool():
+            return "Boolean", {"value": int(value)}
+        case int() if value in _INT32:
+            return "Integer32", {"value": value}
+        case int() | float():
+            return "Double", {"value": float(value)}
+        case str():
+            return "String", {"value": value}
+        case list() if all(type(item) is int and item in _INT32 for item in value):
+            return "Integer32Array", {"value": value}
+        case _:
+            return None
 
-    The engine aborts when packets of one encoding arrive once with its RID and once with its SSRC.
+
+def stream_name(encoding: Encoding) -> tuple[str, int | str]:
+    """Returns how the engine recognizes the packets of a client's stream: ("ssrc", …), or ("rid", …) without SSRC.
+
+    The engine aborts when packets of one encoding arrive once with its RID and once with its SSRC. Therefore it never
+    learns both from a client.
     """
-    data = {"rid": encoding.encoding_id} if encoding.encoding_id else present(ssrc=encoding.ssrc)
+    return ("rid", encoding.encoding_id or "") if encoding.ssrc is UNSET else ("ssrc", encoding.ssrc)
+
+
+def _sent_encoding(encoding: Encoding, simulcast: bool) -> Dict:
+    name, value = stream_name(encoding)
+    data: Dict = {name: value}
+    if name == "rid":
+        # Without an SSRC the engine would take 0 for it, which the client could send.
+        data["ssrc"] = secrets.randbelow(2**32 - 1) + 1
+    elif encoding.rtx:
+        data["rtx"] = {"ssrc": encoding.rtx.ssrc}
     if simulcast:
-        data["scalabilityMode"] = SIMULCAST_STREAM
+        data["scalability_mode"] = SIMULCAST_STREAM
     return data
+
+
+def _received_encoding(encoding: Encoding) -> Dict:
+    data = present(ssrc=encoding.ssrc)
+    return {**data, "rtx": {"ssrc": encoding.rtx.ssrc}} if encoding.rtx else data
 
 
 def present(**fields: object) -> Dict:
@@ -220,31 +305,30 @@ def present(**fields: object) -> Dict:
 def preferred_layers(profile: Profile) -> Dict:
     """Returns the layers to prefer for a profile: the highest of all for "default"."""
     layer = HIGHEST_LAYER if profile == "default" else LAYERS.index(profile)
-    return {"spatialLayer": layer, "temporalLayer": HIGHEST_LAYER}
+    return {"spatial_layer": layer, "temporal_layer": HIGHEST_LAYER}
 
 
 def effective_profile(layers: Dict | None) -> EffectiveProfile:
-    """Returns the profile that a `layerschange` notification means; null, or no layer, means that nothing is sent."""
-    spatial = (layers or {}).get("spatialLayer")
-    return "none" if spatial is None else LAYERS[min(spatial, len(LAYERS) - 1)]
+    """Returns the profile that a consumer's current layers mean; without layers nothing is sent."""
+    return LAYERS[min(layers["spatial_layer"], len(LAYERS) - 1)] if layers else "none"
 
 
 # --- notifications --------------------------------------------------------------------------------------------
 
 
-def event(target: str, name: str, data: Any) -> media.AnyEvent | None:
+def event(target: str, name: str, data: Dict | None) -> media.AnyEvent | None:
     """Returns the event that an engine's notification means, or None if it means none.
 
     A consumer's score is no event: it changes all the time, for every receiver, and v2 has no message for it.
     """
-    match name:
-        case "layerschange":
-            return media.ProfileChanged(target, effective_profile(data))
-        case "icestatechange":
-            return media.IceStateChanged(target, data["iceState"])
-        case "dtlsstatechange":
-            return media.DtlsStateChanged(target, data["dtlsState"])
-        case "score" if isinstance(data, list):
-            return media.Score(target, data)
+    match name, data:
+        case "CONSUMER_LAYERS_CHANGE", _:
+            return media.ProfileChanged(target, effective_profile(data and data.get("layers")))
+        case "WEBRTCTRANSPORT_ICE_STATE_CHANGE", {"ice_state": state}:
+            return media.IceStateChanged(target, state.lower())
+        case "WEBRTCTRANSPORT_DTLS_STATE_CHANGE", {"dtls_state": state}:
+            return media.DtlsStateChanged(target, state.lower())
+        case "PRODUCER_SCORE", {"scores": scores}:
+            return media.Score(target, scores)
         case _:
             return None

@@ -16,14 +16,12 @@ continues sequence numbers, picture ids and timestamps. It does so when sender r
 stream have passed the loopback, half a second later on average; therefore an old ingest producer is first paused, and
 closed when its report has certainly passed.
 
-For all other codecs the public producer is *paused* during the replacement. The pipe consumer of a new ingest
-producer begins at sequence number 1, so
-
-* pausing the public producer makes all its consumers continue, at the first packet after it resumes, with the number
-  after their last, but with the sender's own timestamps;
-* the producer resumes only after the old ingest producer's packets on the loopback have passed (`_ROUND_TRIPS`);
-* a packet numbered 0 is injected before: a receiver takes a jump for an error until two consecutive packets agree,
-  and would drop the first real one.
+For all other codecs the public producer is *paused* during the replacement. Pausing it makes all its consumers
+continue, at the first packet after it resumes, with the number after their last, but with the sender's own
+timestamps. The producer resumes only after the old ingest producer's packets on the loopback have passed
+(`_ROUND_TRIPS`). The pipe consumer of a new ingest producer begins at a random sequence number. A receiver takes a
+jump for an error until two consecutive packets agree, so that the first packet after an update is often lost: of
+audio 20 ms, which receivers conceal.
 """
 
 import asyncio
@@ -104,18 +102,18 @@ class UpdatableProducer:
             self._loopback.when_ready(lambda: self._produced(answers, done))
 
         self._busy = True
-        self._process.request("transport.produce", self.transport, ingest, answers.append)
+        self._process.request("TRANSPORT_PRODUCE", self.transport, ingest, answers.append)
         if answers:
             self._produced(answers, done)  # the request failed before it was sent
             return
-        self.ingest = ingest["producerId"]
+        self.ingest = ingest["producer_id"]
         self._pipe(answers.append)
         for name, streams, ssrc in self._switches():
             producer = relay_parameters.switch_producer(self._request, name, streams)
-            self._process.request("transport.produce", self._switch_transport, producer, answers.append, must=True)
+            self._process.request("TRANSPORT_PRODUCE", self._switch_transport, producer, answers.append, must=True)
             consumer = relay_parameters.switch_consumer(self._request, name, streams, ssrc)
-            self._process.request("transport.consume", self._switch_transport, consumer, answers.append, must=True)
-        self._process.request("transport.produce", self._public_transport, public, produced, must=True)
+            self._process.request("TRANSPORT_CONSUME", self._switch_transport, consumer, answers.append, must=True)
+        self._process.request("TRANSPORT_PRODUCE", self._public_transport, public, produced, must=True)
 
     def _produced(self, answers: list[Response], done: Done) -> None:
         failure = next((failed(answer) for answer in answers if answer.error), self._loopback.failure)
@@ -150,7 +148,7 @@ class UpdatableProducer:
     def _pipe(self, answered: Answered) -> None:
         assert self.ingest
         pipe = relay_parameters.pipe_consumer(self._request, self.ingest, self._ssrcs(self._ingest_count - 1))
-        self._process.request("transport.consume", self._loopback.entrance, pipe, answered, must=True)
+        self._process.request("TRANSPORT_CONSUME", self._loopback.entrance, pipe, answered, must=True)
 
     # --- update -----------------------------------------------------------------------------------------------
 
@@ -192,7 +190,7 @@ class UpdatableProducer:
             self._exchange(ingest, request.generation, done)
 
     def _retire(self, ingest: EngineId) -> None:
-        self._process.tell("producer.pause", ingest)
+        self._process.tell("PRODUCER_PAUSE", ingest)
         self._retired[ingest] = self._packet_ids
         self._loop.call_later(RETIREMENT_SECONDS, self._close_retired, ingest)
 
@@ -211,8 +209,6 @@ class UpdatableProducer:
             elif self._switching:
                 self._pipe(piped)
             else:
-                for packet in relay_parameters.first_packets(self._request):
-                    self._process.inject(self.id, packet)
                 self._after_round_trips(_ROUND_TRIPS, settled)
 
         def settled() -> None:
@@ -229,24 +225,24 @@ class UpdatableProducer:
 
         if not self._switching:
             self._paused_for_update = True
-            self._process.tell("producer.pause", self.id)
+            self._process.tell("PRODUCER_PAUSE", self.id)
             # The old producer is closed first, because the new SSRCs may be the old ones in part.
             self._close_ingest(self.ingest)
-        self.ingest = ingest["producerId"]
-        self._process.request("transport.produce", self.transport, ingest, produced, must=True)
+        self.ingest = ingest["producer_id"]
+        self._process.request("TRANSPORT_PRODUCE", self.transport, ingest, produced, must=True)
 
     def _after_round_trips(self, rounds: int, then: Callable[[], None]) -> None:
         """Calls `then` after so many round trips to the engine, or at once if the producer is closed."""
         if rounds and not self.closed:
             self._process.request(
-                "producer.getStats", self.id, None, lambda _: self._after_round_trips(rounds - 1, then), must=True
+                "PRODUCER_GET_STATS", self.id, None, lambda _: self._after_round_trips(rounds - 1, then), must=True
             )
         else:
             then()
 
     def _resume_after_update(self) -> None:
         if self._paused_for_update and not self._paused:
-            self._process.tell("producer.resume", self.id)
+            self._process.tell("PRODUCER_RESUME", self.id)
         self._paused_for_update = False
 
     def _finish(self, result: media.AnyResult, done: Done) -> None:
@@ -260,15 +256,15 @@ class UpdatableProducer:
     def pause(self) -> None:
         self._paused = True
         if self.ingest:
-            self._process.tell("producer.pause", self.ingest)
-        self._process.tell("producer.pause", self.id)
+            self._process.tell("PRODUCER_PAUSE", self.ingest)
+        self._process.tell("PRODUCER_PAUSE", self.id)
 
     def resume(self) -> None:
         self._paused = False
         if not self._paused_for_update:
-            self._process.tell("producer.resume", self.id)
+            self._process.tell("PRODUCER_RESUME", self.id)
         if self.ingest:
-            self._process.tell("producer.resume", self.ingest)
+            self._process.tell("PRODUCER_RESUME", self.ingest)
 
     def close(self) -> None:
         self.closed = True
@@ -277,10 +273,10 @@ class UpdatableProducer:
         self.ingest = None
         self._retired.clear()
         for name, _, _ in self._switches():
-            self._process.tell("transport.closeProducer", self._switch_transport, {"producerId": name})
-        self._process.tell("transport.closeProducer", self._public_transport, {"producerId": self.id})
+            self._process.tell("TRANSPORT_CLOSE_PRODUCER", self._switch_transport, {"producer_id": name})
+        self._process.tell("TRANSPORT_CLOSE_PRODUCER", self._public_transport, {"producer_id": self.id})
 
     def _close_ingest(self, ingest: EngineId | None) -> None:
         """Closes an ingest producer, with which the engine closes its pipe consumer."""
         if ingest:
-            self._process.tell("transport.closeProducer", self.transport, {"producerId": ingest})
+            self._process.tell("TRANSPORT_CLOSE_PRODUCER", self.transport, {"producer_id": ingest})

@@ -32,10 +32,10 @@ VIDEO_ORIENTATION: Final = "urn:3gpp:video-orientation"
 # reassignment not supported").
 HEADER_EXTENSIONS: Final[Sequence[HeaderExtensionCapability]] = (
     HeaderExtensionCapability(uri=ABS_SEND_TIME, preferred_id=4, kind="audio"),
-    HeaderExtensionCapability(uri=AUDIO_LEVEL, preferred_id=10, kind="audio"),
+    HeaderExtensionCapability(uri=AUDIO_LEVEL, preferred_id=6, kind="audio"),
     HeaderExtensionCapability(uri=RTP_STREAM_ID, preferred_id=2, kind="video"),
     HeaderExtensionCapability(uri=ABS_SEND_TIME, preferred_id=4, kind="video"),
-    HeaderExtensionCapability(uri=VIDEO_ORIENTATION, preferred_id=11, kind="video"),
+    HeaderExtensionCapability(uri=VIDEO_ORIENTATION, preferred_id=8, kind="video"),
 )
 
 # transport-cc is left out: it needs the header extension that is left out above, and REMB does its work.
@@ -57,6 +57,7 @@ _CREATABLE: Final = frozenset(
         ("video", "vp8", 90000),
         ("video", "vp9", 90000),
         ("video", "h264", 90000),
+        ("video", "av1", 90000),
     }
 )
 _SIMULCAST_CODECS: Final = frozenset({"vp8", "h264"})

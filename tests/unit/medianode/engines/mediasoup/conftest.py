@@ -1,12 +1,14 @@
 """The FlatBuffers schemas that tests use: those of the engine, and one with everything that the codec knows."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medianode.engines.mediasoup.flatbuffers_codec import Schema, load_schema
+from medianode.toolchain import engine_folder
+from medianode.toolchain.errors import EngineUnavailable
+from medianode.toolchain.install import find_engine
 
 KINDS = """
 namespace Test.Inner;
@@ -18,7 +20,7 @@ namespace Test;
 
 union Choice { Leaf: Test.Inner.Leaf, Node, Empty }
 table Empty {}
-table Node { children: [Node]; choice: Choice; label: string; icon: [ubyte]; }
+table Node { children: [Node]; choice: Choice; label: string; }
 table Numbers {
     flag: bool; u8: uint8; i8: int8; u16: uint16; i16: int16; u32: uint32; i32: int32; u64: uint64; i64: int64;
     f32: float; f64: double; colour: Inner.Colour = GREEN;
@@ -35,13 +37,16 @@ table Required {
     text: string (required); leaf: Inner.Leaf (required); choice: Choice (required); leaves: [Inner.Leaf] (required);
 }
 """
-NO_SCHEMAS = "PLENARY_TEST_FBS does not name the folder of the engine's schemas"
+NO_SCHEMAS = "no media engine, and so no schemas: make engine"
 
 
 def schema_folder() -> Path | None:
-    """Returns the folder of the engine's schemas, or None if there is none here."""
-    given = os.environ.get("PLENARY_TEST_FBS")
-    return Path(given) if given else None
+    """Returns the folder of the engine's schemas, or None if there is no engine here."""
+    try:
+        binary = find_engine()
+    except EngineUnavailable:
+        return None
+    return engine_folder.schema_folder(binary) if binary else None
 
 
 def engine_tables() -> list[Any]:

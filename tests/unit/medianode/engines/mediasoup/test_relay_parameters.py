@@ -1,6 +1,5 @@
 """The parameters of an updatable producer's parts: only what the room knows passes the loopback."""
 
-from struct import unpack
 from typing import Any
 
 import msgspec
@@ -51,27 +50,29 @@ def test_packet_ids_are_the_ssrcs_and_encoding_ids() -> None:
 
 def test_pipe_consumer_carries_the_payload_types_of_the_room() -> None:
     data = relay_parameters.pipe_consumer(produce(rtp(ONE)), "ingest", [7])
-    assert (data["type"], data["producerId"]) == ("pipe", "ingest")
-    assert data["consumableRtpEncodings"] == data["rtpParameters"]["encodings"] == [{"ssrc": 7}]
-    (codec,) = data["rtpParameters"]["codecs"]
-    assert codec["payloadType"] == 101
-    assert codec["rtcpFeedback"] == [{"type": "ccm", "parameter": "fir"}, {"type": "nack", "parameter": "pli"}]
-    assert data["rtpParameters"]["headerExtensions"] == [], "the engine writes abs-send-time itself"
+    assert (data["type"], data["producer_id"]) == ("PIPE", "ingest")
+    assert data["consumable_rtp_encodings"] == data["rtp_parameters"]["encodings"] == [{"ssrc": 7}]
+    (codec,) = data["rtp_parameters"]["codecs"]
+    assert codec["payload_type"] == 101
+    assert codec["rtcp_feedback"] == [{"type": "ccm", "parameter": "fir"}, {"type": "nack", "parameter": "pli"}]
+    assert data["rtp_parameters"]["header_extensions"] == [], "the engine writes abs-send-time itself"
 
 
 def test_header_extensions_have_the_engines_own_ids() -> None:
     parameters = rtp([{"ssrc": 11}], codecs=[OPUS], headerExtensions=[ABS_SEND_TIME, AUDIO_LEVEL])
     data = relay_parameters.pipe_consumer(produce(parameters, "audio"), "ingest", [7])
-    assert [(e["uri"], e["id"]) for e in data["rtpParameters"]["headerExtensions"]] == [(AUDIO_LEVEL["uri"], 10)]
-    assert data["rtpParameters"]["codecs"][0]["parameters"] == {"useinbandfec": 1}
+    assert [(e["uri"], e["id"]) for e in data["rtp_parameters"]["header_extensions"]] == [("SsrcAudioLevel", 6)]
+    assert data["rtp_parameters"]["codecs"][0]["parameters"] == [
+        {"name": "useinbandfec", "value": ("Integer32", {"value": 1})}
+    ]
 
 
 def test_public_producer_maps_ssrcs_to_themselves() -> None:
     data = relay_parameters.public_producer(produce(rtp(THREE), paused=True))
-    assert (data["producerId"], data["paused"]) == ("producer", True)
-    assert data["rtpMapping"] == {
-        "codecs": [{"payloadType": 101, "mappedPayloadType": 101}],
-        "encodings": [{"ssrc": ssrc, "mappedSsrc": ssrc, "scalabilityMode": "S1T3"} for ssrc in (9001, 9002, 9003)],
+    assert (data["producer_id"], data["paused"]) == ("producer", True)
+    assert data["rtp_mapping"] == {
+        "codecs": [{"payload_type": 101, "mapped_payload_type": 101}],
+        "encodings": [{"ssrc": ssrc, "mapped_ssrc": ssrc} for ssrc in (9001, 9002, 9003)],
     }
 
 
@@ -79,18 +80,11 @@ def test_switch_consumer_makes_one_stream_of_all_layers() -> None:
     request = produce(rtp(ONE))
     producer = relay_parameters.switch_producer(request, "switch", [1, 2, 3])
     consumer = relay_parameters.switch_consumer(request, "switch", [1, 2, 3], 9001)
-    assert [e["ssrc"] for e in producer["rtpParameters"]["encodings"]] == [1, 2, 3]
-    assert consumer["type"] == "simulcast"
-    assert [e["ssrc"] for e in consumer["consumableRtpEncodings"]] == [1, 2, 3]
-    assert consumer["rtpParameters"]["encodings"] == [{"ssrc": 9001, "scalabilityMode": "L3T3"}]
-    assert consumer["preferredLayers"]["spatialLayer"] == 2, "the newest"
-
-
-def test_first_packets_have_the_ssrc_of_each_stream() -> None:
-    packets = relay_parameters.first_packets(produce(rtp(THREE)))
-    assert [unpack("!BBHII", packet) for packet in packets] == [
-        (0x80, 101, 0, 0, ssrc) for ssrc in (9001, 9002, 9003)
-    ]
+    assert [e["ssrc"] for e in producer["rtp_parameters"]["encodings"]] == [1, 2, 3]
+    assert consumer["type"] == "SIMULCAST"
+    assert [e["ssrc"] for e in consumer["consumable_rtp_encodings"]] == [1, 2, 3]
+    assert consumer["rtp_parameters"]["encodings"] == [{"ssrc": 9001, "scalability_mode": "L3T3"}]
+    assert consumer["preferred_layers"]["spatial_layer"] == 2, "the newest"
 
 
 def test_codec_unknown_to_the_room_is_refused() -> None:

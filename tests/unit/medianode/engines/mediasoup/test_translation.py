@@ -7,7 +7,7 @@ import pytest
 
 from medianode.engines.mediasoup import translation
 from shared.protocol import media
-from shared.protocol.rtp import PayloadTypeMapping, RtpParameters
+from shared.protocol.rtp import DtlsParameters, Fingerprint, PayloadTypeMapping, RtpParameters
 
 ROUTER = media.RouterRef("router", 0, "room", "i", 1)
 
@@ -85,64 +85,116 @@ FIREFOX_SIMULCAST = parameters(
 
 def test_chrome_simulcast_goes_by_ssrc() -> None:
     data = produce(CHROME_SIMULCAST)
-    assert data["rtpParameters"]["encodings"] == [
-        {"ssrc": 11, "rtx": {"ssrc": 12}, "scalabilityMode": "S1T3"},
-        {"ssrc": 21, "rtx": {"ssrc": 22}, "scalabilityMode": "S1T3"},
-        {"ssrc": 31, "rtx": {"ssrc": 32}, "scalabilityMode": "S1T3"},
+    assert data["rtp_parameters"]["encodings"] == [
+        {"ssrc": 11, "rtx": {"ssrc": 12}, "scalability_mode": "S1T3"},
+        {"ssrc": 21, "rtx": {"ssrc": 22}, "scalability_mode": "S1T3"},
+        {"ssrc": 31, "rtx": {"ssrc": 32}, "scalability_mode": "S1T3"},
     ]
-    assert data["rtpMapping"] == {
-        "codecs": [{"payloadType": 96, "mappedPayloadType": 101}, {"payloadType": 97, "mappedPayloadType": 102}],
+    assert data["rtp_mapping"] == {
+        "codecs": [
+            {"payload_type": 96, "mapped_payload_type": 101},
+            {"payload_type": 97, "mapped_payload_type": 102},
+        ],
         "encodings": [
-            {"ssrc": 11, "mappedSsrc": 9001, "scalabilityMode": "S1T3"},
-            {"ssrc": 21, "mappedSsrc": 9002, "scalabilityMode": "S1T3"},
-            {"ssrc": 31, "mappedSsrc": 9003, "scalabilityMode": "S1T3"},
+            {"ssrc": 11, "mapped_ssrc": 9001},
+            {"ssrc": 21, "mapped_ssrc": 9002},
+            {"ssrc": 31, "mapped_ssrc": 9003},
         ],
     }
-    assert data["rtpParameters"]["mid"] == "0"
-    assert data["rtpParameters"]["rtcp"] == {"cname": "name", "reducedSize": True}
+    assert data["rtp_parameters"]["mid"] == "0"
+    assert data["rtp_parameters"]["rtcp"] == {"cname": "name", "reduced_size": True}
 
 
-def test_firefox_simulcast_goes_by_rid() -> None:
+def test_firefox_simulcast_goes_by_rid_and_ssrcs_that_it_does_not_know() -> None:
     data = produce(FIREFOX_SIMULCAST)
-    assert [e["rid"] for e in data["rtpParameters"]["encodings"]] == ["low0", "medium0", "high0"]
-    assert data["rtpMapping"]["encodings"] == [
-        {"rid": "low0", "mappedSsrc": 9001, "scalabilityMode": "S1T3"},
-        {"rid": "medium0", "mappedSsrc": 9002, "scalabilityMode": "S1T3"},
-        {"rid": "high0", "mappedSsrc": 9003, "scalabilityMode": "S1T3"},
+    encodings = data["rtp_parameters"]["encodings"]
+    assert [e["rid"] for e in encodings] == ["low0", "medium0", "high0"]
+    ssrcs = [e["ssrc"] for e in encodings]
+    assert data["rtp_mapping"]["encodings"] == [
+        {"rid": "low0", "ssrc": ssrcs[0], "mapped_ssrc": 9001},
+        {"rid": "medium0", "ssrc": ssrcs[1], "mapped_ssrc": 9002},
+        {"rid": "high0", "ssrc": ssrcs[2], "mapped_ssrc": 9003},
     ]
+    assert 0 not in ssrcs
+    assert len(set(ssrcs)) == 3
+    again = produce(FIREFOX_SIMULCAST)["rtp_parameters"]["encodings"]
+    assert [e["ssrc"] for e in again] != ssrcs, "a client could learn them"
 
 
-def test_encoding_with_a_rid_is_passed_on_without_its_ssrc() -> None:
-    data = produce(parameters(encodings=[{"encodingId": "r", "ssrc": 11, "rtx": {"ssrc": 12}}]))
-    assert data["rtpParameters"]["encodings"] == [{"rid": "r"}]
+@pytest.mark.parametrize("ssrc", [0, 11])
+def test_encoding_with_an_ssrc_is_passed_on_without_its_rid(ssrc: int) -> None:
+    data = produce(parameters(encodings=[{"encodingId": "r", "ssrc": ssrc, "rtx": {"ssrc": 12}}]))
+    assert data["rtp_parameters"]["encodings"] == [{"ssrc": ssrc, "rtx": {"ssrc": 12}}]
+    assert data["rtp_mapping"]["encodings"] == [{"ssrc": ssrc, "mapped_ssrc": 9001}]
+
+
+def test_rtx_of_an_encoding_without_ssrc_is_left_out() -> None:
+    data = produce(parameters(encodings=[{"encodingId": "r", "rtx": {"ssrc": 12}}]))
+    (encoding,) = data["rtp_parameters"]["encodings"]
+    assert encoding.keys() == {"rid", "ssrc"}
+
+
+def test_header_extensions_that_the_engine_must_not_use_are_left_out() -> None:
+    """By a mid the engine would take packets of any SSRC for a stream."""
+    extensions = [
+        {"uri": "urn:ietf:params:rtp-hdrext:sdes:mid", "id": 1},
+        {"uri": "urn:unknown", "id": 9},
+        ABS_SEND_TIME,
+    ]
+    data = produce(parameters(encodings=[{"ssrc": 11}], headerExtensions=extensions))
+    assert [e["uri"] for e in data["rtp_parameters"]["header_extensions"]] == ["AbsSendTime"]
+
+
+def test_codec_parameters_get_the_engines_types() -> None:
+    given = {
+        "text": "a=b",
+        "apt": 96,
+        "large": 2**31,
+        "fraction": 1.5,
+        "yes": True,
+        "list": [1, 2],
+        "nothing": None,
+        "deep": {"a": 1},
+        "mixed": [1, "a"],
+        "bits": [True],
+    }
+    codec = produce(parameters(codecs=[{**VP8, "parameters": given}], encodings=[{"ssrc": 11}]))
+    assert codec["rtp_parameters"]["codecs"][0]["parameters"] == [
+        {"name": "text", "value": ("String", {"value": "a=b"})},
+        {"name": "apt", "value": ("Integer32", {"value": 96})},
+        {"name": "large", "value": ("Double", {"value": 2.0**31})},
+        {"name": "fraction", "value": ("Double", {"value": 1.5})},
+        {"name": "yes", "value": ("Boolean", {"value": 1})},
+        {"name": "list", "value": ("Integer32Array", {"value": [1, 2]})},
+    ]
 
 
 def test_single_encoding_has_no_layers() -> None:
     data = produce(parameters(encodings=[{"ssrc": 11, "profile": "default"}]), paused=True)
-    assert data["rtpParameters"]["encodings"] == [{"ssrc": 11}]
-    assert data["rtpMapping"]["encodings"] == [{"ssrc": 11, "mappedSsrc": 9001}]
+    assert data["rtp_parameters"]["encodings"] == [{"ssrc": 11}]
+    assert data["rtp_mapping"]["encodings"] == [{"ssrc": 11, "mapped_ssrc": 9001}]
     assert data["paused"] is True
 
 
 def test_codecs_lose_their_name_and_feedback_gets_a_parameter() -> None:
-    vp8 = produce(parameters(encodings=[{"ssrc": 11}]))["rtpParameters"]["codecs"][0]
+    vp8 = produce(parameters(encodings=[{"ssrc": 11}]))["rtp_parameters"]["codecs"][0]
     assert "name" not in vp8
     assert "channels" not in vp8
-    assert {"type": "nack", "parameter": ""} in vp8["rtcpFeedback"]
-    assert {"type": "goog-remb", "parameter": ""} in vp8["rtcpFeedback"], "what clients send may be estimated"
+    assert {"type": "nack", "parameter": ""} in vp8["rtcp_feedback"]
+    assert {"type": "goog-remb", "parameter": ""} in vp8["rtcp_feedback"], "what clients send may be estimated"
 
 
 def test_channels_are_for_audio_only() -> None:
     opus = msgspec.convert({"codecs": [OPUS], "encodings": [{"ssrc": 1}]}, RtpParameters)
-    assert produce(opus, kind="audio")["rtpParameters"]["codecs"][0]["channels"] == 2
+    assert produce(opus, kind="audio")["rtp_parameters"]["codecs"][0]["channels"] == 2
     odd = parameters(codecs=[{**VP8, "channels": 1}], encodings=[{"ssrc": 11}])
-    assert "channels" not in produce(odd)["rtpParameters"]["codecs"][0]
+    assert "channels" not in produce(odd)["rtp_parameters"]["codecs"][0]
 
 
 def test_codec_without_mime_type_is_known_by_name() -> None:
     nameless = {key: value for key, value in VP8.items() if key != "mimeType"}
     data = produce(parameters(codecs=[nameless], encodings=[{"ssrc": 11}]))
-    assert data["rtpParameters"]["codecs"][0]["mimeType"] == "video/VP8"
+    assert data["rtp_parameters"]["codecs"][0]["mime_type"] == "video/VP8"
 
 
 @pytest.mark.parametrize("mime_type", ["video/red", "video/ULPFEC", "video/flexfec", "audio/opus", "VP8"])
@@ -164,24 +216,24 @@ TOLD = parameters(encodings=[{"ssrc": 51, "rtx": {"ssrc": 52}}], rtcp={"cname": 
 
 def test_simulcast_consumer_has_one_stream_of_all_layers() -> None:
     data = consume(TOLD, [9001, 9002, 9003], preferred_profile="medium", paused=True)
-    assert data["type"] == "simulcast"
-    assert data["rtpParameters"]["encodings"] == [{"ssrc": 51, "rtx": {"ssrc": 52}, "scalabilityMode": "L3T3"}]
-    assert data["consumableRtpEncodings"] == [{"ssrc": s, "scalabilityMode": "S1T3"} for s in (9001, 9002, 9003)]
-    assert data["preferredLayers"]["spatialLayer"] == 1
+    assert data["type"] == "SIMULCAST"
+    assert data["rtp_parameters"]["encodings"] == [{"ssrc": 51, "rtx": {"ssrc": 52}, "scalability_mode": "L3T3"}]
+    assert data["consumable_rtp_encodings"] == [{"ssrc": s, "scalability_mode": "S1T3"} for s in (9001, 9002, 9003)]
+    assert data["preferred_layers"]["spatial_layer"] == 1
     assert data["paused"] is True
 
 
 def test_simple_consumer_has_no_layers() -> None:
     data = consume(TOLD, [9001])
-    assert data["type"] == "simple"
-    assert data["consumableRtpEncodings"] == [{"ssrc": 9001}]
-    assert "preferredLayers" not in data
+    assert data["type"] == "SIMPLE"
+    assert data["consumable_rtp_encodings"] == [{"ssrc": 9001}]
+    assert "preferred_layers" not in data
 
 
 def test_consumers_get_no_bandwidth_feedback_but_header_extensions() -> None:
-    rtp = consume(TOLD, [9001])["rtpParameters"]
-    assert {f["type"] for f in rtp["codecs"][0]["rtcpFeedback"]} == {"ccm", "nack"}
-    assert rtp["headerExtensions"] == [{**ABS_SEND_TIME, "encrypt": False, "parameters": {}}]
+    rtp = consume(TOLD, [9001])["rtp_parameters"]
+    assert {f["type"] for f in rtp["codecs"][0]["rtcp_feedback"]} == {"ccm", "nack"}
+    assert rtp["header_extensions"] == [{"uri": "AbsSendTime", "id": 4, "encrypt": False, "parameters": []}]
 
 
 def test_consumer_starts_with_its_preferred_layers() -> None:
@@ -192,34 +244,35 @@ def test_consumer_starts_with_its_preferred_layers() -> None:
 
 
 def test_profiles_are_translated_to_layers() -> None:
-    assert [translation.preferred_layers(p)["spatialLayer"] for p in ("low", "medium", "high")] == [0, 1, 2]
-    assert translation.preferred_layers("default")["spatialLayer"] > 2, "the engine takes it for its highest"
+    assert [translation.preferred_layers(p)["spatial_layer"] for p in ("low", "medium", "high")] == [0, 1, 2]
+    assert translation.preferred_layers("default")["spatial_layer"] > 2, "the engine takes it for its highest"
 
 
 # --- transports -----------------------------------------------------------------------------------------------
 
 ANSWER: dict[str, Any] = {
-    "iceParameters": {"usernameFragment": "u", "password": "p", "iceLite": True},
-    "iceCandidates": [
+    "ice_parameters": {"username_fragment": "u", "password": "p", "ice_lite": True},
+    "ice_candidates": [
         {
             "foundation": "f",
-            "ip": "1.2.3.4",
+            "address": "1.2.3.4",
             "port": 5,
             "priority": 6,
-            "protocol": "tcp",
-            "tcpType": "passive",
-            "type": "host",
-        }
+            "protocol": "TCP",
+            "tcp_type": "PASSIVE",
+            "type": "HOST",
+        },
+        {"foundation": "g", "address": "1.2.3.4", "port": 5, "priority": 7, "protocol": "UDP", "type": "HOST"},
     ],
-    "dtlsParameters": {
-        "role": "auto",
+    "dtls_parameters": {
+        "role": "AUTO",
         "fingerprints": [
-            {"algorithm": "sha-256", "value": "256"},
-            {"algorithm": "sha-512", "value": "512"},
-            {"algorithm": "sha-1", "value": "1"},
+            {"algorithm": "SHA256", "value": "256"},
+            {"algorithm": "SHA512", "value": "512"},
+            {"algorithm": "SHA1", "value": "1"},
         ],
     },
-    "iceState": "new",
+    "ice_state": "NEW",
 }
 
 
@@ -230,18 +283,43 @@ def test_sha_256_stands_last_because_clients_take_the_last() -> None:
 
 
 def test_transport_connected_at_once_reports_its_role() -> None:
-    assert translation.transport_created(ANSWER, "server").dtls_parameters.role == "server"
+    assert translation.transport_created(ANSWER, "SERVER").dtls_parameters.role == "server"
 
 
-def test_candidates_keep_their_fields() -> None:
-    (candidate,) = translation.transport_created(ANSWER, None).ice_candidates
-    assert msgspec.to_builtins(candidate) == ANSWER["iceCandidates"][0]
+def test_candidates_get_the_names_of_v2() -> None:
+    assert msgspec.to_builtins(translation.transport_created(ANSWER, None).ice_candidates) == [
+        {
+            "foundation": "f",
+            "ip": "1.2.3.4",
+            "port": 5,
+            "priority": 6,
+            "protocol": "tcp",
+            "tcpType": "passive",
+            "type": "host",
+        },
+        {"foundation": "g", "ip": "1.2.3.4", "port": 5, "priority": 7, "protocol": "udp", "type": "host"},
+    ]
 
 
 def test_transport_options_map_by_name() -> None:
     data = translation.create_transport(media.CreateTransport(ROUTER, "t", tcp=False, prefer_udp=True), "s", 1_000)
-    assert (data["enableUdp"], data["enableTcp"], data["preferUdp"], data["preferTcp"]) == (True, False, True, False)
-    assert data["webRtcServerId"] == "s"
+    options = data["options"]
+    assert [options[f"enable_{p}"] for p in ("udp", "tcp")] == [True, False]
+    assert [options[f"prefer_{p}"] for p in ("udp", "tcp")] == [True, False]
+    assert options["listen"] == ("ListenServer", {"web_rtc_server_id": "s"})
+    assert options["base"] == {"initial_available_outgoing_bitrate": 1_000}
+
+
+def test_fingerprints_are_translated_and_unknown_ones_named() -> None:
+    known = DtlsParameters([Fingerprint("sha-256", "AB"), Fingerprint("sha-1", "CD")], "client")
+    assert translation.connect_transport(known) == {
+        "dtls_parameters": {
+            "role": "CLIENT",
+            "fingerprints": [{"algorithm": "SHA256", "value": "AB"}, {"algorithm": "SHA1", "value": "CD"}],
+        }
+    }
+    with pytest.raises(ValueError, match=r"fingerprints\[1\].algorithm: md5"):
+        translation.connect_transport(DtlsParameters([Fingerprint("sha-1", ""), Fingerprint("md5", "")]))
 
 
 # --- events ---------------------------------------------------------------------------------------------------
@@ -250,15 +328,20 @@ def test_transport_options_map_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "expected"),
     [
-        ("layerschange", {"spatialLayer": 0, "temporalLayer": 2}, media.ProfileChanged("id", "low")),
-        ("layerschange", {"spatialLayer": 2, "temporalLayer": 0}, media.ProfileChanged("id", "high")),
-        ("layerschange", None, media.ProfileChanged("id", "none")),
-        ("layerschange", {}, media.ProfileChanged("id", "none")),
-        ("icestatechange", {"iceState": "completed"}, media.IceStateChanged("id", "completed")),
-        ("dtlsstatechange", {"dtlsState": "failed"}, media.DtlsStateChanged("id", "failed")),
-        ("score", [{"ssrc": 1, "score": 9}], media.Score("id", [{"ssrc": 1, "score": 9}])),
-        ("score", {"score": 9, "producerScore": 10}, None),
-        ("producerpause", None, None),
+        ("CONSUMER_LAYERS_CHANGE", {"layers": {"spatial_layer": 0}}, media.ProfileChanged("id", "low")),
+        ("CONSUMER_LAYERS_CHANGE", {"layers": {"spatial_layer": 2}}, media.ProfileChanged("id", "high")),
+        ("CONSUMER_LAYERS_CHANGE", {}, media.ProfileChanged("id", "none")),
+        ("CONSUMER_LAYERS_CHANGE", None, media.ProfileChanged("id", "none")),
+        (
+            "WEBRTCTRANSPORT_ICE_STATE_CHANGE",
+            {"ice_state": "COMPLETED"},
+            media.IceStateChanged("id", "completed"),
+        ),
+        ("WEBRTCTRANSPORT_DTLS_STATE_CHANGE", {"dtls_state": "FAILED"}, media.DtlsStateChanged("id", "failed")),
+        ("WEBRTCTRANSPORT_DTLS_STATE_CHANGE", None, None),
+        ("PRODUCER_SCORE", {"scores": [{"ssrc": 1, "score": 9}]}, media.Score("id", [{"ssrc": 1, "score": 9}])),
+        ("CONSUMER_SCORE", {"score": {"score": 9, "producer_score": 10}}, None),
+        ("CONSUMER_PRODUCER_PAUSE", None, None),
     ],
 )
 def test_notifications_become_events(name: str, data: Any, expected: media.AnyEvent | None) -> None:

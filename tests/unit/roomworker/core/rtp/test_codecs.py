@@ -33,8 +33,8 @@ def test_room_offers_opus_and_vp8_before_other_video() -> None:
 def test_room_offers_the_engines_extension_ids_and_no_others() -> None:
     assert {(extension.uri, extension.preferred_id) for extension in ROOM.header_extensions} == {
         (codecs.ABS_SEND_TIME, 4),
-        (codecs.AUDIO_LEVEL, 10),
-        (codecs.VIDEO_ORIENTATION, 11),
+        (codecs.AUDIO_LEVEL, 6),
+        (codecs.VIDEO_ORIENTATION, 8),
         (codecs.RTP_STREAM_ID, 2),
     }
 
@@ -54,3 +54,9 @@ def test_encoded_room_capabilities_have_no_null_and_no_video_channels() -> None:
 def test_more_codecs_than_payload_types_are_rejected() -> None:
     with pytest.raises(ValueError, match="payload types"):
         room_capabilities([RoomCodec("video", "VP8", 90000)] * 17)
+
+
+def test_room_may_be_created_with_av1_which_others_do_not_offer() -> None:
+    own = codecs.own_capabilities([RoomCodec("audio", "opus", 48000, channels=2), RoomCodec("video", "AV1", 90000)])
+    assert [codec.name for codec in own.codecs] == ["opus", "AV1", "rtx"]
+    assert not any(codec.name == "AV1" for codec in ROOM.codecs)

@@ -158,7 +158,7 @@ def test_peer_with_the_rooms_capabilities_may_join() -> None:
         (
             "headerExtensions.1.preferredId",
             1,
-            "rtpCapabilities.headerExtensions[1].preferredId: expected 10, got 1",
+            "rtpCapabilities.headerExtensions[1].preferredId: expected 6, got 1",
         ),
     ],
 )
@@ -313,7 +313,7 @@ def test_receiver_gets_one_stream_in_the_rooms_payload_types() -> None:
         ],
         "headerExtensions": [
             {"uri": codecs.ABS_SEND_TIME, "id": 4},
-            {"uri": codecs.VIDEO_ORIENTATION, "id": 11},
+            {"uri": codecs.VIDEO_ORIENTATION, "id": 8},
         ],
         "encodings": [{"ssrc": 71, "rtx": {"ssrc": 72}}],
         "rtcp": {"cname": "3bJr0gvQ7sQbBd1O", "reducedSize": True, "mux": True},
