@@ -17,12 +17,15 @@ import msgspec
 from redis.exceptions import RedisError
 
 from medianode.address import announced_ip
+from medianode.command_queue import CommandQueue
 from medianode.counters import Counters
 from medianode.engine_pool import EnginePool
 from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSettings
+from medianode.engines.mediasoup.flatbuffers_codec import load_schema
 from medianode.engines.null import NullEngine
 from medianode.engines.port import Engine, EngineFactory
 from medianode.object_registry import ObjectCounts, ObjectRegistry
+from medianode.toolchain.engine_folder import schema_folder
 from medianode.toolchain.install import ensure_engine
 from shared.broker import Broker, Subscription
 from shared.broker.batcher import Batcher
@@ -30,7 +33,7 @@ from shared.cluster.agreement import Epoch, process_id
 from shared.cluster.port import Cluster, Info
 from shared.cluster.registry import NODE_BEAT_EVERY, Membership
 from shared.protocol import bus, media
-from shared.protocol.media import Answer, AnyEvent, RouterRef
+from shared.protocol.media import Answer, AnyEvent, Failed, RouterRef
 from shared.settings import NodeSettings
 from shared.telemetry import log
 
@@ -38,6 +41,9 @@ RESULT_TIMEOUT = 5.0
 """Seconds after which a room worker has given up on a command, so that its result is not sent."""
 LEAVE_TIMEOUT = 2.0
 """Seconds in which results and events must be sent when the node ends."""
+COMMANDS_LIMIT = 20_000
+"""Commands that may wait; a request above that is refused, an order never."""
+TOO_MUCH = "the media node has too much to do"
 PIPE_LIMIT = 50_000
 """Results or events that may wait for one address."""
 RESULT_SIZE = 1024
@@ -57,11 +63,13 @@ async def engine_factory(settings: NodeSettings) -> EngineFactory:
     if settings.engine == "null":
         return lambda _: NullEngine(announced)
     binary = await asyncio.to_thread(ensure_engine, settings.engine_path)
+    schema = load_schema(schema_folder(binary))
 
     def make(index: int) -> Engine:
         return MediasoupEngine(
             MediasoupSettings(
                 binary=binary,
+                schema=schema,
                 listen_ip=settings.listen_ip,
                 announced_ip=announced,
                 port=settings.media_port + index if settings.media_port else 0,
@@ -85,6 +93,7 @@ class MediaNode:
         self._log = log.get("node").bind(node=self.id)
         self.counts = Counters()
         self._objects = ObjectRegistry()
+        self._commands = CommandQueue(self._carry_out, self._command_failed)
         self._membership = Membership(cluster, "nodes", self.id, {})
         self._epoch = Epoch(cluster)
         self._pool = EnginePool(
@@ -196,6 +205,7 @@ class MediaNode:
             self._log.warning("registry.not_left", error=repr(error))
         if self._subscription:
             await self._subscription.close()
+        self._commands.clear()
         for router in self._objects.routers():
             self._publish_event(router, media.RouterClosed(router.id, "the media node shuts down"))
         await self._pool.close()
@@ -219,11 +229,22 @@ class MediaNode:
             return
         self.counts.commands_in.observe(len(commands.commands))
         for command in commands.commands:
-            if isinstance(command.body, media.Order):
-                self.counts.ordered(type(command.body))
-                self._objects.order(command.body)
+            if len(self._commands) >= COMMANDS_LIMIT and isinstance(command.body, media.Request):
+                self._result_callback(commands.reply_to, command)(Failed(503, TOO_MUCH))
             else:
-                self._objects.request(command.body, self._result_callback(commands.reply_to, command))
+                self._commands.put(commands.reply_to, command)
+
+    def _carry_out(self, reply_to: str, command: media.Command) -> None:
+        if isinstance(command.body, media.Order):
+            self.counts.ordered(type(command.body))
+            self._objects.order(command.body)
+        else:
+            self._objects.request(command.body, self._result_callback(reply_to, command))
+
+    def _command_failed(self, command: media.Command, error: Exception) -> None:
+        """Makes the rooms send their commands again, as after the loss of the node's queue."""
+        self._log.error("command.failed", command=type(command.body).__name__, exc_info=error)
+        self._report(lost=True)
 
     def _result_callback(self, reply_to: str, command: media.Command) -> Callable[[media.AnyResult], None]:
         n, kind, began = command.n, cast("type[media.Request]", type(command.body)), perf_counter()

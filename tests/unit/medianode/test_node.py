@@ -9,9 +9,10 @@ import redis.exceptions
 from fakeredis import FakeAsyncRedis
 from structlog.testing import capture_logs
 
+from medianode import node
 from medianode.engines.null import NullEngine
 from medianode.engines.port import Engine, EngineFailed
-from medianode.node import MediaNode
+from medianode.node import TOO_MUCH, MediaNode
 from shared.broker import Broker, Delivery, Exchange, Notice, Subscription
 from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.registry import Observer
@@ -62,9 +63,11 @@ class HeldBroker:
 
     async def close(self) -> None: ...
 
-    def command(self, *bodies: media.AnyRequest | media.AnyOrder, reply_to: str = "worker") -> None:
+    async def command(self, *bodies: media.AnyRequest | media.AnyOrder, reply_to: str = "worker") -> None:
+        """Delivers commands; the node has carried them out when this returns."""
         numbered = [Command(n, body) for n, body in enumerate(bodies, start=1)]
         self.receive(media.encode(Commands(reply_to, numbered)))
+        await asyncio.sleep(0)
 
     async def results(self) -> tuple[str, media.Results]:
         exchange, key, body = await self.published.get()
@@ -116,7 +119,7 @@ def decoded(event: bus.MediaEvent) -> media.AnyEvent:
 
 
 async def test_commands_are_answered_in_one_batch(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
-    broker.command(requests.create(), requests.produce(), requests.consume())
+    await broker.command(requests.create(), requests.produce(), requests.consume())
     key, results = await broker.results()
     assert key == "worker"
     assert results.node == null_node.id == broker.binding
@@ -126,8 +129,8 @@ async def test_commands_are_answered_in_one_batch(null_node: MediaNode, broker: 
 
 
 async def test_each_worker_gets_its_own_answers(null_node: MediaNode, broker: HeldBroker, requests: Any) -> None:
-    broker.command(requests.create(), reply_to="one")
-    broker.command(requests.create(), reply_to="two")
+    await broker.command(requests.create(), reply_to="one")
+    await broker.command(requests.create(), reply_to="two")
     (one, first), (two, second) = await broker.results(), await broker.results()
     assert {one, two} == {"one", "two"}
     assert first.answers == second.answers
@@ -136,7 +139,7 @@ async def test_each_worker_gets_its_own_answers(null_node: MediaNode, broker: He
 async def test_order_between_requests_keeps_its_place(
     held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any
 ) -> None:
-    broker.command(requests.create(), media.Close("transport", 1, "transport"), requests.produce())
+    await broker.command(requests.create(), media.Close("transport", 1, "transport"), requests.produce())
     assert [type(request) for request, _ in engine.requests] == [media.CreateTransport]
     assert len(engine.orders) == 1
     _, results = await broker.results()
@@ -148,7 +151,7 @@ async def test_unreadable_commands_are_logged_and_not_answered(
 ) -> None:
     with capture_logs() as lines:
         broker.receive(b"{")
-        broker.command(requests.create())
+        await broker.command(requests.create())
         _, results = await broker.results()
     assert [line["event"] for line in lines] == ["commands.unreadable"]
     assert [type(answer.result) for answer in results.answers] == [media.TransportCreated]
@@ -159,7 +162,7 @@ async def test_unreadable_commands_are_logged_and_not_answered(
 async def test_events_go_to_the_rooms_partition_numbered(
     held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any
 ) -> None:
-    broker.command(requests.create())
+    await broker.command(requests.create())
     engine.on_event(media.IceStateChanged("transport", "connected"))
     engine.on_event(media.IceStateChanged("unknown", "connected"))
     engine.on_event(media.DtlsStateChanged("transport", "connected"))
@@ -178,7 +181,7 @@ async def test_dead_engine_closes_its_routers_and_is_started_again(
         started.set()
 
     monkeypatch.setattr(engine, "start", start)
-    broker.command(requests.create())
+    await broker.command(requests.create())
     engine.on_death("killed")
     (event,) = await broker.events()
     assert decoded(event) == media.RouterClosed("router", "killed")
@@ -193,7 +196,7 @@ async def test_registry_knows_the_node_until_it_leaves(broker: HeldBroker, store
     entry = observer.alive[node.id]
     assert (entry["engine"], entry["engines"]) == ("null", 1)
     assert entry["announced_ip"] == "192.0.2.7"
-    broker.command(requests.create(), requests.produce())
+    await broker.command(requests.create(), requests.produce())
     assert dict(node.info()) | {"routers": 1, "transports": 1, "producers": 1, "load": 2.0} == dict(node.info())
     await node.close()
     await observer.read(0)
@@ -203,7 +206,7 @@ async def test_registry_knows_the_node_until_it_leaves(broker: HeldBroker, store
 async def test_closing_node_notifies_its_rooms(broker: HeldBroker, store: Any, engine: Any, requests: Any) -> None:
     node = node_with(engine, broker, store)
     await node.start()
-    broker.command(requests.create())
+    await broker.command(requests.create())
     await node.close()
     (event,) = await broker.events()
     assert isinstance(decoded(event), media.RouterClosed)
@@ -225,7 +228,7 @@ async def test_node_without_redis_keeps_serving(
         monkeypatch.setattr(store, command, refusing(command))
     node = node_with(NullEngine("192.0.2.7"), broker, store)
     await node.start()
-    broker.command(requests.create())
+    await broker.command(requests.create())
     _, results = await broker.results()
     assert [type(answer.result) for answer in results.answers] == [media.TransportCreated]
     await node.close()
@@ -237,7 +240,7 @@ async def test_node_without_redis_keeps_serving(
 async def test_node_that_lost_its_queue_reports_its_routers(
     null_node: MediaNode, broker: HeldBroker, requests: Any
 ) -> None:
-    broker.command(requests.create())
+    await broker.command(requests.create())
     await broker.results()
     broker.restored()
     exchange, key, body = await broker.published.get()
@@ -250,7 +253,7 @@ async def test_routers_are_reported_regularly_even_if_there_are_none(
     null_node: MediaNode, broker: HeldBroker, requests: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medianode.node.NODE_BEAT_EVERY", 0.0)
-    broker.command(requests.create())
+    await broker.command(requests.create())
     await broker.results()
 
     async def routers() -> list[str]:
@@ -261,7 +264,7 @@ async def test_routers_are_reported_regularly_even_if_there_are_none(
         return [held.router for held in report.routers]
 
     assert await routers() == await routers() == ["router"]
-    broker.command(media.Close("router", 1, "router"))
+    await broker.command(media.Close("router", 1, "router"))
     while await routers():
         pass
 
@@ -271,10 +274,10 @@ async def test_emptied_redis_closes_the_routers_that_were_there_before(
 ) -> None:
     """A room may be made anew before its node has noticed."""
     await null_node._check_epoch()
-    broker.command(requests.create())
+    await broker.command(requests.create())
     await null_node._check_epoch()
     await store.flushall()
-    broker.command(other_room.create("other transport"))
+    await broker.command(other_room.create("other transport"))
 
     await null_node._check_epoch()
 
@@ -293,3 +296,33 @@ async def test_engine_that_does_not_start_raises_to_the_caller(broker: HeldBroke
     node = node_with(engine, broker, store)
     with pytest.raises(EngineFailed, match="port taken"):
         await node.start()
+
+
+async def test_requests_beyond_the_limit_are_refused_and_orders_never(
+    held_node: MediaNode, broker: HeldBroker, engine: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "COMMANDS_LIMIT", 1)
+    await broker.command(requests.create("one"), requests.create("two"), media.Close("one", 1, "transport"))
+    assert [request.transport for request, _ in engine.requests] == ["one"]
+    assert len(engine.orders) == 1
+    _, results = await broker.results()
+    assert [answer.n for answer in results.answers if answer.result == media.Failed(503, TOO_MUCH)] == [2]
+
+
+async def test_command_that_fails_makes_rooms_repeat_theirs(
+    null_node: MediaNode, broker: HeldBroker, requests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.command(requests.create())
+    await broker.results()
+
+    def defect(*_: object) -> None:
+        raise KeyError("defect")
+
+    monkeypatch.setattr(null_node._objects, "request", defect)
+    with capture_logs() as lines:
+        await broker.command(requests.produce())
+    assert [(line["event"], line["command"]) for line in lines] == [("command.failed", "Produce")]
+    _, _, body = await broker.published.get()
+    (report,) = map(bus.decode_item, bus.split_batch(body)[1])
+    assert isinstance(report, bus.NodeReport)
+    assert report.lost
