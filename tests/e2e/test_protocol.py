@@ -17,7 +17,7 @@ from tests.e2e.app import App
 from tests.e2e.conftest import Launch
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.browser, pytest.mark.engine]
+pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.sample(7)]
 
 Open = Callable[[int], Awaitable[App]]
 
@@ -104,6 +104,16 @@ async def test_audio_may_be_sent_before_video(apps: Open) -> None:
     await bob.receive("alice", "video")
     await bob.more_of("alice", "video")
     await bob.more_of("alice", "audio")
+
+
+async def test_room_created_with_av1_carries_it(apps: Open, harness_cluster: Cluster) -> None:
+    opus = {"kind": "audio", "name": "opus", "clockRate": 48000, "channels": 2}
+    av1 = {"kind": "video", "name": "AV1", "clockRate": 90000}
+    await call(harness_cluster, "PUT", "/rooms/room", {"codecs": [opus, av1]})
+    alice, bob = await pair(apps, "video")
+    await call(harness_cluster, "PUT", "/rooms/room", {"codecs": [opus, av1], "idleSeconds": 0})
+    await bob.more_of("alice", "video")
+    assert "AV1" in await alice.run("app.producers.video.rtpParameters.codecs.map(codec => codec.name)")
 
 
 async def test_ice_restart_keeps_media_flowing(apps: Open) -> None:
