@@ -18,11 +18,12 @@ from tests.differential.node import Oracle, Unavailable
 from tests.differential.normalise import Difference, canonical, differences
 from tests.differential.operations import SequenceWriter
 from tests.differential.room_core import RoomCore
+from tests.support import sampling
 from tests.unit.roomworker.payloads import CAPABILITIES
 
 Json = dict[str, Any]
 
-SEQUENCES = 300
+SEQUENCES = 300 if sampling.whole else 150
 LENGTH = 60
 
 

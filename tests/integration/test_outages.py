@@ -21,7 +21,7 @@ from tests.support.peer import Peer, Refusal
 from tests.support.resumable_peer import ResumablePeer
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.sample(4)]
 UNLIMITED = ["--message-rate", "0"]
 KEY = "secret"
 REFUSED = "refused"

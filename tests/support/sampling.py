@@ -20,19 +20,29 @@ def examples(count: int) -> int:
 
 
 def left_out(items: Sequence[pytest.Item], seed: int) -> set[pytest.Item]:
-    """The tests marked `sample(count, of=parameter)`, except `count` values of that parameter, chosen by the seed."""
-    variants: dict[str, list[pytest.Item]] = defaultdict(list)
+    """Returns the tests of long suites that are not in the sample that the seed chooses.
+
+    `sample(count, of=parameter)` keeps so many values of a test's parameter, `sample(count)` so many of a module's
+    tests.
+    """
+    suites: dict[str, list[pytest.Item]] = defaultdict(list)
     counts: dict[str, int] = {}
     for item in items:
-        marker = item.get_closest_marker("sample")
-        if marker is not None:
-            assert isinstance(item, pytest.Function)
-            others = {name: value for name, value in item.callspec.params.items() if name != marker.kwargs["of"]}
-            test = f"{item.nodeid.partition('[')[0]} {others}"
-            variants[test].append(item)
-            counts[test] = marker.args[0]
+        if marker := item.get_closest_marker("sample"):
+            suite = _suite(item, marker.kwargs.get("of"))
+            suites[suite].append(item)
+            counts[suite] = marker.args[0]
     return {
         item
-        for test, found in variants.items()
-        for item in random.Random(f"{seed} {test}").sample(found, max(0, len(found) - counts[test]))
+        for suite, found in suites.items()
+        for item in random.Random(f"{seed} {suite}").sample(found, max(0, len(found) - counts[suite]))
     }
+
+
+def _suite(item: pytest.Item, parameter: str | None) -> str:
+    """Returns a name for the tests that a sample is taken of."""
+    assert isinstance(item, pytest.Function)
+    if parameter is None:
+        return item.nodeid.partition("::")[0]
+    others = {name: value for name, value in item.callspec.params.items() if name != parameter}
+    return f"{item.nodeid.partition('[')[0]} {others}"
