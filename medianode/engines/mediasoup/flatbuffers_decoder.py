@@ -6,7 +6,7 @@ For a table `Score` with the fields `encoding_idx: uint32`, `ssrc: uint32`, `rid
 which the last is absent, it is:
 
     def decode(_buffer, _at, _levels):
-        SPEND(_buffer, 5)
+        SPEND(_buffer, 12)
         rid, ssrc, encoding_idx, = UNPACK(_buffer.content, _at)
         return {
             'encoding_idx': encoding_idx,
@@ -37,10 +37,13 @@ from medianode.engines.mediasoup.flatbuffers_types import (
     Union,
 )
 
-# A block that is referred to once becomes fewer values than it has bytes, but for the defaults of absent fields. The
-# rest is for these, and for equal strings that were written once.
+# The work is bounded by values that are made, the fields of tables and the elements of vectors. A block that is
+# referred to once becomes fewer values than it has bytes. The rest is for defaults of absent fields, and for equal
+# strings that were written once.
 _VALUES_PER_BYTE: Final = 2
 _FREE_VALUES: Final = 256
+_VALUES_PER_TABLE: Final = 8
+"""Values that a dict counts as, beside those in it."""
 _BYTES_PER_VALUE: Final = 16
 """Bytes of a string that count as one value."""
 _NEW_VTABLES: Final = 256
@@ -253,7 +256,7 @@ def function_source(cells: list[_Cell], entries: dict[str, str]) -> str:
     return "\n".join(
         [
             "def decode(_buffer, _at, _levels):",
-            f"    SPEND(_buffer, {1 + len(entries)})",
+            f"    SPEND(_buffer, {_VALUES_PER_TABLE + len(entries)})",
             f"    {variables or '_ '}= UNPACK(_buffer.content, _at)",
             "    return {",
             *(f"        {name!r}: {expression}," for name, expression in entries.items()),

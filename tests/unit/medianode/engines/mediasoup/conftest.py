@@ -20,7 +20,7 @@ namespace Test;
 
 union Choice { Leaf: Test.Inner.Leaf, Node, Empty }
 table Empty {}
-table Node { children: [Node]; choice: Choice; label: string; }
+table Node { children: [Node]; choice: Choice; label: string; icon: [ubyte]; }
 table Numbers {
     flag: bool; u8: uint8; i8: int8; u16: uint16; i16: int16; u32: uint32; i32: int32; u64: uint64; i64: int64;
     f32: float; f64: double; colour: Inner.Colour = GREEN;
