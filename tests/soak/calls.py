@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -79,8 +79,11 @@ async def soak(
 class Call:
     """A microphone and a listener, each with a transport; and a client that goes away while it connects."""
 
+    make_client: ClassVar[type[MediaClient]] = MediaClient
+
     def __init__(self, engine: Engine, number: int, protocol: str) -> None:
         self.engine = engine
+        self.number = number
         self.router = RouterRef(f"router{number}", 0, "room", "i", 1)
         self.protocol = protocol
         self.clients: list[MediaClient] = []
@@ -89,14 +92,12 @@ class Call:
     async def run(self) -> None:
         """Returns when RTP has arrived. Raises `CallFailed`, or what `MediaClient.connect` raises."""
         self.engine.create_router(self.router.id)
-        speaker = await self._connect("sending")
-        listener = await self._connect("receiving")
+        speaker = await self.connect("sending")
+        listener = await self.connect("receiving")
         types = [PayloadTypeMapping(100, 100)]
         producer, consumer = f"{self.router.id}.producer", f"{self.router.id}.consumer"
-        await self._ask(
-            media.Produce(self.router, self.transports[0], producer, "audio", opus(SENT), types, [MAPPED])
-        )
-        await self._ask(
+        await self.ask(media.Produce(self.router, self.transports[0], producer, "audio", opus(SENT), types, [MAPPED]))
+        await self.ask(
             media.Consume(self.router, self.transports[1], consumer, producer, "audio", opus(RECEIVED), [MAPPED])
         )
         for number in range(PACKETS):
@@ -105,10 +106,11 @@ class Call:
             await listener.rtp.get()
         await self._leave_amid_connecting()
 
-    async def _connect(self, name: str) -> MediaClient:
+    async def connect(self, name: str) -> MediaClient:
+        """Creates a transport of this name and returns a client that is connected to it."""
         client, host, port = await self._create(name)
         fingerprint = Fingerprint("sha-256", client.fingerprint)
-        await self._ask(
+        await self.ask(
             media.ConnectTransport(self.router, self.transports[-1], DtlsParameters([fingerprint], "client"))
         )
         await client.connect(host, port, self.protocol)
@@ -124,16 +126,17 @@ class Call:
 
     async def _create(self, name: str) -> tuple[MediaClient, str, int]:
         transport = f"{self.router.id}.{name}"
-        created = await self._ask(media.CreateTransport(self.router, transport))
+        created = await self.ask(media.CreateTransport(self.router, transport))
         assert isinstance(created, media.TransportCreated)
         self.transports.append(transport)
         ice = created.ice_parameters
-        client = MediaClient(ice.username_fragment, ice.password, created.dtls_parameters.fingerprints[-1].value)
+        client = self.make_client(ice.username_fragment, ice.password, created.dtls_parameters.fingerprints[-1].value)
         self.clients.append(client)
         [candidate] = [it for it in created.ice_candidates if it.protocol == self.protocol]
         return client, candidate.ip, candidate.port
 
-    async def _ask(self, request: media.AnyRequest) -> media.AnyResult:
+    async def ask(self, request: media.AnyRequest) -> media.AnyResult:
+        """Returns the engine's result. Raises `CallFailed`."""
         result: asyncio.Future[media.AnyResult] = asyncio.get_running_loop().create_future()
         self.engine.request(request, result.set_result)
         found = await result
