@@ -115,12 +115,15 @@ class MediaClient:
             self._connection.close()
 
     def send_rtp(self, packet: bytes) -> None:
-        assert self._sending
-        self.send(self._sending.protect(packet))
+        self.send(self.protect(packet))
 
     def send_rtcp(self, packet: bytes) -> None:
+        self.send(self.protect(packet, rtcp=True))
+
+    def protect(self, packet: bytes, *, rtcp: bool = False) -> bytes:
+        """Returns a packet as SRTP or SRTCP. Raises `pylibsrtp.Error` if it is not RTP or RTCP."""
         assert self._sending
-        self.send(self._sending.protect_rtcp(packet))
+        return bytes(self._sending.protect_rtcp(packet) if rtcp else self._sending.protect(packet))
 
     def send(self, packet: bytes) -> None:
         """Sends a packet as it is."""
