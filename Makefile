@@ -95,6 +95,7 @@ servers:
 	@scripts/need redis-server rabbitmq-server chromium
 	@scripts/promtool $(CACHE) || echo "the tests with promtool will be skipped" >&2
 	@scripts/need haproxy || echo "the tests with HAProxy will be skipped" >&2
+	@scripts/need flatbuffers-compiler || echo "the tests with Google's FlatBuffers will be skipped" >&2
 	@test "$$(id -u)" != 0 || scripts/need firefox-esr iproute2 || echo "the test with Firefox will be skipped" >&2
 
 certificate:

@@ -29,6 +29,25 @@ def levels_needed(table: Table, within: tuple[Table, ...] = ()) -> float:
     return 1 + needed
 
 
+def smallest(table: Table) -> dict[str, Any]:
+    """Returns the value of a table with as little as possible."""
+    return {name: _smallest_field(field) for name, field in table.fields.items() if field.required}
+
+
+def _smallest_field(field: Field) -> Any:
+    match field.type:
+        case _ if field.vector:
+            return []
+        case Table():
+            return smallest(field.type)
+        case Union():
+            members = field.type.members
+            name = min(members, key=lambda member: levels_needed(members[member]))
+            return name, smallest(members[name])
+        case _:
+            return ""
+
+
 def values(table: Table) -> st.SearchStrategy[dict[str, Any]]:
     """Values that fit the table, with every field present, absent and None."""
     return _table(table, LEVELS)
