@@ -13,7 +13,7 @@ from tests.e2e.app import App
 from tests.e2e.conftest import Launch
 from tests.e2e.firefox import ADDRESS, FIREFOX, Firefox, own_network
 
-pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.sample(3)]
+pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.sample(2)]
 
 Call = tuple[App, App]
 

@@ -15,6 +15,8 @@ from tests.e2e.conftest import WEB
 from tests.e2e.page import CallPage
 from tests.support.peer import Peer
 
+pytestmark = pytest.mark.sample(6)
+
 AXE: Final = WEB / "node_modules" / "axe-core" / "axe.min.js"
 DESKTOP, PHONE = {"width": 1100, "height": 700}, {"width": 390, "height": 844}
 SIZES: Final = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

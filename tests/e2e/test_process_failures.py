@@ -17,7 +17,7 @@ from tests.e2e.page import CallPage
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.browser, pytest.mark.engine]
+pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.sample(1)]
 
 LONG_GRACE = ["--grace-seconds", "120"]
 """Sessions have two minutes to come back, however slow the machine is."""

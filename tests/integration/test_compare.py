@@ -15,7 +15,7 @@ from benchmarks.compare.processes import cpu_seconds
 from benchmarks.compare.systems import NodeProcess, Plenary, Servers, SocketIo, System, Unavailable
 from devtools.starting import Unavailable as NotInstalled
 
-pytestmark = [pytest.mark.servers, pytest.mark.sample(10)]
+pytestmark = [pytest.mark.servers, pytest.mark.sample(6)]
 
 SYSTEMS: dict[str, Callable[[Servers], System]] = {
     "Plenary": lambda servers: Plenary(servers, "always"),

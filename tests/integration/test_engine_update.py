@@ -28,7 +28,7 @@ from tests.integration.test_engine import (
 )
 from tests.support.rtp import Endpoint, Packet, Sender
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.sample(12)]
 
 
 class Call:

@@ -28,7 +28,7 @@ from loadtest.model.measurements import Measured
 from loadtest.model.room_view import RoomView
 from tests.support.reference_cycles import cycles_of
 
-pytestmark = [pytest.mark.servers, pytest.mark.sample(14)]
+pytestmark = [pytest.mark.servers, pytest.mark.sample(10)]
 WITHIN = 120.0
 
 

@@ -11,7 +11,7 @@ from devtools import server_processes, servers
 from devtools.server_processes import RabbitmqProcess, RedisProcess, ServerProcess
 from devtools.starting import StartFailed, random_port
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.sample(1)]
 
 
 @pytest.fixture
