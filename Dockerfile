@@ -22,7 +22,9 @@ RUN apt-get update \
 
 
 FROM tools AS engine
-ENV PLENARY_CACHE=/engine
+# mediasoup's prebuilt engine lacks the patches against packets of hostile clients.
+ENV PLENARY_CACHE=/engine \
+    PLENARY_ENGINE_FROM_SOURCE=1
 WORKDIR /src
 # Nothing but what decides how the engine is made, so that no other change makes it anew. The last pattern is
 # `.engine/`, which need not be there: `make image` puts this machine's engine into it.

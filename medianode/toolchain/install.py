@@ -3,7 +3,8 @@
 1. the path in the settings (`PLENARY_ENGINE_PATH`) or in `PLENARY_MEDIASOUP_WORKER`;
 2. a binary built earlier, kept outside the checkout in `$PLENARY_CACHE`, else `$XDG_CACHE_HOME/plenary`, else
    `~/.cache/plenary`, in a folder named by the engine's version and this machine's architecture;
-3. the prebuilt binary that the npm package downloads, where its server can be reached at once;
+3. the prebuilt binary that the npm package downloads, where its server can be reached at once, unless
+   `PLENARY_ENGINE_FROM_SOURCE` is set: only a build has the patches of `medianode.toolchain.patches`;
 4. a build from the npm package's source (`medianode.toolchain.build`).
 
 The schemas of its channel lie in a folder beside it, see `engine_folder.schema_folder`.
@@ -125,10 +126,11 @@ def _locked(folder: Path, report: Report) -> Iterator[None]:
 def prebuilt(folder: Path, report: Report) -> Path | None:
     """Returns the binary that npm's postinstall script downloads, in an engine's folder, or None.
 
+    It is not asked for if `PLENARY_ENGINE_FROM_SOURCE` is set.
     Without internet the script retries for minutes, and it falls back to a build that downloads all libraries.
     Therefore it runs only if its server answers at once, and within a time limit.
     """
-    if shutil.which("npm") is None or not _reachable():
+    if os.environ.get("PLENARY_ENGINE_FROM_SOURCE") or shutil.which("npm") is None or not _reachable():
         return None
     home = folder / "prebuilt"
     home.mkdir()

@@ -26,6 +26,7 @@ _OTHER_VARIABLES: Final = frozenset(
     {
         "PLENARY_API_URL",  # read by `plenary rooms`, `peers` and `api`
         "PLENARY_CACHE",  # read by `medianode.toolchain`
+        "PLENARY_ENGINE_FROM_SOURCE",
         "PLENARY_MEDIASOUP_WORKER",
         # read by docker-compose.yml, whose .env file may be loaded into a shell, too
         "PLENARY_HTTP_PORT",

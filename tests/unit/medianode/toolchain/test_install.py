@@ -15,6 +15,7 @@ from medianode.toolchain.progress import Report
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PLENARY_MEDIASOUP_WORKER", raising=False)
+    monkeypatch.delenv("PLENARY_ENGINE_FROM_SOURCE", raising=False)
     monkeypatch.setenv("PLENARY_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -162,6 +163,16 @@ def test_prebuilt_engine_is_not_asked_for_where_its_server_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Report
 ) -> None:
     monkeypatch.setattr(install, "_reachable", lambda: False)
+    assert install.prebuilt(tmp_path, report) is None
+    assert not (tmp_path / "prebuilt").exists()
+
+
+@pytest.mark.usefixtures("npm")
+def test_prebuilt_engine_is_not_asked_for_if_a_build_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    monkeypatch.setattr(install, "_reachable", lambda: True)
+    monkeypatch.setenv("PLENARY_ENGINE_FROM_SOURCE", "1")
     assert install.prebuilt(tmp_path, report) is None
     assert not (tmp_path / "prebuilt").exists()
 
