@@ -128,5 +128,5 @@ def _rtp_parameters(request: media.Produce, encodings: list[Dict]) -> Dict:
             for uri, id_ in (_EXTENSIONS[e.uri] for e in parameters.header_extensions if e.uri in _EXTENSIONS)
         ],
         "encodings": encodings,
-        "rtcp": translation.present(cname=parameters.rtcp.cname, reduced_size=True),
+        "rtcp": {**translation.rtcp(parameters.rtcp, request.transport), "reduced_size": True},
     }

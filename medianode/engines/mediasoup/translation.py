@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from msgspec import UNSET
 
 from shared.protocol import media
+from shared.protocol.media import EngineId
 from shared.protocol.rtp import (
     DtlsParameters,
     EffectiveProfile,
@@ -22,6 +23,7 @@ from shared.protocol.rtp import (
     IceParameters,
     Kind,
     Profile,
+    Rtcp,
     RtcpFeedback,
     RtpCodec,
     RtpParameters,
@@ -160,7 +162,7 @@ def produce(request: media.Produce) -> Dict:
     return {
         "producer_id": request.producer,
         "kind": request.kind.upper(),
-        "rtp_parameters": _rtp_parameters(parameters, request.kind, encodings),
+        "rtp_parameters": _rtp_parameters(parameters, request.kind, request.transport, encodings),
         "rtp_mapping": {
             "codecs": [
                 {"payload_type": p.payload_type, "mapped_payload_type": p.mapped_payload_type}
@@ -186,7 +188,9 @@ def consume(request: media.Consume) -> Dict:
         "producer_id": request.producer,
         "kind": request.kind.upper(),
         "type": "SIMULCAST" if layers > 1 else "SIMPLE",
-        "rtp_parameters": _rtp_parameters(parameters, request.kind, encodings, drop_feedback=_ESTIMATION_FEEDBACK),
+        "rtp_parameters": _rtp_parameters(
+            parameters, request.kind, request.transport, encodings, drop_feedback=_ESTIMATION_FEEDBACK
+        ),
         "consumable_rtp_encodings": consumable,
         "paused": request.paused,
     }
@@ -201,17 +205,30 @@ def consumed(request: media.Consume) -> media.Consumed:
 
 
 def _rtp_parameters(
-    parameters: RtpParameters, kind: Kind, encodings: list[Dict], drop_feedback: frozenset[str] = frozenset()
+    parameters: RtpParameters,
+    kind: Kind,
+    transport: EngineId,
+    encodings: list[Dict],
+    drop_feedback: frozenset[str] = frozenset(),
 ) -> Dict:
     data: Dict = {
         "codecs": [codec_to_engine(codec, kind, drop_feedback) for codec in parameters.codecs],
         "header_extensions": [_header_extension(e) for e in parameters.header_extensions if e.uri in _EXTENSIONS],
         "encodings": encodings,
-        "rtcp": present(cname=parameters.rtcp.cname, reduced_size=parameters.rtcp.reduced_size),
+        "rtcp": rtcp(parameters.rtcp, transport),
     }
     if parameters.mux_id:
         data["mid"] = parameters.mux_id
     return data
+
+
+def rtcp(parameters: Rtcp, transport: EngineId) -> Dict:
+    """Returns RTCP parameters in the engine's form.
+
+    The engine insists on a cname, which tells receivers what comes from the same sender. Clients may leave it out;
+    the id of their transport is as good.
+    """
+    return {"cname": parameters.cname or transport, **present(reduced_size=parameters.reduced_size)}
 
 
 def codec_to_engine(codec: RtpCodec, kind: Kind, drop_feedback: frozenset[str] = frozenset()) -> Dict:

@@ -128,6 +128,13 @@ def test_encoding_with_an_ssrc_is_passed_on_without_its_rid(ssrc: int) -> None:
     assert data["rtp_mapping"]["encodings"] == [{"ssrc": ssrc, "mapped_ssrc": 9001}]
 
 
+def test_missing_cname_is_the_transport_because_the_engine_insists_on_one() -> None:
+    data = produce(parameters(encodings=[{"ssrc": 11}]))
+    assert data["rtp_parameters"]["rtcp"] == {"cname": "transport"}
+    data = produce(parameters(encodings=[{"ssrc": 11}], rtcp={"cname": "", "reducedSize": False}))
+    assert data["rtp_parameters"]["rtcp"] == {"cname": "transport", "reduced_size": False}
+
+
 def test_rtx_of_an_encoding_without_ssrc_is_left_out() -> None:
     data = produce(parameters(encodings=[{"encodingId": "r", "rtx": {"ssrc": 12}}]))
     (encoding,) = data["rtp_parameters"]["encodings"]
