@@ -14,6 +14,8 @@ from medianode.toolchain.started_engine import StartedEngine
 
 BINARY = "mediasoup-worker"
 SCHEMAS = "fbs"
+PATCHES = "PATCHES"
+"""Lists the patches of a binary that Plenary has built. A prebuilt one has no such file."""
 SCHEMAS_SHA256 = "d915b62023a63a2096e9f5b04884aec892dee681bb7f6edea950110384dc6f28"
 """Digest of the schemas of `VERSION`, as `schemas_digest` makes it."""
 # Files of mediasoup's npm package → their names in the engine's folder.
@@ -44,6 +46,11 @@ def assemble(package: Path, binary: Path, folder: Path) -> Path:
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() or path.name == BINARY else 0o644)
     return folder / BINARY
+
+
+def is_patched(binary: Path) -> bool:
+    """Returns whether Plenary has built this engine with its patches (`medianode.toolchain.patches`)."""
+    return (binary.parent / PATCHES).is_file()
 
 
 def schema_folder(binary: Path) -> Path:

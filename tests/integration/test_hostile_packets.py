@@ -1,4 +1,4 @@
-"""No RTP or RTCP packet of a client ends the engine that Plenary builds."""
+"""No RTP or RTCP packet of a client ends the engine that Plenary builds, whatever the engine was told of it."""
 
 import itertools
 import random
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from medianode.toolchain.engine_folder import schema_folder
+from medianode.toolchain.engine_folder import is_patched, schema_folder
 from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.install import find_engine
 from medianode.toolchain.started_engine import StartedEngine
@@ -140,6 +140,8 @@ def engine() -> Iterator[Engine]:
         pytest.skip(unavailable.reason)
     if binary is None:
         pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
+    if not is_patched(binary):
+        pytest.skip("the engine has no patches: it was not built by medianode.toolchain")
     with Engine(binary, schema_folder(binary)) as started:
         listen: list[dict[str, Any]] = [
             {"protocol": protocol, "ip": "127.0.0.1", "port": 0, "port_range": {}, "flags": {}}
