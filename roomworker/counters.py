@@ -34,6 +34,8 @@ class Counters:
     """Partitions handed over to their primary worker."""
     step_downs_total: int = 0
     """Times that all partitions were given up, because Redis did not answer or was emptied."""
+    media_refusals_total: int = 0
+    """Times that a room lost its media, because engines died under it."""
     replays_total: int = 0
     """Gateways' requests for messages that they missed."""
     replayed_messages_total: int = 0

@@ -80,6 +80,10 @@ MEDIA_REQUESTS = counter(
     "roomworker_media_requests", "Requests to media nodes, by kind and outcome (200 or an error's code).",
     "kind", "code",
 )  # fmt: skip
+MEDIA_REFUSALS = counter(
+    "roomworker_media_refusals",
+    "Times that a room lost its media for 5 minutes, because several media engines had died under it alone.",
+)
 REPLAYS = counter("roomworker_replays", "Gateways' requests for messages that they missed.")
 REPLAYED = counter("roomworker_replayed_messages", "Messages sent again in answer to these requests.")
 REDIS_TRIPS = counter("roomworker_redis_round_trips", "Round trips to Redis that load or commit rooms.")
@@ -169,6 +173,7 @@ class WorkerMetrics:
         yield MEDIA_REQUESTS.with_values(
             {(media.wire_name(kind), code): count for (kind, code), count in counters.media_requests.items()}
         )
+        yield MEDIA_REFUSALS.with_value(counters.media_refusals_total)
         yield REPLAYS.with_value(counters.replays_total)
         yield REPLAYED.with_value(counters.replayed_messages_total)
         yield REDIS_TRIPS.with_value(worker.store.round_trips)

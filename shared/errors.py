@@ -73,7 +73,11 @@ ERRORS: Final[dict[int, ErrorKind]] = {
     413: ErrorKind("the message, or a part of it, is too large", False, "send less"),
     429: ErrorKind("too many messages a second, or too many objects", True, "wait, or close some first"),
     500: ErrorKind("a defect of the server; the state is unchanged", False, "report it"),
-    503: ErrorKind("no media node, overloaded, or a server does not answer", True, "repeat it after growing pauses"),
+    503: ErrorKind(
+        "no media node, overloaded, a server does not answer, or engines died of the room",
+        True,
+        "repeat it after growing pauses",
+    ),
 }
 
 _BY_CODE: Final = {error.code: error for error in PlenaryError.__subclasses__()}

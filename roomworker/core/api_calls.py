@@ -89,7 +89,7 @@ def _peer(room: Room, name: str) -> Peer:
 
 def inspect_room(room: Room) -> actions.RoomView:
     """Returns the room as the server API shows it."""
-    created, placement = room.meta.created, room.meta.placement
+    created, placement, deaths = room.meta.created, room.meta.placement, room.meta.engine_deaths
     return actions.RoomView(
         name=room.name,
         connections=len(room.sessions),
@@ -103,6 +103,7 @@ def inspect_room(room: Room) -> actions.RoomView:
             max_incoming_bitrate=room.limits.max_incoming_bitrate,
         ),
         app_data=created.app_data if created else UNSET,
+        media_refused_until=deaths.refused_until if deaths and deaths.refused_until else UNSET,
     )
 
 

@@ -2,13 +2,16 @@
 
 from typing import assert_never
 
-from roomworker.core import consumers, teardown
+from roomworker.core import consumers, engine_deaths, teardown
 from roomworker.core.room import Room
 from shared.protocol import bus, media
 
 
-def apply(room: Room, item: bus.MediaEvent) -> None:
-    """Applies one engine event. Events of another placement, or applied already, have no effect (DELIVERY I6, T3)."""
+def apply(room: Room, item: bus.MediaEvent, now: int) -> None:
+    """Applies one engine event; `now` in ms, room time.
+
+    Events of another placement, or applied already, have no effect (DELIVERY I6, T3).
+    """
     placement = room.meta.placement
     if (
         placement is None
@@ -24,7 +27,9 @@ def apply(room: Room, item: bus.MediaEvent) -> None:
                 room.keep_early_profile(engine, profile)
                 return
             consumers.profile_changed(room, peer, consumer, profile)
-        case media.RouterClosed():
+        case media.RouterClosed(engine_died=engine_died, other_suspects=others):
+            if engine_died:
+                room.meta.engine_deaths = engine_deaths.record(room.meta.engine_deaths, now, alone=others == 0)
             teardown.lose_media_node(room)
         case media.IceStateChanged() | media.DtlsStateChanged() | media.Score():
             return

@@ -20,9 +20,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Placed:
-    """The media node chosen for the room, by its id."""
+    """The media node chosen for the room, by its id, and the time (ms, room time)."""
 
     node: str
+    now: int = 0
 
 
 Step: TypeAlias = Place | media.AnyRequest

@@ -42,10 +42,26 @@ class Placement(Wire, frozen=True):
     """The media node that a room is on.
 
     `epoch` counts the room's placements: results and events of another epoch are not for this placement.
+    `engine_deaths` is the number that the node was told, the same in every request.
     """
 
     node: str
     epoch: int
+    engine_deaths: int = 0
+
+
+class EngineDeaths(Record):
+    """The engines that died under the room, one soon after another (`roomworker.core.engine_deaths`).
+
+    `number` counts them, `alone` those of the latest at which no other room on the engine had as many. `times` are
+    those of the last ones; all times are ms, room time, and 0 is a time that was not known. The room has no media
+    until `refused_until`; 0: media was never refused.
+    """
+
+    number: int
+    times: list[int]
+    alone: int = 0
+    refused_until: int = 0
 
 
 class Created(Record):
@@ -65,7 +81,7 @@ class Meta(Record):
     """The room itself, stored as `meta`.
 
     `numbers` is the last number given to a peer or producer, `epochs` that of the last placement, `events` that of
-    the last event taken from the placement's node (DELIVERY I6).
+    the last event taken from the placement's node (DELIVERY I6). `engine_deaths` is None until an engine dies.
     """
 
     name: str
@@ -74,6 +90,7 @@ class Meta(Record):
     placement: Placement | None = None
     events: int = 0
     created: Created | None = None
+    engine_deaths: EngineDeaths | None = None
 
 
 class StoredAnswer(NamedTuple):

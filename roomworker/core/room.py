@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 from uuid import NAMESPACE_OID, uuid5
 
+from roomworker.core import engine_deaths
 from roomworker.core.journal import Journal
 from roomworker.core.limits import DEFAULTS, Limits
 from roomworker.core.media_steps import Place, Placed, Steps, expect
@@ -81,13 +82,18 @@ class Room(Journal):
     # --- the media node ---------------------------------------------------------------------------------------
 
     def place(self) -> Steps[None]:
-        """Places the room on a media node, unless it is on one. Raises `Unavailable` if there is none."""
+        """Places the room on a media node, unless it is on one.
+
+        Raises `Unavailable` if there is no node, or if engines died of the room.
+        """
         if self.meta.placement is not None:
             return
         placed = expect((yield Place()), Placed)
         if self.meta.placement is None:  # another peer's message may have been faster
+            engine_deaths.check_media_allowed(self.meta.engine_deaths, placed.now)
             self.meta.epochs += 1
-            self.meta.placement = Placement(placed.node, self.meta.epochs)
+            deaths = engine_deaths.count(self.meta.engine_deaths, placed.now)
+            self.meta.placement = Placement(placed.node, self.meta.epochs, deaths)
             self.meta.events = 0
             self.save_meta()
 
@@ -112,6 +118,7 @@ class Room(Journal):
             room=self.name,
             incarnation=self.incarnation,
             epoch=placement.epoch,
+            engine_deaths=placement.engine_deaths,
         )
 
     def unplace(self) -> None:

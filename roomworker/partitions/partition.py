@@ -93,6 +93,7 @@ class Partition:
     def channel_lost(self) -> None:
         """Gives up the deliveries that are not acknowledged, which the next active worker gets, and all rooms."""
         self.active = False
+        self._services.room_time.pop(self.number, None)
         self._waiting.clear()
         if self._recovery_task is not None:
             self._recovery_task.cancel()
@@ -159,7 +160,8 @@ class Partition:
         """Runs an item that its sender repeats, and which is therefore not delivered again if it raises."""
         try:
             match item:
-                case bus.Tick():
+                case bus.Tick(now=now):
+                    self._services.room_time[self.number] = now
                     self._callbacks.ticked(self, item)
                 case bus.Replay():
                     self._callbacks.replay(self.actor(item.room), origin, item)

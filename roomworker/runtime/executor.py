@@ -67,7 +67,8 @@ class Executor:
             return
         match item:
             case bus.MediaEvent():
-                self._guarded(job, partial(media_events.apply, self.room, item))
+                now = self._services.room_time[self.room.partition]
+                self._guarded(job, partial(media_events.apply, self.room, item, now))
                 self._finished.append(job)
             case bus.Call():
                 self._guarded(job, partial(api_calls.handle, self.room, item))
@@ -268,7 +269,7 @@ class Executor:
                 if node is None:
                     resume = _throw(steps, Unavailable("no media node is available: try again later"))
                 else:
-                    resume = _send(steps, Placed(node))
+                    resume = _send(steps, Placed(node, self._services.room_time[self.room.partition]))
                 continue
             self._ask(queue, steps, step)
             return

@@ -20,7 +20,7 @@ from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.room_log import RoomLog
 from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job
-from roomworker.storage.loader import load
+from roomworker.storage.loader import load, trace_of
 from roomworker.storage.port import Commit, Stored
 from roomworker.storage.stream_entry import entry_of
 from shared.errors import Unavailable
@@ -59,7 +59,7 @@ class RoomActor:
         """The reason why the stored room could not be read; empty if it could, or was not tried."""
         self._services = services
         self._forget = forget
-        self._log = RoomLog(room, partition)
+        self._log = RoomLog(room, partition, services.counters)
         self._executor: Executor | None = None
         self._jobs: dict[Job, None] = {}
         self._poisoned: set[Identity] = set()
@@ -212,6 +212,7 @@ class RoomActor:
                 stored.closed_sessions,
                 stored.answered_calls,
                 self._services.limits,
+                stored.trace,
             )
         except Exception as broken:  # a fault of this room must not reach the others
             logger.exception("room.unreadable", room=self.room, partition=self.partition)
@@ -323,8 +324,8 @@ class RoomActor:
             return self.next_commit()
         self._stop()
         self._pending = _Pending(executor, Changes(executor.room.n))
-        token = self._services.next_token()
-        return Commit(self.room, self.partition, self._version, "", token, fields={}, entry=None, closed_sessions={})
+        place = self.room, self.partition, self._version, "", self._services.next_token()
+        return Commit(*place, fields={}, entry=None, closed_sessions={}, trace=trace_of(executor.room))
 
     def commit_answered(self, commit: Commit, status: CommitStatus) -> None:
         """Takes the store's answer to the commit that `next_commit` returned."""

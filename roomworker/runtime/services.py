@@ -1,6 +1,7 @@
 """The services that all rooms of one worker share."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ class RoomServices:
     """The parts of a worker that a room uses.
 
     `choose_node` returns a media node for a room that has none, or None if no node lives. `clock` is monotonic,
-    seconds.
+    seconds. `room_time` has the time of each partition's last tick, ms since the epoch (DELIVERY T1); 0: none yet.
     """
 
     worker: str
@@ -29,6 +30,7 @@ class RoomServices:
     retention: Retention
     choose_node: Callable[[], str | None]
     clock: Callable[[], float] = time.monotonic
+    room_time: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     _tokens: int = field(default=0, init=False)
 
     def next_token(self) -> str:

@@ -11,6 +11,7 @@ from roomworker.core.model import (
     META,
     ClosedSession,
     Consumer,
+    EngineDeaths,
     Meta,
     Peer,
     PeerData,
@@ -27,6 +28,13 @@ _peer = msgspec.json.Decoder(PeerData).decode
 _transport = msgspec.json.Decoder(Transport).decode
 _producer = msgspec.json.Decoder(Producer).decode
 _consumer = msgspec.json.Decoder(Consumer).decode
+_engine_deaths = msgspec.json.Decoder(EngineDeaths).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def trace_of(room: Room) -> bytes:
+    """Returns what the room leaves to a later room of its name when it is deleted; empty: nothing."""
+    return _encode(room.meta.engine_deaths) if room.meta.engine_deaths else b""
 
 
 def load(
@@ -38,14 +46,20 @@ def load(
     closed_sessions: Mapping[str, ClosedSession],
     answered_calls: Mapping[str, StoredAnswer] = MappingProxyType({}),
     limits: Limits = DEFAULTS,
+    trace: bytes = b"",
 ) -> Room:
-    """Returns the room in memory. Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's."""
+    """Returns the room in memory. Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's.
+
+    A room that has no record of its own yet gets what the last room of its name left in its `trace`.
+    """
     room = Room(name, partition, incarnation, n, limits)
     room.closed_sessions.update(closed_sessions)
     room.answered_calls.update(answered_calls)
     if META in fields:
         room.meta = _meta(fields[META])
         room.configure()
+    elif trace:
+        room.meta.engine_deaths = _engine_deaths(trace)
     of_kind = _by_kind(fields)
     for value in of_kind["session"]:
         session = _session(value[1])

@@ -31,11 +31,12 @@ class _Room:
 
 @dataclass(slots=True)
 class _Past:
-    """Closed sessions and answers of one room, which outlive its deletion."""
+    """Closed sessions, answers and the trace of one room, which outlive its deletion."""
 
     closed_sessions: dict[str, ClosedSession] = field(default_factory=dict)
     answered_calls: dict[str, StoredAnswer] = field(default_factory=dict)
     deletion_token: str = ""
+    trace: bytes = b""
 
 
 class MemoryStore:
@@ -79,8 +80,8 @@ class MemoryStore:
         held, past = self._rooms.get(room), self._past.get(room, _Past())
         closed, answers = dict(past.closed_sessions), dict(past.answered_calls)
         if held is None:
-            return Stored("", {}, closed, answers, past.deletion_token)
-        return Stored(held.version, dict(held.fields), closed, answers)
+            return Stored("", {}, closed, answers, past.deletion_token, trace=past.trace)
+        return Stored(held.version, dict(held.fields), closed, answers, trace=past.trace)
 
     def _write(self, commit: Commit, room: _Room) -> None:
         room.version, room.token = commit.version, commit.token
@@ -99,6 +100,7 @@ class MemoryStore:
         news = [value for changes in (commit.closed_sessions, commit.answered_calls) for value in changes.values()]
         if not commit.version:
             past.deletion_token = commit.token
+            past.trace = commit.trace or past.trace
         elif not news:
             return
         for session, last in commit.closed_sessions.items():

@@ -19,7 +19,7 @@ from shared.protocol import media
 KEEP_SENT_MS: Final = 30_000
 """Milliseconds that sent messages are kept, unless a commit says otherwise."""
 KEEP_CLOSED_S: Final = 600
-"""Seconds that closed sessions, answers to API calls and the token of a deletion are known."""
+"""Seconds that closed sessions, answers to API calls, and a deletion's token and trace are known."""
 KEEP_ATTEMPTS_S: Final = 3600
 """Seconds that attempts are known after the last of their partition."""
 DEAD_LETTERS_KEPT: Final = 1000
@@ -32,6 +32,7 @@ class Commit:
     `expected` and `version` are `<incarnation>:<n>`; empty: no such room. `deletion_token`, as loaded, tells which of
     several absences an empty `expected` means. `token` is this commit's own, by which the store recognises it.
     `first`: the room is not in its partition's index yet. Messages older than `keep_sent_ms` may be forgotten.
+    `trace` is what a deleted room leaves to a later room of its name; empty: nothing.
     """
 
     room: str
@@ -46,6 +47,7 @@ class Commit:
     first: bool = False
     deletion_token: str = ""
     keep_sent_ms: int = KEEP_SENT_MS
+    trace: bytes = b""
 
     @property
     def index_member(self) -> str:
@@ -57,8 +59,9 @@ class Commit:
 class Stored:
     """A room as it is stored: `version` is empty if there is none (its closed sessions may still be known).
 
-    `deletion_token` is then the token of the commit that deleted it, as long as that is known. `unreadable` is the
-    reason why the stored fields are not a room that this worker can read; nothing else is set then.
+    `deletion_token` is then the token of the commit that deleted it, as long as that is known. `trace` is what the
+    last deleted room of this name left. `unreadable` is the reason why the stored fields are not a room that this
+    worker can read; nothing else is set then.
     """
 
     version: str
@@ -67,6 +70,7 @@ class Stored:
     answered_calls: dict[str, StoredAnswer] = field(default_factory=dict)
     deletion_token: str = ""
     unreadable: str = ""
+    trace: bytes = b""
 
 
 class Store(Protocol):

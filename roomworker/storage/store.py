@@ -40,6 +40,10 @@ ROUND_TRIPS_AT_ONCE: Final = 8
 
 _CALL: Final = "call|"
 _DELETED: Final = "|deleted"
+_TRACE: Final = "call||trace"
+_IS_TRACE: Final = b"0:"
+"""The name and the beginning of a trace. Versions without traces take it for an answered call of the server API; the
+code of such an answer is never 0."""
 
 _SCRIPT: Final = files("roomworker.storage").joinpath("commit.lua").read_bytes()
 _SHA: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
@@ -230,6 +234,8 @@ def _script(commit: Commit) -> Command:
             forgotten.append(_CALL + call)
         else:
             closed += (_CALL + call, b"%d:%s" % (answer.code, answer.body))
+    if commit.trace:
+        closed += (_TRACE, _IS_TRACE + commit.trace)
     sections = [part for section in (sets, deletes, closed, forgotten) for part in (len(section), *section)]
     sent = encode_entry(commit.entry) if commit.entry else b""
     keys = room_key(commit.room), stream_key(commit.room), closed_sessions_key(commit.room)
@@ -254,6 +260,7 @@ def _read(fields: Any, closed: Any) -> Stored:
     named.pop("token", None)
     known = {name.decode(): value for name, value in _pairs(closed)}
     deletion_token = known.pop(_DELETED, b"").decode()
+    trace = known.pop(_TRACE).removeprefix(_IS_TRACE) if known.get(_TRACE, b"").startswith(_IS_TRACE) else b""
     last: dict[str, ClosedSession] = {}
     answers: dict[str, StoredAnswer] = {}
     for name, value in known.items():
@@ -262,7 +269,7 @@ def _read(fields: Any, closed: Any) -> Stored:
             answers[name.removeprefix(_CALL)] = StoredAnswer(int(first), rest)
         else:
             last[name] = ClosedSession(int(first), int(rest))
-    return Stored(version, named, last, answers, "" if version else deletion_token)
+    return Stored(version, named, last, answers, "" if version else deletion_token, trace=trace)
 
 
 def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:

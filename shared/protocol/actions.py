@@ -10,7 +10,7 @@ room's (consumers); `peer` is a peer's name. In docstrings `→` precedes the an
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET, Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from shared.protocol.client import AppData, Name, ObjectId
 from shared.protocol.decoding import decode_json
@@ -236,7 +236,11 @@ class PeerSummary(Wire, frozen=True, omit_defaults=False):
 
 
 class RoomView(Wire, frozen=True, omit_defaults=False):
-    """`connections` counts open sessions; those of them that have joined are `peers`."""
+    """`connections` counts open sessions; those of them that have joined are `peers`.
+
+    `media_refused_until` is there if media engines died of the room: the time (ms since the epoch) until which it is
+    placed on no media node.
+    """
 
     name: str
     connections: int
@@ -245,6 +249,7 @@ class RoomView(Wire, frozen=True, omit_defaults=False):
     codecs: list[str]
     limits: RoomLimits
     app_data: AppData = UNSET
+    media_refused_until: int | UnsetType = UNSET
 
 
 class Done(Wire, frozen=True):

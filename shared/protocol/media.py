@@ -37,7 +37,8 @@ class RouterRef(Wire, frozen=True):
     """The router of a room on its media node, created by the first request that names it.
 
     `partition` and `room` say where its events go; by `incarnation` and `epoch` the room recognises events of its
-    present placement.
+    present placement. `engine_deaths` is the number of engines that had died under the room, one soon after another,
+    when it was placed: the node keeps rooms with deaths apart from each other.
     """
 
     id: EngineId
@@ -45,6 +46,7 @@ class RouterRef(Wire, frozen=True):
     room: str
     incarnation: str
     epoch: int
+    engine_deaths: int = 0
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -297,9 +299,15 @@ class Score(Event, frozen=True):
 
 
 class RouterClosed(Event, frozen=True):
-    """The engine of this router has died or was closed: the router and everything on it no longer exist."""
+    """The engine of this router has died or was closed: the router and everything on it no longer exist.
+
+    `engine_died`: the engine ended by itself, while the node goes on. `other_suspects` is then the number of other
+    rooms on the engine under which at least as many engines had died before.
+    """
 
     reason: str
+    engine_died: bool = False
+    other_suspects: int = 0
 
 
 AnyEvent: TypeAlias = ProfileChanged | IceStateChanged | DtlsStateChanged | Score | RouterClosed

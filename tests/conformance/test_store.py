@@ -220,6 +220,37 @@ async def test_deleted_room_leaves_only_its_closed_sessions(store: Store) -> Non
 
 
 @pytest.mark.servers
+async def test_deleted_room_leaves_its_trace_to_later_rooms_of_its_name(store: Store) -> None:
+    await store.commit([commit(1)])
+    assert await store.commit([replace(deletion("one:1"), trace=b'{"a":1}')]) == ["OK"]
+    (stored,) = await store.load(["room"])
+    assert (stored.version, stored.trace, stored.answered_calls) == ("", b'{"a":1}', {})
+
+    await store.commit([commit(1, incarnation="two", deletion_token="deletion")])
+    (stored,) = await store.load(["room"])
+    assert (stored.version, stored.trace) == ("two:1", b'{"a":1}')
+
+    await store.commit([deletion("two:1", token="second")])
+    (stored,) = await store.load(["room"])
+    assert stored.trace == b'{"a":1}', "a room without a trace does not delete that of the one before"
+
+
+async def test_versions_without_traces_can_read_a_room_that_left_one(redis: Redis) -> None:
+    """They take everything for a pair of numbers, unless its name begins like a call's."""
+    store = RedisStore(redis)
+    await store.commit([commit(1)])
+    await store.commit([replace(deletion("one:1"), trace=b"left")])
+    left = await redis.hgetall(closed_sessions_key("room"))
+    assert left == {b"|deleted": b"deletion", b"call||trace": b"0:left"}
+
+
+async def test_call_with_the_key_of_a_trace_is_an_answered_call(store: Store) -> None:
+    answer = StoredAnswer(200, b"{}")
+    await store.commit([replace(commit(1), answered_calls={"|trace": answer})])
+    (stored,) = await store.load(["room"])
+    assert (stored.trace, stored.answered_calls) == (b"", {"|trace": answer})
+
+
 async def test_deleted_room_leaves_one_key_that_expires_in_redis(redis: Redis) -> None:
     store = RedisStore(redis)
     await store.commit([commit(1, closed_sessions={"gateway.1": ClosedSession(4, 2)}), deletion("one:1")])

@@ -282,6 +282,7 @@ class RoomHarness:
 
     def tick(self, seconds: float) -> None:
         """Brings the partition's time, in seconds, to the room."""
+        self.services.room_time[0] = round(seconds * 1000)
         self.act(lambda executor: executor.tick(round(seconds * 1000)))
 
     def take(self) -> bool:

@@ -324,3 +324,14 @@ async def test_marked_message_in_a_new_batch_is_run_by_itself(worker: FakeWorker
     assert delivery.acks == 1
     assert b'"errorCode":500' in worker.stream["gateway.1"][0].body
     assert await worker.store.count_dead_letters() == 1
+
+
+async def test_room_time_is_that_of_the_last_tick_until_the_partition_is_lost(
+    worker: FakeWorker, partition: Partition
+) -> None:
+    assert worker.services.room_time[partition.number] == 0
+    await receive(partition, Delivered(bus.encode_item(bus.Tick(1, 5000))))
+    await receive(partition, Delivered(bus.encode_item(bus.Tick(2, 6000))))
+    assert worker.services.room_time[partition.number] == 6000
+    partition.channel_lost()
+    assert worker.services.room_time[partition.number] == 0

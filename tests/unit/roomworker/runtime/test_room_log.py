@@ -1,5 +1,6 @@
 """The log has lines about rooms and peers, and one about each request."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from shared.protocol import media
 from shared.telemetry import log
 from tests.unit.roomworker.fake_worker import FakeWorker
 from tests.unit.roomworker.harness_client import Client
@@ -112,3 +114,29 @@ def test_room_events_are_not_derived_below_their_level(lines: list[Line], monkey
     harness = RoomHarness()
     harness.joined("alice")
     assert [line["event"] for line in lines] == []
+
+
+def lose_media(harness: RoomHarness, client: Client) -> None:
+    for n in range(3):
+        assert client.ask("createTransport", id=n, direction="send")["ok"]
+        harness.event(media.RouterClosed(harness.room.router.id, "died", engine_died=True))
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_loss_of_media_is_logged_and_counted_once(
+    lines: list[Line], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "is_enabled", lambda asked: asked >= getattr(logging, level.upper()))
+    harness = RoomHarness("salon")
+    harness.tick(1000)
+    alice = harness.joined("alice")
+    lose_media(harness, alice)
+    harness.joined("bob")
+    harness.crash()
+    harness.joined("carol")
+
+    lost = [line for line in lines if line["event"] == "room.media_refused"]
+    assert [(line["room"], line["engine_deaths"], line["seconds"], line["log_level"]) for line in lost] == [
+        ("salon", 3, 300, "error")
+    ]
+    assert harness.counters.media_refusals_total == 1
