@@ -17,8 +17,9 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 OBJECTS = gauge("medianode_objects", "Routers, transports, producers and consumers on each engine.",
                 "kind", "engine")  # fmt: skip
 ENGINES = gauge("medianode_engines", "Engine processes that run.")
-ENGINES_WANTED = gauge("medianode_engines_wanted", "Engine processes that should run.")
+ENGINES_WANTED = gauge("medianode_engines_wanted", "Engine processes that should run, a spare one included.")
 ENGINE_DEATHS = counter("medianode_engine_deaths", "Engines that ended by themselves; each is started again.")
+SUSPECTS = gauge("medianode_suspect_routers", "Routers that rooms got here after an engine had died under them.")
 ENGINE_CPU = counter("medianode_engine_cpu_seconds", "CPU seconds of each engine process; one core is the most.",
                      "engine")  # fmt: skip
 ENGINE_MEMORY = gauge("medianode_engine_resident_bytes", "Memory of each engine process.", "engine")
@@ -70,7 +71,8 @@ class NodeMetrics:
             objects["consumer", index] = load.consumers
         yield OBJECTS.with_values(objects)
         yield ENGINES.with_value(len(engines))
-        yield ENGINES_WANTED.with_value(node.size)
+        yield ENGINES_WANTED.with_value(node.engines_wanted)
+        yield SUSPECTS.with_value(node.suspects)
         yield ENGINE_DEATHS.with_value(node.engine_deaths)
         processes = {index: process(engine.pid) for index, (engine, _) in engines.items() if engine.pid}
         yield ENGINE_CPU.with_values({index: used.cpu for index, used in processes.items() if used})

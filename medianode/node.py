@@ -1,17 +1,16 @@
 """The media node: takes room workers' commands, publishes results and events, and beats in the registry.
 
 Commands arrive in batches and are carried out in their order, without a task each: engines answer by callback.
-Results and events leave through one `Batcher` for each address.
+Results and events leave through the `Outbox`.
 """
 
 import asyncio
 import itertools
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from redis.exceptions import RedisError
@@ -19,35 +18,29 @@ from redis.exceptions import RedisError
 from medianode.address import announced_ip
 from medianode.command_queue import CommandQueue
 from medianode.counters import Counters
+from medianode.delayed_placements import DelayedPlacements
 from medianode.engine_pool import EnginePool
 from medianode.engines.mediasoup.engine import MediasoupEngine, MediasoupSettings
 from medianode.engines.mediasoup.flatbuffers_codec import load_schema
 from medianode.engines.null import NullEngine
 from medianode.engines.port import Engine, EngineFactory
-from medianode.object_registry import ObjectCounts, ObjectRegistry
+from medianode.object_registry import ObjectRegistry
+from medianode.outbox import Outbox
+from medianode.placement import ObjectCounts
 from medianode.toolchain.engine_folder import schema_folder
 from medianode.toolchain.install import ensure_engine
 from shared.broker import Broker, Subscription
-from shared.broker.batcher import Batcher
 from shared.cluster.agreement import Epoch, process_id
 from shared.cluster.port import Cluster, Info
 from shared.cluster.registry import NODE_BEAT_EVERY, Membership
-from shared.protocol import bus, media
-from shared.protocol.media import Answer, AnyEvent, Failed, RouterRef
+from shared.protocol import media
+from shared.protocol.media import Answer, AnyEvent, Failed
 from shared.settings import NodeSettings
 from shared.telemetry import log
 
-RESULT_TIMEOUT = 5.0
-"""Seconds after which a room worker has given up on a command, so that its result is not sent."""
-LEAVE_TIMEOUT = 2.0
-"""Seconds in which results and events must be sent when the node ends."""
 COMMANDS_LIMIT = 20_000
 """Commands that may wait; a request above that is refused, an order never."""
 TOO_MUCH = "the media node has too much to do"
-PIPE_LIMIT = 50_000
-"""Results or events that may wait for one address."""
-RESULT_SIZE = 1024
-"""Bytes that a result is estimated at."""
 REPORT_EVERY_BEATS = 10
 """Heartbeats from one report of the node's routers to the next."""
 FINAL_COMMIT = 2**53
@@ -94,14 +87,18 @@ class MediaNode:
         self.counts = Counters()
         self._objects = ObjectRegistry()
         self._commands = CommandQueue(self._carry_out, self._command_failed)
+        self._delayed = DelayedPlacements(self._commands.put)
+        self._outbox = Outbox(self.id, broker, self.counts)
         self._membership = Membership(cluster, "nodes", self.id, {})
         self._epoch = Epoch(cluster)
         self._pool = EnginePool(
-            make, self.size, on_event=self._event, on_started=self._objects.add_engine, on_ended=self._engine_ended
+            make,
+            self.size,
+            on_event=self._event,
+            on_started=self._engine_started,
+            on_ended=self._engine_ended,
+            in_use=self._objects.is_in_use,
         )
-        self._results: dict[str, Batcher[Answer]] = {}
-        self._events: dict[int, Batcher[bytes]] = {}
-        self._event_number = 0
         self._seen: set[media.EngineId] = set()
         """The routers that were here at the last check that found Redis not emptied."""
         self._subscription: Subscription | None = None
@@ -112,7 +109,7 @@ class MediaNode:
 
     @property
     def size(self) -> int:
-        """The number of engines that should run."""
+        """The number of engines that should run, without a spare one."""
         if self._settings.engine == "null":
             return 1
         return self._settings.engines or len(os.sched_getaffinity(0))
@@ -159,9 +156,19 @@ class MediaNode:
         return {index: (engine, loads[engine]) for index, engine in self._pool.engines.items() if engine in loads}
 
     @property
+    def engines_wanted(self) -> int:
+        """The number of engines that should run."""
+        return self._pool.wanted
+
+    @property
+    def suspects(self) -> int:
+        """Number of routers here whose rooms lately had engine deaths."""
+        return self._objects.suspects
+
+    @property
     def events(self) -> int:
         """Number of events sent to rooms so far."""
-        return self._event_number
+        return self._outbox.events
 
     @property
     def engine_deaths(self) -> int:
@@ -181,6 +188,7 @@ class MediaNode:
                 keepers = [
                     self._group.create_task(self._pool.supervise(index, death)) for index, death in enumerate(deaths)
                 ]
+                keepers.append(self._group.create_task(self._pool.supervise_spare()))
                 self._subscription = await self._broker.subscribe_exclusive(
                     "media",
                     self.id,
@@ -206,18 +214,11 @@ class MediaNode:
         if self._subscription:
             await self._subscription.close()
         self._commands.clear()
+        self._delayed.clear()
         for router in self._objects.routers():
-            self._publish_event(router, media.RouterClosed(router.id, "the media node shuts down"))
+            self._outbox.send_event(router, media.RouterClosed(router.id, "the media node shuts down"))
         await self._pool.close()
-        batchers: list[Batcher[Any]] = [*self._results.values(), *self._events.values()]
-        try:
-            async with asyncio.timeout(LEAVE_TIMEOUT):
-                for batcher in batchers:
-                    await batcher.drained()
-        except TimeoutError:
-            self._log.warning("rabbitmq.unavailable", error="events of the shutdown were not sent")
-            for batcher in batchers:
-                batcher.close()
+        await self._outbox.drain()
 
     # --- commands ---------------------------------------------------------------------------------------------
 
@@ -229,7 +230,8 @@ class MediaNode:
             return
         self.counts.commands_in.observe(len(commands.commands))
         for command in commands.commands:
-            if len(self._commands) >= COMMANDS_LIMIT and isinstance(command.body, media.Request):
+            waiting = len(self._commands) + len(self._delayed)
+            if waiting >= COMMANDS_LIMIT and isinstance(command.body, media.Request):
                 self._result_callback(commands.reply_to, command)(Failed(503, TOO_MUCH))
             else:
                 self._commands.put(commands.reply_to, command)
@@ -238,8 +240,20 @@ class MediaNode:
         if isinstance(command.body, media.Order):
             self.counts.ordered(type(command.body))
             self._objects.order(command.body)
-        else:
+        elif not self._is_delayed(reply_to, command):
             self._objects.request(command.body, self._result_callback(reply_to, command))
+
+    def _is_delayed(self, reply_to: str, command: media.Command) -> bool:
+        """Delays the placement of a suspect room for a moment, while there is only one engine to place it on."""
+        request = command.body
+        if not isinstance(request, media.CreateTransport) or request.router.engine_deaths == 0:
+            return False
+        if self._objects.has(request.router):
+            return False
+        self._pool.want_spare()
+        if self._objects.engines > 1 or self._pool.wanted == 1:
+            return False
+        return self._delayed.keep(reply_to, command, request.router.id)
 
     def _command_failed(self, command: media.Command, error: Exception) -> None:
         """Makes the rooms send their commands again, as after the loss of the node's queue."""
@@ -253,69 +267,30 @@ class MediaNode:
             self.counts.answered(kind, result, perf_counter() - began)
             if self._group is None:
                 return  # the node is closed: pending requests have failed, and no result can be sent
-            batcher = self._results.get(reply_to)
-            if batcher is None:
-                self._forget_idle()
-                batcher = self._results[reply_to] = Batcher(
-                    reply_to,
-                    partial(self._send_results, reply_to),
-                    size=lambda _: RESULT_SIZE,
-                    on_confirmed=_nothing,
-                    on_undeliverable=_nothing,
-                    give_up_after=RESULT_TIMEOUT,
-                    limit=PIPE_LIMIT,
-                )
-            batcher.put(Answer(n, result))
+            self._outbox.send_result(reply_to, Answer(n, result))
 
         return done
-
-    def _forget_idle(self) -> None:
-        """Removes the idle batchers: their room workers may have ended."""
-        self._results = {address: batcher for address, batcher in self._results.items() if not batcher.idle}
-
-    def _send_results(self, reply_to: str, answers: list[Answer]) -> "asyncio.Future[None]":
-        self.counts.answers_out.observe(len(answers))
-        body = media.encode(media.Results(self.id, answers))
-        return self._broker.publish("media", reply_to, body, mandatory=True)
 
     # --- events -----------------------------------------------------------------------------------------------
 
     def _event(self, event: AnyEvent) -> None:
         router = self._objects.router_of(event)
         if router:
-            self._publish_event(router, event)
+            self._outbox.send_event(router, event)
+
+    def _engine_started(self, engine: Engine) -> None:
+        self._objects.add_engine(engine, spare=engine is self._pool.spare)
+        if self._objects.engines > 1:
+            self._delayed.release()
 
     def _engine_ended(self, engine: Engine, reason: str) -> None:
+        """Tells the rooms how many others may have ended the engine as well as they."""
+        others = self._objects.other_suspects(engine)
+        if others:
+            self._pool.want_spare()
         for router in self._objects.remove_engine(engine, reason):
-            self._publish_event(router, media.RouterClosed(router.id, reason))
-
-    def _publish_event(self, router: RouterRef, event: AnyEvent) -> None:
-        self._event_number += 1
-        item = bus.MediaEvent(
-            room=router.room,
-            incarnation=router.incarnation,
-            epoch=router.epoch,
-            node=self.id,
-            n=self._event_number,
-            event=media.encode_event(event),
-        )
-        self._batcher_of(router.partition).put(bus.encode_item(item))
-
-    def _batcher_of(self, partition: int) -> Batcher[bytes]:
-        batcher = self._events.get(partition)
-        if batcher is None:
-            batcher = self._events[partition] = Batcher(
-                f"partition {partition}",
-                partial(self._send_events, partition),
-                size=len,
-                on_confirmed=_nothing,
-                on_undeliverable=_nothing,
-                limit=PIPE_LIMIT,
-            )
-        return batcher
-
-    def _send_events(self, partition: int, items: list[bytes]) -> "asyncio.Future[None]":
-        return self._broker.publish("rooms", str(partition), bus.encode_batch(self.id, items, time.time()))
+            event = media.RouterClosed(router.id, reason, engine_died=True, other_suspects=others[router.id])
+            self._outbox.send_event(router, event)
 
     # --- reports ----------------------------------------------------------------------------------------------
 
@@ -324,18 +299,7 @@ class MediaNode:
         self._report(lost=True)
 
     def _report(self, *, lost: bool = False) -> None:
-        """Tells each partition which routers its rooms have here (DELIVERY T3).
-
-        Partitions whose rooms were here before are told, too. `lost`: commands of the node's queue were lost.
-        """
-        routers: dict[int, list[bus.HeldRouter]] = {partition: [] for partition in self._events}
-        for it in self._objects.routers():
-            held = bus.HeldRouter(it.room, it.incarnation, it.epoch, it.id)
-            routers.setdefault(it.partition, []).append(held)
-        for partition, held_there in routers.items():
-            batcher = self._batcher_of(partition)
-            if lost or batcher.idle:  # else the previous report is still being sent
-                batcher.put(bus.encode_item(bus.NodeReport(self.id, held_there, lost)))
+        self._outbox.report(self._objects.routers(), lost=lost)
 
     # --- heartbeat --------------------------------------------------------------------------------------------
 
@@ -371,7 +335,7 @@ class MediaNode:
             self._objects.order(media.Close(object=router.id, v=FINAL_COMMIT, kind="router"))
 
     def info(self) -> Info:
-        """Returns this node's entry in the registry; placement compares `load`, the objects per engine."""
+        """Returns this node's entry in the registry; placement compares `load`, the objects per core in use."""
         counts = self._objects.counts()
         return {
             "engine": self._settings.engine,
@@ -382,9 +346,5 @@ class MediaNode:
             "producers": counts.producers,
             "consumers": counts.consumers,
             "paused": counts.paused,
-            "load": counts.load / max(1, self._objects.engines),
+            "load": counts.load / max(1, min(self._objects.engines, self.size)),
         }
-
-
-def _nothing(_: object) -> None:
-    """Ignores confirmed messages, and results whose room worker has ended."""

@@ -7,12 +7,13 @@
 * A close is final, also for all objects below the closed one. The latest `REMOVED_IDS_LIMIT` removed ids are kept.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never
 
 from medianode.engines.port import Done, Engine
+from medianode.placement import ObjectCounts, Placement
 from shared.protocol import media
 from shared.protocol.media import EngineId, Failed, ObjectKind, RouterRef
 from shared.protocol.rtp import EffectiveProfile
@@ -71,47 +72,50 @@ class Entry:
         yield from self.consumers.values()
 
 
-@dataclass
-class ObjectCounts:
-    """The numbers of objects on one engine or on all."""
-
-    routers: int = 0
-    transports: int = 0
-    producers: int = 0
-    consumers: int = 0
-    paused: int = 0
-    """Producers and consumers that are paused."""
-
-    @property
-    def load(self) -> int:
-        """The number that engines and nodes are compared by."""
-        return self.transports + self.producers + self.consumers
-
-
 class ObjectRegistry:
     """Carries requests and orders out on the engines, each object on that of its router.
 
-    A router is created with its first transport, on the engine with the fewest objects.
+    A router is created with its first transport, on the engine that `Placement` chooses. `clock` is monotonic.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._entries: dict[EngineId, Entry] = {}
         self._removed_ids: OrderedDict[EngineId, Failed] = OrderedDict()
         self._engines: dict[Engine, ObjectCounts] = {}
+        self._placement = Placement(clock)
 
     # --- engines ----------------------------------------------------------------------------------------------
 
-    def add_engine(self, engine: Engine) -> None:
+    def add_engine(self, engine: Engine, *, spare: bool = False) -> None:
         """Places routers on this engine, too, from now on."""
         self._engines[engine] = ObjectCounts()
+        self._placement.engine_started(engine, spare=spare)
 
     def remove_engine(self, engine: Engine, reason: str) -> list[RouterRef]:
         """Removes the engine's objects. Returns its routers, whose requests fail with 503 from now on."""
         self._engines.pop(engine, None)
-        lost = [e for e in self._entries.values() if e.kind == "router" and e.engine is engine]
+        self._placement.engine_ended(engine)
+        lost = self._routers_on(engine)
         for entry in lost:
             self._remove_router(entry, Failed(503, f"the room's media engine has died: {reason}"))
         return [entry.router for entry in lost]
+
+    def _routers_on(self, engine: Engine) -> list[Entry]:
+        return [e for e in self._entries.values() if e.kind == "router" and e.engine is engine]
+
+    def is_in_use(self, engine: Engine) -> bool:
+        """Whether a router is on the engine."""
+        counts = self._engines.get(engine)
+        return counts is not None and counts.routers > 0
+
+    def other_suspects(self, engine: Engine) -> dict[EngineId, int]:
+        """Returns for each router on the engine how many others there have at least as many engine deaths."""
+        return self._placement.other_suspects(engine, [entry.id for entry in self._routers_on(engine)])
+
+    @property
+    def suspects(self) -> int:
+        """The number of routers whose rooms lately had engine deaths."""
+        return self._placement.suspects
 
     @property
     def engines(self) -> int:
@@ -137,6 +141,10 @@ class ObjectRegistry:
     def routers(self) -> list[RouterRef]:
         """Returns the routers of all engines."""
         return [entry.router for entry in self._entries.values() if entry.kind == "router"]
+
+    def has(self, router: RouterRef) -> bool:
+        """Whether the router has been made."""
+        return router.id in self._entries
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -195,9 +203,10 @@ class ObjectRegistry:
     def _place(self, ref: RouterRef) -> Entry | None:
         if not self._engines or ref.id in self._entries:
             return None
-        engine = min(self._engines, key=lambda e: (self._engines[e].load, self._engines[e].routers))
+        engine = self._placement.choose(self._engines, ref)
         engine.create_router(ref.id)
         entry = self._entries[ref.id] = Entry("router", ref.id, ref, engine, None)
+        self._placement.router_placed(engine, ref)
         self._count(entry, 1)
         return entry
 
@@ -293,6 +302,7 @@ class ObjectRegistry:
     def _remove_router(self, entry: Entry, failure: Failed) -> None:
         """Records only the router's id as removed: every request names its router."""
         self._remove(entry)
+        self._placement.router_removed(entry.engine, entry.id)
         self._record_removed(entry.id, failure)
 
     def _remove(self, entry: Entry, removed: "Callable[[Entry], None]" = lambda _: None) -> None:

@@ -127,13 +127,17 @@ class NodeSettings(Common):
         "mediasoup", description="null accepts everything and connects nothing: for load tests of signaling."
     )
     engine_path: str = Field("", description="The mediasoup-worker binary; by default found or built.")
-    engines: int = Field(0, ge=0, le=256, description="Engine processes; 0: one per core.")
+    engines: int = Field(
+        0, ge=0, le=256, description="Engine processes; 0: one per core. A single one has a spare at times."
+    )
     listen_ip: Address = Field("0.0.0.0", description="Address the media ports are bound to.")  # noqa: S104
     announced_ip: OptionalAddress = Field(
         "", description="Address told to clients; by default the machine's first that is not loopback."
     )
     media_port: Port = Field(
-        0, description="First media port (UDP and TCP), one per engine; 0: any of the range --rtc-min-port begins."
+        0,
+        description="First media port (UDP and TCP), one per engine, the next one for the spare of a single engine;"
+        " 0: any of the range --rtc-min-port begins.",
     )
     rtc_min_port: Port = Field(40000, description="First port an engine may take if --media-port is 0.")
     rtc_max_port: Port = Field(49999, description="The last one.")

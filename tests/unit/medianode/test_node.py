@@ -184,7 +184,7 @@ async def test_dead_engine_closes_its_routers_and_is_started_again(
     await broker.command(requests.create())
     engine.on_death("killed")
     (event,) = await broker.events()
-    assert decoded(event) == media.RouterClosed("router", "killed")
+    assert decoded(event) == media.RouterClosed("router", "killed", engine_died=True)
     await started.wait()
 
 
