@@ -11,7 +11,7 @@ from gateway.protocol import session
 from gateway.protocol.handshake import NAME_BYTES
 from gateway.websocket import hub
 from gateway.websocket.connection import FRAME_BYTES
-from roomworker.core import resumption
+from roomworker.core import engine_deaths, resumption
 from roomworker.core.journal import ANSWERED_CALLS_LIMIT, CLOSED_SESSIONS_LIMIT
 from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
@@ -76,6 +76,12 @@ def _rooms() -> Iterator[Limit]:
         "data of a message between peers",
         f"{size(_default(WorkerSettings, 'message_limit'))} (`PLENARY_MESSAGE_LIMIT`)",
         "answered 413",
+    )
+    yield (
+        "media engines that die of a room",
+        f"{engine_deaths.GUILTY_DEATHS} in {engine_deaths.GUILTY_WITHIN_MS // 1000} s, if no other room was as"
+        f" suspect at the last {engine_deaths.GUILTY_ALONE}",
+        f"`createTransport` is answered 503 for {engine_deaths.REFUSED_MS // 1000 // _MINUTE} minutes",
     )
     yield (
         "one command to a media node",
