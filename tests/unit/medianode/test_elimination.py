@@ -258,7 +258,7 @@ async def test_suspect_room_is_placed_after_a_second_if_no_second_engine_comes(s
     assert set(single.node.engines) == {1}
 
 
-async def test_spare_engine_makes_no_node_look_less_loaded(single: Simulation) -> None:
+async def test_spare_engine_gets_no_room_and_makes_no_node_look_less_loaded(single: Simulation) -> None:
     single.add("room beside ", 3)
     await single.until_settled()
     assert single.node.info()["load"] == 4
@@ -266,6 +266,9 @@ async def test_spare_engine_makes_no_node_look_less_loaded(single: Simulation) -
     while len(single.node.engines) < 2:
         await asyncio.sleep(0.01)
     assert single.node.info()["load"] == 4
+    single.add("late ", 1)
+    await single.until_settled()
+    assert {index: counts.routers for index, (_, counts) in single.node.engines.items()} == {0: 5, 1: 0}
 
 
 async def test_death_of_an_engine_without_rooms_makes_no_spare_engine() -> None:
