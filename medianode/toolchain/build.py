@@ -23,7 +23,6 @@ from pathlib import Path
 
 import medianode
 from medianode.engines.mediasoup.version import VERSION
-from medianode.toolchain import engine_folder
 from medianode.toolchain.engine_folder import assemble, schema_folder
 from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.meson_subprojects import replace_subprojects
@@ -71,8 +70,8 @@ def build(folder: Path, report: Report, *, sanitize: bool = False) -> Path:
     with report.step("Media engine: configure"):
         configure(worker, tools, sanitize=sanitize)
     with report.step("Media engine: compile") as step:
-        binary = assemble(package, compile_worker(worker, tools, step, sanitize=sanitize), folder / "engine")
-    (binary.parent / engine_folder.PATCHES).write_text("".join(f"{patch.name}\n" for patch in PATCHES))
+        compiled = compile_worker(worker, tools, step, sanitize=sanitize)
+    binary = assemble(package, compiled, folder / "engine", patches=[patch.name for patch in PATCHES])
     with report.step("Media engine: connect a client"):
         connect_client(binary, tools)
     return binary

@@ -6,6 +6,7 @@ The schemas are those of the package that the binary was made from: the numbers 
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from medianode.engines.mediasoup.version import VERSION
@@ -28,10 +29,11 @@ _LICENCES = {
 }
 
 
-def assemble(package: Path, binary: Path, folder: Path) -> Path:
+def assemble(package: Path, binary: Path, folder: Path, *, patches: Sequence[str] = ()) -> Path:
     """Makes the folder of an engine from mediasoup's npm package and a binary made of it; returns the binary in it.
 
-    Everybody may read the folder. Raises `EngineUnavailable` if the package has not the files that belong there.
+    `patches` are the names of those that the binary has. Everybody may read the folder. Raises `EngineUnavailable` if
+    the package has not the files that belong there.
     """
     (folder / SCHEMAS).mkdir(parents=True)
     try:
@@ -40,6 +42,8 @@ def assemble(package: Path, binary: Path, folder: Path) -> Path:
         for schema in sorted((package / "worker" / "fbs").glob("*.fbs")):
             shutil.copyfile(schema, folder / SCHEMAS / schema.name)
         shutil.copyfile(binary, folder / BINARY)
+        if patches:
+            (folder / PATCHES).write_text("".join(f"{name}\n" for name in patches))
     except OSError as error:
         raise EngineUnavailable(f"mediasoup's package is not as expected: {error}") from error
     folder.chmod(0o755)

@@ -43,6 +43,14 @@ def test_folder_holds_binary_schemas_and_licences(package: Path, tmp_path: Path)
     assert (binary.parent / "LICENSE.sctp").read_text() == "worker/src/RTC/SCTP/LICENSE"
 
 
+def test_folder_lists_the_patches_of_its_binary_if_there_are_any(package: Path, tmp_path: Path) -> None:
+    assert not engine_folder.is_patched(made(package, tmp_path))
+    (tmp_path / "worker").write_text("engine")
+    binary = engine_folder.assemble(package, tmp_path / "worker", tmp_path / "patched", patches=["one", "two"])
+    assert engine_folder.is_patched(binary)
+    assert (binary.parent / engine_folder.PATCHES).read_text() == "one\ntwo\n"
+
+
 def test_folder_can_be_read_by_everybody(package: Path, tmp_path: Path) -> None:
     (package / "LICENSE").chmod(0o600)
     binary = made(package, tmp_path)
