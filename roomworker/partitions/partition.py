@@ -64,6 +64,8 @@ class Partition:
         self._waiting: deque[Delivery] = deque()
         self._recovery_task: asyncio.Task[None] | None = None
         self._poison_detector = PoisonDetector(store, number)
+        self._receive_failed = False
+        self._taking_back: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
 
     async def subscribe(self, broker: Broker, prefetch: int) -> None:
@@ -98,13 +100,26 @@ class Partition:
         if self._recovery_task is not None:
             self._recovery_task.cancel()
             self._recovery_task = None
+        if self._unacknowledged and not self._receive_failed:
+            self._taking_back = self._spawn(self._poison_detector.take_back())
+        self._receive_failed = False
         self._unacknowledged.clear()
         self._idle.set()
         for actor in list(self.actors.values()):
             actor.close()
 
     def receive(self, delivery: Delivery) -> None:
-        """Takes one delivery; it is acknowledged once its items are done."""
+        """Takes one delivery; it is acknowledged once its items are done.
+
+        What this raises closes the channel, and counts against the messages as the death of a worker does.
+        """
+        try:
+            self._receive(delivery)
+        except BaseException:
+            self._receive_failed = True
+            raise
+
+    def _receive(self, delivery: Delivery) -> None:
         if not self.active:
             self.active = True
             self._recovery_task = self._spawn(self._recover())
@@ -177,6 +192,8 @@ class Partition:
 
     async def _recover(self) -> None:
         """Reads which messages other workers died with, then runs what was delivered meanwhile."""
+        if self._taking_back is not None:
+            await asyncio.wait({self._taking_back})
         await self._poison_detector.load()
         await self._run_waiting()
 

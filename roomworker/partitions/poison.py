@@ -2,9 +2,11 @@
 
 A batch that is delivered again is marked as a whole, so that an ordinary takeover costs one round trip. A batch whose
 worker died *again* is run one message at a time, each marked by itself: the message with which workers die twice more
-is answered 500 and kept as a dead letter. A mark is cleared when its batch or message is done.
+is answered 500 and kept as a dead letter. A mark is cleared when its batch or message is done, and taken back when
+its worker lives but has lost the channel that delivered it.
 """
 
+from collections import Counter
 from hashlib import blake2b
 from typing import Final
 
@@ -14,6 +16,8 @@ from shared.telemetry import log
 
 BATCH_TRIES: Final = 1
 MESSAGE_TRIES: Final = 2
+INTERRUPTIONS_LIMIT: Final = 50
+"""Times that this worker takes the same mark back: a message may be why the channel is lost, and not run for ever."""
 _BATCH: Final = "batch/"
 
 logger = log.get("poison")
@@ -28,7 +32,8 @@ class PoisonDetector:
         self._attempts: dict[str, int] = {}
         """Batches and messages that are marked, and how often each was begun."""
         self._marked_here: set[str] = set()
-        """Batches and messages that this worker has marked since it became active."""
+        """Batches and messages that this worker has marked since it became active, and not cleared."""
+        self._interruptions: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._attempts)
@@ -37,6 +42,15 @@ class PoisonDetector:
         """Reads the marks that earlier workers left."""
         self._attempts = await self._store.attempts(self._partition)
         self._marked_here.clear()
+        self._interruptions = Counter({name: self._interruptions[name] for name in self._attempts})
+
+    async def take_back(self) -> None:
+        """Takes the marks of what was begun and not finished back: the channel is lost, and no worker has died."""
+        names = [name for name in self._marked_here if self._interruptions[name] < INTERRUPTIONS_LIMIT]
+        self._marked_here.clear()
+        self._interruptions.update(names)
+        if names:
+            await self._store.withdraw_attempts(self._partition, names)
 
     def is_marked(self, job: Job) -> bool:
         """Whether the message was being run by itself when a worker died."""

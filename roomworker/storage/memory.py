@@ -163,6 +163,12 @@ class MemoryStore:
         marked[name] = marked.get(name, 0) + 1
         return marked[name]
 
+    async def withdraw_attempts(self, partition: int, names: Sequence[str]) -> None:
+        await self._round_trip()
+        marked = self._attempts.setdefault(partition, {})
+        for name in names:
+            marked[name] = marked.get(name, 0) - 1
+
     async def clear_attempts(self, partition: int, names: Sequence[str]) -> None:
         await self._round_trip()
         for name in names:

@@ -118,6 +118,10 @@ class Store(Protocol):
         """Counts one more attempt at the batch or message; returns how many there were with it."""
         ...
 
+    async def withdraw_attempts(self, partition: int, names: Sequence[str]) -> None:
+        """Counts one attempt less at each of these batches and messages; a count may become 0."""
+        ...
+
     async def clear_attempts(self, partition: int, names: Sequence[str]) -> None:
         """Forgets the attempts at these batches and messages."""
         ...

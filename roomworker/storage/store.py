@@ -158,6 +158,10 @@ class RedisStore:
             return 1
         return int(times)
 
+    async def withdraw_attempts(self, partition: int, names: Sequence[str]) -> None:
+        key = attempts_key(partition)
+        await self._run_other([*(("HINCRBY", key, name, -1) for name in names), ("EXPIRE", key, KEEP_ATTEMPTS_S)])
+
     async def clear_attempts(self, partition: int, names: Sequence[str]) -> None:
         await self._run_other([("HDEL", attempts_key(partition), *names)])
 

@@ -368,8 +368,10 @@ async def test_orders_are_kept_with_the_messages(store: Store) -> None:
 async def test_attempts_are_counted_until_they_are_cleared(store: Store) -> None:
     assert [await store.record_attempt(3, name) for name in ("one", "one", "two")] == [1, 2, 1]
     assert await store.attempts(3) == {"one": 2, "two": 1}
+    await store.withdraw_attempts(3, ["one", "two"])
+    assert await store.attempts(3) == {"one": 1, "two": 0}
     await store.clear_attempts(3, ["one"])
-    assert await store.attempts(3) == {"two": 1}
+    assert await store.attempts(3) == {"two": 0}
 
 
 async def test_messages_that_are_set_aside_are_counted(store: Store) -> None:

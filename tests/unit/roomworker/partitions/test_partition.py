@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from roomworker.partitions import poison
 from roomworker.partitions.partition import Partition
-from roomworker.partitions.poison import PoisonDetector
+from roomworker.partitions.poison import PoisonDetector, batch_name
 from shared.protocol import bus
 from tests.unit.roomworker.fake_worker import FakeWorker
 
@@ -311,6 +312,62 @@ async def test_message_that_kills_workers_is_answered_500_and_set_aside_alone(wo
     frames = [sent.body for sent in stream["gateway.1"]]
     assert b'"errorCode":500' in frames[0]
     assert b'"ok":true' in frames[1]
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+async def test_lost_channel_of_a_living_worker_does_not_count_as_its_death(
+    worker: FakeWorker, partition: Partition, by_itself: bool
+) -> None:
+    """As when RabbitMQ closes the connection again and again: no message is to blame."""
+    body = bus.encode_batch("gateway", [connect(), query(number=1)], time.time())
+    if by_itself:
+        await worker.store.record_attempt(3, batch_name(body))
+    for _ in range(10):
+        await receive(partition, Redelivered(body=body))
+        partition.channel_lost()
+        await asyncio.gather(*worker.spawned, return_exceptions=True)
+    assert set((await worker.store.attempts(3)).values()) == ({0, 1} if by_itself else {0})
+
+    again = Redelivered(body=body)
+    await receive(partition, again)
+    for _ in range(4):
+        worker.work()
+        await receive(partition)
+    await asyncio.gather(*worker.spawned, return_exceptions=True)
+    assert again.acks == 1
+    assert not worker.store.dead_letter_items
+    assert not await worker.store.attempts(3)
+
+
+async def test_message_with_which_a_channel_is_lost_for_ever_is_set_aside(
+    worker: FakeWorker, partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poison, "INTERRUPTIONS_LIMIT", 3)
+    body = bus.encode_batch("gateway", [connect(), query(number=1)], time.time())
+    for _ in range(30):
+        delivery = Redelivered(body=body)
+        await receive(partition, delivery)
+        if delivery.acks or worker.store.dead_letter_items:
+            break
+        partition.channel_lost()
+        await asyncio.gather(*worker.spawned, return_exceptions=True)
+    assert worker.store.dead_letter_items
+
+
+async def test_batch_whose_delivery_raises_counts_as_the_death_of_its_worker(
+    worker: FakeWorker, partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await receive(partition, Redelivered(connect()))
+
+    def defect(_: Delivered) -> None:
+        raise KeyError("defect")
+
+    monkeypatch.setattr(partition, "_receive", defect)
+    with pytest.raises(KeyError):
+        partition.receive(Redelivered(connect()))
+    partition.channel_lost()
+    await asyncio.gather(*worker.spawned, return_exceptions=True)
+    assert set((await worker.store.attempts(3)).values()) == {1}
 
 
 async def test_marked_message_in_a_new_batch_is_run_by_itself(worker: FakeWorker, partition: Partition) -> None:
