@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pylibsrtp
+from pylibsrtp._binding import ffi  # type: ignore[import-not-found]  # compiled, without a stub
 
 from medianode.toolchain.webrtc_client import SRTP_PROFILES, SrtpKeys, WebRtcClient
 
@@ -24,8 +25,8 @@ class Session(pylibsrtp.Session):
 
     def __init__(self, policy: pylibsrtp.Policy) -> None:
         super().__init__(policy)
-        self._cdata = pylibsrtp.ffi.new("char[]", 2 * 65_536)
-        self._buffer = pylibsrtp.ffi.buffer(self._cdata)
+        self._cdata = ffi.new("char[]", 2 * 65_536)
+        self._buffer = ffi.buffer(self._cdata)
 
 
 class Udp(asyncio.DatagramProtocol):
