@@ -31,7 +31,7 @@ REDIS_OPTIONS: Final = (
     *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction"),
 )
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")
-_LAST_OUTPUT: Final = 3000
+_LAST_OUTPUT: Final = 4000
 """Characters of a failed server's output that its error repeats."""
 
 
@@ -245,6 +245,11 @@ class RabbitmqProcess(ServerProcess):
         self._process = None
         self._stop_epmd()
         super().stop()
+
+    def log_tail(self) -> str:
+        """Returns the end of RabbitMQ's log, for a failure that may be its own."""
+        logs = [path.read_text(errors="replace") for path in sorted((self.folder / "log").glob("*.log"))]
+        return "\n".join(log[-_LAST_OUTPUT:] for log in logs)
 
     def ctl(self, *args: str) -> str:
         done = subprocess.run(

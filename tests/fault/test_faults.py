@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from devtools.server_processes import RabbitmqProcess
 from devtools.servers import Server
 from tests.fault import report
 from tests.fault.cluster import QueueType, Shape
@@ -39,5 +40,7 @@ async def test_faults_lose_duplicate_and_reorder_nothing(
         *(killable_redis, killable_rabbitmq, tmp_path, seed, kinds), longest=SHORT, shape=shape, load=LOAD, tell=print
     )
     print(report.as_table([outcome]))
+    if outcome.failures and isinstance(killable_rabbitmq, RabbitmqProcess):
+        print(killable_rabbitmq.log_tail())
     assert [injection.kind for injection in outcome.injections] == kinds
     assert not outcome.failures, outcome.report()
