@@ -137,3 +137,12 @@ def killable_redis(redis_server: servers.Server, redis_url: str) -> Iterator[ser
 def killable_rabbitmq(rabbitmq_server: servers.Server, amqp_url: str) -> Iterator[servers.Server]:
     """A clean RabbitMQ that the test may kill, pause and restart; it runs again afterwards."""
     yield from _killable(rabbitmq_server, probes.rabbitmq_answers)
+
+
+@pytest.fixture
+def new_rabbitmq() -> Iterator[servers.Server]:
+    """A RabbitMQ that the test may kill, and that no other test has used or killed before."""
+    for server in _running(servers.rabbitmq):
+        if not server.killable:
+            pytest.skip("this server was given by its address and must not be killed")
+        yield server

@@ -32,15 +32,15 @@ async def test_faults_lose_duplicate_and_reorder_nothing(
     kinds: list[Kind],
     seed: str,
     killable_redis: Server,
-    killable_rabbitmq: Server,
+    new_rabbitmq: Server,
     tmp_path: Path,
 ) -> None:
     shape = Shape(queue_type=queue_type)
     outcome = await run(
-        *(killable_redis, killable_rabbitmq, tmp_path, seed, kinds), longest=SHORT, shape=shape, load=LOAD, tell=print
+        *(killable_redis, new_rabbitmq, tmp_path, seed, kinds), longest=SHORT, shape=shape, load=LOAD, tell=print
     )
     print(report.as_table([outcome]))
-    if outcome.failures and isinstance(killable_rabbitmq, RabbitmqProcess):
-        print(killable_rabbitmq.log_tail())
+    if outcome.failures and isinstance(new_rabbitmq, RabbitmqProcess):
+        print(new_rabbitmq.log_tail())
     assert [injection.kind for injection in outcome.injections] == kinds
     assert not outcome.failures, outcome.report()
