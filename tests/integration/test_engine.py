@@ -19,14 +19,13 @@ from medianode.engines.port import Engine, EngineFailed
 from medianode.node import MediaNode, engine_factory
 from medianode.object_registry import ObjectRegistry
 from medianode.toolchain.engine_folder import schema_folder
-from medianode.toolchain.errors import EngineUnavailable
-from medianode.toolchain.install import find_engine
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.cluster.memory_cluster import MemoryCluster
 from shared.protocol import bus, media
 from shared.protocol.media import Close, Failed, Pause, Resume
 from shared.protocol.rtp import DtlsParameters, Fingerprint, PayloadTypeMapping, RtpParameters
 from shared.settings import NodeSettings
+from tests.support.installed_engine import installed_engine
 
 pytestmark = pytest.mark.engine
 
@@ -78,12 +77,7 @@ def create(transport: str, remote: DtlsParameters | None = None) -> media.Create
 
 
 def settings(**more: Any) -> MediasoupSettings:
-    try:
-        binary = find_engine()
-    except EngineUnavailable as unavailable:
-        pytest.skip(unavailable.reason)
-    if binary is None:
-        pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
+    binary = installed_engine()
     values = {"announced_ip": "", "port": 0, "rtc_min_port": 40000, "rtc_max_port": 49999, "initial_bitrate": 10**6}
     schema = load_schema(schema_folder(binary))
     return MediasoupSettings(binary=binary, schema=schema, listen_ip="127.0.0.1", **{**values, **more})

@@ -10,8 +10,8 @@ import pytest
 
 from medianode.toolchain.engine_folder import is_patched, schema_folder
 from medianode.toolchain.errors import EngineUnavailable
-from medianode.toolchain.install import find_engine
 from medianode.toolchain.started_engine import StartedEngine
+from tests.support.installed_engine import create_server_and_router, installed_engine
 from tests.support.waiting import until
 from tests.support.webrtc_client import MediaClient
 
@@ -134,22 +134,11 @@ class Engine(StartedEngine):
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    try:
-        binary = find_engine()
-    except EngineUnavailable as unavailable:
-        pytest.skip(unavailable.reason)
-    if binary is None:
-        pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
+    binary = installed_engine()
     if not is_patched(binary):
         pytest.skip("the engine has no patches: it was not built by medianode.toolchain")
     with Engine(binary, schema_folder(binary)) as started:
-        listen: list[dict[str, Any]] = [
-            {"protocol": protocol, "ip": "127.0.0.1", "port": 0, "port_range": {}, "flags": {}}
-            for protocol in ("UDP", "TCP")
-        ]
-        server = {"web_rtc_server_id": "server", "listen_infos": listen}
-        started.request("WORKER_CREATE_WEBRTCSERVER", "", ("Worker_CreateWebRtcServerRequest", server))
-        started.request("WORKER_CREATE_ROUTER", "", ("Worker_CreateRouterRequest", {"router_id": "router"}))
+        create_server_and_router(started)
         yield started
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from medianode.toolchain.engine_folder import schema_folder
-from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.handshake import check_handshake
-from medianode.toolchain.install import find_engine
 from medianode.toolchain.started_engine import StartedEngine
 from medianode.toolchain.webrtc_client import SRTP_PROFILES, ConnectionFailed
+from tests.support.installed_engine import create_server_and_router, installed_engine
 from tests.support.webrtc_client import MediaClient
 
 pytestmark = pytest.mark.engine
@@ -23,20 +22,9 @@ SENT, MAPPED, RECEIVED = 1111, 2222, 3333
 
 @pytest.fixture
 def engine() -> Iterator[StartedEngine]:
-    try:
-        binary = find_engine()
-    except EngineUnavailable as unavailable:
-        pytest.skip(unavailable.reason)
-    if binary is None:
-        pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
+    binary = installed_engine()
     with StartedEngine(binary, schema_folder(binary)) as started:
-        listen: list[dict[str, Any]] = [
-            {"protocol": protocol, "ip": "127.0.0.1", "port": 0, "port_range": {}, "flags": {}}
-            for protocol in ("UDP", "TCP")
-        ]
-        server = {"web_rtc_server_id": "server", "listen_infos": listen}
-        started.request("WORKER_CREATE_WEBRTCSERVER", "", ("Worker_CreateWebRtcServerRequest", server))
-        started.request("WORKER_CREATE_ROUTER", "", ("Worker_CreateRouterRequest", {"router_id": "router"}))
+        create_server_and_router(started)
         yield started
 
 
@@ -124,6 +112,5 @@ async def test_client_refuses_an_engine_with_another_certificate(engine: Started
 
 
 def test_engine_passes_the_check_at_the_end_of_a_build(engine: StartedEngine) -> None:
-    binary = find_engine()
-    assert binary
+    binary = installed_engine()
     check_handshake(binary, schema_folder(binary))
