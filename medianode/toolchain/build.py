@@ -168,7 +168,7 @@ def configure(worker: Path, tools: Path, *, sanitize: bool) -> None:
 
 
 def compile_worker(worker: Path, tools: Path, step: Step, *, sanitize: bool) -> Path:
-    """Compiles the engine at low priority, about four minutes on two cores."""
+    """Compiles the engine at low priority, 5 to 10 minutes on two cores."""
 
     def show(line: str) -> None:
         if match := _NINJA_STEP.match(line):

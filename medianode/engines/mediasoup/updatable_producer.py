@@ -14,7 +14,8 @@ producer, to which these streams are the layers of a simulcast. A consumer of it
 layer, makes a single stream of them for the public producer. The engine switches between layers at a key frame and
 continues sequence numbers, picture ids and timestamps. It does so when sender reports of the old and of the new
 stream have passed the loopback, half a second later on average; therefore an old ingest producer is first paused, and
-closed when its report has certainly passed.
+closed when its report has certainly passed. The engine sends no report of a stream that has been silent for 2 s. If
+it stands still for so long just then, before the old stream's first report, timestamps do step, and pictures freeze.
 
 For all other codecs the public producer is *paused* during the replacement. Pausing it makes all its consumers
 continue, at the first packet after it resumes, with the number after their last, but with the sender's own
