@@ -71,7 +71,7 @@ def build(folder: Path, report: Report, *, sanitize: bool = False) -> Path:
         configure(worker, tools, sanitize=sanitize)
     with report.step("Media engine: compile") as step:
         compiled = compile_worker(worker, tools, step, sanitize=sanitize)
-    binary = assemble(package, compiled, folder / "engine", patches=[patch.name for patch in PATCHES])
+    binary = assemble(package, compiled, folder / "engine", patches=[patch.label for patch in PATCHES])
     with report.step("Media engine: connect a client"):
         connect_client(binary, tools)
     return binary

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from medianode.engines.mediasoup.version import VERSION
@@ -32,8 +33,8 @@ _LICENCES = {
 def assemble(package: Path, binary: Path, folder: Path, *, patches: Sequence[str] = ()) -> Path:
     """Makes the folder of an engine from mediasoup's npm package and a binary made of it; returns the binary in it.
 
-    `patches` are the names of those that the binary has. Everybody may read the folder. Raises `EngineUnavailable` if
-    the package has not the files that belong there.
+    `patches` are the labels of those that the binary has. Everybody may read the folder. Raises `EngineUnavailable`
+    if the package has not the files that belong there.
     """
     (folder / SCHEMAS).mkdir(parents=True)
     try:
@@ -43,7 +44,7 @@ def assemble(package: Path, binary: Path, folder: Path, *, patches: Sequence[str
             shutil.copyfile(schema, folder / SCHEMAS / schema.name)
         shutil.copyfile(binary, folder / BINARY)
         if patches:
-            (folder / PATCHES).write_text("".join(f"{name}\n" for name in patches))
+            (folder / PATCHES).write_text("".join(f"{label}\n" for label in patches))
     except OSError as error:
         raise EngineUnavailable(f"mediasoup's package is not as expected: {error}") from error
     folder.chmod(0o755)
@@ -52,9 +53,11 @@ def assemble(package: Path, binary: Path, folder: Path, *, patches: Sequence[str
     return folder / BINARY
 
 
-def is_patched(binary: Path) -> bool:
-    """Returns whether Plenary has built this engine with its patches (`medianode.toolchain.patches`)."""
-    return (binary.parent / PATCHES).is_file()
+def patches_of(binary: Path) -> list[str]:
+    """Returns the labels of the patches that this engine was built with: none if Plenary has not built it."""
+    with suppress(FileNotFoundError):
+        return (binary.parent / PATCHES).read_text().splitlines()
+    return []
 
 
 def schema_folder(binary: Path) -> Path:

@@ -2,7 +2,8 @@
 
 1. the path in the settings (`PLENARY_ENGINE_PATH`) or in `PLENARY_MEDIASOUP_WORKER`;
 2. a binary built earlier, kept outside the checkout in `$PLENARY_CACHE`, else `$XDG_CACHE_HOME/plenary`, else
-   `~/.cache/plenary`, in a folder named by the engine's version and this machine's architecture;
+   `~/.cache/plenary`, in a folder named by the engine's version and this machine's architecture, unless it was built
+   with other patches than today's;
 3. the prebuilt binary that the npm package downloads, where its server can be reached at once, unless
    `PLENARY_ENGINE_FROM_SOURCE` is set: only a build has the patches of `medianode.toolchain.patches`;
 4. a build from the npm package's source (`medianode.toolchain.build`).
@@ -28,8 +29,9 @@ from pathlib import Path
 
 from medianode.engines.mediasoup.version import VERSION
 from medianode.toolchain.build import build
-from medianode.toolchain.engine_folder import BINARY, assemble, check_engine
+from medianode.toolchain.engine_folder import BINARY, assemble, check_engine, patches_of
 from medianode.toolchain.errors import EngineUnavailable
+from medianode.toolchain.patches import PATCHES
 from medianode.toolchain.progress import Report
 
 PREBUILT_HOST = "github.com"
@@ -50,7 +52,7 @@ def ensure_engine(path: str = "", report: Report | None = None) -> Path:
     cached = cached_binary()
     cache = cached.parent.parent
     with _locked(cache, report):
-        if is_usable(cached):
+        if _is_current(cached):
             return cached
         for leftover in cache.glob("build-*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -66,9 +68,9 @@ def ensure_engine(path: str = "", report: Report | None = None) -> Path:
 
 
 def _replace(target: Path, made: Path, work: Path) -> None:
-    """Lets the folder `made` appear in the cache as a whole. One that is there is not usable, and is moved away."""
+    """Lets the folder `made` appear in the cache as a whole. One that is there is moved away."""
     if target.exists():
-        target.rename(work / "unusable")
+        target.rename(work / "replaced")
     made.rename(target)
 
 
@@ -88,7 +90,14 @@ def find_engine(path: str = "") -> Path | None:
             ) from None
         return Path(configured)
     cached = cached_binary()
-    return cached if is_usable(cached) else None
+    return cached if _is_current(cached) else None
+
+
+def _is_current(cached: Path) -> bool:
+    """Whether the engine in the cache is usable, and is what would be made today."""
+    made_with = patches_of(cached)
+    is_prebuilt = not made_with and not os.environ.get("PLENARY_ENGINE_FROM_SOURCE")
+    return (is_prebuilt or made_with == [patch.label for patch in PATCHES]) and is_usable(cached)
 
 
 def cached_binary() -> Path:
@@ -153,7 +162,13 @@ def prebuilt(folder: Path, report: Report) -> Path | None:
                 raise
     package = home / "node_modules" / "mediasoup"
     downloaded = package / "worker" / "out" / "Release" / BINARY
-    return assemble(package, downloaded, folder / "engine") if is_usable(downloaded) else None
+    if not is_usable(downloaded):
+        return None
+    report.say(
+        "Media engine: the prebuilt binary lacks Plenary's patches: packets of a client can end it, and a replaced "
+        "track is seen 5 s late. PLENARY_ENGINE_FROM_SOURCE=1 builds one that has them"
+    )
+    return assemble(package, downloaded, folder / "engine")
 
 
 def _reachable() -> bool:

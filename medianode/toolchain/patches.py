@@ -1,5 +1,6 @@
 """Changes to mediasoup's source, each with the reason why it is needed."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,12 @@ class Patch:
     old: str
     new: str
     reason: str
+
+    @property
+    def label(self) -> str:
+        """The name, and a digest of what the patch does."""
+        digest = hashlib.sha256("\0".join((self.file, self.old, self.new)).encode()).hexdigest()
+        return f"{self.name} ({digest[:12]})"
 
     def apply(self, worker: Path) -> None:
         """Changes the file. Raises `EngineUnavailable` if `old` is not there exactly once."""
@@ -89,6 +96,44 @@ PATCHES = (
             "passes as consistent. An RTCP packet of 60 bytes makes the engine read behind its list of deltas, "
             "and end by an exception that nothing catches; a long one makes it list 268 million packets, which "
             "takes 4 GB of memory and 15 s."
+        ),
+    ),
+    Patch(
+        name="capture time by the first sender report",
+        file="src/RTC/Transport.cpp",
+        old="\t\t\tremoteCaptureTimeEstimator.SenderReportReceived(rtpStream);\n\t\t}\n",
+        new="""\
+\t\t\tremoteCaptureTimeEstimator.SenderReportReceived(rtpStream);
+
+\t\t\tif (const auto report = rtpStream->GetSenderReportMapping(); report.has_value())
+\t\t\t{
+\t\t\t\tconst auto capturedAtUs = remoteCaptureTimeEstimator.GetLocalCaptureAtUs(rtpStream, report->ts);
+
+\t\t\t\tif (capturedAtUs.has_value())
+\t\t\t\t{
+\t\t\t\t\trtpStream->SetCaptureMapping(capturedAtUs.value(), report->ts);
+\t\t\t\t}
+\t\t\t}
+\t\t}
+""",
+        reason=(
+            "A consumer switches to another layer when the capture times of both are known. A stream's capture time "
+            "is derived at its first packet after a sender report, while consumers choose layers when the report "
+            "arrives, and not again. A stream that appears later than the others, as after updateProducer, is "
+            "therefore not shown before the old one counts as dead, 5 s later; one that ends before its report has "
+            "no capture time at all, and the timestamps that receivers see jump. With this change the report is "
+            "enough."
+        ),
+    ),
+    Patch(
+        name="clock offset by the first sender report",
+        file="include/RTC/RemoteClockOffsetEstimator.hpp",
+        old="static constexpr size_t MinSampleCount{ 3 };",
+        new="static constexpr size_t MinSampleCount{ 1 };",
+        reason=(
+            "No capture time is known before three sender reports have arrived, 3 s after the first packet, so that "
+            "simulcast layers stay as they began. One report suffices to compare streams of one sender, as in "
+            "mediasoup 3.12; the estimate improves with the next ones."
         ),
     ),
 )

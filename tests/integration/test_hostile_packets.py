@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from medianode.toolchain.engine_folder import is_patched, schema_folder
+from medianode.toolchain.engine_folder import patches_of, schema_folder
 from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.started_engine import StartedEngine
 from tests.support.installed_engine import create_server_and_router, installed_engine
@@ -135,7 +135,7 @@ class Engine(StartedEngine):
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     binary = installed_engine()
-    if not is_patched(binary):
+    if not patches_of(binary):
         pytest.skip("the engine has no patches: it was not built by medianode.toolchain")
     with Engine(binary, schema_folder(binary)) as started:
         create_server_and_router(started)

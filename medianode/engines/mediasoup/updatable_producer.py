@@ -12,10 +12,12 @@ stays. Receivers must not see the replacement:
 For VP8 and H264 the engine *switches*: the loopback carries each ingest producer as a stream of its own to a *switch*
 producer, to which these streams are the layers of a simulcast. A consumer of it, which always prefers the newest
 layer, makes a single stream of them for the public producer. The engine switches between layers at a key frame and
-continues sequence numbers, picture ids and timestamps. It does so when sender reports of the old and of the new
-stream have passed the loopback, half a second later on average; therefore an old ingest producer is first paused, and
-closed when its report has certainly passed. The engine sends no report of a stream that has been silent for 2 s. If
-it stands still for so long just then, before the old stream's first report, timestamps do step, and pictures freeze.
+continues sequence numbers, picture ids and timestamps. It does so when it has a sender report of the old and of the
+new stream, at most 1.5 s later; therefore an old ingest producer is first paused, and closed when its report has
+certainly passed the loopback. The engine sends no report of a stream that has been silent for 2 s: if it stands still
+for so long just then, before the old stream's first report, timestamps do step, and pictures freeze. An engine
+without Plenary's patches switches only 5 s after the old stream's end, and timestamps step if that stream was shorter
+than about 4 s.
 
 For all other codecs the public producer is *paused* during the replacement. Pausing it makes all its consumers
 continue, at the first packet after it resumes, with the number after their last, but with the sender's own

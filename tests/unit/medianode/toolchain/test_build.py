@@ -148,7 +148,7 @@ def test_build_takes_its_steps_in_order(tmp_path: Path, monkeypatch: pytest.Monk
         return carry_out
 
     class Patch:
-        name = "a patch"
+        label = "a patch"
         apply = step("patch")
 
     results = {"install_tools": tmp_path, "unpack": tmp_path, "assemble": tmp_path / "mediasoup-worker"}

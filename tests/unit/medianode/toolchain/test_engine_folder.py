@@ -44,10 +44,10 @@ def test_folder_holds_binary_schemas_and_licences(package: Path, tmp_path: Path)
 
 
 def test_folder_lists_the_patches_of_its_binary_if_there_are_any(package: Path, tmp_path: Path) -> None:
-    assert not engine_folder.is_patched(made(package, tmp_path))
+    assert engine_folder.patches_of(made(package, tmp_path)) == []
     (tmp_path / "worker").write_text("engine")
     binary = engine_folder.assemble(package, tmp_path / "worker", tmp_path / "patched", patches=["one", "two"])
-    assert engine_folder.is_patched(binary)
+    assert engine_folder.patches_of(binary) == ["one", "two"]
     assert (binary.parent / engine_folder.PATCHES).read_text() == "one\ntwo\n"
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from medianode.engines.mediasoup.version import VERSION
 from medianode.toolchain import install
-from medianode.toolchain.engine_folder import schema_folder
+from medianode.toolchain.engine_folder import PATCHES as PATCHES_FILE
+from medianode.toolchain.engine_folder import patches_of, schema_folder
 from medianode.toolchain.errors import EngineUnavailable
+from medianode.toolchain.patches import PATCHES
 from medianode.toolchain.progress import Report
 
 
@@ -42,6 +44,7 @@ def build_makes(monkeypatch: pytest.MonkeyPatch, text: str = "usable") -> None:
 
     def build(folder: Path, report: Report) -> Path:
         engine(folder / "engine" / "fbs" / "message.fbs", "schema")
+        engine(folder / "engine" / PATCHES_FILE, "".join(f"{patch.label}\n" for patch in PATCHES))
         return engine(folder / "engine" / "mediasoup-worker", text)
 
     monkeypatch.setattr(install, "prebuilt", lambda folder, report: None)
@@ -102,6 +105,28 @@ def test_unusable_engine_in_the_cache_is_replaced(monkeypatch: pytest.MonkeyPatc
     leftover = engine(cached.parent / "leftover")
     assert install.ensure_engine(report=report).read_text() == "usable"
     assert not leftover.exists()
+
+
+def test_engine_built_with_other_patches_is_replaced(monkeypatch: pytest.MonkeyPatch, report: Report) -> None:
+    build_makes(monkeypatch)
+    built = install.ensure_engine(report=report)
+    assert install.find_engine() == built
+    (built.parent / PATCHES_FILE).write_text("of an earlier version (0123456789ab)\n")
+    assert install.find_engine() is None
+    assert patches_of(install.ensure_engine(report=report)) == [patch.label for patch in PATCHES]
+    assert install.find_engine() == built
+
+
+def test_prebuilt_engine_in_the_cache_is_kept_unless_a_build_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    build_makes(monkeypatch)
+    cached = engine(install.cached_binary())
+    assert install.ensure_engine(report=report) == cached
+    assert patches_of(cached) == []
+    monkeypatch.setenv("PLENARY_ENGINE_FROM_SOURCE", "1")
+    assert install.find_engine() is None
+    assert patches_of(install.ensure_engine(report=report)) != []
 
 
 def test_build_without_a_usable_engine_leaves_no_files(

@@ -1,5 +1,6 @@
 """Patches change the engine's source exactly where they were made for, or refuse it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,9 @@ def test_patch_cannot_be_applied_to_its_own_result(patch: Patch) -> None:
 
 def test_patches_have_different_names() -> None:
     assert len({patch.name for patch in PATCHES}) == len(PATCHES)
+
+
+def test_label_changes_with_what_the_patch_does() -> None:
+    changed = [replace(PATCH, file="src/other.cpp"), replace(PATCH, old="other"), replace(PATCH, new="other")]
+    assert len({patch.label for patch in (PATCH, *changed)}) == 4
+    assert replace(PATCH, reason="Another.").label == PATCH.label
