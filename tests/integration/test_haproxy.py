@@ -81,7 +81,9 @@ class Gateway:
 class Haproxy:
     """HAProxy with the deployed file; only addresses are replaced by those of the test."""
 
-    def __init__(self, folder: Path, gateways: list[Gateway], api_key: str) -> None:
+    def __init__(
+        self, folder: Path, gateways: list[Gateway], api_key: str, replaced: dict[str, str], more: dict[str, str]
+    ) -> None:
         self._log = folder / "haproxy.log"
         names = (":8080", ":8081", ":8404")
         with ExitStack() as stack:
@@ -89,6 +91,9 @@ class Haproxy:
             self.port, self.api_port, own_port = (made.getsockname()[1] for made in sockets.values())
             self._metrics_url = f"http://127.0.0.1:{own_port}/metrics"
             text = CONFIG.read_text()
+            for old, new in replaced.items():
+                assert old in text
+                text = text.replace(old, new)
             for name, made in sockets.items():
                 text = text.replace(f"bind {name}\n", f"bind fd@{made.fileno()}\n")
             servers = [
@@ -97,7 +102,7 @@ class Haproxy:
             text = re.sub(r"^    server-template gateway 1-64 gateway:8080 .*$", "\n".join(servers), text, flags=re.M)
             config = folder / "haproxy.cfg"
             config.write_text(text)
-            environment = {"PATH": os.environ["PATH"], "TLS_PEM": "", "PLENARY_API_KEY": api_key}
+            environment = {"PATH": os.environ["PATH"], "TLS_PEM": "", "PLENARY_API_KEY": api_key} | more
             with self._log.open("wb") as log:
                 self.process = subprocess.Popen(
                     _deployed_command(config),
@@ -140,11 +145,18 @@ async def connect(port: int) -> tuple[str, asyncio.StreamWriter]:
 def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Haproxy, list[Gateway]]]]:
     with ExitStack() as stack:
 
-        def start(gateways: int, *, busy_seconds: float = 0.0, api_key: str = "") -> tuple[Haproxy, list[Gateway]]:
+        def start(
+            gateways: int,
+            *,
+            busy_seconds: float = 0.0,
+            api_key: str = "",
+            replaced: dict[str, str] | None = None,
+            **environment: str,
+        ) -> tuple[Haproxy, list[Gateway]]:
             made = [Gateway(busy_seconds) for _ in range(gateways)]
             for gateway in made:
                 stack.callback(gateway.stop)
-            proxy = Haproxy(tmp_path, made, api_key)
+            proxy = Haproxy(tmp_path, made, api_key, replaced or {}, environment)
             stack.callback(proxy.stop)
             stack.callback(lambda: print(proxy.log()))
             return proxy, made
@@ -204,3 +216,70 @@ async def test_api_requests_reach_the_api_backend_if_there_is_a_key(
         await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{proxy.api_port}/v1/rooms", timeout=10)
     assert proxy.metric("backend_active_servers", "gateways-api") == 0
     assert proxy.metric("backend_http_responses_total", "gateways-api") == 1
+
+
+async def answer(port: int, request: bytes) -> bytes:
+    """All that comes back to a request until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        data = await reader.read()
+    writer.close()
+    return data
+
+
+GET: Final = b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+
+
+async def test_connections_of_one_source_beyond_the_limit_are_429(
+    start: Callable[..., tuple[Haproxy, list[Gateway]]],
+) -> None:
+    proxy, _ = start(1, PLENARY_CONNECTIONS_PER_IP="5")
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1, in_thread=True)
+    clients = [await connect(proxy.port) for _ in range(8)]
+    assert [status for status, _ in clients] == ["101"] * 5 + ["429"] * 3
+    for _, writer in clients:
+        writer.close()
+
+
+async def test_new_connections_of_one_source_beyond_the_rate_are_429(
+    start: Callable[..., tuple[Haproxy, list[Gateway]]],
+) -> None:
+    proxy, _ = start(1, PLENARY_CONNECTION_RATE_PER_IP="1")
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1, in_thread=True)
+    statuses = []
+    for _ in range(20):
+        status, writer = await connect(proxy.port)
+        statuses.append(status)
+        writer.close()
+    assert statuses[:9] == ["101"] * 9
+    assert statuses[-1] == "429"
+
+
+async def test_limits_of_zero_let_any_number_of_connections_in(
+    start: Callable[..., tuple[Haproxy, list[Gateway]]],
+) -> None:
+    proxy, _ = start(1, PLENARY_CONNECTIONS_PER_IP="0", PLENARY_CONNECTION_RATE_PER_IP="0")
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1, in_thread=True)
+    assert [(await connect(proxy.port))[0] for _ in range(20)] == ["101"] * 20
+
+
+async def test_a_request_that_stays_incomplete_is_408(start: Callable[..., tuple[Haproxy, list[Gateway]]]) -> None:
+    proxy, _ = start(1, replaced={"timeout http-request 10s": "timeout http-request 200ms"})
+    assert (await answer(proxy.port, GET)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_request_with_too_large_headers_is_400(start: Callable[..., tuple[Haproxy, list[Gateway]]]) -> None:
+    proxy, _ = start(1)
+    for headers in (b"X: " + b"y" * 20_000 + b"\r\n", b"X: y\r\n" * 200):
+        assert (await answer(proxy.port, GET + headers + b"\r\n")).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_gateways_are_told_the_address_that_the_proxy_has_seen(
+    start: Callable[..., tuple[Haproxy, list[Gateway]]],
+) -> None:
+    proxy, _ = start(1)
+    await until(lambda: proxy.metric("backend_active_servers", "gateways") == 1, in_thread=True)
+    claimed = b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\nX-Forwarded-Proto: https\r\n\r\n"
+    seen = await answer(proxy.port, GET + claimed)
+    assert seen.endswith(b"\r\n\r\nx-forwarded-for: 127.0.0.1")

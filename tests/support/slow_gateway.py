@@ -1,7 +1,7 @@
 """A stand-in for a busy gateway: `python -m tests.support.slow_gateway FD BUSY_SECONDS BACKLOG`.
 
-The server listens on the inherited socket FD and answers health checks. It blocks its event loop for BUSY_SECONDS for
-each WebSocket that opens, as a gateway does when many clients come at once.
+The server listens on the inherited socket FD and answers other requests with their X-Forwarded headers. It blocks its
+event loop for BUSY_SECONDS for each WebSocket that opens, as a gateway does when many clients come at once.
 """
 
 import asyncio
@@ -21,7 +21,11 @@ async def run(file: int, busy_seconds: float, backlog: int) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)
             if key is None:
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                forwarded = b", ".join(re.findall(rb"(?im)^x-forwarded-\w+: *[^\r\n]*", head)).lower()
+                size = str(len(forwarded)).encode()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: " + size + b"\r\nConnection: close\r\n\r\n" + forwarded
+                )
                 return
             time.sleep(busy_seconds)  # noqa: ASYNC251 - the load that is simulated
             accept = base64.b64encode(hashlib.sha1(key[1] + GUID).digest())
