@@ -5,8 +5,11 @@ from typing import Any, Final, get_args, get_type_hints
 
 from msgspec import Meta
 
-from gateway.api.server import BODY_BYTES
+from gateway.api.server import BODIES_BYTES, BODY_BYTES, BODY_SECONDS, REQUESTS_LIMIT
 from gateway.bus import api_calls
+from gateway.http import request
+from gateway.http.connection import REQUEST_SECONDS, RESPONSE_SECONDS
+from gateway.http.listener import KEPT_FILES
 from gateway.protocol import session
 from gateway.protocol.handshake import NAME_BYTES
 from gateway.websocket import hub
@@ -27,6 +30,7 @@ Limit = tuple[str, str, str]
 
 def limits() -> Iterator[Limit]:
     """Yields for each limit what it limits, its value with the setting, and what happens above it."""
+    yield from _addresses()
     yield from _connections()
     yield from _rooms()
     yield from _server_api()
@@ -55,6 +59,31 @@ def _connections() -> Iterator[Limit]:
         "unsent output of one connection",
         f"{size(_default(GatewaySettings, 'send_buffer'))} (`PLENARY_SEND_BUFFER`)",
         "it is closed with 4003",
+    )
+
+
+def _addresses() -> Iterator[Limit]:
+    yield (
+        "head of an HTTP request",
+        f"{size(request.HEAD_BYTES)}, {request.FIELDS_LIMIT} headers, {request.TARGET_BYTES} bytes of target, "
+        f"{REQUEST_SECONDS:g} s",
+        "answered 431, 414 or 408",
+    )
+    yield "time to take a page", f"{RESPONSE_SECONDS:g} s", "the connection is cut off"
+    yield (
+        "connections of one gateway",
+        f"`PLENARY_CONNECTIONS`, or the open files of the process less {KEPT_FILES}",
+        "answered 503",
+    )
+    yield (
+        "new connections of one gateway",
+        f"{_default(GatewaySettings, 'connection_rate'):g} a second (`PLENARY_CONNECTION_RATE`)",
+        "answered 503",
+    )
+    yield (
+        "connections, new ones a second, and rooms of one address",
+        "`PLENARY_CONNECTIONS_PER_IP`, `PLENARY_CONNECTION_RATE_PER_IP`, `PLENARY_ROOMS_PER_IP`",
+        "answered 429",
     )
 
 
@@ -92,6 +121,9 @@ def _rooms() -> Iterator[Limit]:
 
 def _server_api() -> Iterator[Limit]:
     yield "body of a request to the server API", size(BODY_BYTES), "answered 413"
+    yield "time for such a body", f"{BODY_SECONDS:g} s", "answered 408"
+    yield "all such bodies of one gateway", size(BODIES_BYTES), "answered 503"
+    yield "requests to the server API at once, for each gateway", f"{REQUESTS_LIMIT:,}", "answered 503"
     yield "one call of the server API", f"{api_calls.CALL_TIMEOUT * hub.SWEEP_EVERY:g} s", "answered 503"
     yield "calls of the server API at once, for each gateway", f"{api_calls.WAITING_CALLS:,}", "answered 503"
 

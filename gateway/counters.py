@@ -11,6 +11,19 @@ SAMPLES: Final = 256
 Rejection: TypeAlias = Literal["answered", "dropped", "malformed", "unavailable"]
 """The outcome of a frame that is not forwarded (see `gateway.protocol.frame_validation`)."""
 
+REASONS: Final = (
+    "connections",
+    "rate",
+    "address_connections",
+    "address_rate",
+    "address_rooms",
+    "files",
+    "timeout",
+    "too_large",
+    "malformed",
+)
+"""Why a connection is refused or cut off before its request is done."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -33,6 +46,8 @@ class Counters:
     duplicates_total: int = 0
     """Frames that a resumed client sent again."""
     rejected_sockets_total: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Connections that got no WebSocket and no page, by one of `REASONS`."""
     too_slow_total: int = 0
     closes: dict[int, int] = field(default_factory=dict)
     """WebSockets that the gateway closed, by close code."""
@@ -59,6 +74,14 @@ class Counters:
     def rejected_frames_total(self, how: Rejection) -> int:
         """Returns the number of frames with this outcome, whatever their error code."""
         return sum(count for (rejection, _), count in self.rejected_frames.items() if rejection == how)
+
+    def count_api(self, operation: str, status: int) -> None:
+        """Counts a request to the server API."""
+        self.api[operation, status] = self.api.get((operation, status), 0) + 1
+
+    def count_refused(self, reason: str) -> None:
+        """Counts a connection that was refused or cut off before its request was done."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def count_close(self, code: int) -> None:
         """Counts a WebSocket that the gateway closes."""

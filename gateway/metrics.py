@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client.core import Metric
 
+from gateway.counters import REASONS
 from gateway.server import Gateway
 from gateway.websocket.hub import HubConnection
 from shared.aio.iteration import iterate_yielding
@@ -20,6 +21,15 @@ ACCEPTED = counter("gateway_accepted", "Accepted WebSockets that got a session."
 REJECTED_SOCKETS = counter(
     "gateway_rejected_sockets", "Accepted WebSockets that got no session: invalid query, or gateway overloaded."
 )
+REFUSED = counter(
+    "gateway_refused_connections",
+    "Connections that were refused or cut off before a WebSocket or a page: over a limit (connections, rate, "
+    "address_connections, address_rate, address_rooms), no file descriptor left (files), too slow (timeout), headers "
+    "too large (too_large), no valid request (malformed).",
+    "reason",
+)
+OPEN_SOCKETS = gauge("gateway_open_sockets", "Open connections of the public port, WebSockets and others.")
+ADDRESSES = gauge("gateway_client_addresses", "Addresses that have a connection, IPv6 by /64.")
 CLOSES = counter("gateway_closes", "WebSockets closed by the gateway, by close code.", "code")
 SLOW = counter("gateway_slow_consumers_closed", "WebSockets closed because their client read too slowly (4003).")
 RECEIVED = counter("gateway_frames_received", "Text frames from clients.")
@@ -100,6 +110,9 @@ class GatewayMetrics:
         yield DRAINING.with_value(hub.draining)
         yield ACCEPTED.with_value(counters.connections_total)
         yield REJECTED_SOCKETS.with_value(counters.rejected_sockets_total)
+        yield REFUSED.with_values({reason: counters.refused.get(reason, 0) for reason in REASONS})
+        yield OPEN_SOCKETS.with_value(self._gateway.admission.open)
+        yield ADDRESSES.with_value(self._gateway.admission.addresses)
         yield CLOSES.with_values(counters.closes)
         yield SLOW.with_value(counters.too_slow_total)
         yield RECEIVED.with_value(counters.frames_in_total)

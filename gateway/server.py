@@ -6,17 +6,19 @@ belong to the caller, which connects the broker before `start` and closes both a
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Final
 
-from picows import ws_create_server
 from redis.exceptions import RedisError
 
 from gateway.api.server import Api
 from gateway.bus.partition_publisher import InputPublisher
 from gateway.counters import Counters
-from gateway.http.site import Site, page_folder
+from gateway.http.connection import HttpConnection
+from gateway.http.listener import Listener, files_for_connections, listening_sockets
+from gateway.http.site import PAGE_POLICY, Site, page_folder
+from gateway.protocol.addresses import parse_networks
+from gateway.protocol.admission import Admission, AdmissionLimits, Origin
 from gateway.websocket.acceptor import UpgradeHandler, tls
-from gateway.websocket.connection import FRAME_BYTES
 from gateway.websocket.delivery import OutputDelivery
 from gateway.websocket.hub import SWEEP_EVERY, Hub
 from shared import errors
@@ -27,12 +29,6 @@ from shared.cluster.registry import BEAT_EVERY, Membership
 from shared.settings import GatewaySettings
 from shared.telemetry import log
 
-READ_BUFFER: Final = 2048
-"""The first size in bytes of a connection's read buffer, which grows with the frames (docs/adr/0019-picows.md)."""
-HANDSHAKE_SECONDS: Final = 10.0
-LISTEN_BACKLOG: Final = 4096
-"""Connections that may wait to be accepted: all clients of another gateway may come at once. The kernel keeps at most
-`net.core.somaxconn`, which is 4096 by default."""
 DRAIN_STEP: Final = 0.05
 REPLAY_STEP: Final = 200
 """The number of sessions that ask for a replay at a time after the notify queue was lost."""
@@ -50,11 +46,15 @@ class Gateway:
         self._inputs = InputPublisher(broker, self.id, settings.partitions, self.counters)
         self.hub = Hub(settings, self.id, self._inputs, self.counters)
         self._delivery = OutputDelivery(self.hub)
-        self._site = Site(page_folder(settings.page), self.trouble)
+        self.admission = _admission(settings)
+        self.http_connections: set[HttpConnection] = set()
+        """Connections of the public port that have no WebSocket, at least not yet."""
+        self._site = Site(page_folder(settings.page), self.trouble, settings.page_policy or PAGE_POLICY)
+        self._handler = UpgradeHandler(self.hub, self._site)
         self._membership = Membership(cluster, "gateways", self.id, {})
         self._epoch = Epoch(cluster)
         self._log = log.get("gateway")
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self.api = Api(settings, self.hub.calls, cluster, self.counters) if settings.api_key else None
         self._notify: Subscription | None = None
         self._notify_up = False
@@ -90,25 +90,17 @@ class Gateway:
         await self._beat()  # before the first session, or a room worker would take this gateway for dead
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
-        self._server = await ws_create_server(
-            UpgradeHandler(self.hub, self._site),
-            self.settings.host,
-            self.settings.port,
-            ssl=context,
-            backlog=LISTEN_BACKLOG,
-            websocket_handshake_timeout=HANDSHAKE_SECONDS,
-            logger_name=_PicowsLog(),  # type: ignore[arg-type]
-            max_frame_size=FRAME_BYTES,
-            read_buffer_init_size=READ_BUFFER,
-            use_aiofastnet=False,
-        )
+        sockets = listening_sockets(self.settings.host, self.settings.port)
+        self._listener = Listener(sockets, self._http_connection, context, self.admission, self.counters)
+
+    def _http_connection(self, origin: Origin) -> HttpConnection:
+        return HttpConnection(self._handler, origin, self.counters, self.http_connections)
 
     @property
     def port(self) -> int:
         """The port listened on, which the kernel chose if the settings say 0."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        assert self._listener is not None
+        return self._listener.port
 
     async def wait(self) -> None:
         """Waits for ever; raises the failure that made the gateway stop working."""
@@ -144,6 +136,8 @@ class Gateway:
         for connection in list(self.hub.connections.values()):
             connection.abort()
         self.hub.closing_sockets.abort()
+        for opened in list(self.http_connections):
+            opened.abort()
         if self.api is not None:
             await self.api.close()
         if self._notify is not None:
@@ -158,8 +152,8 @@ class Gateway:
             self._log.warning("gateway.still_registered", error=repr(failed))
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
 
     # --- work -----------------------------------------------------------------------------------------------
 
@@ -247,22 +241,13 @@ class Gateway:
         return ""
 
 
-class _PicowsLog:
-    """The logger for picows, which calls each mistake of a client an error; here only defects of ours are."""
-
-    def __init__(self) -> None:
-        self._log = log.get("picows")
-
-    def isEnabledFor(self, _: int) -> bool:  # noqa: N802 - logging's name
-        return False
-
-    def debug(self, *_: Any) -> None:
-        pass
-
-    info = warning = log = debug
-
-    def error(self, text: str, *args: Any) -> None:
-        self._log.info("connection.failed", error=text % args)
-
-    def exception(self, text: str, *args: Any) -> None:
-        self._log.exception("connection.failed", error=text % args)
+def _admission(settings: GatewaySettings) -> Admission:
+    limits = AdmissionLimits(
+        settings.connections,
+        files_for_connections(),
+        settings.connections_per_ip,
+        settings.rooms_per_ip,
+        settings.connection_rate,
+        settings.connection_rate_per_ip,
+    )
+    return Admission(limits, parse_networks(settings.trusted_proxies), time.monotonic)

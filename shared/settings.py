@@ -54,6 +54,15 @@ def _address_or_none(text: str) -> str:
     return text and _address(text)
 
 
+def _networks(text: str) -> str:
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            ipaddress.ip_network(part)
+        except ValueError as wrong:
+            raise ValueError(f"expected networks like 10.0.0.0/8, separated by commas ({wrong})") from None
+    return text
+
+
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
@@ -62,6 +71,7 @@ Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 OptionalPort: TypeAlias = Annotated[Port | None, BeforeValidator(_none_if_empty)]
 RedisUrl: TypeAlias = Annotated[str, _url("redis", "rediss", "unix", example="redis://HOST:6379/0")]
 AmqpUrl: TypeAlias = Annotated[str, AfterValidator(_amqp_url)]
+Networks: TypeAlias = Annotated[str, AfterValidator(_networks)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 OptionalAddress: TypeAlias = Annotated[str, AfterValidator(_address_or_none)]
 
@@ -95,6 +105,25 @@ class GatewaySettings(Common):
     page: str = Field("", description="Folder of the call page; by default the built one. `none`: no page.")
     tls_cert: str = Field("", description="Certificate chain (PEM); with --tls-key serves https and wss.")
     tls_key: str = Field("", description="Private key (PEM).")
+    page_policy: str = Field("", description="Content-Security-Policy of the page; by default the built one's.")
+    connections: int = Field(
+        0, ge=0, description="Connections at a time; 0: as many as files may be opened, less 128."
+    )
+    connections_per_ip: int = Field(
+        0, ge=0, description="Connections of one address at a time, an IPv6 /64 counting as one; 0: no limit."
+    )
+    rooms_per_ip: int = Field(0, ge=0, description="Rooms of one address at a time on this gateway; 0: no limit.")
+    connection_rate: float = Field(
+        1000, ge=0, description="New connections per second, four times as many at once; 0: no limit."
+    )
+    connection_rate_per_ip: float = Field(
+        0, ge=0, description="New connections per second of one address, four times as many at once; 0: no limit."
+    )
+    trusted_proxies: Networks = Field(
+        "",
+        description="Networks of proxies whose X-Forwarded-For or PROXY protocol names the client, as"
+        " 10.0.0.0/8,fd00::/8. By default none: the socket's address counts.",
+    )
     api_key: str = Field("", description="Key of the server API; without one the API is off.")
     api_host: str = Field("127.0.0.1", description="Address of the server API: an internal one.")
     api_port: Port = Field(8081, description="Port of the server API; 0 picks a free one.")

@@ -13,6 +13,7 @@ const root = path.dirname(fileURLToPath(import.meta.url));
 const source = path.join(root, 'src');
 const dist = path.join(root, 'dist');
 const copied = ['index.html', 'icon.svg'];
+const watching = process.argv.includes('--watch');
 
 const options = {
   absWorkingDir: root,
@@ -28,7 +29,8 @@ const options = {
   // Only reached by browsers without `globalThis`, which have no WebRTC worth speaking of.
   external: ['es5-ext/*'],
   minify: true,
-  sourcemap: true,
+  // In the bundle itself, and only for those who change the page.
+  sourcemap: watching && 'inline',
   legalComments: 'none',
   metafile: true,
   logLevel: 'info',
@@ -76,7 +78,7 @@ async function notice(folder) {
 
 await rm(dist, { recursive: true, force: true });
 await mkdir(dist, { recursive: true });
-if (process.argv.includes('--watch')) {
+if (watching) {
   for (const each of [{ ...options, minify: false }, transport]) await (await esbuild.context(each)).watch();
 } else {
   await Promise.all([options, transport].map((each) => esbuild.build(each)));

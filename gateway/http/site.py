@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,9 +10,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from multidict import CIMultiDict
-from picows import WSUpgradeRequest, WSUpgradeResponse
-
+from gateway.http.request import Request, tokens
+from gateway.http.response import Response, respond
 from shared.telemetry import log
 
 CHECK_EVERY: Final = 1.0
@@ -27,7 +27,6 @@ _TYPES: Final = {
     ".ico": "image/x-icon",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
-    ".map": "application/json",
     ".mjs": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
@@ -36,18 +35,32 @@ _TYPES: Final = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-_PACKED: Final = frozenset({".css", ".html", ".js", ".json", ".map", ".mjs", ".svg", ".txt"})
-_TEXT: Final = "text/plain; charset=utf-8"
+_PACKED: Final = frozenset({".css", ".html", ".js", ".json", ".mjs", ".svg", ".txt"})
+_UNSERVED: Final = frozenset({".map"})
+"""Source maps: they are larger than all that a browser needs of the page, and only for those who change it."""
+
+PAGE_POLICY: Final = (
+    "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+"""The Content-Security-Policy of the built page, which has no inline script or style."""
+_PERMISSIONS: Final = (
+    "camera=(self), microphone=(self), display-capture=(self), geolocation=(), payment=(), usb=(), serial=()"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of the page; `packed` is its gzip form, for types that shrink."""
+    """One file of the page; `packed` is its gzip form, for types that shrink.
+
+    The two forms have different tags, since a strong tag names bytes (RFC 9110 §8.8.3).
+    """
 
     body: bytes
     packed: bytes | None
     type: str
     etag: str
+    packed_etag: str
 
 
 State: TypeAlias = tuple[tuple[str, int, int], ...]
@@ -71,7 +84,7 @@ def _read(folder: Path) -> dict[str, File]:
     """
     files: dict[str, File] = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.is_file():
+        if path.is_file() and path.suffix not in _UNSERVED:
             file = _file(path)
             name = "/" + path.relative_to(folder).as_posix()
             files[name] = file
@@ -84,7 +97,8 @@ def _file(path: Path) -> File:
     body = path.read_bytes()
     packed = gzip.compress(body, 6, mtime=0) if path.suffix in _PACKED else None
     kind = _TYPES.get(path.suffix, "application/octet-stream")
-    return File(body, packed, kind, f'"{sha256(body).hexdigest()[:32]}"')
+    digest = sha256(body).hexdigest()[:32]
+    return File(body, packed, kind, f'"{digest}"', f'"{digest}-gzip"')
 
 
 def page_folder(setting: str) -> Path | None:
@@ -101,10 +115,12 @@ class Site:
 
     Files are read, compressed and watched for changes in a thread, never on the event loop: `load` is to be awaited
     before the first request, and `watch` is to be a task. `trouble` says why the gateway is not ready, if it is not.
+    `policy` is the Content-Security-Policy of the page's files.
     """
 
-    def __init__(self, page: Path | None, trouble: Callable[[], str]) -> None:
+    def __init__(self, page: Path | None, trouble: Callable[[], str], policy: str = PAGE_POLICY) -> None:
         self._page = page
+        self._policy = policy
         self._state: State = ()
         self._files: dict[str, File] = {}
         self._trouble = trouble
@@ -129,8 +145,8 @@ class Site:
             except OSError as failed:  # a build removes files while they are read: the next check sees the rest
                 self._log.warning("page.unreadable", folder=str(self._page), error=str(failed))
 
-    def answer(self, path: str, request: WSUpgradeRequest) -> WSUpgradeResponse:
-        """Returns the response to a request for `path`, which is decoded and has no query."""
+    def answer(self, path: str, request: Request) -> Response:
+        """Returns the response to a GET or HEAD of `path`, which is decoded and has no query."""
         if path == "/healthz":
             return respond(HTTPStatus.OK, b"alive\n")
         if path == "/readyz":
@@ -144,30 +160,34 @@ class Site:
             return respond(HTTPStatus.NOT_FOUND, b"no such page\n")
         return self._send(file, request)
 
-    def _send(self, file: File, request: WSUpgradeRequest) -> WSUpgradeResponse:
+    def _send(self, file: File, request: Request) -> Response:
+        packed = file.packed if _takes_gzip(request.headers.get("Accept-Encoding", "")) else None
         headers = {
             "Content-Type": file.type,
             # The browser keeps the file and asks each time whether it has changed.
             "Cache-Control": "no-cache",
-            "ETag": file.etag,
+            "ETag": file.etag if packed is None else file.packed_etag,
             "Vary": "Accept-Encoding",
+            "Content-Security-Policy": self._policy,
+            "Permissions-Policy": _PERMISSIONS,
         }
-        if file.etag in request.headers.get("If-None-Match", ""):
-            return respond(HTTPStatus.NOT_MODIFIED, None, headers)
-        body = file.body
-        if file.packed is not None and "gzip" in request.headers.get("Accept-Encoding", ""):
-            body = file.packed
-            headers["Content-Encoding"] = "gzip"
-        return respond(HTTPStatus.OK, body, headers)
+        if _names(request.headers.get("If-None-Match", ""), file):
+            return respond(HTTPStatus.NOT_MODIFIED, headers=headers)
+        if packed is None:
+            return respond(HTTPStatus.OK, file.body, headers)
+        return respond(HTTPStatus.OK, packed, headers | {"Content-Encoding": "gzip"})
 
 
-def respond(status: HTTPStatus, body: bytes | None, headers: dict[str, str] | None = None) -> WSUpgradeResponse:
-    """Returns a response, plain text unless `headers` say otherwise."""
-    response = WSUpgradeResponse()
-    response.version = b"HTTP/1.1"
-    response.status = status
-    response.headers = CIMultiDict({"Content-Type": _TEXT, "X-Content-Type-Options": "nosniff"} | (headers or {}))
-    response.body = body
-    if not body:
-        response.headers["Content-Length"] = "0"
-    return response
+def _names(tags: str, file: File) -> bool:
+    """Returns whether a list of tags names a form of the file; the comparison is the weak one (RFC 9110 §13.1.2)."""
+    named = {tag.removeprefix("W/") for tag in tokens(tags)}
+    return bool(named & {"*", file.etag, file.packed_etag})
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Returns whether an Accept-Encoding allows gzip (RFC 9110 §12.5.3)."""
+    allowed: dict[str, bool] = {}
+    for each in tokens(accepted):
+        name, *parameters = (part.strip().lower() for part in each.split(";"))
+        allowed[name] = not any(re.fullmatch(r"q=0(\.0{0,3})?", parameter) for parameter in parameters)
+    return allowed.get("gzip", allowed.get("*", False))

@@ -17,6 +17,8 @@ OPEN_REQUESTS: Final = 1024
 """The number of unanswered requests of one connection that are remembered."""
 LOST: Final = 1006
 """The close code of RFC 6455 for a connection that ended without a close frame."""
+CLIENT_HEADER: Final = "Plenary-Client"
+"""The header in the request that picows is given, which holds the client's address (`gateway.websocket.acceptor`)."""
 _OK: Final = 200
 _ANSWER: Final = b'"response":true'
 _HEAD_BYTES: Final = 80
@@ -44,6 +46,11 @@ def socket_address(transport: WSTransport) -> str:
         return str(peer or "")
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def client_address(transport: WSTransport) -> str:
+    """Returns the address of the client, which is not that of the socket if a trusted proxy is in between."""
+    return str(transport.request.headers.get(CLIENT_HEADER, "")) or socket_address(transport)
 
 
 def user_agent(transport: WSTransport) -> str:
@@ -75,18 +82,20 @@ class ConnectionLog:
                 peer=peer,
                 session=session.id,
                 connection=session.connection,
-                address=socket_address(transport),
+                address=client_address(transport),
                 resumable=session.kind == "resumable",
                 user_agent=user_agent(transport),
             )
 
-    def rejected(self, code: int, reason: str, agent: str, address: str = "") -> None:
+    def rejected(self, code: int, reason: str, agent: str, address: str, error: str = "") -> None:
         """Logs a WebSocket that gets no session.
 
-        `code` is the close code, or the HTTP status of a refused upgrade, whose address picows does not give.
+        `code` is the close code, or the HTTP status of a refused upgrade; `error` says more than the reason, if
+        anything does.
         """
-        about = {"address": address} if address else {}
-        self._log.info("connection.rejected", code=code, reason=reason, user_agent=agent[:USER_AGENT_CHARS], **about)
+        about = {"error": error} if error else {}
+        agent = agent[:USER_AGENT_CHARS]
+        self._log.info("connection.rejected", code=code, reason=reason, address=address, user_agent=agent, **about)
 
     def closed(
         self, session: Session, peer: str, transport: WSTransport, seconds: float, bytes_in: int, bytes_out: int

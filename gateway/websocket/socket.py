@@ -9,7 +9,7 @@ from typing import Final, cast
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from gateway.counters import Counters
-from gateway.websocket.connection_log import ConnectionLog, socket_address, user_agent
+from gateway.websocket.connection_log import ConnectionLog, client_address, user_agent
 from shared.errors import CloseKind
 
 CLOSING_SWEEPS: Final = 6
@@ -120,16 +120,18 @@ class Socket(WSListener):
 class RejectedSocket(Socket):
     """A WebSocket that gets no session: accepted, since a browser learns a reason only from a close frame."""
 
-    __slots__ = ("_kind", "_log")
+    __slots__ = ("_error", "_kind", "_log")
 
     def __init__(
-        self, closing_sockets: ClosingSockets, counters: Counters, log: ConnectionLog, kind: CloseKind
+        self, closing_sockets: ClosingSockets, counters: Counters, log: ConnectionLog, kind: CloseKind, error: str
     ) -> None:
         super().__init__(closing_sockets, counters)
         self._log = log
         self._kind = kind
+        self._error = error
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        self._log.rejected(self._kind.code, self._kind.reason, user_agent(transport), socket_address(transport))
+        kind = self._kind
+        self._log.rejected(kind.code, kind.reason, user_agent(transport), client_address(transport), self._error)
         super().on_ws_connected(transport)
         self.close_as(self._kind)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -17,9 +17,11 @@ from plenary.processes.process_metrics import ProcessMetrics, RedisConnectionCou
 from shared.broker import Broker
 from shared.settings import Common
 from shared.telemetry import log
+from shared.telemetry.http_log import SERVER_LOGGER
 from shared.telemetry.metrics import MetricDescription, Metrics, Trouble, gauge
 
 SHUTDOWN_SECONDS: Final = 1.0
+METHODS: Final = "GET, HEAD, OPTIONS"
 
 READY = gauge("ready", "1 while the role does its work, 0 while /readyz says why not.", "role")
 
@@ -73,11 +75,13 @@ class InternalServer(Collector):
 
     async def listen(self, host: str, port: int) -> None:
         """Starts the server. Raises `CannotStart` if the address cannot be listened on."""
-        app = web.Application()
+        app = web.Application(middlewares=[_answer_options])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=SERVER_LOGGER, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False
+        )
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
@@ -115,6 +119,16 @@ class InternalServer(Collector):
         if trouble := self.trouble():
             return web.Response(status=503, text=f"not ready: {trouble}\n")
         return web.Response(text="ready\n")
+
+
+@web.middleware
+async def _answer_options(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answers OPTIONS, by which some load balancers check health."""
+    if request.method == "OPTIONS":
+        return web.Response(status=204, headers={"Allow": METHODS})
+    return await handler(request)
 
 
 def _missing(broker: Broker, redis: RedisConnectionCounter | None) -> str:

@@ -568,7 +568,7 @@ async def test_paths_outside_the_page_folder_are_404(setup: Setup, path: str) ->
 
 
 async def test_other_http_methods_are_rejected(setup: Setup) -> None:
-    assert (await get(setup, "/", method="POST"))[0] == 400
+    assert (await get(setup, "/", method="POST"))[0] == 405
 
 
 async def test_firefoxs_connection_header_is_accepted(setup: Setup) -> None:
@@ -613,11 +613,11 @@ async def test_refused_upgrades_are_logged_with_status_and_reason(setup: Setup) 
         )
         setup.gateway.hub.draining = True
         draining, _, _ = await get(setup, "/?roomId=r&peerName=p", *headers, "Sec-WebSocket-Version: 13")
-    assert (bad, draining) == (400, 503)
+    assert (bad, draining) == (426, 503)
     assert body == b"Sec-WebSocket-Version: expected 13\n"
     rejected = [line for line in lines if line["event"] == "connection.rejected"]
     assert [(line["code"], line["reason"], line["user_agent"]) for line in rejected] == [
-        (400, "Sec-WebSocket-Version: expected 13", "x"),
+        (426, "Sec-WebSocket-Version: expected 13", "x"),
         (503, "draining", ""),
     ]
 

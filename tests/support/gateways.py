@@ -5,16 +5,20 @@ import contextlib
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from fakeredis import FakeAsyncRedis
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from gateway.server import Gateway
 from shared.broker import Broker, BrokerUnavailable, Delivery, Exchange, PublishRejected
 from shared.broker.memory import MemoryBroker, MemoryHub
+from shared.cluster.redis_cluster import RedisCluster
 from shared.protocol import bus
+from shared.settings import GatewaySettings
 from tests.support.waiting import PATIENCE, until
 
 
@@ -261,3 +265,124 @@ class Client(WSListener):
     async def until_closed(self) -> tuple[int, str]:
         async with asyncio.timeout(PATIENCE):
             return await asyncio.shield(self.closed)
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(**options: Any) -> AsyncIterator[tuple[Gateway, EchoWorker]]:
+    """A gateway that listens on a port of its own, with a broker in the process and a worker that echoes."""
+    queues, redis = MemoryHub(), FakeAsyncRedis()
+    broker, workers_broker = FaultyBroker(queues), MemoryBroker(queues)
+    await broker.connect()
+    await workers_broker.connect()
+    worker = EchoWorker(workers_broker)
+    await worker.start(32)
+    settings: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "page": "none", "name": "gw"}
+    gateway = Gateway(GatewaySettings(**settings | options), broker, RedisCluster(redis))
+    await gateway.start()
+    try:
+        yield gateway, worker
+    finally:
+        await gateway.close()
+        await redis.aclose()
+
+
+WEBSOCKET = (
+    "Host: x",
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+"""The headers of a valid request for a WebSocket."""
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """A response as it came over a socket; names of headers are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def ask(
+    port: int, line: str | bytes, *headers: str, head: Sequence[bytes] = (), body: bytes = b""
+) -> HttpAnswer:
+    """Sends one request, byte for byte, and returns all that comes back until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    start = line.encode() if isinstance(line, str) else line
+    writer.write(b"\r\n".join([start, *(header.encode() for header in headers), *head, b"", body]))
+    async with asyncio.timeout(PATIENCE):
+        answer = await reader.read()
+    writer.close()
+    return read_answer(answer)
+
+
+def read_answer(data: bytes) -> HttpAnswer:
+    """Splits the bytes of one response."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    pairs = (line.split(": ", 1) for line in lines)
+    return HttpAnswer(int(status.split()[1]), {name.lower(): value for name, value in pairs}, body)
+
+
+class RawWebSocket:
+    """A WebSocket whose handshake and frames a test writes byte for byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, port: int, target: str | bytes = "/?roomId=r&peerName=p", *before: bytes) -> "RawWebSocket":
+        """Opens a WebSocket; `before` is sent ahead of the request."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        path = target.encode() if isinstance(target, str) else target
+        headers = [b"GET " + path + b" HTTP/1.1", *(header.encode() for header in WEBSOCKET), b"", b""]
+        writer.write(b"".join(before) + b"\r\n".join(headers))
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 101 " in head, head
+        return cls(reader, writer)
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def receive(self) -> tuple[int, bytes]:
+        """The opcode and the payload of the next frame; the first byte of a frame is 0x80 and its opcode."""
+        async with asyncio.timeout(PATIENCE):
+            first, size = await self.reader.readexactly(2)
+            if size == 126:
+                size = int.from_bytes(await self.reader.readexactly(2))
+            elif size == 127:
+                size = int.from_bytes(await self.reader.readexactly(8))
+            return first & 0x0F, await self.reader.readexactly(size)
+
+    async def closed_with(self) -> int:
+        """The code of the close frame that comes next, after answers perhaps; the client then ends the connection."""
+        while True:
+            opcode, payload = await self.receive()
+            if opcode == 8:
+                self.writer.close()
+                return int.from_bytes(payload[:2]) if payload else 1005
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def client_frame(
+    first: int, payload: bytes = b"", *, mask: bytes | None = b"\x01\x02\x03\x04", size: bytes = b""
+) -> bytes:
+    """A frame of a client: `first` is FIN, reserved bits and opcode; `size` replaces the encoded length."""
+    if not size:
+        length = len(payload)
+        if length < 126:
+            size = bytes([length])
+        elif length < 65536:
+            size = b"\x7e" + length.to_bytes(2)
+        else:
+            size = b"\x7f" + length.to_bytes(8)
+    if mask is None:
+        return bytes([first]) + size + payload
+    masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+    return bytes([first, size[0] | 0x80]) + size[1:] + mask + masked

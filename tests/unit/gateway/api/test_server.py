@@ -1,6 +1,8 @@
 """The server API over HTTP, with a stand-in for the room worker."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,9 @@ import msgspec
 import pytest
 from aiohttp import ClientSession
 from fakeredis import FakeAsyncRedis, FakeServer
+from structlog.testing import capture_logs
 
+from gateway.api import server
 from gateway.api.cluster import ProcessWatch
 from gateway.api.operations import ProcessView
 from gateway.bus.api_calls import CALL_TIMEOUT
@@ -21,8 +25,8 @@ from shared.cluster.registry import DEAD_AFTER, Membership
 from shared.errors import Unavailable
 from shared.protocol import bus
 from shared.settings import GatewaySettings
-from tests.support.gateways import EchoWorker
-from tests.support.waiting import until
+from tests.support.gateways import EchoWorker, ask
+from tests.support.waiting import PATIENCE, until
 
 PARTITIONS = 8
 KEY = "a key with ümlaut"
@@ -172,6 +176,125 @@ async def test_a_body_above_the_limit_is_413(setup: Setup) -> None:
 async def test_invalid_names_in_paths_are_400(setup: Setup, path: str) -> None:
     status, body = await setup.ask("GET", path)
     assert (status, body["code"]) == (400, 400)
+
+
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [
+        (b"/v1/rooms/a%FFb", "room"),
+        (b"/v1/rooms/%C3", "room"),
+        (b"/v1/rooms/r/peers/%ED%A0%80", "peer"),
+        (b"http://x/v1/rooms/a%FFb/peers/p", "room"),
+        (b"/v1/rooms?after=%FF", "after"),
+        (b"/v1/rooms/r?unknown=%80", "unknown"),
+    ],
+)
+async def test_paths_and_queries_that_are_not_utf8_are_400(setup: Setup, target: bytes, field: str) -> None:
+    status, answer = await raw(setup, b"GET " + target + b" HTTP/1.1")
+    assert (status, answer["reason"]) == (400, f"{field}: not UTF-8")
+    assert setup.worker.calls == []
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/rooms/кино".encode(), b"/v1/rooms/a\xffb", b"/v1/rooms?after=\xe9", b"nonsense"]
+)
+async def test_a_target_with_raw_bytes_is_400_and_no_error_line(
+    setup: Setup, target: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert setup.gateway.api is not None
+    key = b"Authorization: Bearer " + KEY.encode()
+    answer = await ask(setup.gateway.api.port, b"GET " + target + b" HTTP/1.1", "Connection: close", head=[key])
+    assert answer.status == 400
+    assert setup.worker.calls == []
+    assert caplog.records == []
+
+
+async def raw(setup: Setup, *lines: bytes, body: bytes = b"") -> tuple[int, Any]:
+    """Sends a request byte for byte."""
+    assert setup.gateway.api is not None
+    key = b"Authorization: Bearer " + KEY.encode()
+    answer = await ask(
+        setup.gateway.api.port, lines[0], "Connection: close", "Host: x", head=[key, *lines[1:]], body=body
+    )
+    return answer.status, msgspec.json.decode(answer.body)
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------
+
+
+async def open_request(setup: Setup, *headers: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begins a request with a body, and sends its head."""
+    assert setup.gateway.api is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.gateway.api.port)
+    key = b"Authorization: Bearer " + KEY.encode()
+    part = b"1\r\n{\r\n" if b"Transfer-Encoding: chunked" in headers else b"{"
+    writer.write(b"\r\n".join([b"PUT /v1/rooms/salon HTTP/1.1", b"Host: x", key, *headers, b"", part]))
+    await writer.drain()
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    "headers", [[b"Content-Length: 100"], [b"Transfer-Encoding: chunked"]], ids=["length", "chunks"]
+)
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_client_that_goes_away_in_its_body_leaves_no_traceback(
+    setup: Setup, headers: list[bytes], reset: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as lines:
+        _, writer = await open_request(setup, *headers)
+        await until(lambda: setup.gateway.api is not None and setup.gateway.api.handling == 1)
+        if reset:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+        await until(lambda: setup.gateway.counters.api == {("createRoom", 499): 1})
+    assert [line for line in lines if line["log_level"] in ("error", "warning")] == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n", b"5\r\n{}xxxxx"])
+async def test_a_body_in_invalid_chunks_is_400(setup: Setup, chunk: bytes) -> None:
+    reader, writer = await open_request(setup, b"Transfer-Encoding: chunked", b"Connection: close")
+    writer.write(chunk)
+    async with asyncio.timeout(PATIENCE):
+        line = await reader.readline()
+    assert b" 400 " in line
+    writer.close()
+
+
+async def test_a_body_that_does_not_come_is_408(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.05)
+    reader, writer = await open_request(setup, b"Content-Length: 100")
+    async with asyncio.timeout(PATIENCE):
+        assert b" 408 " in await reader.readline()
+    writer.close()
+
+
+async def test_bodies_beyond_the_limit_of_all_are_503(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "BODIES_BYTES", 250)
+    held = [await open_request(setup, b"Content-Length: 100") for _ in range(2)]
+    await until(lambda: setup.gateway.api is not None and setup.gateway.api.handling == 2)
+    status, _, headers = await setup.ask_all("PUT", "/v1/rooms/salon", data=b"{}" + b" " * 98)
+    assert (status, headers["Retry-After"]) == (503, "2")
+    assert (await setup.ask("PUT", "/v1/rooms/salon", data=b"{}"))[0] == 200
+    for _, writer in held:
+        writer.close()
+    await until(lambda: setup.gateway.api is not None and setup.gateway.api.handling == 0)
+    assert (await setup.ask("PUT", "/v1/rooms/salon", data=b"{}" + b" " * 98))[0] == 200
+
+
+async def test_requests_beyond_the_limit_of_all_are_503(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUESTS_LIMIT", 2)
+    held = [await open_request(setup, b"Content-Length: 100") for _ in range(2)]
+    await until(lambda: setup.gateway.api is not None and setup.gateway.api.handling == 2)
+    assert (await setup.ask("GET", "/v1/rooms"))[0] == 503
+    for _, writer in held:
+        writer.close()
+
+
+async def test_too_many_or_too_large_headers_are_400(setup: Setup) -> None:
+    assert setup.gateway.api is not None
+    for headers in (["X: y"] * 200, [f"X: {'y' * 10_000}"]):
+        assert (await ask(setup.gateway.api.port, "GET /v1/rooms HTTP/1.1", "Host: x", *headers)).status == 400
 
 
 # --- what needs no room -----------------------------------------------------------------------------------------

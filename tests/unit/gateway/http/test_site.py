@@ -26,7 +26,7 @@ def page(tmp_path: Path) -> Path:
 def body(served: Site, path: str = "/") -> bytes:
     response = served.answer(path, REQUEST)
     assert response.status == HTTPStatus.OK
-    return gzip.decompress(response.body)  # type: ignore[arg-type]
+    return gzip.decompress(response.body)
 
 
 async def test_no_file_is_touched_on_the_event_loop(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from gateway.websocket.acceptor import BadCertificate, handshake_fault, tls, tokens
+from gateway.http.request import tokens
+from gateway.websocket.acceptor import BadCertificate, handshake_fault, tls
 from shared.settings import GatewaySettings
 
 

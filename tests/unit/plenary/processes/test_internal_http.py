@@ -14,6 +14,7 @@ from shared.broker import Broker
 from shared.broker.memory import MemoryBroker, MemoryHub
 from shared.settings import Common
 from shared.telemetry.metrics import MetricDescription, gauge
+from tests.support.gateways import ask
 
 ANSWER = gauge("answer", "…")
 
@@ -123,3 +124,18 @@ async def test_server_without_a_port_does_not_listen() -> None:
     async with internal_server(Common(), "worker") as server:
         server.add_role("worker", Role().trouble, Role())
         assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("HEAD /healthz HTTP/1.1", 200),
+        ("HEAD /readyz HTTP/1.0", 503),
+        ("GET /healthz HTTP/1.0", 200),
+        ("OPTIONS / HTTP/1.0", 204),
+        ("OPTIONS /readyz HTTP/1.1", 204),
+        ("POST /healthz HTTP/1.1", 405),
+    ],
+)
+async def test_health_checks_may_use_any_safe_method_and_http_1_0(port: int, line: str, status: int) -> None:
+    assert (await ask(port, line, "Host: x", "Connection: close")).status == status
