@@ -7,6 +7,28 @@ from `ERRORS` and `CLOSES`. An error's reason names the field that it is about.
 from dataclasses import dataclass
 from typing import Final
 
+TEXT_CHARS: Final = 100
+"""Characters of a client's text in an error's reason, and in a line of the log."""
+REASON_CHARS: Final = 500
+"""Characters of an error's reason, whatever it is made of."""
+
+
+def cut(text: str, most: int = TEXT_CHARS) -> str:
+    """Returns the text, or its beginning with `…` if it has more than `most` characters.
+
+    Everything that a client or another process chose passes through here, or through `quoted`, before it becomes part
+    of an error or of a line of the log: an answer is kept for half a minute, and a line for as long as the log.
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def quoted(text: str) -> str:
+    """Returns a client's text in quotes, with escapes for what cannot be printed, and cut."""
+    shown = repr(text[:TEXT_CHARS])
+    if len(shown) <= TEXT_CHARS and len(text) <= TEXT_CHARS:
+        return shown
+    return f"{shown[: TEXT_CHARS - 2]}…{shown[0]}"
+
 
 class PlenaryError(Exception):
     """An error that answers a message: `code` is one of `ERRORS`, `reason` is for people."""
@@ -14,8 +36,8 @@ class PlenaryError(Exception):
     code = 500
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = cut(reason, REASON_CHARS)
+        super().__init__(self.reason)
 
 
 class BadPayload(PlenaryError):

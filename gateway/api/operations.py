@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.protocol.handshake import NAME_BYTES, valid_name
-from shared.errors import BadPayload
+from shared.errors import BadPayload, cut
 from shared.protocol import actions
 from shared.protocol.decoding import DEPTH_LIMIT, explain, is_too_deep
 from shared.protocol.rtp import Wire
@@ -114,7 +114,7 @@ class Operation:
         for name in fields:
             if name not in self.body:
                 known = ", ".join(self.body)
-                raise BadPayload(f"{name}: unknown field; there are {known}")
+                raise BadPayload(f"{cut(name)}: unknown field; there are {known}")
         return fields
 
 

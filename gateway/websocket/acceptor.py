@@ -15,7 +15,7 @@ from gateway.http.site import Site
 from gateway.protocol import handshake
 from gateway.protocol.admission import Origin, Refused
 from gateway.websocket.connection import FRAME_BYTES, Connection
-from gateway.websocket.connection_log import CLIENT_HEADER, USER_AGENT_CHARS
+from gateway.websocket.connection_log import CLIENT_HEADER
 from gateway.websocket.hub import Hub
 from gateway.websocket.resumable_connection import ResumableConnection
 from gateway.websocket.socket import RejectedSocket
@@ -232,7 +232,7 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # see the import
 def _head_for_picows(request: Request, origin: Origin) -> bytes:
     """Returns the request that picows is given; no header of the client but these reaches it."""
     headers = request.headers
-    agent = headers.get("User-Agent", "")[:USER_AGENT_CHARS].encode("ascii", "replace").decode()
+    agent = headers.get("User-Agent", "")[: errors.TEXT_CHARS].encode("ascii", "replace").decode()
     lines = (
         "GET / HTTP/1.1",
         "Host: gateway",
@@ -261,7 +261,7 @@ class PicowsLog:
     info = warning = log = debug
 
     def error(self, text: str, *args: Any) -> None:
-        self._log.info("connection.failed", error=text % args)
+        self._log.info("connection.failed", error=errors.cut(text % args))
 
     def exception(self, text: str, *args: Any) -> None:
-        self._log.exception("connection.failed", error=text % args)
+        self._log.exception("connection.failed", error=errors.cut(text % args))

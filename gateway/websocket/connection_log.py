@@ -9,10 +9,10 @@ from picows import WSTransport
 
 from gateway.protocol.frame_validation import RejectedRequest
 from gateway.protocol.session import Session
+from shared.errors import cut
 from shared.protocol.protoo import Frame
 from shared.telemetry import log
 
-USER_AGENT_CHARS: Final = 100
 OPEN_REQUESTS: Final = 1024
 """The number of unanswered requests of one connection that are remembered."""
 LOST: Final = 1006
@@ -54,8 +54,8 @@ def client_address(transport: WSTransport) -> str:
 
 
 def user_agent(transport: WSTransport) -> str:
-    """Returns the client's User-Agent, cut to `USER_AGENT_CHARS`."""
-    return str(transport.request.headers.get("User-Agent", ""))[:USER_AGENT_CHARS]
+    """Returns the client's User-Agent, cut."""
+    return cut(str(transport.request.headers.get("User-Agent", "")))
 
 
 def close_reason(transport: WSTransport) -> tuple[int, str]:
@@ -93,9 +93,10 @@ class ConnectionLog:
         `code` is the close code, or the HTTP status of a refused upgrade; `error` says more than the reason, if
         anything does.
         """
-        about = {"error": error} if error else {}
-        agent = agent[:USER_AGENT_CHARS]
-        self._log.info("connection.rejected", code=code, reason=reason, address=address, user_agent=agent, **about)
+        about = {"error": cut(error)} if error else {}
+        self._log.info(
+            "connection.rejected", code=code, reason=reason, address=address, user_agent=cut(agent), **about
+        )
 
     def closed(
         self, session: Session, peer: str, transport: WSTransport, seconds: float, bytes_in: int, bytes_out: int
@@ -111,7 +112,7 @@ class ConnectionLog:
             session=session.id,
             connection=session.connection,
             code=code,
-            reason=reason,
+            reason=cut(reason),
             seconds=round(seconds, 3),
             bytes_in=bytes_in,
             bytes_out=bytes_out,

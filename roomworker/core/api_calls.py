@@ -9,7 +9,7 @@ from roomworker.core.model import Created, Peer
 from roomworker.core.room import Room
 from roomworker.core.rtp import ortc
 from roomworker.core.rtp.codecs import own_capabilities
-from shared.errors import LEFT, Conflict, NotFound, PlenaryError
+from shared.errors import LEFT, Conflict, NotFound, PlenaryError, quoted
 from shared.protocol import actions, bus, client
 
 OK: Final = 200
@@ -24,7 +24,7 @@ def handle(room: Room, call: bus.Call) -> None:
     try:
         action = actions.decode(call.action)
         if not room.exists and not isinstance(action, actions.CreateRoom):
-            raise NotFound(f"room: no room {room.name!r}")
+            raise NotFound(f"room: no room {quoted(room.name)}")
         room.limits.check_app_data(getattr(action, "app_data", UNSET))
         answer = _perform(room, action)
     except PlenaryError as rejection:
@@ -80,7 +80,7 @@ def _perform(room: Room, action: actions.AnyAction) -> actions.AnyAnswer:
 def _peer(room: Room, name: str) -> Peer:
     peer = room.peers.get(name)
     if peer is None:
-        raise NotFound(f"peer: no peer {name!r}")
+        raise NotFound(f"peer: no peer {quoted(name)}")
     return peer
 
 
@@ -174,7 +174,7 @@ def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
     if room.exists:
         asked, own = (action.codecs, action.limits), (None, actions.RoomLimits())
         if asked != ((created.codecs, created.limits) if created else own):
-            raise Conflict(f"room: {room.name!r} exists with other codecs or limits")
+            raise Conflict(f"room: {quoted(room.name)} exists with other codecs or limits")
     elif action.codecs is not None:
         own_capabilities(action.codecs)  # checked before it is stored, else the room could never be loaded again
     room.meta.created = Created(
@@ -209,7 +209,7 @@ def close_peer(room: Room, action: actions.ClosePeer) -> None:
     """Closes the peer's session and socket; the peer is sent `closed`, if it has joined."""
     session = room.session_of.get(action.peer)
     if session is None:
-        raise NotFound(f"peer: no peer {action.peer!r}")
+        raise NotFound(f"peer: no peer {quoted(action.peer)}")
     peer = room.peers.get(action.peer)
     if peer is not None:
         room.notify([peer], client.Closed(app_data=action.app_data))

@@ -8,7 +8,7 @@ from roomworker.core import consumers, messages, peers, producers, stats, transp
 from roomworker.core.media_steps import Steps
 from roomworker.core.model import Peer, Session
 from roomworker.core.room import Room
-from shared.errors import BadPayload, Conflict
+from shared.errors import BadPayload, Conflict, quoted
 from shared.protocol import bus, client
 
 Handled: TypeAlias = client.AnyAnswer | Steps[client.AnyAnswer]
@@ -27,7 +27,7 @@ def read(item: bus.Input) -> Message:
         case client.MESSAGE:
             return client.decode_message(item.data)
         case _:
-            raise BadPayload(f"method: unknown method {item.method!r}")
+            raise BadPayload(f"method: unknown method {quoted(item.method)}")
 
 
 class _Method(msgspec.Struct):

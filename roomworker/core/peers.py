@@ -5,14 +5,14 @@ from roomworker.core.limits import check_count
 from roomworker.core.model import Peer, PeerData, Session
 from roomworker.core.room import Room
 from roomworker.core.rtp import ortc
-from shared.errors import Conflict, Forbidden
+from shared.errors import Conflict, Forbidden, quoted
 from shared.protocol import client
 
 
 def join(room: Room, session: Session, message: client.Join) -> client.Joined:
     """Adds the session's peer to the room; the others are notified, unless it is a spy (§join)."""
     if message.peer_name != session.peer:
-        raise Forbidden(f"peerName: this connection belongs to peer {session.peer!r}")
+        raise Forbidden(f"peerName: this connection belongs to peer {quoted(session.peer)}")
     if session.peer in room.peers:
         raise Conflict("peerName: already joined")
     check_count(len(room.peers), room.limits.peers, "peers of a room")

@@ -23,7 +23,7 @@ from roomworker.runtime.session_queue import Defect, Identity, Job
 from roomworker.storage.loader import load, trace_of
 from roomworker.storage.port import Commit, Stored
 from roomworker.storage.stream_entry import entry_of
-from shared.errors import Unavailable
+from shared.errors import REASON_CHARS, Unavailable, cut
 from shared.protocol import bus, media
 from shared.telemetry import log
 
@@ -261,7 +261,7 @@ class RoomActor:
     def _set_unreadable(self, reason: str) -> None:
         if self._closed:
             return
-        self.unreadable = reason
+        self.unreadable = cut(reason, REASON_CHARS)
         self._retry_at = self._services.clock() + RETRY_UNREADABLE_AFTER
         self._stop()
         self._deleting = False

@@ -4,7 +4,8 @@ Event names are dotted, `noun.verb`; facts are keys, the same everywhere: `room`
 `gateway`, `worker`, `node`, `partition`, `method`, `code`, `reason`, `error`, `seconds`.
 
 Secrets never reach a line: values of secret keys are replaced, and credentials and query strings of URLs in any
-value. Of one event at most `LIMIT` lines a second are written; a line `log.suppressed` counts the others.
+value. Every value has a greatest length, which for names that clients choose is that of their text in errors. Of one
+event at most `LIMIT` lines a second are written; a line `log.suppressed` counts the others.
 """
 
 import asyncio
@@ -19,11 +20,19 @@ from typing import Any, Final, TypeAlias
 import structlog
 from structlog.typing import EventDict
 
+from shared.errors import cut
+
 LIMIT: Final = 50
 """The number of lines of one event in one second."""
 WINDOW_SECONDS: Final = 1.0
 SUPPRESSED: Final = "log.suppressed"
 HIDDEN: Final = "…"
+VALUE_CHARS: Final = 2000
+"""Characters of one value of a line."""
+TRACEBACK_CHARS: Final = 20_000
+
+_TRACEBACK_KEYS: Final = frozenset({"exception", "stack"})
+_CLIENT_TEXT_KEYS: Final = frozenset({"room", "peer", "session", "method", "user_agent", "address"})
 
 _SECRET_KEYS: Final = frozenset(
     {"token", "resume", "password", "authorization", "api_key", "key", "secret", "cookie", "query", "query_string"}
@@ -64,10 +73,18 @@ def _is_secret(key: Any) -> bool:
 
 
 def hide_secrets(_: Any, __: str, event: EventDict) -> EventDict:
-    """Removes secrets from a line, as a processor of structlog."""
+    """Removes secrets from a line and cuts its values, as a processor of structlog."""
     for key, value in event.items():
-        event[key] = HIDDEN if _is_secret(key) else _clean(value)
+        event[key] = HIDDEN if _is_secret(key) else _cut(key, _clean(value))
     return event
+
+
+def _cut(key: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if key in _CLIENT_TEXT_KEYS:
+        return cut(value)
+    return cut(value, TRACEBACK_CHARS if key in _TRACEBACK_KEYS else VALUE_CHARS)
 
 
 class RateLimit:

@@ -24,6 +24,7 @@ from medianode.engines.mediasoup.channel import (
 )
 from medianode.engines.mediasoup.flatbuffers_codec import EncodeError, Schema
 from medianode.engines.mediasoup.spawn import spawn
+from shared.errors import REASON_CHARS, cut
 from shared.telemetry import log
 
 MAX_PENDING = 20_000
@@ -228,7 +229,7 @@ class EngineProcess:
                     case Notification():
                         self._notification(message)
                     case LogLine():
-                        getattr(self._log, message.level)("engine.logged", text=message.text)
+                        getattr(self._log, message.level)("engine.logged", text=cut(message.text, REASON_CHARS))
         except ChannelError as error:
             self._log.error("engine.channel_broken", error=str(error))
             self.kill()

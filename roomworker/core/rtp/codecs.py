@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from shared.errors import BadPayload
+from shared.errors import BadPayload, cut
 from shared.protocol.actions import RoomCodec
 from shared.protocol.rtp import (
     HeaderExtensionCapability,
@@ -164,7 +164,7 @@ def same_codec(codec: RtpCodec | RtpCodecCapability, capability: RtpCodecCapabil
 
 def label(codec: RtpCodec | RtpCodecCapability) -> str:
     """Returns the codec as an error's reason names it, e.g. `opus/48000/2`."""
-    return f"{codec.name}/{codec.clock_rate}" + (f"/{codec.channels}" if codec.channels else "")
+    return f"{cut(codec.name)}/{codec.clock_rate}" + (f"/{codec.channels}" if codec.channels else "")
 
 
 def rtx_of(media: RtpCodecCapability, room_caps: RtpCapabilities) -> RtpCodecCapability | None:

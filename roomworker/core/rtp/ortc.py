@@ -25,7 +25,7 @@ from roomworker.core.rtp.codecs import (
     same_codec,
     supports_simulcast,
 )
-from shared.errors import BadPayload
+from shared.errors import BadPayload, cut
 from shared.protocol.rtp import (
     Encoding,
     HeaderExtension,
@@ -71,7 +71,7 @@ def assert_subset(peer_caps: RtpCapabilities, room_caps: RtpCapabilities) -> Non
         field = f"rtpCapabilities.headerExtensions[{i}]"
         _check_extension_capability(field, extension, room_caps)
         if (key := (extension.uri, extension.kind or "")) in extensions:
-            raise BadPayload(f"{field}.uri: duplicate {extension.uri}")
+            raise BadPayload(f"{field}.uri: duplicate {cut(extension.uri)}")
         extensions.add(key)
 
 
@@ -96,7 +96,7 @@ def _check_extension_capability(field: str, extension: HeaderExtensionCapability
         if cap.uri == extension.uri and (not extension.kind or not cap.kind or cap.kind == extension.kind)
     ]
     if not same:
-        raise BadPayload(f"{field}.uri: unsupported header extension {extension.uri}")
+        raise BadPayload(f"{field}.uri: unsupported header extension {cut(extension.uri)}")
     if all(cap.preferred_id != extension.preferred_id for cap in same):
         raise BadPayload(f"{field}.preferredId: expected {same[0].preferred_id}, got {extension.preferred_id}")
 
@@ -135,7 +135,7 @@ def _match_media_codecs(
             raise BadPayload(f"{field}.payloadType: duplicate {codec.payload_type}")
         payload_types.add(codec.payload_type)
         if codec.mime_type and codec.mime_type.lower() != f"{kind}/{codec.name}".lower():
-            raise BadPayload(f"{field}.mimeType: expected {kind}/{codec.name}, got {codec.mime_type}")
+            raise BadPayload(f"{field}.mimeType: expected {kind}/{cut(codec.name)}, got {cut(codec.mime_type)}")
         if not is_rtx(codec):
             matched[codec.payload_type] = _match_media(field, codec, kind, room_caps)
     if not codecs:
@@ -175,9 +175,9 @@ def _check_header_extensions(extensions: Iterable[HeaderExtension], kind: Kind, 
     for i, extension in enumerate(extensions):
         field = f"rtpParameters.headerExtensions[{i}]"
         if extension_id(extension.uri, kind, room_caps) is None:
-            raise BadPayload(f"{field}.uri: unsupported {kind} header extension {extension.uri}")
+            raise BadPayload(f"{field}.uri: unsupported {kind} header extension {cut(extension.uri)}")
         if extension.uri in uris:
-            raise BadPayload(f"{field}.uri: duplicate {extension.uri}")
+            raise BadPayload(f"{field}.uri: duplicate {cut(extension.uri)}")
         if extension.id in ids:
             raise BadPayload(f"{field}.id: duplicate {extension.id}")
         uris.add(extension.uri)
@@ -198,7 +198,7 @@ def _check_encodings(params: RtpParameters) -> None:
         _check_ssrc(f"{field}.rtx.ssrc", encoding.rtx.ssrc if encoding.rtx else UNSET, ssrcs)
         if encoding.encoding_id:
             if encoding.encoding_id in rids:
-                raise BadPayload(f"{field}.encodingId: duplicate {encoding.encoding_id}")
+                raise BadPayload(f"{field}.encodingId: duplicate {cut(encoding.encoding_id)}")
             rids.add(encoding.encoding_id)
     if is_simulcast(params):
         _check_simulcast(params)
@@ -314,7 +314,7 @@ def _consumable_extensions(
     for i, extension in enumerate(extensions):
         room_id = extension_id(extension.uri, kind, room_caps)
         if room_id is None:
-            raise BadPayload(f"rtpParameters.headerExtensions[{i}].uri: unsupported {extension.uri}")
+            raise BadPayload(f"rtpParameters.headerExtensions[{i}].uri: unsupported {cut(extension.uri)}")
         translated.append(HeaderExtension(uri=extension.uri, id=room_id))
     return translated
 

@@ -1,5 +1,6 @@
 """The tables of errors and close codes are complete, and every page that shows them is made from them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,31 @@ def test_reference_page_describes_a_close_code_as_the_table_does(kind: CloseKind
     protoo = "reconnects" if kind.reconnects else "stays away"
     cells = f"| {kind.code} | {kind.reason} | {protoo} | {'yes' if kind.resumable else 'no'} | {kind.advice} |"
     assert cells in PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("alice", "'alice'"),
+        ("it's", '"it\'s"'),
+        ("a\nb", r"'a\nb'"),
+        ("x" * 98, f"'{'x' * 98}'"),
+        ("x" * 99, f"'{'x' * 97}…'"),
+        ("x" * 250_000, f"'{'x' * 97}…'"),
+        ("\x00" * 250_000, "'" + r"\x00" * 24 + "\\…'"),
+    ],
+)
+def test_quoted_text_has_at_most_100_characters(text: str, shown: str) -> None:
+    assert errors.quoted(text) == shown
+    assert len(shown) <= errors.TEXT_CHARS
+
+
+def test_text_of_more_than_100_characters_is_cut() -> None:
+    assert errors.cut("x" * 100) == "x" * 100
+    assert errors.cut("x" * 101) == "x" * 99 + "…"
+
+
+@pytest.mark.parametrize("make", [errors.BadPayload, lambda reason: error(400, reason)])
+def test_reason_of_an_error_has_at_most_500_characters(make: Callable[[str], PlenaryError]) -> None:
+    made = make("x" * 250_000)
+    assert len(made.reason) == len(str(made)) == errors.REASON_CHARS

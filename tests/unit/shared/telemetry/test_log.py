@@ -147,3 +147,21 @@ def test_process_that_ends_counts_the_dropped_lines_in_one_line() -> None:
     assert len(written) % 50 == 0
     assert {line["suppressed"] for line in dropped} == {"room.started"}
     assert len(written) + sum(line["count"] for line in dropped) == 1000
+
+
+def test_values_of_a_line_are_cut() -> None:
+    program = """
+from shared.telemetry import log
+log.configure("info", "json")
+logger = log.get("test")
+logger.info("request.handled", room="r" * 250_000, peer="p" * 250_000, method="m" * 250_000, error="e" * 250_000)
+try:
+    raise ValueError("v" * 250_000)
+except ValueError:
+    logger.exception("request.failed")
+"""
+    named, failed = map(json.loads, logged(program).splitlines())
+
+    lengths = {key: len(named[key]) for key in ("room", "peer", "method", "error")}
+    assert lengths == {"room": 100, "peer": 100, "method": 100, "error": log.VALUE_CHARS}
+    assert len(failed["exception"]) == log.TRACEBACK_CHARS
