@@ -10,8 +10,9 @@ import msgspec
 
 from shared.protocol.decoding import DEPTH_LIMIT, explain, is_too_deep
 from shared.protocol.protoo import Frame
+from shared.protocol.whole_numbers import WholeNumberDecoder, whole_number
 
-_decode = msgspec.json.Decoder(Frame).decode
+_decode = WholeNumberDecoder[Frame](Frame).decode
 
 
 class RejectedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -115,9 +116,15 @@ def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFram
         fields = _decode_leniently(text)
     except (msgspec.DecodeError, RecursionError):  # any field may be nested deeply
         return MalformedFrame(reason, is_json=True)
-    cseq = fields.cseq if type(fields.cseq) is int and 1 <= fields.cseq < 2**53 else None
-    if fields.request is True and type(fields.id) is int and 0 <= fields.id < 2**53:
-        return RejectedRequest(fields.id, 400, reason, cseq)
+    id_, cseq = _number(fields.id, 0), _number(fields.cseq, 1)
+    if fields.request is True and id_ is not None:
+        return RejectedRequest(id_, 400, reason, cseq)
     if fields.notification is True and fields.request is not True:
         return RejectedNotification(400, reason, cseq)
     return MalformedFrame(reason, cseq, is_json=True)
+
+
+def _number(value: Any, least: int) -> int | None:
+    """Returns the number of a request or frame; None if it is none, or not from `least` to 2⁵³ - 1."""
+    number = whole_number(value)
+    return number if number is not None and least <= number < 2**53 else None

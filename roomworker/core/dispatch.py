@@ -16,7 +16,7 @@ Message: TypeAlias = client.Message | client.QueryRoom | client.Join | client.Pe
 
 
 def read(item: bus.Input) -> Message:
-    """Decodes a client's message. Raises `BadPayload`."""
+    """Decodes a client's message. Raises `BadPayload` or `TooLarge`."""
     match item.method:
         case client.REQUEST:
             if item.id is None:

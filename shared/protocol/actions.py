@@ -7,14 +7,15 @@ committed with their effect, and carried out once however often they arrive: a c
 room's (consumers); `peer` is a peer's name. In docstrings `→` precedes the answer, or the notifications that follow.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from shared.protocol.client import AppData, Name, ObjectId
-from shared.protocol.decoding import decode_json
-from shared.protocol.rtp import Kind, Profile, Wire
+from shared.protocol.decoding import check_size, decode_json
+from shared.protocol.rtp import Kind, Parameters, Profile, Wire
+from shared.protocol.whole_numbers import WholeNumberDecoder
 
 Bitrate = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 """Bits per second, in 32 bits as in the engine."""
@@ -47,7 +48,7 @@ class RoomCodec(Wire, frozen=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     clock_rate: Annotated[int, Meta(gt=0, le=0xFFFF_FFFF)]
     channels: Annotated[int, Meta(ge=1, le=255)] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
 
 
 class RoomLimits(Wire, frozen=True):
@@ -259,10 +260,10 @@ class Done(Wire, frozen=True):
 AnyAnswer: TypeAlias = RoomView | PeerView | Done
 
 encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(AnyAction)
+_decoder = WholeNumberDecoder[AnyAction](AnyAction)
 
 
 def decode(action: bytes) -> AnyAction:
-    """Decodes an action. Raises `BadPayload`, whose reason names the field."""
-    decoded: AnyAction = decode_json(_decoder, action, "action")
-    return decoded
+    """Decodes an action. Raises `BadPayload` or `TooLarge`, whose reason names the field."""
+    check_size(action, "appData", "data", name="action")
+    return decode_json(_decoder, action, "action")

@@ -4,7 +4,7 @@ A class is named after its message: `CreateTransport` is §createTransport.
 
 Decoders take raw JSON and raise `errors.BadPayload` whose reason names the field. Unknown fields are ignored, and so
 is `target`, which some messages of the specification lack: the method decides. `appData` is any JSON value and is
-never parsed; an absent one is `UNSET`.
+never parsed; an absent one is `UNSET`. What is too large is refused with `errors.TooLarge`.
 """
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from shared.protocol.decoding import decode_json
+from shared.protocol.decoding import check_size, decode_json
 from shared.protocol.rtp import (
     DtlsParameters,
     EffectiveProfile,
@@ -23,7 +23,9 @@ from shared.protocol.rtp import (
     RtpCapabilities,
     RtpParameters,
     Wire,
+    check_values,
 )
+from shared.protocol.whole_numbers import WholeNumberDecoder
 
 REQUEST: Final = "mediasoup-request"
 NOTIFICATION: Final = "mediasoup-notification"
@@ -207,17 +209,25 @@ def method_of(kind: type[FromClient | Message]) -> str:
 KIND_BY_METHOD: Final[dict[str, type[FromClient]]] = {method_of(kind): kind for kind in FromClient.__subclasses__()}
 
 _message_decoder = msgspec.json.Decoder(Message)
-_request_decoder = msgspec.json.Decoder(Request)
-_notification_decoder = msgspec.json.Decoder(Notification)
+_request_decoder = WholeNumberDecoder[Request](Request)
+_notification_decoder = WholeNumberDecoder[Notification](Notification)
 
 
 def decode_request(data: bytes) -> Request:
-    decoded: Request = decode_json(_request_decoder, data)
+    check_size(data, "appData")
+    decoded = decode_json(_request_decoder, data)
+    if isinstance(decoded, Join):
+        check_values("rtpCapabilities", decoded.rtp_capabilities)
+    elif isinstance(decoded, CreateProducer):
+        check_values("rtpParameters", decoded.rtp_parameters)
     return decoded
 
 
 def decode_notification(data: bytes) -> Notification:
-    decoded: Notification = decode_json(_notification_decoder, data)
+    check_size(data, "appData")
+    decoded = decode_json(_notification_decoder, data)
+    if isinstance(decoded, UpdateProducer):
+        check_values("rtpParameters", decoded.rtp_parameters)
     return decoded
 
 

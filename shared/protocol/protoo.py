@@ -12,6 +12,9 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from shared.errors import PlenaryError
 from shared.protocol.client import SESSION, AnyAnswer, ToClient
 
+METHOD_CHARS: Final = 100
+"""Characters of a protoo method; the longest known has 22."""
+
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
     """A frame from a client, its data untouched. Exactly one of the three flags is set in a valid frame."""
@@ -20,7 +23,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     response: bool = False
     notification: bool = False
     id: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
-    method: str = ""
+    method: Annotated[str, Meta(max_length=METHOD_CHARS)] = ""
     data: Raw = Raw(b"{}")
     cseq: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
 

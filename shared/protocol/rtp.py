@@ -1,12 +1,20 @@
 """Defines the RTP dictionaries of protocol v2, as mediasoup-client 2.x sends and expects them.
 
 Frozen structs: unknown fields are ignored, optional fields are absent rather than null. Payload types
-are 0-127, SSRCs 32 bit.
+are 0-127, SSRCs 32 bit. Every list, dictionary and text has a greatest length, far above what browsers send; the
+values of free form are checked by `check_values`.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+
+from shared.errors import TooLarge, cut
+
+VALUE_BYTES: Final = 1024
+"""Bytes of one value of free form: of a codec's or header extension's parameter, or a FEC mechanism."""
 
 Kind: TypeAlias = Literal["audio", "video"]
 Profile: TypeAlias = Literal["default", "low", "medium", "high"]
@@ -15,6 +23,7 @@ PayloadType = Annotated[int, Meta(ge=0, le=127)]
 Ssrc = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 ExtensionId = Annotated[int, Meta(ge=1, le=255)]
 ShortText = Annotated[str, Meta(max_length=256)]
+Parameters: TypeAlias = Annotated[dict[ShortText, Any], Meta(max_length=32)]
 
 
 class Wire(Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -26,6 +35,9 @@ class RtcpFeedback(Wire, frozen=True):
     parameter: ShortText | UnsetType | None = UNSET
 
 
+Feedback: TypeAlias = Annotated[list[RtcpFeedback], Meta(max_length=32)]
+
+
 class RtpCodecCapability(Wire, frozen=True, omit_defaults=False):
     """One codec of RtpCapabilities. `channels` only for audio."""
 
@@ -35,8 +47,8 @@ class RtpCodecCapability(Wire, frozen=True, omit_defaults=False):
     preferred_payload_type: PayloadType
     mime_type: ShortText | UnsetType = UNSET
     channels: Annotated[int, Meta(ge=1, le=255)] | UnsetType | None = UNSET
-    parameters: dict[str, Any] = {}
-    rtcp_feedback: list[RtcpFeedback] = []
+    parameters: Parameters = {}
+    rtcp_feedback: Feedback = []
 
 
 class HeaderExtensionCapability(Wire, frozen=True):
@@ -47,9 +59,9 @@ class HeaderExtensionCapability(Wire, frozen=True):
 
 
 class RtpCapabilities(Wire, frozen=True, omit_defaults=False):
-    codecs: list[RtpCodecCapability]
-    header_extensions: list[HeaderExtensionCapability] = []
-    fec_mechanisms: list[Any] = []
+    codecs: Annotated[list[RtpCodecCapability], Meta(max_length=64)]
+    header_extensions: Annotated[list[HeaderExtensionCapability], Meta(max_length=64)] = []
+    fec_mechanisms: Annotated[list[Any], Meta(max_length=16)] = []
 
 
 class RtpCodec(Wire, frozen=True, omit_defaults=False):
@@ -60,8 +72,8 @@ class RtpCodec(Wire, frozen=True, omit_defaults=False):
     clock_rate: Annotated[int, Meta(gt=0, le=0xFFFF_FFFF)]
     mime_type: ShortText | UnsetType = UNSET
     channels: Annotated[int, Meta(ge=1, le=255)] | UnsetType | None = UNSET
-    parameters: dict[str, Any] = {}
-    rtcp_feedback: list[RtcpFeedback] = []
+    parameters: Parameters = {}
+    rtcp_feedback: Feedback = []
 
     @property
     def is_rtx(self) -> bool:
@@ -72,7 +84,7 @@ class HeaderExtension(Wire, frozen=True):
     uri: ShortText
     id: ExtensionId
     encrypt: bool | UnsetType = UNSET
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: Parameters | UnsetType = UNSET
 
 
 class Rtx(Wire, frozen=True):
@@ -136,3 +148,35 @@ class PayloadTypeMapping(Wire, frozen=True):
 
     payload_type: PayloadType
     mapped_payload_type: PayloadType
+
+
+# --- values of free form --------------------------------------------------------------------------------------
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def check_values(field: str, rtp: RtpCapabilities | RtpParameters) -> None:
+    """Raises `TooLarge`, which names the value in `field`, if a value of free form has more than `VALUE_BYTES`."""
+    for path, value in _free_values(rtp):
+        if _is_large(value):
+            raise TooLarge(f"{field}.{path}: larger than {VALUE_BYTES} bytes")
+
+
+def _free_values(rtp: RtpCapabilities | RtpParameters) -> Iterator[tuple[str, Any]]:
+    codecs: Sequence[RtpCodec | RtpCodecCapability] = rtp.codecs
+    for index, codec in enumerate(codecs):
+        for name, value in codec.parameters.items():
+            yield f"codecs[{index}].parameters.{cut(name)}", value
+    if isinstance(rtp, RtpCapabilities):
+        for index, mechanism in enumerate(rtp.fec_mechanisms):
+            yield f"fecMechanisms[{index}]", mechanism
+        return
+    for index, extension in enumerate(rtp.header_extensions):
+        for name, value in (extension.parameters or {}).items():
+            yield f"headerExtensions[{index}].parameters.{cut(name)}", value
+
+
+def _is_large(value: Any) -> bool:
+    if isinstance(value, int | float):
+        return False
+    return len(value if isinstance(value, str) else _encode(value)) > VALUE_BYTES

@@ -19,6 +19,7 @@ from shared.protocol.rtp import (
     RtpCodec,
     RtpCodecCapability,
 )
+from shared.protocol.whole_numbers import whole_number
 
 MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
 RTP_STREAM_ID: Final = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
@@ -199,5 +200,4 @@ def _packetization_mode(codec: RtpCodec | RtpCodecCapability) -> int:
 
 
 def _integer(parameters: Mapping[str, Any], name: str) -> int | None:
-    value = parameters.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return whole_number(parameters.get(name))

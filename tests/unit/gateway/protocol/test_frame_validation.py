@@ -15,6 +15,7 @@ from gateway.protocol.frame_validation import (
     Response,
     validate,
 )
+from shared.errors import TEXT_CHARS
 from shared.protocol import decoding
 from shared.protocol.protoo import Frame
 
@@ -182,3 +183,46 @@ def test_nesting_depth_is_that_of_the_value(value: Any) -> None:
         return 1 + max(map(measure, inner), default=0)
 
     assert decoding.nesting_depth(json.dumps(value)) == measure(value)
+
+
+# --- huge texts, and numbers in other forms -----------------------------------------------------------------------
+
+FRAME = {"request": True, "id": 4, "method": "m", "data": {"method": "join"}, "cseq": 5}
+
+
+@pytest.mark.parametrize("field", [*FRAME, "response", "notification", "x" * 250_000])
+@pytest.mark.parametrize("value", ["y" * 250_000, {"y" * 250_000: 1}, ["y" * 250_000]])
+def test_huge_text_in_any_field_of_the_envelope_is_cut(field: str, value: Any) -> None:
+    result = verdict({**FRAME, field: value}, 2**20)
+    if field in ("data", "x" * 250_000):
+        assert isinstance(result, Frame)
+        return
+    assert isinstance(result, MalformedFrame | RejectedRequest)
+    assert len(result.reason) < 200
+    assert "y" * (TEXT_CHARS + 1) not in result.reason
+
+
+@pytest.mark.parametrize("form", ["7000", "7000.0", "7e3", "7.0E3", "70000e-1"])
+def test_whole_numbers_of_the_envelope_are_integers_in_every_form(form: str) -> None:
+    accepted = verdict(f'{{"request":true,"id":{form},"cseq":{form},"method":"m","data":{{"a":1.0}}}}')
+
+    assert isinstance(accepted, Frame)
+    assert (accepted.id, accepted.cseq) == (7000, 7000)
+    assert (type(accepted.id), type(accepted.cseq)) == (int, int)
+    assert bytes(accepted.data) == b'{"a":1.0}'
+
+
+@pytest.mark.parametrize("form", ["7000.0", "7e3"])
+def test_invalid_request_is_rejected_under_its_id_in_every_form(form: str) -> None:
+    refused = verdict(f'{{"request":true,"id":{form},"cseq":{form},"method":5}}')
+
+    assert isinstance(refused, RejectedRequest)
+    assert (refused.id, refused.cseq) == (7000, 7000)
+    assert type(refused.id) is int
+
+
+@pytest.mark.parametrize("form", ["7000.5", "1e400", "9007199254740992.0", "1e16", '"7000.0"', "true", "[7000.0]"])
+def test_id_that_is_no_whole_number_is_a_malformed_frame(form: str) -> None:
+    for cseq in ("1", "1.0"):
+        result = verdict(f'{{"request":true,"id":{form},"cseq":{cseq},"method":"m"}}')
+        assert isinstance(result, MalformedFrame)
