@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from medianode.engines.mediasoup import updatable_producer
 from medianode.engines.mediasoup.engine import MediasoupEngine
@@ -320,6 +321,20 @@ async def test_closing_the_transport_leaves_nothing_of_its_producers(call: Call)
     await call.ask(consume("consumer", "producer", MAPPED[:1]))
     call.objects.order(Close("sending", 1, "transport"))
     await nothing_left(call)
+
+
+@pytest.mark.parametrize("parameters", [video(11), CHROME])
+async def test_engine_logs_no_error_when_the_transport_of_a_producer_closes(
+    call: Call, parameters: list[dict[str, Any]]
+) -> None:
+    updated = [{"ssrc": encoding["ssrc"] + 50} for encoding in parameters]
+    with capture_logs() as lines:
+        await call.ask(produce(*parameters, updatable=True))
+        await call.ask(consume("consumer", "producer", MAPPED[: len(parameters)]))
+        assert await call.ask(update(1, *updated)) == media.Produced()
+        call.objects.order(Close("sending", 1, "transport"))
+        await nothing_left(call)
+    assert not [line for line in lines if line["log_level"] in ("warning", "error")]
 
 
 async def test_a_close_during_an_update_leaves_nothing(call: Call) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import UNSET
 
+from shared.errors import cut, quoted
 from shared.protocol import media
 from shared.protocol.media import EngineId
 from shared.protocol.rtp import (
@@ -28,6 +29,7 @@ from shared.protocol.rtp import (
     RtpCodec,
     RtpParameters,
 )
+from shared.protocol.whole_numbers import whole_number
 
 Dict: TypeAlias = dict[str, Any]
 
@@ -94,20 +96,17 @@ def create_transport(request: media.CreateTransport, server: str, initial_bitrat
 
 
 def connect_transport(parameters: DtlsParameters) -> Dict:
-    """Returns the request that connects a transport to a client. Raises ValueError for an unknown fingerprint."""
-    fingerprints = [
-        {"algorithm": _fingerprint_algorithm(index, fingerprint.algorithm), "value": fingerprint.value}
-        for index, fingerprint in enumerate(parameters.fingerprints)
-    ]
-    return {"dtls_parameters": {"role": parameters.role.upper(), "fingerprints": fingerprints}}
+    """Returns the request that connects a transport to a client.
 
-
-def _fingerprint_algorithm(index: int, algorithm: str) -> str:
-    try:
-        return _FINGERPRINTS[algorithm]
-    except KeyError:
-        known = ", ".join(_FINGERPRINTS)
-        raise ValueError(f"dtlsParameters.fingerprints[{index}].algorithm: {algorithm} is none of {known}") from None
+    As in mediasoup 2, the last fingerprint of a known algorithm counts, and those of others are skipped. Raises
+    ValueError if there is no other.
+    """
+    for fingerprint in reversed(parameters.fingerprints):
+        if algorithm := _FINGERPRINTS.get(fingerprint.algorithm):
+            known = {"algorithm": algorithm, "value": fingerprint.value}
+            return {"dtls_parameters": {"role": parameters.role.upper(), "fingerprints": [known]}}
+    given = ", ".join(quoted(fingerprint.algorithm) for fingerprint in parameters.fingerprints)
+    raise ValueError(f"dtlsParameters.fingerprints: {cut(given)} is none of {', '.join(_FINGERPRINTS)}")
 
 
 def transport_created(answer: Dict, role: str | None) -> media.TransportCreated:
@@ -236,7 +235,7 @@ def codec_to_engine(codec: RtpCodec, kind: Kind, drop_feedback: frozenset[str] =
     mime_type = codec.mime_type or f"{kind}/{codec.name}"
     main, _, subtype = mime_type.lower().partition("/")
     if main != kind or subtype in _UNSUPPORTED_FEATURES:
-        raise ValueError(f"codecs: {mime_type} is not supported for {kind}")
+        raise ValueError(f"codecs: {cut(mime_type)} is not supported for {kind}")
     data: Dict = {
         "mime_type": mime_type,
         "payload_type": codec.payload_type,
@@ -272,16 +271,25 @@ def _parameter_value(value: Any) -> tuple[str, Dict] | None:
     match value:
         case bool():
             return "Boolean", {"value": int(value)}
-        case int() if value in _INT32:
-            return "Integer32", {"value": value}
         case int() | float():
-            return "Double", {"value": float(value)}
+            return _number(value)
         case str():
             return "String", {"value": value}
         case list() if all(type(item) is int and item in _INT32 for item in value):
             return "Integer32Array", {"value": value}
         case _:
             return None
+
+
+def _number(value: float) -> tuple[str, Dict] | None:
+    """Returns an integer, which clients' libraries may write as `96.0`, or else a double, if it is none too large."""
+    whole = whole_number(value)
+    if whole is not None and whole in _INT32:
+        return "Integer32", {"value": whole}
+    try:
+        return "Double", {"value": float(value)}
+    except OverflowError:
+        return None
 
 
 def stream_name(encoding: Encoding) -> tuple[str, int | str]:

@@ -269,10 +269,15 @@ class UpdatableProducer:
         if self.ingest:
             self._process.tell("PRODUCER_RESUME", self.ingest)
 
-    def close(self) -> None:
+    def close(self, *, transport_closed: bool = False) -> None:
+        """Closes all parts. With the client's transport the engine has closed the ingest producers already.
+
+        The engine logs an error when it is to close what does not exist.
+        """
         self.closed = True
-        for ingest in (self.ingest, *self._retired):
-            self._close_ingest(ingest)
+        if not transport_closed:
+            for ingest in (self.ingest, *self._retired):
+                self._close_ingest(ingest)
         self.ingest = None
         self._retired.clear()
         for name, _, _ in self._switches():

@@ -58,7 +58,8 @@ class UpdatableProducers:
     def transport_closed(self, transport: EngineId) -> None:
         """Closes the producers of a transport that was closed; the engine has closed their ingest producers."""
         for producer in [p for p in self._producers.values() if p.transport == transport]:
-            self.close(producer)
+            producer.close(transport_closed=True)
+            self._forget(producer)
 
     def router_closed(self, router: EngineId) -> None:
         """Forgets the producers of a router that was closed; the engine has closed all their parts."""

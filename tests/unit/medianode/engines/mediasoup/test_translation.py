@@ -158,6 +158,8 @@ def test_codec_parameters_get_the_engines_types() -> None:
         "apt": 96,
         "large": 2**31,
         "fraction": 1.5,
+        "whole": 96.0,
+        "countless": 10**400,
         "yes": True,
         "list": [1, 2],
         "nothing": None,
@@ -171,6 +173,7 @@ def test_codec_parameters_get_the_engines_types() -> None:
         {"name": "apt", "value": ("Integer32", {"value": 96})},
         {"name": "large", "value": ("Double", {"value": 2.0**31})},
         {"name": "fraction", "value": ("Double", {"value": 1.5})},
+        {"name": "whole", "value": ("Integer32", {"value": 96})},
         {"name": "yes", "value": ("Boolean", {"value": 1})},
         {"name": "list", "value": ("Integer32Array", {"value": [1, 2]})},
     ]
@@ -317,16 +320,29 @@ def test_transport_options_map_by_name() -> None:
     assert options["base"] == {"initial_available_outgoing_bitrate": 1_000}
 
 
-def test_fingerprints_are_translated_and_unknown_ones_named() -> None:
-    known = DtlsParameters([Fingerprint("sha-256", "AB"), Fingerprint("sha-1", "CD")], "client")
-    assert translation.connect_transport(known) == {
-        "dtls_parameters": {
-            "role": "CLIENT",
-            "fingerprints": [{"algorithm": "SHA256", "value": "AB"}, {"algorithm": "SHA1", "value": "CD"}],
-        }
-    }
-    with pytest.raises(ValueError, match=r"fingerprints\[1\].algorithm: md5"):
-        translation.connect_transport(DtlsParameters([Fingerprint("sha-1", ""), Fingerprint("md5", "")]))
+@pytest.mark.parametrize(
+    ("algorithms", "chosen"),
+    [
+        (["sha-256"], 0),
+        (["md5", "sha-256"], 1),
+        (["sha-256", "md5"], 0),
+        (["sha-256", "sha-1"], 1),
+        (["md5", "sha-512", "SHA-256", "", "x" * 256], 1),
+    ],
+)
+def test_last_fingerprint_of_a_known_algorithm_is_the_engines(algorithms: list[str], chosen: int) -> None:
+    """As in mediasoup 2: the engine itself would take the first."""
+    given = [Fingerprint(algorithm, str(index)) for index, algorithm in enumerate(algorithms)]
+
+    data = translation.connect_transport(DtlsParameters(given, "client"))["dtls_parameters"]
+
+    name = algorithms[chosen].replace("-", "").upper()
+    assert data == {"role": "CLIENT", "fingerprints": [{"algorithm": name, "value": str(chosen)}]}
+
+
+def test_fingerprints_of_unknown_algorithms_only_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^dtlsParameters.fingerprints: 'md5', 'x+….* is none of sha-1, sha-224,"):
+        translation.connect_transport(DtlsParameters([Fingerprint("md5", ""), Fingerprint("x" * 256, "")]))
 
 
 # --- events ---------------------------------------------------------------------------------------------------
