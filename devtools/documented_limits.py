@@ -15,12 +15,15 @@ from gateway.protocol.handshake import NAME_BYTES
 from gateway.websocket import hub
 from gateway.websocket.connection import FRAME_BYTES
 from roomworker.core import engine_deaths, resumption
-from roomworker.core.journal import ANSWERED_CALLS_LIMIT, CLOSED_SESSIONS_LIMIT
+from roomworker.core.fan_out import BURST_SECONDS, KEPT_SECONDS
+from roomworker.core.journal import ANSWERED_CALLS_LIMIT, ANSWERS_BYTES_LIMIT, CLOSED_SESSIONS_LIMIT
+from roomworker.core.stats import REPORTERS_LIMIT
 from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
 from roomworker.storage.retention import BEYOND_GRACE, LONGEST
-from shared.protocol.decoding import DEPTH_LIMIT
-from shared.protocol.rtp import RtpParameters
+from shared.errors import TEXT_CHARS
+from shared.protocol.decoding import DEPTH_LIMIT, SIGNALING_BYTES
+from shared.protocol.rtp import VALUE_BYTES, DtlsParameters, RtpCapabilities, RtpCodec, RtpParameters
 from shared.settings import GatewaySettings, WorkerSettings
 
 _MINUTE: Final = 60
@@ -94,8 +97,7 @@ def _rooms() -> Iterator[Limit]:
     yield "peers of a room", setting("max_peers"), "`join` is answered 429"
     yield "transports of a peer", setting("max_transports"), "`createTransport` is answered 429"
     yield "producers of a peer", setting("max_producers"), "`createProducer` is answered 429"
-    yield "codecs of a producer", str(_longest("codecs")), "answered 400"
-    yield "encodings of a producer", str(_longest("encodings")), "answered 400"
+    yield from _rtp()
     yield (
         "`appData`",
         f"{size(_default(WorkerSettings, 'app_data_limit'))} (`PLENARY_APP_DATA_LIMIT`)",
@@ -106,6 +108,7 @@ def _rooms() -> Iterator[Limit]:
         f"{size(_default(WorkerSettings, 'message_limit'))} (`PLENARY_MESSAGE_LIMIT`)",
         "answered 413",
     )
+    yield from _bytes()
     yield (
         "media engines that die of a room",
         f"{engine_deaths.GUILTY_DEATHS} in {engine_deaths.GUILTY_WITHIN_MS // 1000} s, if no other room was as"
@@ -117,6 +120,61 @@ def _rooms() -> Iterator[Limit]:
         f"{DEADLINE:g} s, or {SILENT_AFTER:g} s without any sign of the node",
         "answered 503",
     )
+
+
+def _rtp() -> Iterator[Limit]:
+    """Yields the limits of what a client says of its media, which those of browsers do not come near."""
+    yield "request or notification without `appData`", size(SIGNALING_BYTES), "answered 413"
+    yield "codecs of capabilities or a producer", str(_longest(RtpParameters, "codecs")), "answered 400"
+    yield (
+        "header extensions of capabilities or a producer",
+        str(_longest(RtpParameters, "header_extensions")),
+        "answered 400",
+    )
+    yield "encodings of a producer", str(_longest(RtpParameters, "encodings")), "answered 400"
+    yield "parameters of a codec or header extension", str(_longest(RtpCodec, "parameters")), "answered 400"
+    yield "`rtcpFeedback` of a codec", str(_longest(RtpCodec, "rtcp_feedback")), "answered 400"
+    yield "`fecMechanisms`", str(_longest(RtpCapabilities, "fec_mechanisms")), "answered 400"
+    yield "one parameter's value, or FEC mechanism", f"{VALUE_BYTES} bytes", "answered 413"
+    yield "fingerprints of a transport", str(_longest(DtlsParameters, "fingerprints")), "answered 400"
+    yield "any other text", f"{_longest(RtpCodec, 'name')} characters", "answered 400"
+    yield "client's text in an error or in the log", f"{TEXT_CHARS} characters", "the rest is replaced by `…`"
+
+
+def _bytes() -> Iterator[Limit]:
+    """Yields the limits of the bytes that rooms take, and send."""
+
+    def setting(name: str, unit: str = "") -> str:
+        return f"{size(_default(WorkerSettings, name))}{unit} (`PLENARY_{name.upper()}`)"
+
+    yield "a peer and its objects, as counted", setting("peer_bytes"), "what would add to them is answered 413"
+    yield (
+        "a room, as counted",
+        setting("room_bytes"),
+        "what would add to it is answered 429, new connections are closed with 1013; a room that takes so many in"
+        " Redis is not loaded",
+    )
+    yield (
+        "all rooms of a room worker, as counted",
+        setting("worker_bytes"),
+        "what would add to them is answered 503, new connections are closed with 1013",
+    )
+    yield (
+        "what one peer causes to be sent, times receivers",
+        setting("peer_fan_out", f" a second, of {BURST_SECONDS} s at once"),
+        "its messages, and requests that make something, are answered 429",
+    )
+    yield (
+        "what a room's messages cause to be sent, times receivers",
+        setting("room_fan_out", f" a second, of {BURST_SECONDS} s at once"),
+        "messages between its peers are answered 429",
+    )
+    yield (
+        "messages between peers of a room that Redis keeps",
+        setting("room_stream_bytes", f" in {KEPT_SECONDS} s"),
+        "further ones are answered 429",
+    )
+    yield "objects of a peer that report stats", str(REPORTERS_LIMIT), "`enable…Stats` is refused with 429"
 
 
 def _server_api() -> Iterator[Limit]:
@@ -147,7 +205,7 @@ def _kept() -> Iterator[Limit]:
     )
     yield (
         "calls of the server API that a room remembers",
-        f"{ANSWERED_CALLS_LIMIT:,}, for {KEEP_CLOSED_S // _MINUTE} minutes",
+        f"{ANSWERED_CALLS_LIMIT:,} or {size(ANSWERS_BYTES_LIMIT)}, for {KEEP_CLOSED_S // _MINUTE} minutes",
         "the oldest are forgotten",
     )
     yield "messages that were set aside", f"about {DEAD_LETTERS_KEPT:,}", "the oldest are deleted"
@@ -165,9 +223,9 @@ def _default(kind: type[GatewaySettings] | type[WorkerSettings], name: str) -> A
     return kind.model_fields[name].default
 
 
-def _longest(field: str) -> int:
-    """Returns the number of elements that a list of RTP parameters may have."""
-    _, meta = get_args(get_type_hints(RtpParameters, include_extras=True)[field])
+def _longest(kind: type, field: str) -> int:
+    """Returns the greatest length of a text, list or dictionary of what a client says of its media."""
+    _, meta = get_args(get_type_hints(kind, include_extras=True)[field])
     assert isinstance(meta, Meta)
     assert meta.max_length is not None
     return meta.max_length

@@ -36,6 +36,8 @@ class Counters:
     """Times that all partitions were given up, because Redis did not answer or was emptied."""
     media_refusals_total: int = 0
     """Times that a room lost its media, because engines died under it."""
+    fan_out_bytes_total: int = 0
+    """Bytes sent on behalf of clients, times their receivers."""
     replays_total: int = 0
     """Gateways' requests for messages that they missed."""
     replayed_messages_total: int = 0

@@ -25,6 +25,14 @@ SESSIONS = gauge(
 PEERS = gauge("roomworker_peers", "Peers that have joined the rooms in memory.")
 TRANSPORTS = gauge("roomworker_transports", "Transports of these peers.")
 PRODUCERS = gauge("roomworker_producers", "Producers of these peers.")
+ROOMS_UNREADABLE = gauge(
+    "roomworker_unreadable_rooms", "Rooms set aside because they are too large, or no rooms that can be read."
+)
+ROOMS_BYTES = gauge(
+    "roomworker_rooms_bytes",
+    "Bytes that the rooms in memory count as: those of `all`, and of the `largest`. Limits: settings.",
+    "of",
+)
 PARTITIONS_ACTIVE = gauge("roomworker_partitions_active", "Partitions that this worker serves.")
 PARTITIONS_SUBSCRIBED = gauge(
     "roomworker_partitions_subscribed", "Partitions that this worker serves or is a standby for."
@@ -41,6 +49,9 @@ REQUESTS = counter(
     "Clients' requests and notifications, by method and outcome (200 or an error's code); redone ones count again.",
     "method",
     "code",
+)
+FAN_OUT = counter(
+    "roomworker_fan_out_bytes", "Bytes of answers and notifications that clients' messages caused, times receivers."
 )
 DEFECTS = counter("roomworker_defects", "Messages answered 500 because of a defect in Plenary.")
 UNREADABLE = counter(
@@ -102,10 +113,12 @@ class RoomTotals:
     """Totals over all rooms in memory."""
 
     rooms: int = 0
+    unreadable: int = 0
     sessions: dict[str, int] = field(default_factory=lambda: {"connected": 0, "lost": 0})
     peers: int = 0
     transports: int = 0
     producers: int = 0
+    bytes: dict[str, int] = field(default_factory=lambda: {"all": 0, "largest": 0})
 
     def add(self, room: Room | None) -> None:
         """Adds one room; None stands for a room that is not loaded yet."""
@@ -114,6 +127,8 @@ class RoomTotals:
             return
         for session in room.sessions.values():
             self.sessions["connected" if session.gateway else "lost"] += 1
+        self.bytes["all"] += room.budget.total
+        self.bytes["largest"] = max(self.bytes["largest"], room.budget.total)
         self.peers += len(room.peers)
         for peer in room.peers.values():
             self.transports += len(peer.transports)
@@ -136,6 +151,7 @@ class WorkerMetrics:
         actors = [actor for partition in self._worker.partitions.values() for actor in partition.actors.values()]
         async for actor in iterate_yielding(actors):
             totals.add(actor.loaded_room)
+            totals.unreadable += bool(actor.unreadable)
         self._totals = totals
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(REDIS_TIMEOUT):
@@ -157,6 +173,7 @@ class WorkerMetrics:
         yield REQUESTS.with_values(
             {(client.method_of(kind) if kind else "other", code): count for (kind, code), count in handled.items()}
         )
+        yield FAN_OUT.with_value(counters.fan_out_bytes_total)
         yield DEFECTS.with_value(counters.defects_total)
         yield UNREADABLE.with_value(sum(partition.bad_items for partition in partitions))
         yield DEAD_LETTERS.with_value(self._dead_letters)
@@ -189,3 +206,5 @@ class WorkerMetrics:
         yield PEERS.with_value(totals.peers)
         yield TRANSPORTS.with_value(totals.transports)
         yield PRODUCERS.with_value(totals.producers)
+        yield ROOMS_BYTES.with_values(totals.bytes)
+        yield ROOMS_UNREADABLE.with_value(totals.unreadable)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any, Final
 
+from roomworker.core.budget import WorkerTotal
 from roomworker.core.limits import Limits
 from roomworker.counters import Counters
 from roomworker.messaging.media_client import MediaClient
@@ -18,6 +19,7 @@ from roomworker.runtime.replay import Replayer
 from roomworker.runtime.services import RoomServices
 from roomworker.storage.port import Store
 from roomworker.storage.retention import Retention
+from shared.aio.iteration import iterate_yielding
 from shared.aio.tasks import Tasks
 from shared.broker import Broker, Subscription
 from shared.cluster.agreement import process_id
@@ -42,11 +44,13 @@ class RoomWorker:
     def __init__(self, settings: WorkerSettings, broker: Broker, cluster: Cluster, store: Store) -> None:
         self.id = process_id("roomworker", settings.name)
         self.counters = Counters()
+        self.total = WorkerTotal(settings.worker_bytes)
         self.store = store
         self.tasks = Tasks()
         self._broker = broker
         self._retention = Retention(settings.grace_seconds, time.monotonic())
-        self.committer = Committer(store, self.counters)
+        self._limits = _limits(settings)
+        self.committer = Committer(store, self.counters, self._limits, self.total)
         self.outbox = Outbox(broker, self.id, self._unroutable, self.counters, self._retention)
         self.media = MediaClient(self.outbox.send_request, self.counters)
         self.partitions: dict[int, Partition] = {}
@@ -56,7 +60,7 @@ class RoomWorker:
         gateways = Observer(cluster, "gateways")
         self._ticks = TickReceiver(round(settings.grace_seconds * 1000), gateways, self.nodes.observer)
         self._tick_publisher = TickPublisher(self.id, broker, settings.partitions)
-        services = self._services(settings)
+        services = self._services()
         callbacks = PartitionCallbacks(self._activated, self._ticks.ticked, self._reported, self._replayer.replay)
         for number in range(settings.partitions):
             self.partitions[number] = Partition(number, services, store, callbacks, self.tasks.spawn)
@@ -75,23 +79,16 @@ class RoomWorker:
         self._results: Subscription | None = None
         self._coordination_task: asyncio.Task[None] | None = None
 
-    def _services(self, settings: WorkerSettings) -> RoomServices:
-        limits = Limits(
-            peers=settings.max_peers,
-            transports_per_peer=settings.max_transports,
-            producers_per_peer=settings.max_producers,
-            app_data_bytes=settings.app_data_limit,
-            message_bytes=settings.message_limit,
-            max_incoming_bitrate=settings.max_incoming_bitrate,
-        )
+    def _services(self) -> RoomServices:
         return RoomServices(
             worker=self.id,
-            limits=limits,
+            limits=self._limits,
             counters=self.counters,
             outbox=self.outbox,
             media=self.media,
             committer=self.committer,
             retention=self._retention,
+            total=self.total,
             choose_node=lambda: self.nodes.choose(self.media.avoided(time.monotonic())),
         )
 
@@ -150,15 +147,24 @@ class RoomWorker:
         logger.info("worker.stopped", worker=self.id)
 
     async def _clean_up(self) -> None:
-        """Expires late media requests and removes idle batchers, every second."""
+        """Expires late media requests, removes idle batchers and counts the rooms' bytes, every second."""
         while True:
             await asyncio.sleep(CLEAN_UP_EVERY)
             now = time.monotonic()
             self.media.expire(now)
             self.outbox.forget_idle()
             self._retention.expire(now)
+            await self._count_bytes()
             if not self._broker.connected:
                 self._retention.broker_disconnected(now)
+
+    async def _count_bytes(self) -> None:
+        """Counts the bytes of all rooms anew, since rooms are given up without giving theirs back."""
+        used = 0
+        actors = [actor for partition in self.partitions.values() for actor in partition.actors.values()]
+        async for actor in iterate_yielding(actors):
+            used += actor.loaded_room.budget.total if actor.loaded_room else 0
+        self.total.used = used
 
     # --- callbacks --------------------------------------------------------------------------------------------
 
@@ -191,6 +197,23 @@ class RoomWorker:
 
     def _receive_results(self, body: bytes) -> None:
         self.media.receive(body, time.monotonic())
+
+
+def _limits(settings: WorkerSettings) -> Limits:
+    """Returns the limits of rooms that were not created with their own."""
+    return Limits(
+        peers=settings.max_peers,
+        transports_per_peer=settings.max_transports,
+        producers_per_peer=settings.max_producers,
+        app_data_bytes=settings.app_data_limit,
+        message_bytes=settings.message_limit,
+        max_incoming_bitrate=settings.max_incoming_bitrate,
+        peer_bytes=settings.peer_bytes,
+        room_bytes=settings.room_bytes,
+        peer_fan_out=settings.peer_fan_out,
+        room_fan_out=settings.room_fan_out,
+        room_stream_bytes=settings.room_stream_bytes,
+    )
 
 
 def _ignore() -> None:

@@ -148,6 +148,31 @@ class WorkerSettings(Common):
     max_incoming_bitrate: int = Field(0, ge=0, description="Bits per second that one transport may bring; 0: any.")
     app_data_limit: int = Field(16 * 1024, ge=0, description="Largest appData, bytes.")
     message_limit: int = Field(64 * 1024, ge=0, description="Largest message between peers, bytes.")
+    peer_bytes: int = Field(
+        2 * 1024 * 1024, ge=16 * 1024, description="Bytes that one peer's objects may take, as counted."
+    )
+    room_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=64 * 1024,
+        description="Bytes that a room may take, as counted; a room that takes more in Redis is not loaded.",
+    )
+    worker_bytes: int = Field(
+        512 * 1024 * 1024, ge=1024 * 1024, description="Bytes that all rooms of a process may take, as counted."
+    )
+    peer_fan_out: int = Field(
+        4 * 1024 * 1024,
+        ge=0,
+        description="Bytes a second that one peer's messages may cause to be sent, times receivers; 0: any number.",
+    )
+    room_fan_out: int = Field(
+        32 * 1024 * 1024, ge=0, description="The same for messages between all peers of a room."
+    )
+    room_stream_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=0,
+        description="Bytes of messages between peers that a room may send in 30 s, for which Redis keeps them; 0: any"
+        " number.",
+    )
     prefetch: int = Field(64, ge=1, description="Deliveries of one partition in work at once.")
 
 

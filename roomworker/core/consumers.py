@@ -5,7 +5,10 @@ peer has touched it. A consumer's id and SSRCs follow from the producer, its par
 receiver's capabilities.
 """
 
+from typing import Final
+
 from roomworker.core import transports
+from roomworker.core.budget import CONSUMER_BYTES
 from roomworker.core.media_steps import Steps, expect
 from roomworker.core.model import Consumer, Peer, Producer
 from roomworker.core.room import Room
@@ -14,6 +17,9 @@ from roomworker.core.rtp.ssrcs import derive_ssrcs
 from shared.errors import Conflict, NotFound
 from shared.protocol import client, media
 from shared.protocol.rtp import EffectiveProfile, Profile, RtpParameters
+
+PARAMETERS_KEPT: Final = 4096
+"""Consumers' parameters that a room keeps: browsers of one kind have equal capabilities, hostile ones need not."""
 
 
 def find(room: Room, peer: Peer, consumer_id: int) -> tuple[Consumer, Peer, Producer]:
@@ -27,15 +33,24 @@ def find(room: Room, peer: Peer, consumer_id: int) -> tuple[Consumer, Peer, Prod
     return peer.consumers.get(consumer_id) or Consumer(id=consumer_id), sender, producer
 
 
+def find_to_change(room: Room, peer: Peer, consumer_id: int) -> tuple[Consumer, Peer, Producer]:
+    """Returns what `find` does. Raises what `Budget.check` raises if the consumer could not be stored."""
+    if consumer_id not in peer.consumers:
+        room.budget.check(peer.name, CONSUMER_BYTES, room.limits)
+    return find(room, peer, consumer_id)
+
+
 def save(room: Room, peer: Peer, consumer: Consumer) -> None:
     """Stores the consumer, which has changed since it was made."""
+    if consumer.id not in peer.consumers:
+        room.budget.add(peer.name, CONSUMER_BYTES)
     peer.consumers[consumer.id] = consumer
     room.save(peer.field_of(consumer), consumer)
 
 
 def enable(room: Room, peer: Peer, message: client.EnableConsumer) -> Steps[client.ConsumerEnabled]:
     """Has the media node send the producer's media over the peer's transport (§enableConsumer)."""
-    consumer, _, producer = find(room, peer, message.id)
+    consumer, _, producer = find_to_change(room, peer, message.id)
     transport = transports.find(peer, message.transport_id, "transportId")
     if consumer.enabled:
         raise Conflict(f"id: consumer {message.id} is enabled")
@@ -93,7 +108,7 @@ def resume(room: Room, peer: Peer, message: client.ResumeConsumer) -> client.Not
 
 
 def _set_paused(room: Room, peer: Peer, consumer_id: int, *, remotely: bool) -> client.Nothing:
-    consumer, _, _ = find(room, peer, consumer_id)
+    consumer, _, _ = find_to_change(room, peer, consumer_id)
     if consumer.remotely_paused != remotely:
         before = consumer.paused
         consumer.remotely_paused = remotely
@@ -110,7 +125,7 @@ def _order_pause(room: Room, consumer: Consumer) -> None:
 
 def set_preferred_profile(room: Room, peer: Peer, message: client.SetConsumerPreferredProfile) -> client.Nothing:
     """Sets the layer that the receiver wants; the engine sends at most that one (§setConsumerPreferredProfile)."""
-    consumer, _, _ = find(room, peer, message.id)
+    consumer, _, _ = find_to_change(room, peer, message.id)
     if consumer.preferred_profile != message.profile:
         _prefer(room, peer, consumer, message.profile)
     return client.Nothing()
@@ -129,7 +144,7 @@ def _order_profile(room: Room, consumer: Consumer) -> None:
 
 def set_locally_paused(room: Room, peer: Peer, consumer_id: int, *, paused: bool, app_data: client.AppData) -> None:
     """Pauses or resumes by the server: the peer is notified, unless nothing changes for it (§consumerPaused)."""
-    consumer, sender, producer = find(room, peer, consumer_id)
+    consumer, sender, producer = find_to_change(room, peer, consumer_id)
     if consumer.locally_paused == paused:
         return
     before = consumer.paused
@@ -146,7 +161,7 @@ def set_locally_paused(room: Room, peer: Peer, consumer_id: int, *, paused: bool
 
 def set_preferred_profile_by_server(room: Room, peer: Peer, consumer_id: int, profile: Profile) -> None:
     """Sets the preferred profile by the server: the peer is notified (§consumerPreferredProfileSet)."""
-    consumer, sender, _ = find(room, peer, consumer_id)
+    consumer, sender, _ = find_to_change(room, peer, consumer_id)
     if consumer.preferred_profile != profile:
         _prefer(room, peer, consumer, profile)
         room.notify(
@@ -230,4 +245,6 @@ def rtp_parameters(room: Room, producer: Producer, receiver: Peer) -> RtpParamet
         block = derive_ssrcs(producer.number, 1)
         known = ortc.consumer_parameters(consumable, receiver.data.rtp_capabilities, block.consumer, block.rtx)
         room.consumer_parameters[key] = known
+        if len(room.consumer_parameters) > PARAMETERS_KEPT:
+            del room.consumer_parameters[next(iter(room.consumer_parameters))]
     return known

@@ -47,8 +47,24 @@ def intended_kind(item: bus.Input) -> type[client.FromClient | client.Message] |
         return None
 
 
+_COSTLY = (
+    client.Join,
+    client.CreateTransport,
+    client.RestartTransport,
+    client.CreateProducer,
+    client.UpdateProducer,
+    client.EnableConsumer,
+    client.EnableTransportStats,
+    client.EnableProducerStats,
+    client.EnableConsumerStats,
+)
+"""Messages that are refused while their peer has sent too much; those that close or pause something never are."""
+
+
 def handle(room: Room, session: Session, message: Message) -> Handled:
     """Starts handling one message. Raises `PlenaryError`; the room is then unchanged."""
+    if isinstance(message, _COSTLY):
+        room.fan_out.check(session.id, room.now)
     match message:
         case client.Message():
             return messages.relay(room, session, message)

@@ -16,6 +16,8 @@ from shared.protocol import bus, client, media, protoo
 
 CLOSED_SESSIONS_LIMIT: Final = 1000
 ANSWERED_CALLS_LIMIT: Final = 1000
+ANSWERS_BYTES_LIMIT: Final = 1024 * 1024
+"""Bytes of answers to calls that a room remembers, and an answer may have a sixteenth of them."""
 
 Reply: TypeAlias = bus.CallAnswer | bus.Link
 
@@ -65,6 +67,10 @@ class Journal:
         """Open sessions by id."""
         self.closed_sessions: dict[str, ClosedSession] = {}
         self.answered_calls: dict[str, StoredAnswer] = {}
+        self.sent_bytes = 0
+        """Bytes of all messages so far, times their receivers."""
+        self.kept_bytes = 0
+        """Bytes of all messages so far, each of which is stored once."""
         # changes since the last commit
         self._fields: dict[str, Record | None] = {}
         self._messages: list[Outgoing] = []
@@ -109,6 +115,7 @@ class Journal:
 
     def send(self, session: Session, body: bytes, close: int = 0) -> None:
         """Sends one session a frame, or with `close`, a close code, the reason for closing its socket."""
+        self.kept_bytes += len(body)
         self._messages.append(Outgoing(body, [(session, self._next_output(session, len(body)))], close))
 
     def notify(self, to: Iterable[Peer], notification: client.ToClient) -> None:
@@ -121,11 +128,13 @@ class Journal:
         if receivers:
             body = frame()
             size, next_output = len(body), self._next_output
+            self.kept_bytes += size
             self._messages.append(Outgoing(body, [(session, next_output(session, size)) for session in receivers]))
 
     def _next_output(self, session: Session, size: int) -> int:
         """Returns the number of the session's next output, of `size` bytes."""
         session.n_out += 1
+        self.sent_bytes += size
         if session.lost_at is not None:
             session.lost_bytes += size
         if session.id not in self._moved:
@@ -144,13 +153,17 @@ class Journal:
         self._orders.append((node, order))
 
     def answer_call(self, call: bus.Call, code: int, body: bytes, *, keep: bool) -> None:
-        """Answers a call of the server API once its effect is committed; with `keep` the answer is stored."""
+        """Answers a call of the server API once its effect is committed; with `keep` the answer is stored.
+
+        The only answers too large for that are descriptions of full rooms, whose creation may well be repeated.
+        """
         self._replies.append((call.reply_to, bus.CallAnswer(call.n, code, body)))
-        if keep:
+        if keep and len(body) <= ANSWERS_BYTES_LIMIT // 16:
             self.answered_calls[call.key] = self._newly_answered[call.key] = StoredAnswer(code, body)
-            if len(self.answered_calls) > ANSWERED_CALLS_LIMIT:
+            size = sum(len(answer.body) for answer in self.answered_calls.values())
+            while len(self.answered_calls) > ANSWERED_CALLS_LIMIT or size > ANSWERS_BYTES_LIMIT:
                 oldest = next(iter(self.answered_calls))
-                del self.answered_calls[oldest]
+                size -= len(self.answered_calls.pop(oldest).body)
                 self._newly_answered[oldest] = None
 
     def reply_link(self, gateway: str, link: bus.Link) -> None:

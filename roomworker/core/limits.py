@@ -11,7 +11,11 @@ from shared.protocol import actions, client
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one room. `max_incoming_bitrate` is per sending transport, bits per second; 0 means no limit."""
+    """The limits of one room. `max_incoming_bitrate` is per sending transport, bits per second; 0 means no limit.
+
+    `peer_bytes` and `room_bytes` limit what `roomworker.core.budget` counts, the three after
+    them what `roomworker.core.fan_out` counts; 0 of these means no limit.
+    """
 
     peers: int = 500
     transports_per_peer: int = 16
@@ -19,6 +23,11 @@ class Limits:
     app_data_bytes: int = 16 * 1024
     message_bytes: int = 64 * 1024
     max_incoming_bitrate: int = 0
+    peer_bytes: int = 2 * 1024 * 1024
+    room_bytes: int = 128 * 1024 * 1024
+    peer_fan_out: int = 4 * 1024 * 1024
+    room_fan_out: int = 32 * 1024 * 1024
+    room_stream_bytes: int = 64 * 1024 * 1024
 
     def overridden_by(self, own: actions.RoomLimits) -> "Limits":
         """Returns these limits, with the room's own ones in their place."""

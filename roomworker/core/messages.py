@@ -4,7 +4,7 @@ from msgspec import Raw
 
 from roomworker.core.model import Peer, Session
 from roomworker.core.room import Room
-from shared.errors import Conflict, NotFound, TooLarge
+from shared.errors import Conflict, NotFound, TooLarge, quoted
 from shared.protocol import client, protoo
 
 
@@ -17,7 +17,10 @@ def relay(room: Room, session: Session, message: client.Message) -> client.Nothi
     if message.to is not None:
         receiver = room.peers.get(message.to)
         if receiver is None:
-            raise NotFound(f"to: no peer {message.to!r}")
+            raise NotFound(f"to: no peer {quoted(message.to)}")
+    receivers = len(room.peers) - 1 if receiver is None else 1
+    size = len(message.data)
+    room.fan_out.check_message(session.id, size, receivers, room.sent_bytes, room.kept_bytes, room.now)
     send(room, message.data, receiver, sender)
     return client.Nothing()
 

@@ -1,6 +1,7 @@
 """Handles peers, the participants that have joined (§join, §leave)."""
 
 from roomworker.core import consumers, teardown
+from roomworker.core.budget import size_of_peer
 from roomworker.core.limits import check_count
 from roomworker.core.model import Peer, PeerData, Session
 from roomworker.core.room import Room
@@ -18,6 +19,8 @@ def join(room: Room, session: Session, message: client.Join) -> client.Joined:
     check_count(len(room.peers), room.limits.peers, "peers of a room")
     room.limits.check_app_data(message.app_data)
     ortc.assert_subset(message.rtp_capabilities, room.rtp_capabilities)
+    size = size_of_peer(message.rtp_capabilities, message.app_data)
+    room.budget.check(session.peer, size, room.limits)
 
     data = PeerData(
         name=session.peer,
@@ -26,6 +29,7 @@ def join(room: Room, session: Session, message: client.Join) -> client.Joined:
         spy=message.spy,
         app_data=client.copy_app_data(message.app_data),
     )
+    room.budget.add(session.peer, size)
     peer = Peer(data, session)
     session.joins += 1
     others = list(room.peers.values())

@@ -6,6 +6,7 @@ from zlib import crc32
 from msgspec import UNSET, structs
 
 from roomworker.core import consumers, teardown, transports
+from roomworker.core.budget import size_of_producer
 from roomworker.core.limits import check_count
 from roomworker.core.media_steps import Steps
 from roomworker.core.model import Peer, Producer, Transport
@@ -36,9 +37,11 @@ def create(room: Room, peer: Peer, message: client.CreateProducer) -> Steps[clie
     transport = transports.find(peer, message.transport_id, "transportId")
     if transport.direction != "send":
         raise Conflict(f"transportId: transport {transport.id} is for receiving")
-    producer = yield from _produce(
-        room, peer, transport, message.id, message.kind, message.rtp_parameters, message.paused
-    )
+    size = size_of_producer(ortc.sort_encodings(message.rtp_parameters), message.app_data)
+    with room.reserving(peer, size):
+        producer = yield from _produce(
+            room, peer, transport, message.id, message.kind, message.rtp_parameters, message.paused
+        )
     producer.app_data = client.copy_app_data(message.app_data)
     _add(room, peer, producer)
     return client.Nothing()
@@ -114,19 +117,20 @@ def update(room: Room, peer: Peer, message: client.UpdateProducer) -> Steps[clie
     if is_updatable(producer.rtp_parameters) and is_updatable(rtp_parameters):
         yield from _update_in_place(room, peer, producer, rtp_parameters)
         return client.Nothing()
-    successor = yield from _produce(
-        room,
-        peer,
-        transport,
-        producer.id,
-        producer.kind,
-        rtp_parameters,
-        producer.remotely_paused,
-        producer.updates + 1,
-    )
-    if peer.producers.get(producer.id) is not producer:
-        room.release(peer, "producer", successor.engine)
-        raise NotFound(f"id: producer {producer.id} was closed")
+    with room.reserving(peer, size_of_producer(ortc.sort_encodings(rtp_parameters), producer.app_data)):
+        successor = yield from _produce(
+            room,
+            peer,
+            transport,
+            producer.id,
+            producer.kind,
+            rtp_parameters,
+            producer.remotely_paused,
+            producer.updates + 1,
+        )
+        if peer.producers.get(producer.id) is not producer:
+            room.release(peer, "producer", successor.engine)
+            raise NotFound(f"id: producer {producer.id} was closed")
     successor.app_data, successor.locally_paused = producer.app_data, producer.locally_paused
     successor.stats_interval = producer.stats_interval
     teardown.close_producer(room, peer, producer)
@@ -143,15 +147,30 @@ def _update_in_place(room: Room, peer: Peer, producer: Producer, rtp_parameters:
     if len(rtp_parameters.encodings) != len(producer.rtp_parameters.encodings):
         raise BadPayload(f"rtpParameters.encodings: expected {len(producer.rtp_parameters.encodings)}")
     sent = structs.replace(producer.rtp_parameters, encodings=ortc.sort_encodings(rtp_parameters).encodings)
+    growth = size_of_producer(sent, UNSET) - size_of_producer(producer.rtp_parameters, UNSET)
+    with room.reserving(peer, max(0, growth)):
+        yield from _update_on_node(
+            room,
+            peer,
+            producer,
+            media.UpdateProducer(
+                router=room.router,
+                producer=producer.engine,
+                rtp_parameters=sent,
+                payload_types=payload_types,
+                generation=producer.updates + 1,
+            ),
+        )
+    producer.updates += 1
+    producer.rtp_parameters = sent
+    room.budget.add(peer.name, min(0, growth))
+    room.save(peer.field_of(producer), producer)
+
+
+def _update_on_node(room: Room, peer: Peer, producer: Producer, request: media.UpdateProducer) -> Steps[None]:
     guard = room.guard(peer)
     try:
-        yield media.UpdateProducer(
-            router=room.router,
-            producer=producer.engine,
-            rtp_parameters=sent,
-            payload_types=payload_types,
-            generation=producer.updates + 1,
-        )
+        yield request
     except PlenaryError:
         if peer.producers.get(producer.id) is producer:
             # the node may have applied it: the next update must not have the same generation
@@ -161,9 +180,6 @@ def _update_in_place(room: Room, peer: Peer, producer: Producer, rtp_parameters:
     guard.check()
     if peer.producers.get(producer.id) is not producer:
         raise NotFound(f"id: producer {producer.id} was closed")
-    producer.updates += 1
-    producer.rtp_parameters = sent
-    room.save(peer.field_of(producer), producer)
 
 
 def _announce(room: Room, peer: Peer, producer: Producer) -> None:

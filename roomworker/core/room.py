@@ -11,6 +11,8 @@ from typing import Final
 from uuid import NAMESPACE_OID, uuid5
 
 from roomworker.core import engine_deaths
+from roomworker.core.budget import Budget, WorkerTotal, size_of_creation
+from roomworker.core.fan_out import FanOut
 from roomworker.core.journal import Journal
 from roomworker.core.limits import DEFAULTS, Limits
 from roomworker.core.media_steps import Place, Placed, Steps, expect
@@ -24,9 +26,20 @@ EARLY_PROFILES_LIMIT: Final = 256
 
 
 class Room(Journal):
-    """One room in memory. `incarnation` is random, made anew each time that the room is created."""
+    """One room in memory. `incarnation` is random, made anew each time that the room is created.
 
-    def __init__(self, name: str, partition: int, incarnation: str, n: int = 0, limits: Limits = DEFAULTS) -> None:
+    `total` has the bytes of all rooms of the worker, by default without a limit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        partition: int,
+        incarnation: str,
+        n: int = 0,
+        limits: Limits = DEFAULTS,
+        total: WorkerTotal | None = None,
+    ) -> None:
         super().__init__(name, n)
         self.name = name
         self.partition = partition
@@ -36,6 +49,11 @@ class Room(Journal):
         self.rtp_capabilities: RtpCapabilities = DEFAULT_ROOM_CAPABILITIES
         self.peers: dict[str, Peer] = {}
         # derived from the records, never stored
+        self.now = 0
+        """The room's time (ms) when the present message is handled; 0: not known yet."""
+        self.fan_out = FanOut(limits)
+        self.budget = Budget(total or WorkerTotal())
+        self._creation_size = 0
         self.session_of: dict[str, Session] = {}
         """Open sessions by their peer's name."""
         self.producers_by_number: dict[int, tuple[Peer, Producer]] = {}
@@ -52,6 +70,9 @@ class Room(Journal):
         """Applies the limits and codecs that the room was created with."""
         created = self.meta.created
         self.limits = self._default_limits.overridden_by(created.limits) if created else self._default_limits
+        size = size_of_creation(created)
+        self.budget.add_to_room(size - self._creation_size)
+        self._creation_size = size
         own = created.codecs if created else None
         self.rtp_capabilities = own_capabilities(own) if own else DEFAULT_ROOM_CAPABILITIES
 
@@ -137,6 +158,22 @@ class Room(Journal):
             self.meta.epochs = held.epoch
             self.save_meta()
         self.order_node(node, media.Close(object=held.router, v=self.next_n, kind="router"))
+
+    # --- the budget -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reserving(self, peer: Peer, size: int) -> Iterator[None]:
+        """Counts so many bytes of the peer for what a handler makes; if the handler fails, they are given back.
+
+        Raises what `Budget.check` raises; nothing has changed then.
+        """
+        self.budget.check(peer.name, size, self.limits)
+        self.budget.add(peer.name, size)
+        try:
+            yield
+        except BaseException:
+            self.budget.add(peer.name, -size)
+            raise
 
     # --- engine objects ---------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from roomworker.core import consumers, producers, transports
+from roomworker.core.limits import check_count
 from roomworker.core.model import Consumer, MediaObject, Peer, Producer, Reporter, ReporterKind, Transport
 from roomworker.core.room import Room
 from shared.errors import PlenaryError
@@ -16,6 +17,12 @@ from shared.protocol import client, media
 
 LEAST_INTERVAL: Final = 1000
 """Milliseconds between two reports of an object, at least."""
+
+REPORTERS_LIMIT: Final = 64
+"""Objects of one peer that report stats: each report is a request to the media node."""
+
+LONGEST_INTERVAL: Final = 2**53
+"""Milliseconds that are as good as never, and no number of 300 digits."""
 
 JUST_ENABLED: Final = -1
 """Stands for a due time one interval after the first report, which was requested since the last tick."""
@@ -39,7 +46,7 @@ def enable_producer(room: Room, peer: Peer, message: client.EnableProducerStats)
 
 def enable_consumer(room: Room, peer: Peer, message: client.EnableConsumerStats) -> client.Nothing:
     """Has the consumer report stats (§enableConsumerStats)."""
-    consumer, _, _ = consumers.find(room, peer, message.id)
+    consumer, _, _ = consumers.find_to_change(room, peer, message.id)
     if _enable(room, peer, consumer, message.interval):
         consumers.save(room, peer, consumer)
     return client.Nothing()
@@ -52,11 +59,17 @@ def _enable(room: Room, peer: Peer, reporting: MediaObject, interval: float) -> 
     """
     if reporting.stats_interval:
         return False
-    reporting.stats_interval = max(LEAST_INTERVAL, int(interval))
+    check_count(_count_reporters(peer), REPORTERS_LIMIT, "stats of a peer")
+    reporting.stats_interval = max(LEAST_INTERVAL, int(min(interval, LONGEST_INTERVAL)))
     reporter = _reporter(peer, reporting)
     room.stats_due[reporter] = JUST_ENABLED
     room.first_stats_wanted.append(reporter)
     return True
+
+
+def _count_reporters(peer: Peer) -> int:
+    owned: tuple[Mapping[int, MediaObject], ...] = (peer.transports, peer.producers, peer.consumers)
+    return sum(bool(reporting.stats_interval) for objects in owned for reporting in objects.values())
 
 
 def disable_transport(room: Room, peer: Peer, message: client.DisableTransportStats) -> client.Nothing:

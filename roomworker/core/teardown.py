@@ -10,6 +10,7 @@ notifies no peer.
 
 from msgspec import UNSET
 
+from roomworker.core.budget import size_of, size_of_session
 from roomworker.core.model import Consumer, Peer, Producer, Session, Transport
 from roomworker.core.room import Room
 from shared.errors import ROOM_CLOSED, CloseKind
@@ -62,6 +63,8 @@ def close_session(room: Room, session: Session, app_data: client.AppData = UNSET
         close_peer(room, peer, app_data)
     del room.sessions[session.id]
     del room.session_of[session.peer]
+    room.budget.add_to_room(-size_of_session(session))
+    room.fan_out.forget(session.id)
     room.delete(session.field)
     room.record_closed_session(session)
 
@@ -82,6 +85,7 @@ def remove_peer(room: Room, peer: Peer) -> None:
         remove_consumer(room, peer, consumer)
     for transport in list(peer.transports.values()):
         remove_transport(room, peer, transport)
+    room.budget.add(peer.name, -size_of(peer.data))
     room.delete(peer.field)
     if not room.peers:
         room.unplace()
@@ -109,6 +113,7 @@ def close_transport(room: Room, peer: Peer, transport: Transport) -> None:
 def remove_transport(room: Room, peer: Peer, transport: Transport) -> None:
     """Removes the transport, which the engine closes with everything on it."""
     del peer.transports[transport.id]
+    room.budget.add(peer.name, -size_of(transport))
     room.delete(peer.field_of(transport))
     room.release(peer, "transport", transport.engine)
 
@@ -138,6 +143,7 @@ def _close_producer_on_transport(room: Room, peer: Peer, producer: Producer) -> 
 def remove_producer(room: Room, peer: Peer, producer: Producer) -> None:
     """Removes the producer and its consumers; the engine closes it with its transport, or by an order."""
     del peer.producers[producer.id]
+    room.budget.add(peer.name, -size_of(producer))
     del room.producers_by_number[producer.number]
     room.forget_consumer_parameters(producer)
     for receiver in room.peers.values():
@@ -154,6 +160,7 @@ def remove_consumer(room: Room, peer: Peer, consumer: Consumer) -> None:
     """Removes the consumer; the engine closes it with its producer or its transport."""
     _forget_engine_id(room, consumer)
     del peer.consumers[consumer.id]
+    room.budget.add(peer.name, -size_of(consumer))
     room.delete(peer.field_of(consumer))
 
 

@@ -1,6 +1,7 @@
 """Handles transports, a peer's WebRTC transports (§createTransport … §closeTransport)."""
 
 from roomworker.core import teardown
+from roomworker.core.budget import size_of_transport
 from roomworker.core.limits import check_count
 from roomworker.core.media_steps import Steps, expect
 from roomworker.core.model import Peer, Transport
@@ -23,7 +24,22 @@ def create(room: Room, peer: Peer, message: client.CreateTransport) -> Steps[cli
         raise Conflict(f"id: transport {message.id} exists")
     check_count(len(peer.transports), room.limits.transports_per_peer, "transports of a peer")
     room.limits.check_app_data(message.app_data)
-    yield from room.place()
+    with room.reserving(peer, size_of_transport(message.app_data)):
+        yield from room.place()
+        transport, created = yield from _make(room, peer, message)
+    peer.transports[transport.id] = transport
+    room.save(peer.field_of(transport), transport)
+    if transport.direction == "send" and room.limits.max_incoming_bitrate:
+        limit_bitrate(room, transport, room.limits.max_incoming_bitrate)
+    return client.TransportInfo(
+        ice_parameters=created.ice_parameters,
+        ice_candidates=created.ice_candidates,
+        dtls_parameters=created.dtls_parameters,
+    )
+
+
+def _make(room: Room, peer: Peer, message: client.CreateTransport) -> Steps[tuple[Transport, media.TransportCreated]]:
+    """Makes a transport on the media node; the room does not have it yet."""
     options = message.options or client.TransportOptions()
     engine = room.engine_id(peer, "transport", message.id)
     with room.releasing(peer, "transport", engine) as guard:
@@ -49,15 +65,7 @@ def create(room: Room, peer: Peer, message: client.CreateTransport) -> Steps[cli
         connected=message.dtls_parameters is not None,
         app_data=client.copy_app_data(message.app_data),
     )
-    peer.transports[transport.id] = transport
-    room.save(peer.field_of(transport), transport)
-    if transport.direction == "send" and room.limits.max_incoming_bitrate:
-        limit_bitrate(room, transport, room.limits.max_incoming_bitrate)
-    return client.TransportInfo(
-        ice_parameters=created.ice_parameters,
-        ice_candidates=created.ice_candidates,
-        dtls_parameters=created.dtls_parameters,
-    )
+    return transport, created
 
 
 def update(room: Room, peer: Peer, message: client.UpdateTransport) -> Steps[client.Nothing]:

@@ -10,15 +10,16 @@ from functools import partial
 from time import perf_counter
 from typing import TypeAlias, TypeVar, cast
 
-from roomworker.core import api_calls, dispatch, media_events, resumption, sessions, stats, teardown
+from roomworker.core import api_calls, dispatch, media_events, resumption, sessions, teardown
 from roomworker.core.dispatch import Handled
 from roomworker.core.journal import Changes, Reply
 from roomworker.core.media_steps import Place, Placed, Step, StepResult, Steps
-from roomworker.core.model import ClosedSession, Reporter, Session
+from roomworker.core.model import ClosedSession, Session
 from roomworker.core.room import Room
 from roomworker.counters import OK
 from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, input_number
+from roomworker.runtime.stats_requests import StatsRequests
 from shared.errors import SESSION_UNKNOWN, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media, protoo
 from shared.telemetry import log
@@ -45,6 +46,7 @@ class Executor:
         self._poisoned = poisoned
         self._ask_node = ask
         self._done = done
+        self._stats = StatsRequests(room, ask)
         self._logs_requests = log.is_enabled(logging.DEBUG)
         self._queues = {session.id: SessionQueue(session) for session in room.sessions.values()}
         self._committed = {
@@ -191,8 +193,7 @@ class Executor:
         for session in resumption.close_expired(self.room, now, grace):
             logger.info("session.expired", room=self.room.name, peer=session.peer, session=session.id)
         self._drop_queues()
-        for reporter in stats.take_due(self.room, now):
-            self._request_stats(reporter)
+        self._stats.request_due(now)
 
     def node_died(self) -> None:
         """Takes the room off its media node, which has died."""
@@ -244,6 +245,7 @@ class Executor:
             queue.kind = dispatch.intended_kind(item)
             return refused
         queue.kind = type(message)
+        self.room.now = self._services.room_time[self.room.partition]
         try:
             return dispatch.handle(self.room, queue.session, message)
         except PlenaryError as refused:
@@ -295,6 +297,7 @@ class Executor:
         assert job is not None
         item = cast("bus.Input | bus.RejectedInput", job.item)
         queue.job = None
+        sent = self.room.sent_bytes
         session.n_in = item.n
         self.room.save_session(session)
         if not isinstance(outcome, PlenaryError):
@@ -305,10 +308,11 @@ class Executor:
             self._counters.count_rejection(queue.kind, outcome.code)
             if item.id is not None:
                 self.room.send(session, protoo.error_frame(item.id, outcome))
+        self._count_sent(session.id, self.room.sent_bytes - sent)
         if self._logs_requests:
             self._log(queue, outcome)
         self._finished.append(job)
-        self._request_first_stats()
+        self._stats.request_first()
 
     def _log(self, queue: SessionQueue, outcome: client.AnyAnswer | PlenaryError) -> None:
         refused = outcome if isinstance(outcome, PlenaryError) else None
@@ -323,33 +327,27 @@ class Executor:
             **({"reason": refused.reason} if refused else {}),
         )
 
-    # --- stats ------------------------------------------------------------------------------------------------
-
-    def _request_first_stats(self) -> None:
-        """Requests the stats that were just enabled: the first report comes at once."""
-        wanted, self.room.first_stats_wanted = self.room.first_stats_wanted, []
-        for reporter in wanted:
-            self._request_stats(reporter)
-
-    def _request_stats(self, reporter: Reporter) -> None:
-        request, placement = stats.request(self.room, reporter), self.room.meta.placement
-        if request is None or placement is None:
-            return
-
-        def on_result(result: media.AnyResult) -> None:
-            if self._alive and isinstance(result, media.Stats):
-                stats.report(self.room, reporter, request.object, result)
-
-        self._ask_node(placement.node, request, on_result)
-
     def _guarded(self, job: Job, call: Callable[[], T]) -> T:
-        """Calls a handler; any exception that is not an answer to the client becomes a `Defect`."""
+        """Calls a handler; any exception that is not an answer to the client becomes a `Defect`.
+
+        What it sends is counted as sent on behalf of the job's session.
+        """
+        sent = self.room.sent_bytes
         try:
             return call()
         except (PlenaryError, StopIteration):
             raise
         except Exception as defect:
             raise Defect(job) from defect
+        finally:
+            if isinstance(job.item, bus.Input):
+                self._count_sent(job.item.session, self.room.sent_bytes - sent)
+
+    def _count_sent(self, session: str, sent: int) -> None:
+        """Counts bytes times receivers that were sent on behalf of a session."""
+        if sent and session in self.room.sessions:
+            self.room.fan_out.spend(session, sent, self.room.now)
+            self._counters.fan_out_bytes_total += sent
 
     # --- out --------------------------------------------------------------------------------------------------
 
@@ -387,6 +385,7 @@ class Executor:
     def stop(self) -> None:
         """Gives the room in memory up: handlers under way end without effect, results are ignored."""
         self._alive = False
+        self._stats.stop()
         for queue in self._queues.values():
             queue.abandon()
 

@@ -20,7 +20,7 @@ from roomworker.runtime.executor import Executor, OnResult
 from roomworker.runtime.room_log import RoomLog
 from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job
-from roomworker.storage.loader import load, trace_of
+from roomworker.storage.loader import load_stored, trace_of
 from roomworker.storage.port import Commit, Stored
 from roomworker.storage.stream_entry import entry_of
 from shared.errors import REASON_CHARS, Unavailable, cut
@@ -200,25 +200,15 @@ class RoomActor:
             logger.error("room.unreadable", room=self.room, partition=self.partition, error=stored.unreadable)
             self._set_unreadable(stored.unreadable)
             return
-        incarnation, _, n = stored.version.partition(":")
         self._version, self._deletion_token = stored.version, stored.deletion_token
+        services = self._services
         try:
-            room = load(
-                self.room,
-                self.partition,
-                incarnation,
-                int(n or 0),
-                stored.fields,
-                stored.closed_sessions,
-                stored.answered_calls,
-                self._services.limits,
-                stored.trace,
-            )
+            room = load_stored(self.room, self.partition, stored, services.limits, services.total)
         except Exception as broken:  # a fault of this room must not reach the others
             logger.exception("room.unreadable", room=self.room, partition=self.partition)
             self._set_unreadable(repr(broken))
             return
-        if not incarnation:
+        if not room.incarnation:
             room.incarnation = secrets.token_hex(8)
         self._log.loaded(room)
         self._start(room)

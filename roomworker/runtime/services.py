@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from roomworker.core.budget import WorkerTotal
 from roomworker.core.limits import Limits
 from roomworker.counters import Counters
 from roomworker.messaging.media_client import MediaClient
@@ -18,7 +19,8 @@ class RoomServices:
     """The parts of a worker that a room uses.
 
     `choose_node` returns a media node for a room that has none, or None if no node lives. `clock` is monotonic,
-    seconds. `room_time` has the time of each partition's last tick, ms since the epoch (DELIVERY T1); 0: none yet.
+    seconds. `total` has the bytes of all rooms. `room_time` has the time of each partition's last tick, ms since the
+    epoch (DELIVERY T1); 0: none yet.
     """
 
     worker: str
@@ -30,6 +32,7 @@ class RoomServices:
     retention: Retention
     choose_node: Callable[[], str | None]
     clock: Callable[[], float] = time.monotonic
+    total: WorkerTotal = field(default_factory=WorkerTotal)
     room_time: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     _tokens: int = field(default=0, init=False)
 

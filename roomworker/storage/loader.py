@@ -6,6 +6,7 @@ from types import MappingProxyType
 import msgspec
 
 from roomworker.core import stats
+from roomworker.core.budget import WorkerTotal, size_of, size_of_session
 from roomworker.core.limits import DEFAULTS, Limits
 from roomworker.core.model import (
     META,
@@ -21,6 +22,7 @@ from roomworker.core.model import (
     Transport,
 )
 from roomworker.core.room import Room
+from roomworker.storage.port import Stored
 
 _meta = msgspec.json.Decoder(Meta).decode
 _session = msgspec.json.Decoder(Session).decode
@@ -37,6 +39,23 @@ def trace_of(room: Room) -> bytes:
     return _encode(room.meta.engine_deaths) if room.meta.engine_deaths else b""
 
 
+def load_stored(name: str, partition: int, stored: Stored, limits: Limits, total: WorkerTotal) -> Room:
+    """Returns the room that is stored, or an empty one without an incarnation. Raises as `load` does."""
+    incarnation, _, n = stored.version.partition(":")
+    return load(
+        name,
+        partition,
+        incarnation,
+        int(n or 0),
+        stored.fields,
+        stored.closed_sessions,
+        stored.answered_calls,
+        limits,
+        stored.trace,
+        total,
+    )
+
+
 def load(
     name: str,
     partition: int,
@@ -47,12 +66,13 @@ def load(
     answered_calls: Mapping[str, StoredAnswer] = MappingProxyType({}),
     limits: Limits = DEFAULTS,
     trace: bytes = b"",
+    total: WorkerTotal | None = None,
 ) -> Room:
     """Returns the room in memory. Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's.
 
     A room that has no record of its own yet gets what the last room of its name left in its `trace`.
     """
-    room = Room(name, partition, incarnation, n, limits)
+    room = Room(name, partition, incarnation, n, limits, total)
     room.closed_sessions.update(closed_sessions)
     room.answered_calls.update(answered_calls)
     if META in fields:
@@ -65,9 +85,11 @@ def load(
         session = _session(value[1])
         room.sessions[session.id] = session
         room.session_of[session.peer] = session
+        room.budget.add_to_room(size_of_session(session))
     for data in sorted((_peer(value) for _, value in of_kind["peer"]), key=lambda data: data.number):
         room.peers[data.name] = Peer(data, room.session_of[data.name])
     _load_media(room, of_kind)
+    _count(room)
     stats.load(room)
     return room
 
@@ -87,6 +109,14 @@ def _load_media(room: Room, of_kind: Mapping[str, list[tuple[str, bytes]]]) -> N
         peer.consumers[consumer.id] = consumer
         if consumer.engine:
             room.consumers_by_engine[consumer.engine] = (peer, consumer)
+
+
+def _count(room: Room) -> None:
+    """Counts the bytes of the room's peers and their objects."""
+    for peer in room.peers.values():
+        owned = (peer.transports, peer.producers, peer.consumers)
+        size = size_of(peer.data) + sum(size_of(record) for records in owned for record in records.values())
+        room.budget.add(peer.name, size)
 
 
 def _by_kind(fields: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:

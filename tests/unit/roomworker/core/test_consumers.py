@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from roomworker.core import consumers
 from shared.protocol import media
 from tests.unit.roomworker.backend import Backend
 from tests.unit.roomworker.harness_client import Client
@@ -216,3 +217,16 @@ def test_profile_set_by_the_server_during_enable_wins(wish: dict[str, str]) -> N
     assert bob.answers(id_)[0]["data"]["preferredProfile"] == "low"
     assert harness.orders == [media.SetPreferredProfile(object=asked.consumer, v=harness.n, profile="low")]
     assert harness.room.peers["bob"].consumers[consumer].preferred_profile == "low"
+
+
+def test_parameters_kept_for_consumers_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given receivers none of which has the capabilities of another."""
+    monkeypatch.setattr(consumers, "PARAMETERS_KEPT", 5)
+    harness = RoomHarness()
+    alice = harness.sending("alice")
+    alice.produce(10)
+    for n in range(20):
+        codecs = [{**CAPABILITIES["codecs"][0], "rtcpFeedback": [{"type": f"own {n}"}]}]
+        harness.joined(f"peer{n}", {"codecs": codecs, "headerExtensions": []})
+
+    assert len(harness.room.consumer_parameters) == 5

@@ -1,10 +1,11 @@
 """Stats: §enableTransportStats … §disableConsumerStats and their reports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from roomworker.core.stats import REPORTERS_LIMIT
 from shared.protocol import media
 from tests.unit.roomworker.backend import Backend
 from tests.unit.roomworker.harness_client import Client
@@ -374,3 +375,21 @@ def test_stats_interval_that_is_no_number_is_rejected(seen: StatsReporters, inte
     assert answer[0] == 400
     assert answer[1].startswith("interval: ")
     assert seen.tick(11) == [0]
+
+
+def test_objects_of_a_peer_that_report_stats_are_limited() -> None:
+    harness = RoomHarness()
+    alice = harness.joined("alice")
+    harness.limits = replace(harness.limits, transports_per_peer=1000)
+    harness.crash()
+    for id_ in range(REPORTERS_LIMIT + 1):
+        assert alice.ask("createTransport", id=id_, direction="send")["ok"]
+    for id_ in range(REPORTERS_LIMIT):
+        assert alice.notify_asking("enableTransportStats", id=id_)["ok"]
+
+    refused = error_of(alice.notify_asking("enableTransportStats", id=REPORTERS_LIMIT))
+
+    assert refused == (429, f"stats of a peer: at most {REPORTERS_LIMIT}")
+    assert len(harness.room.stats_due) == REPORTERS_LIMIT
+    alice.notify("disableTransportStats", id=0)
+    assert alice.notify_asking("enableTransportStats", id=REPORTERS_LIMIT)["ok"]

@@ -1,0 +1,124 @@
+"""Counts the bytes that a room's state takes, of each peer and in all, before a client's message adds to it.
+
+Bytes are not measured but counted, by rules that give the same for a record whenever it is counted: on creation, on
+removal and after loading. They are those of the worker's memory, which is more than the record takes in Redis: a
+fixed number for each record, one for each byte that stays unparsed, `DECODED` for each byte of JSON that is decoded.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias, assert_never
+
+import msgspec
+from msgspec import Raw
+
+from roomworker.core.limits import Limits
+from roomworker.core.model import Consumer, Created, PeerData, Producer, Session, Transport
+from shared.errors import TooLarge, TooMany, Unavailable
+from shared.protocol import client
+from shared.protocol.rtp import RtpCapabilities, RtpParameters
+
+DECODED: Final = 4
+"""Bytes of memory for each byte of JSON."""
+SESSION_BYTES: Final = 1024
+PEER_BYTES: Final = 1024
+TRANSPORT_BYTES: Final = 512
+PRODUCER_BYTES: Final = 1024
+CONSUMER_BYTES: Final = 400
+
+Counted: TypeAlias = PeerData | Transport | Producer | Consumer
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class WorkerTotal:
+    """The bytes of all rooms of a worker, counted anew from time to time; what is added in between is added here."""
+
+    limit: int = 2**63
+    used: int = 0
+
+    def check(self, added: int) -> None:
+        """Raises `Unavailable` if the worker has no room for so many bytes."""
+        if self.used + added > self.limit:
+            raise Unavailable("the room worker has as many bytes of rooms as it takes: try again later")
+
+
+def size_of(record: Counted) -> int:
+    """Returns the bytes that a record counts as. They change only with a producer's parameters."""
+    match record:
+        case PeerData():
+            return size_of_peer(record.rtp_capabilities, record.app_data)
+        case Transport():
+            return size_of_transport(record.app_data)
+        case Producer():
+            return size_of_producer(record.rtp_parameters, record.app_data)
+        case Consumer():
+            return CONSUMER_BYTES
+        case _:
+            assert_never(record)
+
+
+def size_of_peer(rtp_capabilities: RtpCapabilities, app_data: client.AppData) -> int:
+    """Returns the bytes that a peer with these capabilities counts as, without its objects."""
+    return PEER_BYTES + DECODED * len(_encode(rtp_capabilities)) + _size(app_data)
+
+
+def size_of_transport(app_data: client.AppData) -> int:
+    """Returns the bytes that a transport counts as."""
+    return TRANSPORT_BYTES + _size(app_data)
+
+
+def size_of_producer(rtp_parameters: RtpParameters, app_data: client.AppData) -> int:
+    """Returns the bytes that a producer with these parameters counts as."""
+    return PRODUCER_BYTES + DECODED * len(_encode(rtp_parameters)) + _size(app_data)
+
+
+def size_of_session(session: Session) -> int:
+    """Returns the bytes that a session counts as; they do not change."""
+    return SESSION_BYTES + len(session.peer)
+
+
+def size_of_creation(created: Created | None) -> int:
+    """Returns the bytes that the settings count as with which the server API created a room."""
+    return 0 if created is None else DECODED * len(_encode(created.codecs)) + _size(created.app_data)
+
+
+def _size(app_data: client.AppData) -> int:
+    return len(app_data) if isinstance(app_data, Raw) else 0
+
+
+class Budget:
+    """The bytes that one room counts as: `total`, which includes its sessions, and those of each peer by name."""
+
+    def __init__(self, total: WorkerTotal) -> None:
+        self._worker = total
+        self.total = 0
+        self.by_peer: dict[str, int] = {}
+
+    def check(self, peer: str, added: int, limits: Limits) -> None:
+        """Checks whether the peer may add so many bytes.
+
+        Raises `TooLarge` beyond the peer's own share, `TooMany` beyond the room's, `Unavailable` beyond the worker's.
+        """
+        if self.by_peer.get(peer, 0) + added > limits.peer_bytes:
+            raise TooLarge(f"peer: more than {limits.peer_bytes} bytes of one peer")
+        self.check_room(added, limits)
+
+    def check_room(self, added: int, limits: Limits) -> None:
+        """Checks whether so many bytes may be added that are no peer's; raises as `check`."""
+        if self.total + added > limits.room_bytes:
+            raise TooMany(f"room: more than {limits.room_bytes} bytes of one room")
+        self._worker.check(added)
+
+    def add(self, peer: str, size: int) -> None:
+        """Counts bytes of a peer; a negative number gives them back."""
+        self.by_peer[peer] = self.by_peer.get(peer, 0) + size
+        self.add_to_room(size)
+        if not self.by_peer[peer]:
+            del self.by_peer[peer]
+
+    def add_to_room(self, size: int) -> None:
+        """Counts bytes that are no peer's."""
+        self.total += size
+        if size > 0:
+            self._worker.used += size

@@ -1,0 +1,108 @@
+"""Limits what a room sends on behalf of its peers: bytes times receivers a second, and bytes that Redis keeps.
+
+Time is the room's (DELIVERY T1), so that a message done again meets the same limit. What a message will send is known
+beforehand if it is passed on unchanged; what others send is counted afterwards, and their sender then waits.
+"""
+
+from typing import Final
+
+from roomworker.core.limits import Limits
+from shared.errors import TooMany
+
+BURST_SECONDS: Final = 8
+"""Seconds whose bytes may be sent at once."""
+KEPT_SECONDS: Final = 30
+"""Seconds that Redis keeps what was sent, usually."""
+
+
+class TokenBucket:
+    """Bytes that may be spent: `rate` more each second, up to `capacity`. Below 0 there is a debt. Times are ms."""
+
+    __slots__ = ("_capacity", "_left", "_rate", "_time")
+
+    def __init__(self, rate: int, capacity: int, now: int) -> None:
+        self._rate = rate
+        self._capacity = self._left = capacity
+        self._time = now
+
+    def has(self, cost: int, now: int) -> bool:
+        """Whether so many bytes may be spent at `now`; a full bucket has enough for any message."""
+        if now > self._time:
+            self._left = min(self._capacity, self._left + self._rate * (now - self._time) // 1000)
+            self._time = now
+        return self._left >= min(cost, self._capacity)
+
+    def spend(self, cost: int) -> None:
+        """Takes bytes."""
+        self._left -= cost
+
+
+class CountedBucket:
+    """A bucket for what a counter, which only grows, shows from now on."""
+
+    __slots__ = ("_bucket", "_seen")
+
+    def __init__(self, bucket: TokenBucket, counter: int) -> None:
+        self._bucket = bucket
+        self._seen = counter
+
+    def has(self, cost: int, counter: int, now: int) -> bool:
+        """Whether so many bytes may be spent at `now`, if the counter has this number."""
+        self._bucket.spend(counter - self._seen)
+        self._seen = counter
+        return self._bucket.has(cost, now)
+
+
+class FanOut:
+    """The buckets of a room and of its sessions. A limit of 0 means none."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._sent: CountedBucket | None = None
+        self._kept: CountedBucket | None = None
+        self._sessions: dict[str, TokenBucket] = {}
+
+    def check(self, session: str, now: int) -> None:
+        """Raises `TooMany` if the session has sent more than it may: to be called before costly requests."""
+        if (bucket := self._sessions.get(session)) is not None and not bucket.has(1, now):
+            raise TooMany(f"peer: more than {self._limits.peer_fan_out} bytes a second, times receivers")
+
+    def check_message(self, session: str, size: int, receivers: int, sent: int, kept: int, now: int) -> None:
+        """Raises `TooMany` if a message is too much for its session or for the room.
+
+        `sent` and `kept` are the room's counters. Only messages are refused for what others of the room have sent:
+        the protocol itself goes on.
+        """
+        limits = self._limits
+        if limits.peer_fan_out and not self._of_session(session, now).has(size * receivers, now):
+            raise TooMany(f"data: more than {limits.peer_fan_out} bytes a second of one peer, times receivers")
+        if limits.room_fan_out:
+            if self._sent is None:
+                self._sent = CountedBucket(_burst_of(limits.room_fan_out, now), sent)
+            if not self._sent.has(size * receivers, sent, now):
+                raise TooMany(f"data: more than {limits.room_fan_out} bytes a second of one room, times receivers")
+        if limits.room_stream_bytes:
+            if self._kept is None:
+                rate = limits.room_stream_bytes // KEPT_SECONDS
+                self._kept = CountedBucket(TokenBucket(rate, limits.room_stream_bytes, now), kept)
+            if not self._kept.has(size, kept, now):
+                raise TooMany(f"data: more than {limits.room_stream_bytes} bytes of one room in {KEPT_SECONDS} s")
+
+    def spend(self, session: str, cost: int, now: int) -> None:
+        """Counts bytes times receivers that were sent on behalf of a session."""
+        if self._limits.peer_fan_out:
+            self._of_session(session, now).spend(cost)
+
+    def forget(self, session: str) -> None:
+        """Removes the bucket of a session that is closed."""
+        self._sessions.pop(session, None)
+
+    def _of_session(self, session: str, now: int) -> TokenBucket:
+        bucket = self._sessions.get(session)
+        if bucket is None:
+            bucket = self._sessions[session] = _burst_of(self._limits.peer_fan_out, now)
+        return bucket
+
+
+def _burst_of(rate: int, now: int) -> TokenBucket:
+    return TokenBucket(rate, rate * BURST_SECONDS, now)
