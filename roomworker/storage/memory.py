@@ -124,6 +124,16 @@ class MemoryStore:
         await self._round_trip()
         return [self.apply(commit) for commit in commits]
 
+    async def sizes(self, rooms: Sequence[str]) -> list[int]:
+        await self._round_trip()
+        return [self._size(room) for room in rooms]
+
+    def _size(self, name: str) -> int:
+        room, past = self._rooms.get(name, _Room()), self._past.get(name, _Past())
+        return sum(len(field) + len(value) for field, value in room.fields.items()) + sum(
+            len(key) + len(answer.body) for key, answer in past.answered_calls.items()
+        )
+
     async def load(self, rooms: Sequence[str]) -> list[Stored]:
         await self._round_trip()
         return [self.read(room) for room in rooms]

@@ -23,6 +23,8 @@ KEEP_CLOSED_S: Final = 600
 KEEP_ATTEMPTS_S: Final = 3600
 """Seconds that attempts are known after the last of their partition."""
 DEAD_LETTERS_KEPT: Final = 1000
+UNCOUNTED: Final = 2**63
+"""The size of a room with so many fields that to count its bytes would hold up the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ class Store(Protocol):
         `STALE`     the room's version is not the expected one: nothing was stored;
         `FAILED`    the store refuses what it has of the room (keys of a wrong type): nothing was stored.
         """
+        ...
+
+    async def sizes(self, rooms: Sequence[str]) -> list[int]:
+        """Returns the bytes that each room takes in the store, in order; `UNCOUNTED` if it has too many fields."""
         ...
 
     async def load(self, rooms: Sequence[str]) -> list[Stored]:

@@ -10,7 +10,7 @@ import pytest
 from devtools.probes import amqp_connection
 from roomworker import worker as worker_module
 from roomworker.partitions import clock, coordinator
-from roomworker.runtime import room_actor
+from roomworker.runtime import committer, room_actor
 from roomworker.storage.port import Commit
 from roomworker.worker import RoomWorker
 from shared.cluster import registry
@@ -207,16 +207,18 @@ def damage(room: str, n: int, meta: bytes | None) -> Commit:
     return Commit(room, number, expected, f"x:{n}", f"token{n}", {"meta": meta}, None, {}, first=n == 1)
 
 
+def neighbour_of(room: str) -> str:
+    """Returns another room of the same partition."""
+    number = partition_of(room, PARTITIONS)
+    return next(name for name in (f"room{n}" for n in range(1000)) if partition_of(name, PARTITIONS) == number)
+
+
 async def test_an_unreadable_room_does_not_stop_its_partition(
     harness: RoomWorkerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given more messages for the room than a partition may have unacknowledged."""
     monkeypatch.setattr(room_actor, "RETRY_UNREADABLE_AFTER", 0.5)
-    neighbour = next(
-        name
-        for name in (f"room{n}" for n in range(1000))
-        if partition_of(name, PARTITIONS) == partition_of("broken", PARTITIONS)
-    )
+    neighbour = neighbour_of("broken")
     await harness.store.commit([damage("broken", 1, b"{broken")])
     worker = await harness.worker()
     gateway = await harness.gateway()
@@ -233,6 +235,36 @@ async def test_an_unreadable_room_does_not_stop_its_partition(
     await harness.store.commit([damage("broken", 2, None)])
     for session in waiting[:3]:
         await join(session)
+
+
+async def test_room_that_is_too_large_is_set_aside_and_its_neighbours_are_served(
+    harness: RoomWorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after its worker has died, by each worker that takes the partition over."""
+    monkeypatch.setattr(committer, "BESIDES_STATE", 0)
+    monkeypatch.setattr(room_actor, "RETRY_UNREADABLE_AFTER", 0.5)
+    neighbour = neighbour_of("broken")
+    large = damage("broken", 1, b'{"name":"broken","x":"' + b"x" * 200_000 + b'"}')
+    await harness.store.commit([large])
+    gateway = await harness.gateway()
+    waiting = gateway.connect("broken", "bob")
+    for name in ("one", "two"):
+        worker = await harness.worker(name, room_bytes=100_000)
+        alice = gateway.connect(neighbour, f"alice of {name}")
+        await join(alice)
+
+        async def told(worker: RoomWorker = worker) -> bool:
+            rooms = (await harness.cluster.members("workers"))[worker.id]["unreadable_rooms"]
+            return "too large" in rooms.get("broken", "")
+
+        await until(told)
+        await harness.kill(worker)
+        gateway.repeat()
+
+    await harness.store.commit([damage("broken", 2, None)])
+    await harness.worker("three", room_bytes=100_000)
+    gateway.repeat()
+    await join(waiting)
 
 
 async def test_a_takeover_of_500_rooms_needs_few_connections_to_redis(harness: RoomWorkerHarness) -> None:

@@ -247,9 +247,10 @@ class RoomWorkerHarness:
         self._redises.append(redis)
         return RedisCluster(redis), RedisStore(redis)
 
-    async def worker(self, name: str = "worker") -> RoomWorker:
+    async def worker(self, name: str = "worker", **settings: Any) -> RoomWorker:
         broker = await self.brokers.broker()
-        worker = RoomWorker(WorkerSettings(partitions=PARTITIONS, name=name), broker, *self._link())
+        made = WorkerSettings(partitions=PARTITIONS, name=name, **settings)
+        worker = RoomWorker(made, broker, *self._link())
         self.links[worker] = broker
         await asyncio.wait_for(worker.start(), WITHIN)
         self.workers.append(worker)
