@@ -69,7 +69,7 @@ image: .engine ## the image `plenary` for Docker, with the engine of this machin
 	docker build --tag plenary .
 
 compose-test: $(VENV)/.ready .engine ## docker-compose.yml under load, while gateways and room workers come and go
-	$(BIN)/pytest -m compose tests/compose $(PYTEST_OPTIONS)
+	$(BIN)/pytest -m compose tests/compose --timeout 3600 $(PYTEST_OPTIONS)
 
 engine: $(VENV)/.ready ## the media engine, found or built
 	@$(BIN)/python -m medianode.toolchain.install $(if $(filter run,$(MAKECMDGOALS)),|| true)
