@@ -2,7 +2,8 @@
 --
 -- KEYS  1 room:{R} (hash)   2 room:{R}:out (stream)   3 room:{R}:closed_sessions (hash)
 -- ARGV  1 expected version ('' = the room does not exist)   2 new version ('' = delete the room)
---       3 token of this commit   4 ms that outgoing messages are kept   5 seconds that closed sessions are kept
+--       3 token of this commit   4 entries that the stream is trimmed to ('' = not trimmed)
+--       5 seconds that closed sessions are kept
 --       6 outgoing messages ('' = none)   7 token of the room's last deletion, if it does not exist ('' = unknown)
 --       8 number of names and values to set, then these
 --       then number of names to delete, then these; the same twice for the closed sessions
@@ -57,9 +58,12 @@ else
   each_chunk('HDEL', room, del_first, del_last)
   redis.call('HSET', room, 'v', version, 'token', token)
   if ARGV[6] ~= '' then
-    local time = redis.call('TIME')
-    local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[4]
-    redis.call('XADD', out, 'MINID', '~', string.format('%d', oldest), '*', 'm', ARGV[6])
+    -- never by time: Redis' clock may be set, and all entries would be old at once
+    if ARGV[4] ~= '' then
+      redis.call('XADD', out, 'MAXLEN', '~', ARGV[4], '*', 'm', ARGV[6])
+    else
+      redis.call('XADD', out, '*', 'm', ARGV[6])
+    end
   end
 end
 

@@ -4,8 +4,9 @@
 """
 
 import asyncio
+import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, TypeAlias, cast
@@ -17,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.counters import CommitStatus
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_ATTEMPTS_S, KEEP_CLOSED_S, UNCOUNTED, Commit, Stored
+from roomworker.storage.stream_ages import StreamAges
 from roomworker.storage.stream_entry import Entry, SentMessage, decode_entry, encode_entry
 from shared.aio.backoff import Backoff
 from shared.cluster.availability import FAILURES, Availability
@@ -58,10 +60,20 @@ logger = log.get("store")
 
 
 class RedisStore:
-    """Implements `roomworker.storage.port.Store`. `availability` is shared with the other users of this Redis."""
+    """Implements `roomworker.storage.port.Store`.
 
-    def __init__(self, redis: Redis, availability: Availability | None = None) -> None:
+    `availability` is shared with the other users of this Redis; `clock` is monotonic, seconds.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        availability: Availability | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._redis = redis
+        self._clock = clock
+        self._stream_ages = StreamAges()
         self._availability = availability or Availability()
         self._script_loaded = False
         self._others = asyncio.Semaphore(ROUND_TRIPS_AT_ONCE)
@@ -90,21 +102,31 @@ class RedisStore:
                 else:
                     statuses[index] = cast("CommitStatus", result.decode())
             todo = again
+        self._note_ages(commits, statuses)
         # last, because a room that another worker has changed still exists, and must be found
         deleted = [c for i, c in enumerate(commits) if not c.version and statuses[i] in ("OK", "APPLIED")]
         if deleted:
             await self._run([("SREM", index_key(commit.partition), commit.index_member) for commit in deleted])
         return [statuses[index] for index in range(len(commits))]
 
+    def _note_ages(self, commits: Sequence[Commit], statuses: Mapping[int, CommitStatus]) -> None:
+        now = self._clock()
+        for index, commit in enumerate(commits):
+            if statuses[index] in ("OK", "APPLIED"):
+                self._stream_ages.stored(commit, now)
+            else:
+                self._stream_ages.forget(commit.room)
+
     async def _run_scripts(self, commits: Sequence[Commit]) -> list[Any]:
         """Runs the script for each commit; returns its answers."""
         commands: list[Command] = []
         script_at: list[int] = []
+        now = self._clock()
         for commit in commits:
             if commit.first:
                 commands.append(("SADD", index_key(commit.partition), commit.index_member))
             script_at.append(len(commands))
-            commands.append(_script(commit))
+            commands.append(_script(commit, self._stream_ages.limit(commit, now)))
         results = await self._run(commands)
         return [results[at] for at in script_at]
 
@@ -228,7 +250,8 @@ def _is_lasting(failure: ResponseError) -> bool:
     return "WRONGTYPE" in text or "is not an integer" in text
 
 
-def _script(commit: Commit) -> Command:
+def _script(commit: Commit, entries_kept: int | None) -> Command:
+    """Returns the call of the script. The stream is trimmed to so many entries; None: it is not."""
     sets: list[Any] = []
     deletes: list[Any] = []
     for name, value in commit.fields.items():
@@ -254,7 +277,7 @@ def _script(commit: Commit) -> Command:
     sent = encode_entry(commit.entry) if commit.entry else b""
     keys = room_key(commit.room), stream_key(commit.room), closed_sessions_key(commit.room)
     head = ("EVALSHA", _SHA, 3, *keys, commit.expected, commit.version, commit.token)
-    return (*head, commit.keep_sent_ms, KEEP_CLOSED_S, sent, commit.deletion_token, *sections)
+    return (*head, entries_kept or "", KEEP_CLOSED_S, sent, commit.deletion_token, *sections)
 
 
 def _stored(fields: Any, closed: Any) -> Stored:

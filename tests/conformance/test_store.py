@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any, Protocol
 
 import pytest
@@ -454,6 +455,43 @@ async def test_redis_trims_old_messages_unless_they_are_kept_longer(redis: Redis
     (replayed,) = await store.replay([("room", "s", 0)])
 
     assert len(replayed) == 250 if keep_ms else len(replayed) < 150
+
+
+@pytest.mark.servers
+async def test_redis_trims_by_the_time_that_passed_for_the_worker(redis: Redis) -> None:
+    """What Redis' own clock says has no part in it, since it may be set."""
+    now = [1000.0]
+    store = RedisStore(redis, clock=lambda: now[0])
+    for n in range(1, 601):
+        assert await store.commit([commit(n, messages=[SentMessage(b"{}", [("s", n)])])]) == ["OK"]
+        now[0] += 0.1
+
+    (replayed,) = await store.replay([("room", "s", 0)])
+
+    kept = [out for _, out in replayed]
+    assert kept == list(range(kept[0], 601))
+    assert 601 - KEEP_SENT_MS / 100 - 200 < kept[0] <= 601 - KEEP_SENT_MS / 100
+
+
+@pytest.mark.servers
+async def test_entries_of_another_worker_are_not_taken_for_old_ones(redis: Redis) -> None:
+    now = [1000.0]
+    first, second = (RedisStore(redis, clock=lambda: now[0]) for _ in range(2))
+    for n in range(1, 801):
+        store = second if 300 < n < 700 else first
+        if n in (301, 700):
+            now[0] += 100.0
+        assert await store.commit([commit(n, messages=[SentMessage(b"{}", [("s", n)])])]) == ["OK"]
+
+    (replayed,) = await first.replay([("room", "s", 0)])
+
+    assert len(replayed) == 800, "neither worker has added anything that it knows to be old"
+
+
+def test_script_asks_no_clock() -> None:
+    script = files("roomworker.storage").joinpath("commit.lua").read_text()
+    assert "'TIME'" not in script
+    assert "MINID" not in script
 
 
 # --- what cannot be read: it is wrong for its room only -----------------------------------------------------------
