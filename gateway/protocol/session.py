@@ -114,7 +114,7 @@ class Session:
     # --- inputs: from the client ---------------------------------------------------------------------------
 
     def connect(self, peer: str, accepted: int) -> Events:
-        """Makes the first input. `accepted` is the connection's time in ms since the epoch, unique in a gateway."""
+        """Makes the first input. `accepted` is the connection's time in ms since the epoch (`bus.Connect`)."""
         return self._append(Connect(self.room, self.id, self.connection, peer, accepted))
 
     def input(self, frame: Frame) -> Events:

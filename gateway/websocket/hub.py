@@ -149,7 +149,7 @@ class Hub:
         self.connections[session.connection] = connection
         self.empty.clear()
         connection.publisher.sources.add(session)
-        # Times are never equal, because of two connections of one peer the later one stays (DELIVERY I7).
+        # for workers of the version before: those of this version go by the order of arrival (DELIVERY I7)
         self._last_accepted = max(self._last_accepted + 1, time.time_ns() // 1_000_000)
         self.perform(connection, session.connect(connection.peer, self._last_accepted))
         if self.draining:

@@ -191,11 +191,11 @@ def create_room(room: Room, action: actions.CreateRoom) -> actions.RoomView:
 
 
 def expire_idle_room(room: Room, now: int) -> None:
-    """Gives up a created room that has been without sessions for its `idle_seconds`. `now` in ms."""
+    """Gives up a created room that has been without sessions for its `idle_seconds`. `now` in ms, room time."""
     created = room.meta.created
     if created is None or room.sessions:
         return
-    if created.idle_since is None:
+    if created.idle_since is None or created.idle_since > now:
         created.idle_since = now
         room.save_meta()
     elif now - created.idle_since >= created.idle_seconds * 1000:

@@ -50,8 +50,11 @@ def count(deaths: EngineDeaths | None, now: int) -> int:
 
 
 def check_media_allowed(deaths: EngineDeaths | None, now: int) -> None:
-    """Raises `Unavailable` while the room has lost its media. The reason names the cause, and when it ends."""
-    if deaths is not None and now < deaths.refused_until:
+    """Raises `Unavailable` while the room has lost its media. The reason names the cause, and when it ends.
+
+    A refusal that would last longer than any is of another clock, and over.
+    """
+    if deaths is not None and now < deaths.refused_until and not (now and deaths.refused_until - now > REFUSED_MS):
         until = datetime.fromtimestamp(deaths.refused_until / 1000, UTC).isoformat(timespec="seconds")
         raise Unavailable(
             f"room: its media is refused until {until}, because {deaths.number} media engines died under it"

@@ -5,11 +5,11 @@ thrown into it at the yield. It changes state only after its last yield (DELIVER
 complete by themselves (a placement).
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from shared.errors import InternalError
+from shared.errors import InternalError, PlenaryError
 from shared.protocol import media
 
 
@@ -40,3 +40,13 @@ def expect(result: StepResult, kind: type[Result]) -> Result:
     if not isinstance(result, kind):
         raise InternalError(f"media node: expected {kind.__name__}, got {type(result).__name__}")
     return result
+
+
+def resume_with(steps: Steps[Outcome], result: StepResult) -> Callable[[], Step]:
+    """Returns a function that resumes the handler with a result, and returns its next step."""
+    return lambda: steps.send(result)
+
+
+def resume_failing(steps: Steps[Outcome], failure: PlenaryError) -> Callable[[], Step]:
+    """Returns a function that throws a failure into the handler, and returns its next step."""
+    return lambda: steps.throw(failure)

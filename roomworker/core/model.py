@@ -109,14 +109,15 @@ class Session(Record):
     `gateway` is empty while the session has no connection; `lost_at` is the time since when (ms, room time; 0 until
     the next tick sets it), `lost_bytes` the size of the outputs since then. `token` is the hash of the resume token,
     `attempt` the number of the last resumption. `joins` counts how often the peer has joined: the media objects of
-    one join and the next have different engine ids.
+    one join and the next have different engine ids. `accepted` is for workers of the version before
+    (`shared.protocol.bus.Connect`).
     """
 
     id: str
     peer: str
     gateway: str
     connection: int
-    accepted: int
+    accepted: int = 0
     token: str = ""
     n_in: int = FIRST_INPUT
     n_out: int = 0

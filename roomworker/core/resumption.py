@@ -1,7 +1,7 @@
 """Resumes sessions whose connection was lost, or closes them after the grace period.
 
-The clock is the partition's ticks. A session's `lost_at` 0 means that the time is not known yet; the next tick
-sets it.
+The clock is the partition's time (DELIVERY T1). A session's `lost_at` 0 means that the time is not known yet; the
+next tick sets it, as it does for a time that is still to come: that was another clock's.
 """
 
 from typing import Final
@@ -62,7 +62,7 @@ def close_expired(room: Room, now: int, grace: int) -> list[Session]:
     for session in room.sessions.values():
         if session.lost_at is None:
             continue
-        if not session.lost_at:
+        if not 0 < session.lost_at <= now:
             session.lost_at = now
             room.save_session(session)
         elif now - session.lost_at >= grace or session.lost_bytes > LOST_BYTES_LIMIT:

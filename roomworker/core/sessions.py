@@ -9,10 +9,10 @@ from shared.protocol import bus
 
 
 def connect(room: Room, gateway: str, item: bus.Connect) -> Session:
-    """Opens a session and returns it. If its peer has another, the one accepted earlier is closed (DELIVERY I7).
+    """Opens a session and returns it. If its peer has another, the one that arrived earlier is closed (DELIVERY I7).
 
-    The session that is returned is closed already if its own connection was the earlier one, or if the room or the
-    worker has no bytes left for it.
+    A `Connect` that its gateway had to repeat may arrive behind that of a later connection to the same gateway: the
+    session that is returned is then closed already. So it is if the room or the worker has no bytes left for it.
     """
     session = Session(
         id=item.session,
@@ -23,7 +23,7 @@ def connect(room: Room, gateway: str, item: bus.Connect) -> Session:
         token=item.token,
     )
     current = room.session_of.get(item.peer)
-    if current is not None and (current.accepted, current.id) > (session.accepted, session.id):
+    if current is not None and current.gateway == gateway and current.connection > session.connection:
         return _close_at_once(room, session, REPLACED)
     size = size_of_session(session)
     try:

@@ -29,7 +29,11 @@ logger = log.get("clock")
 
 
 class TickPublisher:
-    """Publishes ticks while this worker leads; `run` is to be a task. `clock` is monotonic, seconds."""
+    """Publishes ticks while this worker leads; `run` is to be a task. `clock` is monotonic, seconds.
+
+    The ticks have the cluster's time: the leader takes over what the cluster has (`set_time`), and advances it by its
+    own monotonic clock.
+    """
 
     def __init__(
         self, worker: str, broker: Broker, partitions: int, clock: Callable[[], float] = time.monotonic
@@ -41,6 +45,8 @@ class TickPublisher:
         self._number = 0
         self._leads = asyncio.Event()
         self._leads_until = 0.0
+        self._time = 0
+        self._time_set = 0.0
         self._unconfirmed_ticks: set[int] = set()
         """Partitions whose last tick is not confirmed yet."""
 
@@ -48,6 +54,16 @@ class TickPublisher:
     def leads(self) -> bool:
         """Whether this worker publishes the ticks."""
         return self._leads.is_set()
+
+    @property
+    def time(self) -> int:
+        """The cluster's time, ms, as far as this worker knows it; 0: not at all."""
+        return self._time + round((self._clock() - self._time_set) * 1000) if self._time else 0
+
+    def set_time(self, now: int) -> None:
+        """Brings the cluster's time up to date with what another leader made of it; it never falls."""
+        if now > self.time:
+            self._time, self._time_set = now, self._clock()
 
     def lead(self, seconds: float = LEADS_FOR) -> None:
         """Makes this worker lead for so many seconds from now."""
@@ -82,7 +98,7 @@ class TickPublisher:
         if partition in self._unconfirmed_ticks or not self._broker.connected:
             return
         self._number += 1
-        item = bus.encode_item(bus.Tick(self._number, time.time_ns() // 1_000_000))
+        item = bus.encode_item(bus.Tick(self._number, self.time, self._worker, self._clock()))
         self._unconfirmed_ticks.add(partition)
         sent = self._broker.publish(
             "rooms", str(partition), bus.encode_batch(self._worker, [item], time.time()), ttl=TICK_TTL
@@ -110,7 +126,10 @@ class TickReceiver:
         self._seen.pop(partition.number, None)
 
     def ticked(self, partition: Partition, tick: bus.Tick) -> None:
-        """Does what is due in the partition's rooms, and gives up what belonged to dead gateways and media nodes."""
+        """Does what is due in the partition's rooms, and gives up what belonged to dead gateways and media nodes.
+
+        `tick.now` is the partition's time.
+        """
         actors = list(partition.actors.values())
         for actor in actors:
             actor.retry()

@@ -202,6 +202,8 @@ class Coordinator:
             self._ticks.resign()
             return
         now = time.monotonic()
+        wall_clock = time.time_ns() // 1_000_000  # only the first leader that a cluster has is asked what time it is
+        self._ticks.set_time(await self._cluster.advance_time(self._ticks.time, wall_clock))
         self._ticks.lead()
         for role, observer in (("worker", self._workers), ("gateway", self._gateways), ("node", self._nodes)):
             for member in observer.dead_for(EVICT_AFTER, now):

@@ -9,8 +9,10 @@ from time import perf_counter, time
 from typing import TypeAlias, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from roomworker.messaging.outbox import Receipt
+from roomworker.partitions.partition_clock import PartitionClock
 from roomworker.partitions.poison import PoisonDetector
 from roomworker.runtime.room_actor import RoomActor
 from roomworker.runtime.services import RoomServices
@@ -32,8 +34,9 @@ class PartitionCallbacks:
     """The functions that a partition calls for what is not a message to one room.
 
     `activated` is called at the first delivery since the partition was subscribed to, or since the channel was lost:
-    this worker is then the active one. `ticked` is called every second, `reported` with what a media node has of the
-    partition's rooms, `replay` when a gateway misses outputs of a session.
+    this worker is then the active one. `ticked` is called every second with a tick whose `now` is the partition's
+    time, `reported` with what a media node has of the partition's rooms, `replay` when a gateway misses outputs of a
+    session.
     """
 
     activated: Callable[["Partition"], None]
@@ -64,6 +67,7 @@ class Partition:
         self._waiting: deque[Delivery] = deque()
         self._recovery_task: asyncio.Task[None] | None = None
         self._poison_detector = PoisonDetector(store, number)
+        self._clock = PartitionClock(services.clock)
         self._receive_failed = False
         self._taking_back: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
@@ -96,6 +100,7 @@ class Partition:
         """Gives up the deliveries that are not acknowledged, which the next active worker gets, and all rooms."""
         self.active = False
         self._services.room_time.pop(self.number, None)
+        self._clock = PartitionClock(self._services.clock)
         self._waiting.clear()
         if self._recovery_task is not None:
             self._recovery_task.cancel()
@@ -175,9 +180,9 @@ class Partition:
         """Runs an item that its sender repeats, and which is therefore not delivered again if it raises."""
         try:
             match item:
-                case bus.Tick(now=now):
-                    self._services.room_time[self.number] = now
-                    self._callbacks.ticked(self, item)
+                case bus.Tick():
+                    now = self._services.room_time[self.number] = self._clock.advance(item)
+                    self._callbacks.ticked(self, replace(item, now=now))
                 case bus.Replay():
                     self._callbacks.replay(self.actor(item.room), origin, item)
                 case bus.NodeReport():

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar, cast
 from roomworker.core import api_calls, dispatch, media_events, resumption, sessions, teardown
 from roomworker.core.dispatch import Handled
 from roomworker.core.journal import Changes, Reply
-from roomworker.core.media_steps import Place, Placed, Step, StepResult, Steps
+from roomworker.core.media_steps import Place, Placed, Step, Steps, resume_failing, resume_with
 from roomworker.core.model import ClosedSession, Session
 from roomworker.core.room import Room
 from roomworker.counters import OK
@@ -69,8 +69,7 @@ class Executor:
             return
         match item:
             case bus.MediaEvent():
-                now = self._services.room_time[self.room.partition]
-                self._guarded(job, partial(media_events.apply, self.room, item, now))
+                self._guarded(job, partial(media_events.apply, self.room, item, self._room_time))
                 self._finished.append(job)
             case bus.Call():
                 self._guarded(job, partial(api_calls.handle, self.room, item))
@@ -80,7 +79,7 @@ class Executor:
                 self._guarded(job, partial(resumption.resume, self.room, job.origin, item))
                 self._finished.append(job)
             case bus.ConnectionLost():
-                self._guarded(job, partial(resumption.connection_lost, self.room, job.origin, item, self._now))
+                self._guarded(job, partial(resumption.connection_lost, self.room, job.origin, item, self._room_time))
                 self._finished.append(job)
                 self._drop_queues()
             case bus.Connect():
@@ -171,7 +170,7 @@ class Executor:
         for session in [s for s in self.room.sessions.values() if s.gateway == gateway]:
             if session.token:
                 self.room.reply_link(gateway, bus.Link(session.connection, session.id, "released"))
-                resumption.detach(self.room, session, self._now)
+                resumption.detach(self.room, session, self._room_time)
             else:
                 teardown.close_session_by_server(self.room, session, SESSION_UNKNOWN)
         self._drop_queues()
@@ -186,8 +185,13 @@ class Executor:
             or any(session.lost_at is not None for session in room.sessions.values())
         )
 
+    @property
+    def _room_time(self) -> int:
+        """The partition's time at its last tick, ms; 0: unknown. A room in which nothing is due gets no ticks."""
+        return max(self._now, self._services.room_time[self.room.partition])
+
     def tick(self, now: int, grace: int = resumption.GRACE) -> None:
-        """Does what is due at `now`, ms since the epoch; `grace`: ms that a session may be without a connection."""
+        """Does what is due at `now`, ms, room time; `grace`: ms that a session may be without a connection."""
         self._now = now
         api_calls.expire_idle_room(self.room, now)
         for session in resumption.close_expired(self.room, now, grace):
@@ -269,9 +273,9 @@ class Executor:
             if isinstance(step, Place):
                 node = self._services.choose_node()
                 if node is None:
-                    resume = _throw(steps, Unavailable("no media node is available: try again later"))
+                    resume = resume_failing(steps, Unavailable("no media node is available: try again later"))
                 else:
-                    resume = _send(steps, Placed(node, self._services.room_time[self.room.partition]))
+                    resume = resume_with(steps, Placed(node, self._room_time))
                 continue
             self._ask(queue, steps, step)
             return
@@ -283,9 +287,9 @@ class Executor:
             if not self._alive or queue.steps is not steps:
                 return
             if isinstance(result, media.Failed):
-                self._step(queue, _throw(steps, error(result.code, result.reason)))
+                self._step(queue, resume_failing(steps, error(result.code, result.reason)))
             else:
-                self._step(queue, _send(steps, result))
+                self._step(queue, resume_with(steps, result))
             self._run(queue)
 
         placement = self.room.meta.placement
@@ -388,11 +392,3 @@ class Executor:
         self._stats.stop()
         for queue in self._queues.values():
             queue.abandon()
-
-
-def _send(steps: Steps[client.AnyAnswer], result: StepResult) -> Callable[[], Step]:
-    return lambda: steps.send(result)
-
-
-def _throw(steps: Steps[client.AnyAnswer], failure: PlenaryError) -> Callable[[], Step]:
-    return lambda: steps.throw(failure)

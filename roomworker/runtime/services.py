@@ -19,8 +19,8 @@ class RoomServices:
     """The parts of a worker that a room uses.
 
     `choose_node` returns a media node for a room that has none, or None if no node lives. `clock` is monotonic,
-    seconds. `total` has the bytes of all rooms. `room_time` has the time of each partition's last tick, ms since the
-    epoch (DELIVERY T1); 0: none yet.
+    seconds. `total` has the bytes of all rooms. `room_time` has the time of each partition at its last tick, ms
+    (DELIVERY T1); 0: none yet.
     """
 
     worker: str

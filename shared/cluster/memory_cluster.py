@@ -24,6 +24,7 @@ class MemoryCluster:
         self._reader = EntryReader()
         self._partitions: int | None = None
         self._epoch = secrets.token_hex(8)
+        self._time: int | None = None
 
     async def announce(self, role: Role, member: str, info: Info) -> None:
         self.entries[role][member.encode()] = orjson.dumps(info)
@@ -42,6 +43,10 @@ class MemoryCluster:
     async def epoch(self) -> str:
         return self._epoch
 
+    async def advance_time(self, now: int, first: int) -> int:
+        self._time = max(now, first if self._time is None else self._time)
+        return self._time
+
     async def room_counts(self, partitions: Sequence[int]) -> list[int]:
         return [len(self.index.get(partition, ())) for partition in partitions]
 
@@ -54,4 +59,5 @@ class MemoryCluster:
         for members in self.entries.values():
             members.clear()
         self._partitions = None
+        self._time = None
         self._epoch = secrets.token_hex(8)

@@ -44,6 +44,13 @@ class Cluster(Protocol):
         """Returns a random value that stays the same until the server is emptied."""
         ...
 
+    async def advance_time(self, now: int, first: int) -> int:
+        """Returns the cluster's time (ms), which is `now` from here on if that is greater, and never falls.
+
+        A cluster without a time begins with `first`, the wall clock of the process that asks.
+        """
+        ...
+
     async def room_counts(self, partitions: Sequence[int]) -> list[int]:
         """Returns the number of entries in each partition's index of rooms."""
         ...

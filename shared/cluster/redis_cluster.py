@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from shared.cluster.availability import FAILURES, Availability
 from shared.cluster.entries import EntryReader, decode_partitions
 from shared.cluster.port import Info
-from shared.cluster.redis_keys import EPOCH_KEY, PARTITIONS_KEY, Role, index_key, indexed_rooms, members_key
+from shared.cluster.redis_keys import EPOCH_KEY, PARTITIONS_KEY, TIME_KEY, Role, index_key, indexed_rooms, members_key
 
 T = TypeVar("T")
 
@@ -45,6 +45,14 @@ class RedisCluster:
     async def epoch(self) -> str:
         _, held = await self._run(("SET", EPOCH_KEY, secrets.token_hex(8), "NX"), ("GET", EPOCH_KEY))
         return cast("bytes", held).decode(errors="backslashreplace")
+
+    async def advance_time(self, now: int, first: int) -> int:
+        *_, held = await self._run(
+            ("ZADD", TIME_KEY, "NX", first, "ms"),
+            ("ZADD", TIME_KEY, "GT", now, "ms"),  # one command, so that two leaders cannot set it back
+            ("ZSCORE", TIME_KEY, "ms"),
+        )
+        return int(float(held))
 
     async def room_counts(self, partitions: Sequence[int]) -> list[int]:
         return await self._run(*(("SCARD", index_key(partition)) for partition in partitions))

@@ -9,6 +9,7 @@ plenary:dead              stream  messages that were set aside, with the reason
 plenary:gateways          hash    process id → JSON with its heartbeat; the same for plenary:workers, plenary:nodes
 plenary:partitions        string  the number of partitions
 plenary:epoch             string  a random value, which is missing when Redis was emptied
+plenary:time              zset    `ms` → the cluster's time, as its leader last put it there (DELIVERY T1)
 """
 
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ Role: TypeAlias = Literal["gateways", "workers", "nodes"]
 
 PARTITIONS_KEY: Final = "plenary:partitions"
 EPOCH_KEY: Final = "plenary:epoch"
+TIME_KEY: Final = "plenary:time"
 DEAD_LETTERS_KEY: Final = "plenary:dead"
 
 

@@ -40,10 +40,11 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Connect(Item, frozen=True, tag="connect"):
-    """Input 0 of a new session: a socket was accepted for `peer` at `accepted` (ms since the epoch).
+    """Input 0 of a new session: a socket was accepted for `peer`.
 
-    Of two connections of one peer the one accepted later stays (DELIVERY I7). `token` is the hash of the
-    resume token, empty for a session that cannot be resumed.
+    Of two connections of one peer the one that arrives later stays (DELIVERY I7). `accepted` (ms since the epoch by
+    the gateway's clock) is compared by workers of the version before only. `token` is the hash of the resume token,
+    empty for a session that cannot be resumed.
     """
 
     room: str
@@ -152,10 +153,17 @@ class MediaEvent(Item, frozen=True, tag="media"):
 
 
 class Tick(Item, frozen=True, tag="tick"):
-    """The time, for everything in the partition: `now` is ms since the epoch, `n` counts up."""
+    """The time, for everything in the partition (DELIVERY T1); `n` counts up.
+
+    `now` is the cluster's time, ms. `seconds` is the monotonic clock of the sender `boot`, an id that no other
+    process ever had: differences within one boot id are exact. A worker of the version before sends no `boot`, and
+    its wall clock as `now`.
+    """
 
     n: int
     now: int
+    boot: str = ""
+    seconds: float = 0.0
 
 
 class HeldRouter(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -202,7 +210,7 @@ decode_item = msgspec.msgpack.Decoder(AnyItem).decode
 def encode_batch(origin: str, items: Iterable[bytes], now: float) -> bytes:
     """Returns a body made of encoded items.
 
-    `origin` is the gateway's, node's or worker's id, `now` seconds since the epoch.
+    `origin` is the gateway's, node's or worker's id, `now` seconds since the epoch, to be shown only.
     """
     parts = [_TIME.pack(now)]
     pack = _LENGTH.pack
@@ -228,7 +236,7 @@ def split_batch(body: bytes) -> tuple[str, Iterator[bytes]]:
 
 
 def published_at(body: bytes) -> float:
-    """Returns the time of a batch's publish in seconds since the epoch, by its origin's clock.
+    """Returns the time of a batch's publish in seconds since the epoch, by its origin's clock, to be shown only.
 
     The result is 0.0 if the body is no batch.
     """
@@ -314,7 +322,7 @@ class CallAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class ToGateway(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A batch for one gateway, to be carried out in the order of its fields: then no gap is seen where there is none.
 
-    `sent` is when it was published, seconds since the epoch by the worker's clock; 0: unknown.
+    `sent` is when it was published, seconds since the epoch by the worker's clock, to be shown only; 0: unknown.
     """
 
     messages: list[Message]

@@ -428,3 +428,15 @@ async def test_rooms_are_listed_by_partition_in_order_each_once(server: Memory |
 async def test_a_member_is_evicted_by_one_process_only(cluster: Cluster) -> None:
     await member(cluster).beat()
     assert [await cluster.withdraw("gateways", "gw-1"), await cluster.withdraw("gateways", "gw-1")] == [True, False]
+
+
+async def test_time_of_a_cluster_begins_with_the_first_leader_and_never_falls(server: Memory | Server) -> None:
+    cluster = server.cluster
+    assert await cluster.advance_time(0, 1_700_000_000_000) == 1_700_000_000_000
+    assert await cluster.advance_time(0, 1_800_000_000_000) == 1_700_000_000_000, "the next leader's clock is ahead"
+    assert await cluster.advance_time(1_700_000_005_000, 0) == 1_700_000_005_000
+    assert await cluster.advance_time(1_700_000_004_000, 0) == 1_700_000_005_000
+
+    await server.empty()
+
+    assert await cluster.advance_time(7, 1_600_000_000_000) == 1_600_000_000_000

@@ -26,6 +26,27 @@ IMPURE: Final = {
     "subprocess", "threading", "time",
 }  # fmt: skip
 
+WALL_CLOCKS: Final = {
+    "gateway/bus/partition_publisher.py": "when a batch was published, for a metric",
+    "gateway/http/response.py": "the header `Date`",
+    "gateway/websocket/delivery.py": "a metric: how long a batch was under way",
+    "gateway/websocket/hub.py": "`accepted`, for room workers of the version before",
+    "medianode/outbox.py": "when a batch was published, for a metric",
+    "medianode/toolchain/webrtc_client.py": "the dates of a certificate",
+    "plenary/status/dead_letters.py": "when a message was set aside, shown",
+    "roomworker/core/engine_deaths.py": "until when media is refused, shown",
+    "roomworker/messaging/outbox.py": "when a batch was published, for a metric",
+    "roomworker/partitions/clock.py": "when a tick was published, for a metric",
+    "roomworker/partitions/coordinator.py": "the time with which a cluster begins",
+    "roomworker/partitions/partition.py": "a metric: how long a batch was under way",
+}
+"""The files that may ask what time of day it is, or show one, and for what. docs/explanation/partitions-and-time.md
+lists them for readers."""
+WALL_CLOCK_NAMES: Final = {
+    "time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.ctime", "time.strftime", "time.clock_gettime",
+    "time.clock_gettime_ns", "datetime.datetime", "datetime.date",
+}  # fmt: skip
+
 GIVEN_UP: Final = (
     "Slot|bury|_grave|disown|Complaint|TurnedAway|Departures|Suspects|condemn|stir|strangers_total|_careful|_shunned"
     "|_deaf|_lead|_tell_time|_untold|Kept|Intake|Outlet|in_turns|shims|ASTRAY|hush|Desk|Shelf"
@@ -89,6 +110,33 @@ def test_pure_folder_imports_only_what_is_deterministic() -> None:
 def owners(package: str) -> list[str]:
     """The pure packages that `package` is a part of."""
     return [pure.replace("/", ".") for pure in PURE if f"{package}.".startswith(f"{pure.replace('/', '.')}.")]
+
+
+def wall_clocks(path: str) -> set[str]:
+    """The wall clocks that a module names, as `from time import time` or as `time.time`."""
+    nodes = list(ast.walk(ast.parse((ROOT / path).read_text())))
+    modules = {
+        alias.asname or alias.name: alias.name
+        for node in nodes if isinstance(node, ast.Import)
+        for alias in node.names if alias.name in ("time", "datetime")
+    }  # fmt: skip
+    attributes = {
+        f"{modules[node.value.id]}.{node.attr}"
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    }
+    return (attributes | imported_names(path)) & WALL_CLOCK_NAMES
+
+
+def test_only_the_named_files_ask_a_wall_clock() -> None:
+    """No decision may depend on a clock that can be set, or on those of two hosts (DELIVERY T1)."""
+    folders = ("gateway/", "medianode/", "plenary/", "roomworker/", "shared/")
+    assert {path for path in modules() if path.startswith(folders) and wall_clocks(path)} == set(WALL_CLOCKS)
+
+
+def test_page_names_every_file_that_asks_a_wall_clock() -> None:
+    page = (ROOT / "docs" / "explanation" / "partitions-and-time.md").read_text()
+    assert [path for path in WALL_CLOCKS if f"`{path}`" not in page] == []
 
 
 def test_no_import_is_hidden_from_the_import_contracts() -> None:

@@ -129,6 +129,20 @@ def test_created_room_expires_after_its_idle_seconds_without_sessions() -> None:
     assert backend.call("inspectRoom")[0] == 404
 
 
+def test_idle_time_that_began_by_another_clock_begins_anew() -> None:
+    harness = RoomHarness()
+    Backend(harness).do("createRoom", idleSeconds=10)
+    ticks(harness, 5000)
+    harness.crash()
+    harness.services.room_time.clear()
+
+    ticks(harness, 100, 109.9)
+    assert harness.room.exists
+    ticks(harness, 110)
+
+    assert not harness.room.exists
+
+
 def test_created_room_stays_for_its_idle_seconds_after_the_last_session() -> None:
     harness = RoomHarness()
     Backend(harness).do("createRoom", idleSeconds=10)

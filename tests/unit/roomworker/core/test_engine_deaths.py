@@ -107,6 +107,14 @@ def test_refusal_ends_five_minutes_after_the_last_death(harness: RoomHarness, al
     assert placed(harness, alice)["ok"]
 
 
+def test_refusal_longer_than_any_is_another_clocks_and_over(harness: RoomHarness, alice: Client) -> None:
+    lose_media(harness, alice)
+    harness.crash()
+    harness.services.room_time.clear()
+    harness.tick(START - 3600)
+    assert placed(harness, alice)["ok"]
+
+
 def test_room_that_kills_again_after_its_refusal_is_refused_at_once(harness: RoomHarness, alice: Client) -> None:
     lose_media(harness, alice)
     harness.tick(START + 320)

@@ -97,6 +97,30 @@ def test_grace_of_a_loss_at_an_unknown_time_begins_with_the_next_tick() -> None:
     assert alice.session not in harness.room.sessions
 
 
+def test_session_lost_in_a_room_without_ticks_has_its_whole_grace(harness: RoomHarness) -> None:
+    """A room gets ticks only while something in it is due, so its last one may be long ago."""
+    alice = resumable(harness, "alice")
+    harness.services.room_time[0] = 100 * GRACE
+    lose(alice)
+    tick(harness, 101 * GRACE - 1)
+    assert alice.session in harness.room.sessions
+    tick(harness, 101 * GRACE)
+    assert alice.session not in harness.room.sessions
+
+
+def test_time_of_loss_that_is_still_to_come_is_another_clocks(harness: RoomHarness) -> None:
+    alice = resumable(harness, "alice")
+    tick(harness, 100 * GRACE)
+    lose(alice)
+    harness.crash()
+    harness.services.room_time.clear()
+    tick(harness, 2 * GRACE)
+    tick(harness, 3 * GRACE - 1)
+    assert alice.session in harness.room.sessions
+    tick(harness, 3 * GRACE)
+    assert alice.session not in harness.room.sessions
+
+
 def test_late_loss_of_the_old_connection_has_no_effect(harness: RoomHarness) -> None:
     alice = resumable(harness, "alice")
     old = bus.ConnectionLost(harness.name, alice.session, alice.connection)
