@@ -12,8 +12,10 @@ from gateway.http.connection import REQUEST_SECONDS, RESPONSE_SECONDS
 from gateway.http.listener import KEPT_FILES
 from gateway.protocol import session
 from gateway.protocol.handshake import NAME_BYTES
+from gateway.protocol.rate_limit import BYTES_BURST, OVER_RATE_SWEEPS
 from gateway.websocket import hub
-from gateway.websocket.connection import FRAME_BYTES
+from gateway.websocket.budgets import STALL_SWEEPS
+from gateway.websocket.connection import FRAME_BYTES, SHORT_FRAGMENT
 from roomworker.core import engine_deaths, resumption
 from roomworker.core.fan_out import BURST_SECONDS, KEPT_SECONDS
 from roomworker.core.journal import ANSWERED_CALLS_LIMIT, ANSWERS_BYTES_LIMIT, CLOSED_SESSIONS_LIMIT
@@ -22,7 +24,7 @@ from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
 from roomworker.storage.retention import BEYOND_GRACE, LONGEST
 from shared.errors import TEXT_CHARS
-from shared.protocol.decoding import DEPTH_LIMIT, SIGNALING_BYTES
+from shared.protocol.decoding import CONTAINERS_LIMIT, DEPTH_LIMIT, SIGNALING_BYTES
 from shared.protocol.rtp import VALUE_BYTES, DtlsParameters, RtpCapabilities, RtpCodec, RtpParameters
 from shared.settings import GatewaySettings, WorkerSettings
 
@@ -34,22 +36,53 @@ Limit = tuple[str, str, str]
 def limits() -> Iterator[Limit]:
     """Yields for each limit what it limits, its value with the setting, and what happens above it."""
     yield from _addresses()
+    yield from _messages()
     yield from _connections()
     yield from _rooms()
     yield from _server_api()
     yield from _kept()
 
 
-def _connections() -> Iterator[Limit]:
+def _messages() -> Iterator[Limit]:
     rate, burst = _default(GatewaySettings, "message_rate"), _default(GatewaySettings, "message_burst")
     yield "name of a room or peer", f"{NAME_BYTES} bytes", "the connection is closed with 4000"
-    yield "frame", f"{size(_default(GatewaySettings, 'frame_limit'))} (`PLENARY_FRAME_LIMIT`)", "answered 413"
-    yield "frame, in any case", size(FRAME_BYTES), "the connection is closed with 1009"
+    yield "message", f"{size(_default(GatewaySettings, 'frame_limit'))} (`PLENARY_FRAME_LIMIT`)", "answered 413"
+    yield "message, in any case", size(FRAME_BYTES), "the connection is closed with 1009"
     yield "depth of JSON", f"{DEPTH_LIMIT} levels", "answered 400"
+    yield (
+        "arrays and objects of a message",
+        f"{CONTAINERS_LIMIT:,}, counting brackets in strings",
+        "answered 413",
+    )
     yield (
         "messages of one connection",
         f"{rate:g} a second, {burst} at once (`PLENARY_MESSAGE_RATE`, `PLENARY_MESSAGE_BURST`)",
-        "requests are answered 429, notifications dropped",
+        "requests are answered 429, all else is dropped. Beyond as many refused messages the socket is read more"
+        f" slowly; after {OVER_RATE_SWEEPS * hub.SWEEP_EVERY:g} s it is not read any more, and closed with 1008",
+    )
+    yield (
+        f"pings, pongs, and later fragments below {size(SHORT_FRAGMENT)}",
+        "count as messages do",
+        "they are dropped (fragments are not), and as above",
+    )
+
+
+def _connections() -> Iterator[Limit]:
+    byte_rate = _default(GatewaySettings, "byte_rate")
+    yield (
+        "bytes of one connection",
+        f"{size(byte_rate)} a second, {size(BYTES_BURST * byte_rate)} at once (`PLENARY_BYTE_RATE`)",
+        "the socket is read more slowly",
+    )
+    yield (
+        "a message that has not ended",
+        f"{STALL_SWEEPS * hub.SWEEP_EVERY:g} s without progress",
+        "the connection is closed with 4003",
+    )
+    yield (
+        "all messages of one gateway that have not ended",
+        f"{size(_default(GatewaySettings, 'unfinished_limit'))} (`PLENARY_UNFINISHED_LIMIT`)",
+        "the connections with the largest are closed with 1013",
     )
     yield (
         "unapplied input of one connection",
@@ -62,6 +95,11 @@ def _connections() -> Iterator[Limit]:
         "unsent output of one connection",
         f"{size(_default(GatewaySettings, 'send_buffer'))} (`PLENARY_SEND_BUFFER`)",
         "it is closed with 4003",
+    )
+    yield (
+        "unsent output of one gateway",
+        f"{size(_default(GatewaySettings, 'unsent_limit'))} (`PLENARY_UNSENT_LIMIT`)",
+        "the connections with the most are closed with 4003",
     )
 
 

@@ -8,6 +8,9 @@ from shared.telemetry.histogram import Histogram, seconds, sizes
 SAMPLES: Final = 256
 """About how many requests are timed between two sweeps; to time each one would cost too much."""
 
+Bound: TypeAlias = Literal["over_rate", "unfinished_total", "unfinished_stalled", "unsent", "unsent_total"]
+"""The bound beyond which a client's WebSocket was closed: its rate for too long, or bytes of it or of all clients."""
+
 Rejection: TypeAlias = Literal["answered", "dropped", "malformed", "unavailable"]
 """The outcome of a frame that is not forwarded (see `gateway.protocol.frame_validation`)."""
 
@@ -34,7 +37,7 @@ class Counters:
     rejected_frames: dict[tuple[Rejection, int], int] = field(default_factory=dict)
     """Frames that were not forwarded, by outcome and error code."""
     rate_limited_total: int = 0
-    """Frames above a connection's rate limit, answered or dropped."""
+    """Frames above a connection's rate limit, answered or dropped; control frames, too."""
     undeliverable_total: int = 0
     """Messages for a connection that is removed or has another session, and answers that no caller waits for."""
     republished_total: int = 0
@@ -51,6 +54,8 @@ class Counters:
     too_slow_total: int = 0
     closes: dict[int, int] = field(default_factory=dict)
     """WebSockets that the gateway closed, by close code."""
+    cuts: dict[Bound, int] = field(default_factory=dict)
+    """WebSockets that the gateway closed because of a bound, by bound."""
     batches_out_total: int = 0
     items_out: Histogram = field(default_factory=sizes)
     messages_in: Histogram = field(default_factory=sizes)
@@ -86,6 +91,10 @@ class Counters:
     def count_close(self, code: int) -> None:
         """Counts a WebSocket that the gateway closes."""
         self.closes[code] = self.closes.get(code, 0) + 1
+
+    def count_cut(self, bound: Bound) -> None:
+        """Counts a WebSocket that is closed because its client went beyond a bound."""
+        self.cuts[bound] = self.cuts.get(bound, 0) + 1
 
     def adapt_sampling(self, frames: int) -> None:
         """Chooses how often to time from the number of frames between the last two sweeps."""

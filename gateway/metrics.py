@@ -15,6 +15,7 @@ CONNECTIONS = gauge("gateway_connections", "Open WebSockets with a session, by k
 PENDING_DISCONNECTS = gauge(
     "gateway_pending_disconnects", "Closed WebSockets whose disconnect no room worker has applied yet."
 )
+OVER_RATE = gauge("gateway_over_rate_connections", "WebSockets whose client is over its message rate.")
 PAUSED = gauge("gateway_paused_connections", "WebSockets that are not read until more of their inputs are applied.")
 DRAINING = gauge("gateway_draining", "1 while the gateway drains: it closes its connections with 1012.")
 ACCEPTED = counter("gateway_accepted", "Accepted WebSockets that got a session.")
@@ -31,6 +32,13 @@ REFUSED = counter(
 OPEN_SOCKETS = gauge("gateway_open_sockets", "Open connections of the public port, WebSockets and others.")
 ADDRESSES = gauge("gateway_client_addresses", "Addresses that have a connection, IPv6 by /64.")
 CLOSES = counter("gateway_closes", "WebSockets closed by the gateway, by close code.", "code")
+CUTS = counter(
+    "gateway_cut_clients",
+    "WebSockets closed because of a bound: over the rate for 10 s (over_rate), too many unread bytes of one client"
+    " (unsent) or of all (unsent_total), too many bytes of unfinished messages (unfinished_total), or no progress of"
+    " one (unfinished_stalled).",
+    "bound",
+)
 SLOW = counter("gateway_slow_consumers_closed", "WebSockets closed because their client read too slowly (4003).")
 RECEIVED = counter("gateway_frames_received", "Text frames from clients.")
 SENT = counter("gateway_frames_sent", "Frames written to clients.")
@@ -40,7 +48,10 @@ REJECTED_FRAMES = counter(
     "outcome",
     "code",
 )
-RATE_LIMITED = counter("gateway_rate_limited_frames", "Frames above their connection's rate limit.")
+RATE_LIMITED = counter(
+    "gateway_rate_limited_frames",
+    "Frames above their connection's rate limit; control frames and fragments count.",
+)
 DUPLICATES = counter("gateway_duplicate_frames", "Frames that a resumed client sent again; they are dropped.")
 RESUMPTIONS = counter("gateway_resumptions", "Answered requests to resume a session, by outcome.", "outcome")
 UNDELIVERABLE = counter(
@@ -53,7 +64,12 @@ UNAPPLIED = gauge("gateway_unapplied_inputs", "Inputs that no room worker has re
 UNAPPLIED_BYTES = gauge(
     "gateway_unapplied_bytes", "Size of the unapplied inputs; above 256 MiB new connections are rejected."
 )
-UNSENT_BYTES = gauge("gateway_unsent_bytes", "Bytes in this process's send buffers that clients have not read yet.")
+UNFINISHED_BYTES = gauge(
+    "gateway_unfinished_bytes",
+    "Bytes of messages that have begun and not ended; above PLENARY_UNFINISHED_LIMIT the largest are given up.",
+)
+UNSENT_BYTES = gauge("gateway_unsent_bytes", "Bytes in this process's send buffers that clients have not read yet; "
+                     "above PLENARY_UNSENT_LIMIT the clients with the most are dropped.")  # fmt: skip
 REQUEST = histogram(
     "gateway_request_seconds",
     "Time from a frame to its answer (effect committed), sampled for about 512 frames a second.",
@@ -77,7 +93,6 @@ class ConnectionCounts:
     kinds: dict[str, int] = field(default_factory=lambda: {"plain": 0, "resumable": 0})
     pending_disconnects: int = 0
     unapplied: int = 0
-    unsent: int = 0
 
     def count(self, connection: HubConnection) -> None:
         self.unapplied += connection.session.unapplied
@@ -85,7 +100,6 @@ class ConnectionCounts:
             self.pending_disconnects += 1
         else:
             self.kinds[connection.session.kind] += 1
-            self.unsent += connection.unsent_bytes
 
 
 class GatewayMetrics:
@@ -106,6 +120,7 @@ class GatewayMetrics:
     def collect(self) -> Iterable[Metric]:
         hub, counters = self._gateway.hub, self._gateway.counters
         yield from self._connections()
+        yield OVER_RATE.with_value(len(hub.over_rate))
         yield PAUSED.with_value(len(hub.paused))
         yield DRAINING.with_value(hub.draining)
         yield ACCEPTED.with_value(counters.connections_total)
@@ -114,6 +129,7 @@ class GatewayMetrics:
         yield OPEN_SOCKETS.with_value(self._gateway.admission.open)
         yield ADDRESSES.with_value(self._gateway.admission.addresses)
         yield CLOSES.with_values(counters.closes)
+        yield CUTS.with_values(counters.cuts)
         yield SLOW.with_value(counters.too_slow_total)
         yield RECEIVED.with_value(counters.frames_in_total)
         yield SENT.with_value(counters.frames_out_total)
@@ -124,6 +140,8 @@ class GatewayMetrics:
         yield UNDELIVERABLE.with_value(counters.undeliverable_total)
         yield REPUBLISHED.with_value(counters.republished_total)
         yield UNAPPLIED_BYTES.with_value(hub.unapplied_bytes.total)
+        yield UNFINISHED_BYTES.with_value(hub.unfinished.total)
+        yield UNSENT_BYTES.with_value(hub.unsent.total)
         yield REQUEST.with_histogram(counters.request)
         yield NOTIFY.with_histogram(counters.notify)
         yield ITEMS_OUT.with_histogram(counters.items_out)
@@ -137,4 +155,3 @@ class GatewayMetrics:
         yield CONNECTIONS.with_values(counts.kinds)
         yield PENDING_DISCONNECTS.with_value(counts.pending_disconnects)
         yield UNAPPLIED.with_value(counts.unapplied)
-        yield UNSENT_BYTES.with_value(counts.unsent)

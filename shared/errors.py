@@ -145,11 +145,13 @@ MISNUMBERED: Final = CloseKind(
 SESSION_UNKNOWN: Final = CloseKind(4001, "session unknown: connect again", "start a new session and join again")
 GAP: Final = CloseKind(4002, "messages missing: connect again", "reconnect", resumable=True)
 TOO_SLOW: Final = CloseKind(4003, "client reads too slowly", "reconnect, and read faster", resumable=True)
+STALLED: Final = CloseKind(4003, "message unfinished for 10 s: connect again", "reconnect", resumable=True)
 RELEASED: Final = CloseKind(
     4004, "the session does not go over this connection any more: resume it", "resume the session", resumable=True
 )
 PROTOCOL: Final = CloseKind(1002, "not a WebSocket stream as RFC 6455 has it", "correct the client")
-TOO_BIG: Final = CloseKind(1009, "frame above 1 MiB", "send less")
+OVER_RATE: Final = CloseKind(1008, "too many messages for 10 s", "send less; start a new session")
+TOO_BIG: Final = CloseKind(1009, "message above 1 MiB", "send less")
 DRAINING: Final = CloseKind(1012, "gateway restarts: connect again", "reconnect at once", resumable=True)
 UNAVAILABLE: Final = CloseKind(1013, "overloaded: try again later", "reconnect after growing pauses", resumable=True)
 
@@ -162,8 +164,10 @@ CLOSES: Final = (
     SESSION_UNKNOWN,
     GAP,
     TOO_SLOW,
+    STALLED,
     RELEASED,
     PROTOCOL,
+    OVER_RATE,
     TOO_BIG,
     DRAINING,
     UNAVAILABLE,

@@ -129,9 +129,30 @@ class GatewaySettings(Common):
     api_port: Port = Field(8081, description="Port of the server API; 0 picks a free one.")
     message_rate: float = Field(50, ge=0, description="Messages per second and connection; 0: no limit.")
     message_burst: int = Field(200, ge=1, description="Messages of a connection at once, beyond the rate.")
+    byte_rate: int = Field(
+        1024 * 1024,
+        ge=0,
+        description="Bytes per second that are read of a connection, and four times as many at once; 0: no limit.",
+    )
     frame_limit: int = Field(256 * 1024, ge=1024, le=1024 * 1024, description="Largest frame accepted, bytes.")
     unapplied_limit: int = Field(256, ge=1, description="Inputs of one connection in flight.")
     send_buffer: int = Field(1024 * 1024, ge=4096, description="Bytes unsent to a client before it is dropped.")
+    unsent_limit: int = Field(
+        128 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes unsent to all clients of a gateway; above it those with the most are dropped.",
+    )
+    unfinished_limit: int = Field(
+        64 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes of messages that have not ended, of all clients of a gateway; above it the largest are"
+        " given up.",
+    )
+    socket_buffer: int = Field(
+        64 * 1024,
+        ge=4096,
+        description="Bytes that the kernel keeps of each connection and direction; Linux counts twice as many.",
+    )
     drain_seconds: float = Field(10, ge=0, description="Longest wait for clients to leave on SIGTERM.")
 
     @model_validator(mode="after")

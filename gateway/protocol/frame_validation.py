@@ -4,11 +4,12 @@ msgspec checks the JSON of `data` while it skips over it (bad escapes, lone surr
 decoding the bytes as UTF-8 first checks the rest, so what is accepted here may be sent to browsers.
 """
 
-from typing import Any, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+from msgspec import Raw
 
-from shared.protocol.decoding import DEPTH_LIMIT, explain, is_too_deep
+from shared.protocol.decoding import CONTAINERS_LIMIT, DEPTH_LIMIT, count_containers, explain, is_too_deep
 from shared.protocol.protoo import Frame
 from shared.protocol.whole_numbers import WholeNumberDecoder, whole_number
 
@@ -53,16 +54,18 @@ ValidationResult: TypeAlias = Frame | RejectedRequest | MalformedFrame | Rejecte
 
 
 class _LenientEnvelope(msgspec.Struct, gc=False):
-    """The readable fields of an invalid envelope."""
+    """The fields of an envelope that may be invalid, undecoded: each may be as large as the frame."""
 
-    request: Any = None
-    response: Any = None
-    notification: Any = None
-    id: Any = None
-    cseq: Any = None
+    request: Raw = Raw(b"null")
+    notification: Raw = Raw(b"null")
+    id: Raw = Raw(b"null")
+    cseq: Raw = Raw(b"null")
 
 
 _decode_leniently = msgspec.json.Decoder(_LenientEnvelope).decode
+_TRUE: Final = b"true"
+_NUMBER_BYTES: Final = 32
+"""A longer number is none of a frame or request."""
 
 
 def validate(text: str, size: int, limit: int) -> ValidationResult:
@@ -88,9 +91,19 @@ def validate(text: str, size: int, limit: int) -> ValidationResult:
         return _reject(frame, 400, "method: missing")
     if size > limit:
         return _reject(frame, 413, f"frame: {size} bytes, at most {limit} are accepted")
+    if count_containers(text) > CONTAINERS_LIMIT:
+        return _reject(frame, 413, f"data: more than {CONTAINERS_LIMIT} arrays and objects")
     if is_too_deep(text):
         return _reject(frame, 400, f"data: more than {DEPTH_LIMIT} levels deep")
     return frame
+
+
+def skim(text: str) -> ValidationResult:
+    """Returns what is to be known of a frame above the rate limit: the id of a request, and its `cseq`.
+
+    The frame is not validated, and what is returned is no reason to refuse it: `rate_limited` makes one of it.
+    """
+    return _invalid_envelope(text, "")
 
 
 def rate_limited(frame: ValidationResult) -> RejectedRequest | RejectedNotification:
@@ -114,17 +127,26 @@ def _invalid_envelope(text: str, reason: str) -> RejectedRequest | MalformedFram
     """Returns the result for valid JSON that is no frame; a request with a readable id is answered under that id."""
     try:
         fields = _decode_leniently(text)
-    except (msgspec.DecodeError, RecursionError):  # any field may be nested deeply
+    except msgspec.ValidationError:  # not an object
         return MalformedFrame(reason, is_json=True)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return MalformedFrame(reason)
     id_, cseq = _number(fields.id, 0), _number(fields.cseq, 1)
-    if fields.request is True and id_ is not None:
+    is_request = bytes(fields.request) == _TRUE
+    if is_request and id_ is not None:
         return RejectedRequest(id_, 400, reason, cseq)
-    if fields.notification is True and fields.request is not True:
+    if not is_request and bytes(fields.notification) == _TRUE:
         return RejectedNotification(400, reason, cseq)
     return MalformedFrame(reason, cseq, is_json=True)
 
 
-def _number(value: Any, least: int) -> int | None:
+def _number(value: Raw, least: int) -> int | None:
     """Returns the number of a request or frame; None if it is none, or not from `least` to 2⁵³ - 1."""
-    number = whole_number(value)
+    text = bytes(value)
+    if len(text) > _NUMBER_BYTES:
+        return None
+    try:
+        number = whole_number(msgspec.json.decode(text))
+    except msgspec.DecodeError:  # as 1e400, which is no float
+        return None
     return number if number is not None and least <= number < 2**53 else None

@@ -14,8 +14,9 @@ from gateway.http.response import Response, refusal, respond
 from gateway.http.site import Site
 from gateway.protocol import handshake
 from gateway.protocol.admission import Origin, Refused
-from gateway.websocket.connection import FRAME_BYTES, Connection
+from gateway.websocket.connection import Connection
 from gateway.websocket.connection_log import CLIENT_HEADER
+from gateway.websocket.frame_reader import PIECE_BYTES
 from gateway.websocket.hub import Hub
 from gateway.websocket.resumable_connection import ResumableConnection
 from gateway.websocket.socket import RejectedSocket
@@ -25,7 +26,7 @@ from shared.telemetry import log
 
 SUBPROTOCOL = "protoo"
 READ_BUFFER: Final = 2048
-"""The first size in bytes of a WebSocket's read buffer, which grows with the frames (docs/adr/0019-picows.md)."""
+"""The first size in bytes of picows' buffer, which grows to two pieces of a frame (docs/adr/0019-picows.md)."""
 METHODS: Final = "GET, HEAD, OPTIONS"
 _KNOWN_METHODS: Final = frozenset({"CONNECT", "DELETE", "PATCH", "POST", "PUT", "TRACE"})
 _HEALTH: Final = frozenset({"/healthz", "/readyz"})
@@ -217,8 +218,8 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # see the import
             0,
             0,
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            True,  # answer pings
-            FRAME_BYTES,
+            False,  # answer no pings: they count in the client's rate
+            PIECE_BYTES,
             None,  # headers of a client
             READ_BUFFER,
         )

@@ -1,5 +1,6 @@
 """Connects one client's socket with its session: passes frames and messages on, pauses reading, checks liveness."""
 
+import asyncio
 from time import monotonic, perf_counter
 from typing import Final, assert_never
 
@@ -14,23 +15,30 @@ from gateway.protocol.frame_validation import (
     Response,
     ValidationResult,
     rate_limited,
+    skim,
     validate,
 )
+from gateway.protocol.rate_limit import Excess
 from gateway.protocol.session import Session
 from gateway.websocket.connection_log import RequestLog
+from gateway.websocket.frame_reader import BINARY, CLOSE, TEXT
 from gateway.websocket.hub import Hub
 from gateway.websocket.socket import Socket
+from gateway.websocket.unfinished_message import UnfinishedMessage
 from shared import errors
 from shared.aio.websocket import text_header
 from shared.protocol.bus import Message
 from shared.protocol.protoo import Frame, error_frame, protocol_error_frame
 
 FRAME_BYTES: Final = 1024 * 1024
-"""A larger frame ends the connection; one between the setting `frame_limit` and this is answered 413."""
+"""A larger message ends the connection; one between the setting `frame_limit` and this is answered 413."""
+SHORT_FRAGMENT: Final = 1024
+"""A later fragment of a message counts in the client's rate as a message does if it has fewer bytes than this."""
 
 _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
+_PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
 
 
@@ -38,12 +46,15 @@ class Connection(Socket):
     """A WebSocket with a session. The hub knows it from its opening until its session is forgotten."""
 
     __slots__ = (
-        "_bucket",
         "_bytes_in",
         "_bytes_out",
-        "_fragments",
+        "_message",
         "_opened_at",
+        "_over_rate",
+        "_rate",
+        "_refused",
         "_request_log",
+        "_throttle",
         "_timed_from",
         "_unwritten",
         "hub",
@@ -65,12 +76,19 @@ class Connection(Socket):
         self.paused = False
         self.timed_input = -1
         """The number of the input whose handling is being timed; -1 if none is."""
-        self.received_since_check = True
-        """True if something has come since the last check of the client's liveness."""
+        self.received_since_check = False
+        """True if something has come since the last ping."""
         self.ping_unanswered = False
-        self._fragments: bytearray | None = None
+        """True if a ping was sent; only together with `received_since_check` it says whether the client is alive."""
+        self._message: UnfinishedMessage | None = None
         self._unwritten: list[bytes] = []
-        self._bucket = hub.rate_limiter()
+        self._rate = hub.client_rate()
+        self._refused = False
+        """True if the message that began last is above the client's rate."""
+        self._throttle: asyncio.TimerHandle | None = None
+        """The timer of a pause in reading because of the client's rate."""
+        self._over_rate = False
+        """True if the client was over its rate for so long that it is not read any more."""
         self._opened_at = 0.0
         self._bytes_in = 0
         self._bytes_out = 0
@@ -87,7 +105,8 @@ class Connection(Socket):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         super().on_ws_disconnected(transport)
-        self._fragments = None
+        self._discard_message()
+        self._end_throttle()
         seconds = monotonic() - self._opened_at
         self.hub.log.closed(self.session, self.peer, transport, seconds, self._bytes_in, self._bytes_out)
         self.hub.socket_closed(self)
@@ -95,9 +114,33 @@ class Connection(Socket):
     def close(self, code: int, reason: str) -> None:
         self.flush()
         super().close(code, reason)
-        self.resume_reading()  # otherwise the client's answer to the close frame would stay unread
+        self._discard_message()
+        # Otherwise the client's answer to the close frame would stay unread.
+        self.resume_reading()
+        self._end_throttle()
 
     # --- in -------------------------------------------------------------------------------------------------
+
+    def bytes_received(self, size: int) -> None:
+        if self._rate.spend_bytes(size):
+            self._pause_for_rate()
+
+    def frame_begins(self, opcode: int, size: int) -> bool:
+        """Counts a frame in the client's rate before it is handled; a control frame above the rate is skipped."""
+        is_data = opcode <= BINARY
+        if opcode in (TEXT, BINARY):
+            refused = self._refused = not self._rate.admit_message()
+        elif is_data:
+            refused = size < SHORT_FRAGMENT and not self._rate.admit_frame()
+        else:
+            refused = opcode != CLOSE and not self._rate.admit_frame()
+        if refused:
+            self.received_since_check = True
+            self.hub.count_refused(self, self._rate.refused)
+            self._pause_for_rate()
+        if is_data and size + (self._message.size if self._message is not None else 0) > FRAME_BYTES:
+            self.close_as(errors.TOO_BIG)
+        return is_data or not refused
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self.received_since_check = True
@@ -107,26 +150,27 @@ class Connection(Socket):
             super().on_ws_frame(transport, frame)
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close_as(errors.PROTOCOL)
-        elif kind == _TEXT and frame.fin and self._fragments is None:
+        elif kind == _TEXT and frame.fin and self._message is None:
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError as invalid:
                 self._handle(MalformedFrame(f"frame: not valid UTF-8 (byte {invalid.start})"))
             else:
                 self._handle_text(text, frame.payload_size)
-        elif kind in (_TEXT, _CONTINUATION):
+        elif kind in (_TEXT, _BINARY, _CONTINUATION):
             self._add_fragment(frame)
-        elif kind == _BINARY:
-            self._handle_binary(frame)
+        elif kind == _PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+            self.hub.unsent.update(self)
 
     def _handle_text(self, text: str, size: int) -> None:
         self.hub.counters.frames_in_total += 1
-        self._handle(validate(text, size, self.hub.settings.frame_limit))
+        self._handle(skim(text) if self._refused else validate(text, size, self.hub.settings.frame_limit))
 
     def _handle(self, frame: ValidationResult) -> None:
         """Handles one frame; overridden where its number is checked first."""
         hub, session = self.hub, self.session
-        events = self._forward(self._limit_rate(frame))
+        events = self._forward(self._refuse_above_rate(frame))
         if not events:
             return
         hub.perform(self, events)
@@ -139,11 +183,8 @@ class Connection(Socket):
         if session.exceeds(hub.limits) or hub.overloaded:
             self._pause_reading()
 
-    def _limit_rate(self, frame: ValidationResult) -> ValidationResult:
-        if self._bucket is None or self._bucket.admit():
-            return frame
-        self.hub.count_rate_limited(self, self._bucket.rejected)
-        return rate_limited(frame)
+    def _refuse_above_rate(self, frame: ValidationResult) -> ValidationResult:
+        return rate_limited(frame) if self._refused else frame
 
     def _forward(self, frame: ValidationResult) -> Events:
         """Gives the session what is to be an input, and answers or drops everything else."""
@@ -169,38 +210,53 @@ class Connection(Socket):
         return NOTHING
 
     def _add_fragment(self, frame: WSFrame) -> None:
-        """Joins the fragments of a message (RFC 6455 §5.4), which picows leaves to its user."""
-        starts = frame.msg_type == _TEXT
-        if starts == (self._fragments is not None):
+        """Takes a fragment of a message, or a whole binary one."""
+        if (frame.msg_type == _CONTINUATION) == (self._message is None):
             self.close_as(errors.PROTOCOL)
             return
-        if self._fragments is None:
-            self._fragments = bytearray()
-        if len(self._fragments) + frame.payload_size > FRAME_BYTES:
-            self._fragments = None
-            self.close_as(errors.TOO_BIG)
-            return
-        self._fragments += frame.get_payload_as_memoryview()
+        if self._message is None:
+            self._message = UnfinishedMessage(frame)
+        else:
+            self._message.add(frame)
         if not frame.fin:
+            self.hub.unfinished.update(self)
             return
-        joined, self._fragments = self._fragments, None
+        message = self._message
+        self._discard_message()
         try:
-            text = joined.decode()
+            text = message.text()
         except UnicodeDecodeError as invalid:
             self._handle(MalformedFrame(f"frame: not valid UTF-8 (byte {invalid.start})"))
         else:
-            self._handle_text(text, len(joined))
+            if text is None:
+                self._handle(MalformedFrame("frame: expected text, got binary"))
+            else:
+                self._handle_text(text, message.size)
 
-    def _handle_binary(self, frame: WSFrame) -> None:
-        if frame.fin and self._fragments is None:
-            self._handle(MalformedFrame("frame: expected text, got binary"))
-        else:
-            self.close_as(errors.PROTOCOL)
+    def _discard_message(self) -> None:
+        if self._message is not None:
+            self._message = None
+            self.hub.unfinished.remove(self)
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes held of a message that has begun and not ended."""
+        return 0 if self._message is None else self._message.held_bytes
+
+    def cut_unfinished(self) -> None:
+        """Gives up a message that has not ended, since all of them take too much memory."""
+        self.hub.counters.count_cut("unfinished_total")
+        self.close_as(errors.UNAVAILABLE)
+
+    def cut_stalled(self) -> None:
+        """Gives up a message that makes no progress."""
+        self.hub.counters.count_cut("unfinished_stalled")
+        self.close_as(errors.STALLED)
 
     def _report_malformed(self, reason: str) -> None:
         """Answers at once: the frame has no number (DELIVERY I2)."""
         self.hub.counters.count_rejected_frame("malformed", errors.BadPayload.code)
-        self.transport.send(_TEXT, protocol_error_frame(errors.BadPayload(reason)))
+        self._send(protocol_error_frame(errors.BadPayload(reason)))
 
     def answer_unavailable(self, id_: int) -> None:
         """Answers a request that has no number, or was cancelled before it was published: it is not done."""
@@ -208,9 +264,7 @@ class Connection(Socket):
             return
         code = errors.Unavailable.code
         self.hub.counters.count_rejected_frame("unavailable", code)
-        self.transport.send(
-            _TEXT, error_frame(id_, errors.Unavailable("RabbitMQ or Redis does not answer: try again later"))
-        )
+        self._send(error_frame(id_, errors.Unavailable("RabbitMQ or Redis does not answer: try again later")))
         if self._request_log is not None:
             self._request_log.answered(id_, code)
 
@@ -245,6 +299,12 @@ class Connection(Socket):
             transport = self.transport.underlying_transport
             if not self.closing and not transport.is_closing():  # uvloop raises if it is closing
                 transport.write(b"".join(unwritten))
+                self.hub.unsent.update(self)
+
+    def _send(self, body: bytes) -> None:
+        """Writes a frame of this gateway's own, which no session numbers."""
+        self.transport.send(_TEXT, body)
+        self.hub.unsent.update(self)
 
     @property
     def unsent_bytes(self) -> int:
@@ -254,33 +314,76 @@ class Connection(Socket):
     def pause_writing(self) -> None:
         if not self.closing:
             self.hub.counters.too_slow_total += 1
+            self.hub.counters.count_cut("unsent")
             self.close_as(errors.TOO_SLOW)
 
+    def cut_unsent(self) -> None:
+        """Gives up what the client has not read, since all clients together leave too much unread."""
+        if not self.closing:
+            self.hub.counters.too_slow_total += 1
+            self.hub.counters.count_cut("unsent_total")
+        self._unwritten = []
+        self.close_as(errors.TOO_SLOW)
+        self.abort()  # the close frame would wait behind the very bytes that are too many
+
     # --- reading --------------------------------------------------------------------------------------------
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the socket is read."""
+        return not (self.paused or self._throttle is not None or self._over_rate)
 
     def _pause_reading(self) -> None:
         if not self.paused and not self.transport.underlying_transport.is_closing():
             self.paused = True
             self.hub.paused.add(self)
-            self.transport.underlying_transport.pause_reading()
+            self.reader.pause()
 
     def resume_reading(self) -> None:
-        """Reads the socket again, if it is paused."""
+        """Reads the socket again, if it is paused because of unapplied inputs."""
         if self.paused:
             self.paused = False
             self.hub.paused.discard(self)
-            if not self.transport.underlying_transport.is_closing():
-                self.transport.underlying_transport.resume_reading()
+            self._read_again()
+
+    def _pause_for_rate(self) -> None:
+        """Does not read the socket until the client is within its limits again."""
+        if self._throttle is None and not self.closing and (seconds := self._rate.begin_pause()):
+            self._throttle = asyncio.get_running_loop().call_later(seconds, self._end_throttle)
+            self.reader.pause()
+
+    def _end_throttle(self) -> None:
+        if self._throttle is not None:
+            self._throttle.cancel()
+            self._throttle = None
+            self._read_again()
+
+    def _read_again(self) -> None:
+        if self.is_read:
+            self.reader.resume()
+
+    def check_rate(self) -> bool:
+        """Returns whether the client is over its rate, and closes the socket if it is so for too long."""
+        match self._rate.sweep():
+            case Excess.PAST:
+                return False
+            case Excess.PRESENT:
+                return True
+            case Excess.TOO_LONG:
+                self._over_rate = True
+                self.reader.pause()
+                self.hub.counters.count_cut("over_rate")
+                self.close_as(errors.OVER_RATE)
+                return False
 
     # --- liveness -------------------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
-        """Pings a client from which nothing came since the last call, and cuts it off at the next."""
-        # The pong of a paused connection is not read, so its absence proves nothing.
-        if self.received_since_check or self.paused:
-            self.received_since_check = self.ping_unanswered = False
-        elif self.ping_unanswered:
+        """Pings the client, and cuts it off if nothing has come since the ping of the last call."""
+        # The pong of a socket that is not read proves nothing by its absence.
+        if self.ping_unanswered and not self.received_since_check and self.is_read:
             self.abort()
         elif not self.closing:
-            self.ping_unanswered = True
+            self.ping_unanswered, self.received_since_check = True, False
             self.transport.send_ping()
+            self.hub.unsent.update(self)

@@ -15,9 +15,10 @@ from gateway.counters import Counters
 from gateway.protocol.events import Close, Events, Forgotten, Publish, ResumeAnswered
 from gateway.protocol.frame_validation import RejectedNotification
 from gateway.protocol.handshake import SECRET_BYTES, ConnectionRequest
-from gateway.protocol.rate_limit import TokenBucket
+from gateway.protocol.rate_limit import ClientRate
 from gateway.protocol.resumable_session import ResumableSession
 from gateway.protocol.session import InputLimits, Session, UnappliedBytes
+from gateway.websocket.budgets import Holder, UnfinishedMessages, UnsentBytes
 from gateway.websocket.connection_log import ConnectionLog
 from gateway.websocket.socket import ClosingSockets
 from shared import errors
@@ -29,8 +30,9 @@ from shared.settings import GatewaySettings
 from shared.telemetry import log
 
 SWEEP_EVERY: Final = 0.5
-PING_SWEEPS: Final = 40
-"""The number of sweeps between two checks of a client; a dead one is cut off after two to three times that."""
+PING_SWEEPS: Final = 38
+"""The number of sweeps between two pings to a client, which proxies may take to be idle after 20 s; a dead one is cut
+off at the ping after the one that it has not answered."""
 DEPENDENCY_SWEEPS: Final = 20
 """The number of sweeps without RabbitMQ or Redis after which requests, unpublished ones too, are answered 503:
 protoo-client waits 22 s for an answer, and then cannot know whether its request was done."""
@@ -38,7 +40,7 @@ UNAPPLIED_BYTES_LIMIT: Final = 256 * 1024 * 1024
 """The bytes of all sessions' unapplied inputs beyond which no socket is read and no new connection accepted."""
 
 
-class HubConnection(Protocol):
+class HubConnection(Holder, Protocol):
     """The connection as the hub uses it (implemented in `gateway.websocket.connection`)."""
 
     peer: str
@@ -49,8 +51,6 @@ class HubConnection(Protocol):
     def session(self) -> Session: ...
     @property
     def paused(self) -> bool: ...
-    @property
-    def unsent_bytes(self) -> int: ...
 
     def enqueue(self, message: Message) -> bool: ...
     def flush(self) -> None: ...
@@ -59,6 +59,7 @@ class HubConnection(Protocol):
     def answer_unavailable(self, id_: int) -> None: ...
     def input_applied(self) -> None: ...
     def resume_reading(self) -> None: ...
+    def check_rate(self) -> bool: ...
     def check_alive(self) -> None: ...
 
 
@@ -71,11 +72,15 @@ class Hub:
         self.counters = counters
         self.limits = InputLimits(items=settings.unapplied_limit)
         self.unapplied_bytes = UnappliedBytes()
+        self.unfinished = UnfinishedMessages(settings.unfinished_limit)
+        self.unsent = UnsentBytes(settings.unsent_limit)
         self.closing_sockets = ClosingSockets()
         self.log = ConnectionLog()
         self.calls = ApiCalls(gateway, inputs)
         self.connections: dict[int, HubConnection] = {}
         self.paused: set[HubConnection] = set()
+        self.over_rate: set[HubConnection] = set()
+        """The connections that were over their rate at the last sweep, or since then."""
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -131,16 +136,19 @@ class Hub:
         self._last_connection += 1
         return self._last_connection
 
-    def rate_limiter(self, *, resumed: bool = False) -> TokenBucket | None:
-        """Makes the rate limit of a new connection; None if there is no limit.
+    def client_rate(self, *, resumed: bool = False) -> ClientRate:
+        """Makes the rate of a new connection.
 
         A resumed connection starts with rate × grace extra tokens: what the client could have sent while it was away.
         """
         settings = self.settings
-        if not settings.message_rate:
-            return None
-        extra = int(settings.message_rate * settings.grace_seconds) if resumed else 0
-        return TokenBucket(settings.message_rate, settings.message_burst + extra, asyncio.get_running_loop().time)
+        return ClientRate(
+            asyncio.get_running_loop().time,
+            per_second=settings.message_rate,
+            burst=settings.message_burst,
+            bytes_per_second=settings.byte_rate,
+            extra=int(settings.message_rate * settings.grace_seconds) if resumed else 0,
+        )
 
     def add(self, connection: HubConnection) -> None:
         """Adds a connection whose WebSocket has opened."""
@@ -158,6 +166,8 @@ class Hub:
     def socket_closed(self, connection: HubConnection) -> None:
         """Disconnects the session of a closed WebSocket; the connection stays until its session is forgotten."""
         self.paused.discard(connection)
+        self.over_rate.discard(connection)
+        self.unsent.remove(connection)
         self.perform(connection, connection.session.disconnect())
 
     # --- what sessions ask for ------------------------------------------------------------------------------
@@ -219,9 +229,10 @@ class Hub:
                 reason=rejected.reason,
             )
 
-    def count_rate_limited(self, connection: HubConnection, times: int) -> None:
+    def count_refused(self, connection: HubConnection, times: int) -> None:
         """Counts a frame above the connection's rate limit, its `times`-th; the first is logged."""
         self.counters.rate_limited_total += 1
+        self.over_rate.add(connection)
         if times == 1:
             session = connection.session
             self._log.warning("connection.rate_limited", room=session.room, peer=connection.peer, session=session.id)
@@ -236,6 +247,9 @@ class Hub:
         self._frames_seen = self.counters.frames_in_total
         self._sweeps_down = 0 if self._dependencies_answer else self._sweeps_down + 1
         self.closing_sockets.sweep()
+        self.unfinished.sweep()
+        self.unsent.refresh()
+        self.over_rate = {connection for connection in list(self.over_rate) if connection.check_rate()}
         self.calls.sweep()
         if not self.overloaded:
             for connection in [c for c in self.paused if c.session.below_half(self.limits)]:

@@ -22,7 +22,9 @@ from shared.protocol.protoo import Frame
 
 FINAL_CODES_OF_CLIENTS: Final = frozenset({0, 1000, 4000})
 """The close codes (0: none) with which a client says that it will not come back."""
-FINAL_CODES_OF_GATEWAY: Final = frozenset({errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.TOO_BIG.code})
+FINAL_CODES_OF_GATEWAY: Final = frozenset(
+    {errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.OVER_RATE.code, errors.TOO_BIG.code}
+)
 """The close codes of the gateway that end the session: the resumed client would only send the same once more."""
 
 
@@ -35,7 +37,7 @@ class ResumableConnection(Connection):
 
     def __init__(self, hub: Hub, session: ResumableSession, publisher: PartitionPublisher, peer: str) -> None:
         super().__init__(hub, session, publisher, peer)
-        self._bucket = hub.rate_limiter(resumed=session.resuming)
+        self._rate = hub.client_rate(resumed=session.resuming)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.CLOSE and not (self.closing or transport.is_close_frame_sent):
@@ -63,7 +65,7 @@ class ResumableConnection(Connection):
             case FramePosition.OUT_OF_SEQUENCE:
                 self.close_as(errors.MISNUMBERED)
             case FramePosition.UNNUMBERED:
-                self._handle_unnumbered(self._limit_rate(frame))
+                self._handle_unnumbered(self._refuse_above_rate(frame))
             case _:
                 assert_never(position)
 

@@ -10,6 +10,8 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from gateway.counters import Counters
 from gateway.websocket.connection_log import ConnectionLog, client_address, user_agent
+from gateway.websocket.frame_reader import FrameReader
+from shared import errors
 from shared.errors import CloseKind
 
 CLOSING_SWEEPS: Final = 6
@@ -48,10 +50,11 @@ class ClosingSockets:
 
 
 class Socket(WSListener):
-    """A listener of picows, which calls `on_ws_…` and `…_writing`."""
+    """A listener of picows, which calls `on_ws_…` and `…_writing`. The other methods are for its `FrameReader`."""
 
-    __slots__ = ("_closing_sockets", "_counters", "closing", "transport")
+    __slots__ = ("_closing_sockets", "_counters", "closing", "reader", "transport")
 
+    reader: FrameReader
     transport: WSTransport
 
     def __init__(self, closing_sockets: ClosingSockets, counters: Counters) -> None:
@@ -61,6 +64,7 @@ class Socket(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
+        self.reader = FrameReader(self, transport)
         # picows keeps the headers for the connection's life, but nothing needs them any more: 2 KiB a connection.
         transport.request.headers.clear()
         transport.response.headers.clear()
@@ -87,28 +91,42 @@ class Socket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handles a close frame; overridden where other frames matter."""
-        self._note_close_by_picows(transport)
         if frame.msg_type == WSMsgType.CLOSE:
             self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
             self._closing_sockets.add(self)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._note_close_by_picows(transport)
+        self.note_close_by_picows()
         self.closing = True
         self._closing_sockets.discard(self)
 
-    def _note_close_by_picows(self, transport: WSTransport) -> None:
-        if self.closing or not transport.is_close_frame_sent:
+    # --- what the reader calls ------------------------------------------------------------------------------
+
+    def bytes_received(self, size: int) -> None:
+        """Counts what was read from the socket; overridden where that has a limit."""
+
+    def frame_begins(self, opcode: int, size: int) -> bool:
+        """Counts a frame before it is handled; returns False if it is to be skipped."""
+        return True
+
+    def protocol_error(self) -> None:
+        self.close_as(errors.PROTOCOL)
+
+    def note_close_by_picows(self) -> None:
+        if self.closing or not self.transport.is_close_frame_sent:
             return
-        sent = transport.close_handshake.sent
+        sent = self.transport.close_handshake.sent
         assert sent is not None
         self.closed_by_picows(int(sent.code))  # type: ignore[call-overload]
 
     def closed_by_picows(self, code: int) -> None:
-        """Counts a close by picows itself: over bytes that are no frame, or a frame larger than it reads."""
+        """Counts a close by picows itself, over bytes that are no frame."""
         self.closing = True
         self._counters.count_close(code)
+        self._closing_sockets.add(self)  # picows closes when all is sent, for which the client might never ask
+
+    # --- writing --------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
         pass

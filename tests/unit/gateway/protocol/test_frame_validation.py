@@ -13,10 +13,13 @@ from gateway.protocol.frame_validation import (
     RejectedNotification,
     RejectedRequest,
     Response,
+    rate_limited,
+    skim,
     validate,
 )
 from shared.errors import TEXT_CHARS
 from shared.protocol import decoding
+from shared.protocol.decoding import CONTAINERS_LIMIT
 from shared.protocol.protoo import Frame
 
 LIMIT = 1000
@@ -143,6 +146,27 @@ def test_brackets_in_strings_and_siblings_do_not_count_as_depth() -> None:
     assert isinstance(verdict(f'{{"request":true,"id":1,"method":"m","data":{data}}}', 10**6), Frame)
 
 
+@pytest.mark.parametrize("unit", ["[],", '{"a":{}},', '"[",'])
+def test_message_with_too_many_arrays_and_objects_is_rejected(unit: str) -> None:
+    def with_brackets(number: int) -> frame_validation.ValidationResult:
+        units = unit * ((number - 2) // (unit.count("[") + unit.count("{")))
+        return verdict(f'{{"request":true,"id":1,"method":"m","data":[{units}0]}}', 10**6)
+
+    assert isinstance(with_brackets(CONTAINERS_LIMIT), Frame)
+    refused = with_brackets(CONTAINERS_LIMIT + 2)
+    assert isinstance(refused, RejectedRequest)
+    assert refused.code == 413
+
+
+def test_depth_is_found_by_steps_that_do_not_depend_on_the_number_of_tokens() -> None:
+    """Strings, escapes and brackets in every order, of which a loop over tokens would have hundreds of thousands."""
+    deep = "[" * 40 + "]" * 40
+    for unit in ('"",', '"]",', r'"\"[",', "[],", f"{deep},", '["["],', r'"\\",["]"],'):
+        data = f"[{unit * (200_000 // len(unit))}{deep}]"
+        json.loads(data)
+        assert decoding.nesting_depth(data) == 41
+
+
 def test_absurdly_deep_data_is_a_malformed_frame() -> None:
     complaint = verdict('{"request":true,"id":1,"method":"m","data":' + "[" * 300_000, 10**6)
     assert isinstance(complaint, MalformedFrame)
@@ -154,6 +178,33 @@ def test_absurdly_deep_field_of_the_envelope_is_rejected(field: str, levels: int
     frame = {"request": "true", "id": "1", "method": '"m"'} | {field: "[" * levels + "]" * levels}
     result = verdict("{" + ",".join(f'"{name}":{value}' for name, value in frame.items()) + "}", 10**6)
     assert isinstance(result, MalformedFrame | RejectedRequest)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"request":true,"id":7,"method":"m","data":%s,"cseq":3}' % ("[" * 500 + "]" * 500), (7, 429, 3)),
+        ('{"notification":true,"method":"m","cseq":4}', (None, 429, 4)),
+        ('{"request":true,"id":"7","method":"m","cseq":5}', (None, 429, 5)),
+        ('{"cseq":9007199254740992,"notification":true}', (None, 429, None)),
+        ('{"request":true,"id":%s,"cseq":8}' % ("9" * 100_000), (None, 429, 8)),
+        ("[]", (None, 429, None)),
+        ("no JSON", (None, 429, None)),
+    ],
+)
+def test_only_id_and_number_of_a_frame_above_the_rate_are_read(
+    text: str, expected: tuple[int | None, int, int | None]
+) -> None:
+    result = rate_limited(skim(text))
+    id_ = result.id if isinstance(result, RejectedRequest) else None
+    assert (id_, result.code, result.cseq) == expected
+
+
+@pytest.mark.parametrize("text", ["{", '{"request":"true" and what is no JSON', '{"request":1,"cseq":}'])
+def test_invalid_json_behind_an_invalid_field_is_no_json(text: str) -> None:
+    for result in (verdict(text), skim(text)):
+        assert isinstance(result, MalformedFrame)
+        assert not result.is_json
 
 
 json_values = st.recursive(

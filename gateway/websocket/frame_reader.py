@@ -1,0 +1,262 @@
+"""Reads a WebSocket in front of picows, so that no client chooses the work of a read or the memory of a frame.
+
+picows handles all that its buffer holds in one turn, and that buffer grows with the largest frame for as long as the
+connection lives. A reader takes at most `READ_BYTES` a read and tells its socket of each frame before anything of it
+is handled. It passes the frames on one by one, stops between two of them when the socket is not to be read, and
+passes a long frame on in pieces, as if the client had fragmented it (RFC 6455 §5.4).
+"""
+
+import asyncio
+from typing import Any, Final, Protocol, cast
+
+from picows import WSTransport
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+"""The opcodes of frames (RFC 6455 §5.2) that readers and their sockets tell apart."""
+READ_BYTES: Final = 8192
+PIECE_BYTES: Final = 4096
+"""The largest frame that picows gets; a multiple of 4, so that each piece begins with the first byte of the mask."""
+TLS_BYTES: Final = 64 * 1024
+"""Encrypted bytes that wait in this process for a socket that is not read."""
+BYTES_AFTER_CLOSE: Final = 2 * 1024 * 1024
+"""Bytes that are read and skipped of a client that has been sent a close frame, until its own close frame comes."""
+
+_MASK_BYTES: Final = 4
+_IN_16_BITS: Final = 126
+"""The value of the second byte if the size follows in 16 bits (RFC 6455 §5.2); the next one: in 64 bits."""
+_OPCODE: Final = 0x0F
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_SIZE: Final = 0x7F
+_COST_OF_SKIPPED_FRAME: Final = 1024
+"""The bytes that a frame after a close frame counts for, however short it is."""
+
+_read_buffer: Final = memoryview(bytearray(READ_BYTES))
+"""The buffer of all readers: what is read is passed on or copied before the event loop reads another socket."""
+
+
+class _Parser(Protocol):
+    """The protocol of picows, as far as a reader uses it."""
+
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+    def buffer_updated(self, nbytes: int) -> None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def eof_received(self) -> bool | None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class FrameReceiver(Protocol):
+    """The socket as its reader uses it (implemented in `gateway.websocket.socket`)."""
+
+    closing: bool
+
+    def bytes_received(self, size: int) -> None:
+        """Counts what was read from the socket."""
+
+    def frame_begins(self, opcode: int, size: int) -> bool:
+        """Counts a frame whose payload has `size` bytes; returns False if it is to be skipped."""
+
+    def protocol_error(self) -> None:
+        """Closes the socket, since its client sent a frame without a mask or with an overlong size."""
+
+    def note_close_by_picows(self) -> None:
+        """Notes that picows has sent a close frame by itself, if it has."""
+
+
+class FrameReader(asyncio.BufferedProtocol):
+    """The protocol of an open WebSocket's transport, in front of picows' own, which it takes the place of."""
+
+    __slots__ = (
+        "_closing_bytes",
+        "_fin",
+        "_held",
+        "_left",
+        "_mask",
+        "_next",
+        "_paused",
+        "_picows",
+        "_piece",
+        "_receiver",
+        "_skipped",
+        "_transport",
+        "_ws",
+    )
+
+    def __init__(self, receiver: FrameReceiver, ws: WSTransport) -> None:
+        self._receiver = receiver
+        self._ws = ws
+        self._transport = ws.underlying_transport
+        self._picows = cast("_Parser", self._transport.get_protocol())
+        self._paused = False
+        self._held = b""
+        """What was read and not passed on: the begin of a header, or all that came after the reader was paused."""
+        self._left = 0
+        """The bytes of the present frame's payload that have not come yet."""
+        self._piece = 0
+        """Those of them that belong to the piece which picows is getting."""
+        self._skipped = False
+        """True if the present frame is not passed on."""
+        self._next = self._fin = 0
+        """The first byte of the next piece of a long frame, and the bit that its last piece has besides."""
+        self._mask = b""
+        self._closing_bytes = BYTES_AFTER_CLOSE
+        self._transport.set_protocol(self)
+        if ws.is_secure:
+            cast("Any", self._transport).set_read_buffer_limits(high=TLS_BYTES)
+
+    # --- what the transport calls ---------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        held = len(self._held)
+        if not held:
+            return _read_buffer
+        _read_buffer[:held] = self._held
+        return _read_buffer[held:]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        size = len(self._held) + nbytes
+        self._held = b""
+        if self._receiver.closing:
+            self._count_after_close(nbytes)
+        else:
+            self._receiver.bytes_received(nbytes)
+        self._pass_on(_read_buffer[:size])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._held = b""
+        self._picows.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        return self._picows.eof_received()
+
+    def pause_writing(self) -> None:
+        self._picows.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._picows.resume_writing()
+
+    # --- pauses ---------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Stops reading, after the present frame."""
+        if not self._paused:
+            self._paused = True
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Goes on reading, with what was read before the pause first, but in another turn of the event loop."""
+        if self._paused:
+            self._paused = False
+            if self._held:
+                asyncio.get_running_loop().call_soon(self._pass_held_on)
+            elif not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _pass_held_on(self) -> None:
+        if self._paused or self._transport.is_closing():
+            return
+        held, self._held = self._held, b""
+        self._pass_on(memoryview(held))
+        if not self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- frames ---------------------------------------------------------------------------------------------
+
+    def _pass_on(self, data: memoryview) -> None:
+        """Passes the frames in `data` on until the reader is paused, and keeps the rest."""
+        at, end = 0, len(data)
+        while at < end and not self._paused:
+            if self._left:
+                at = self._go_on(data, at)
+                continue
+            payload = _payload_start(data, at)
+            if payload > end:
+                break
+            at = self._begin(data, at, payload)
+        if at < end:
+            self._held = bytes(data[at:])
+
+    def _begin(self, data: memoryview, at: int, payload: int) -> int:
+        """Handles a header, and passes a short frame on as far as it is there; returns where the rest begins."""
+        first, receiver = data[at], self._receiver
+        opcode = first & _OPCODE
+        size, least = data[at + 1] & _SIZE, 0
+        if size >= _IN_16_BITS:
+            least = _IN_16_BITS if size == _IN_16_BITS else 1 << 16
+            size = int.from_bytes(data[at + 2 : payload - _MASK_BYTES])
+        if receiver.closing:
+            self._count_after_close(_COST_OF_SKIPPED_FRAME)
+            self._skipped = opcode != CLOSE
+        elif not data[at + 1] & _MASKED or not least <= size < 1 << 63:  # RFC 6455 §5.1 and §5.2
+            receiver.protocol_error()
+            self._skipped = True
+        else:
+            self._skipped = not receiver.frame_begins(opcode, size) or receiver.closing
+        if self._skipped or size > PIECE_BYTES:
+            self._left, self._piece = size, 0
+            self._next, self._fin = first & ~_FIN, first & _FIN
+            self._mask = bytes(data[payload - _MASK_BYTES : payload])
+            return payload
+        until = min(payload + size, len(data))
+        self._left = self._piece = payload + size - until
+        self._give(data[at:until])
+        return until
+
+    def _go_on(self, data: memoryview, at: int) -> int:
+        """Passes more of the present frame's payload on; returns where the rest begins."""
+        if self._skipped:
+            until = min(at + self._left, len(data))
+            self._left -= until - at
+            return until
+        if not self._piece:
+            self._piece = min(self._left, PIECE_BYTES)
+            is_last = self._piece == self._left
+            self._give(_header(self._next | (self._fin if is_last else 0), self._piece) + self._mask)
+            self._next = CONTINUATION
+        until = min(at + self._piece, len(data))
+        self._left -= until - at
+        self._piece -= until - at
+        self._give(data[at:until])
+        return until
+
+    def _give(self, data: memoryview | bytes) -> None:
+        """Lets picows read some bytes."""
+        picows = self._picows
+        while data:
+            buffer = picows.get_buffer(-1)
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            picows.buffer_updated(size)
+            data = data[size:]
+        if self._ws.is_close_frame_sent:
+            self._receiver.note_close_by_picows()
+
+    def _count_after_close(self, size: int) -> None:
+        """Stops reading a client that goes on sending after the close frame; `ClosingSockets` cuts it off."""
+        self._closing_bytes -= size
+        if self._closing_bytes < 0:
+            self.pause()
+
+
+def _payload_start(data: memoryview, at: int) -> int:
+    """Returns the position of the payload of the frame that begins at `at`; beyond `data` if that is too short."""
+    if at + 2 > len(data):
+        return len(data) + 1
+    second = data[at + 1]
+    start = at + 2 + (_MASK_BYTES if second & _MASKED else 0)
+    size = second & _SIZE
+    if size < _IN_16_BITS:
+        return start
+    return start + (2 if size == _IN_16_BITS else 8)
+
+
+def _header(first: int, size: int) -> bytes:
+    """Returns the header of a masked frame of at most 64 KiB, without the mask."""
+    if size < _IN_16_BITS:
+        return bytes((first, _MASKED | size))
+    return b"%c%c%b" % (first, _MASKED | _IN_16_BITS, size.to_bytes(2))
