@@ -64,7 +64,7 @@ _COSTLY = (
 def handle(room: Room, session: Session, message: Message) -> Handled:
     """Starts handling one message. Raises `PlenaryError`; the room is then unchanged."""
     if isinstance(message, _COSTLY):
-        room.fan_out.check(session.id, room.now)
+        room.fan_out.check(session.id, room.sent_bytes, room.now)
     match message:
         case client.Message():
             return messages.relay(room, session, message)

@@ -2,6 +2,10 @@
 
 Time is the room's (DELIVERY T1), so that a message done again meets the same limit. What a message will send is known
 beforehand if it is passed on unchanged; what others send is counted afterwards, and their sender then waits.
+
+Bytes are the weight of a request, too. What costs a room worker most is what makes most bytes: a join into a room
+with 400 producers takes 2 ms of CPU and 250 KB, other requests below 0.1 ms. When a room sends too much, messages
+between its peers are refused first; then costly requests of those who have sent most.
 """
 
 from typing import Final
@@ -31,6 +35,10 @@ class TokenBucket:
             self._left = min(self._capacity, self._left + self._rate * (now - self._time) // 1000)
             self._time = now
         return self._left >= min(cost, self._capacity)
+
+    def is_half_full(self, now: int) -> bool:
+        """Whether less than half of what it may have was spent lately."""
+        return self.has(self._capacity // 2, now)
 
     def spend(self, cost: int) -> None:
         """Takes bytes."""
@@ -62,25 +70,29 @@ class FanOut:
         self._kept: CountedBucket | None = None
         self._sessions: dict[str, TokenBucket] = {}
 
-    def check(self, session: str, now: int) -> None:
-        """Raises `TooMany` if the session has sent more than it may: to be called before costly requests."""
-        if (bucket := self._sessions.get(session)) is not None and not bucket.has(1, now):
+    def check(self, session: str, sent: int, now: int) -> None:
+        """Raises `TooMany` if the session has sent more than it may: to be called before costly requests.
+
+        While the room sends too much, that is half as much. `sent` is the room's counter.
+        """
+        bucket = self._sessions.get(session)
+        if bucket is None:
+            return
+        if not bucket.has(1, now):
             raise TooMany(f"peer: more than {self._limits.peer_fan_out} bytes a second, times receivers")
+        if not bucket.is_half_full(now) and not self._room_has(1, sent, now):
+            raise TooMany(f"room: more than {self._limits.room_fan_out} bytes a second, times receivers")
 
     def check_message(self, session: str, size: int, receivers: int, sent: int, kept: int, now: int) -> None:
         """Raises `TooMany` if a message is too much for its session or for the room.
 
-        `sent` and `kept` are the room's counters. Only messages are refused for what others of the room have sent:
-        the protocol itself goes on.
+        `sent` and `kept` are the room's counters.
         """
         limits = self._limits
         if limits.peer_fan_out and not self._of_session(session, now).has(size * receivers, now):
             raise TooMany(f"data: more than {limits.peer_fan_out} bytes a second of one peer, times receivers")
-        if limits.room_fan_out:
-            if self._sent is None:
-                self._sent = CountedBucket(_burst_of(limits.room_fan_out, now), sent)
-            if not self._sent.has(size * receivers, sent, now):
-                raise TooMany(f"data: more than {limits.room_fan_out} bytes a second of one room, times receivers")
+        if not self._room_has(size * receivers, sent, now):
+            raise TooMany(f"data: more than {limits.room_fan_out} bytes a second of one room, times receivers")
         if limits.room_stream_bytes:
             if self._kept is None:
                 rate = limits.room_stream_bytes // KEPT_SECONDS
@@ -96,6 +108,13 @@ class FanOut:
     def forget(self, session: str) -> None:
         """Removes the bucket of a session that is closed."""
         self._sessions.pop(session, None)
+
+    def _room_has(self, cost: int, sent: int, now: int) -> bool:
+        if not self._limits.room_fan_out:
+            return True
+        if self._sent is None:
+            self._sent = CountedBucket(_burst_of(self._limits.room_fan_out, now), sent)
+        return self._sent.has(cost, sent, now)
 
     def _of_session(self, session: str, now: int) -> TokenBucket:
         bucket = self._sessions.get(session)

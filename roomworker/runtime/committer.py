@@ -82,7 +82,7 @@ class Committer:
 
     async def _load(self, rooms: Sequence[PersistentRoom]) -> None:
         began = perf_counter()
-        sizes = await self._store.sizes([room.room for room in rooms])
+        sizes = await self._store.state_sizes([room.room for room in rooms])
         waiting = deque(zip(rooms, sizes, strict=True))
         while some := self._next_batch(waiting):
             found = await self._store.load([room.room for room in some])

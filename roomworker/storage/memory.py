@@ -124,7 +124,7 @@ class MemoryStore:
         await self._round_trip()
         return [self.apply(commit) for commit in commits]
 
-    async def sizes(self, rooms: Sequence[str]) -> list[int]:
+    async def state_sizes(self, rooms: Sequence[str]) -> list[int]:
         await self._round_trip()
         return [self._size(room) for room in rooms]
 

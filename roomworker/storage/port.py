@@ -96,8 +96,8 @@ class Store(Protocol):
         """
         ...
 
-    async def sizes(self, rooms: Sequence[str]) -> list[int]:
-        """Returns the bytes that each room takes in the store, in order; `UNCOUNTED` if it has too many fields."""
+    async def state_sizes(self, rooms: Sequence[str]) -> list[int]:
+        """Returns the bytes that loading each room would bring, in order; `UNCOUNTED` if it has too many fields."""
         ...
 
     async def load(self, rooms: Sequence[str]) -> list[Stored]:

@@ -130,7 +130,7 @@ class RedisStore:
         results = await self._run(commands)
         return [results[at] for at in script_at]
 
-    async def sizes(self, rooms: Sequence[str]) -> list[int]:
+    async def state_sizes(self, rooms: Sequence[str]) -> list[int]:
         results = await self._run(
             [("EVAL", _SIZE, 2, room_key(room), closed_sessions_key(room), FIELDS_COUNTED) for room in rooms]
         )

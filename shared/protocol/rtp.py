@@ -5,7 +5,7 @@ are 0-127, SSRCs 32 bit. Every list, dictionary and text has a greatest length, 
 values of free form are checked by `check_values`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -157,23 +157,24 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def check_values(field: str, rtp: RtpCapabilities | RtpParameters) -> None:
     """Raises `TooLarge`, which names the value in `field`, if a value of free form has more than `VALUE_BYTES`."""
-    for path, value in _free_values(rtp):
-        if _is_large(value):
-            raise TooLarge(f"{field}.{path}: larger than {VALUE_BYTES} bytes")
-
-
-def _free_values(rtp: RtpCapabilities | RtpParameters) -> Iterator[tuple[str, Any]]:
     codecs: Sequence[RtpCodec | RtpCodecCapability] = rtp.codecs
     for index, codec in enumerate(codecs):
-        for name, value in codec.parameters.items():
-            yield f"codecs[{index}].parameters.{cut(name)}", value
+        if codec.parameters:
+            _check_parameters(f"{field}.codecs[{index}]", codec.parameters)
     if isinstance(rtp, RtpCapabilities):
         for index, mechanism in enumerate(rtp.fec_mechanisms):
-            yield f"fecMechanisms[{index}]", mechanism
+            if _is_large(mechanism):
+                raise TooLarge(f"{field}.fecMechanisms[{index}]: larger than {VALUE_BYTES} bytes")
         return
     for index, extension in enumerate(rtp.header_extensions):
-        for name, value in (extension.parameters or {}).items():
-            yield f"headerExtensions[{index}].parameters.{cut(name)}", value
+        if extension.parameters:
+            _check_parameters(f"{field}.headerExtensions[{index}]", extension.parameters)
+
+
+def _check_parameters(field: str, parameters: dict[str, Any]) -> None:
+    for name, value in parameters.items():
+        if _is_large(value):
+            raise TooLarge(f"{field}.parameters.{cut(name)}: larger than {VALUE_BYTES} bytes")
 
 
 def _is_large(value: Any) -> bool:

@@ -645,11 +645,11 @@ async def test_work_for_500_rooms_at_once_needs_few_connections(redis_url: str) 
 
 
 async def test_size_of_a_room_is_that_of_all_it_has_stored(store: Store) -> None:
-    assert await store.sizes(["room", "none"]) == [0, 0]
+    assert await store.state_sizes(["room", "none"]) == [0, 0]
     large: dict[str, bytes | None] = {"meta": b"x" * 100_000}
     await store.commit([replace(commit(1, fields=large), answered_calls={"key": StoredAnswer(200, b"x" * 50_000)})])
 
-    empty, size = await store.sizes(["none", "room"])
+    empty, size = await store.state_sizes(["none", "room"])
 
     assert empty == 0
     assert 150_000 < size < 250_000
@@ -659,7 +659,7 @@ async def test_size_of_a_room_of_many_small_fields_counts_their_names(store: Sto
     many: dict[str, bytes | None] = {f"consumer|{i}|bob": b"%d" % i for i in range(3000)}
     await store.commit([commit(1, fields=many)])
 
-    (size,) = await store.sizes(["room"])
+    (size,) = await store.state_sizes(["room"])
 
     assert size >= sum(len(name) + len(value or b"") for name, value in many.items())
 
@@ -671,7 +671,7 @@ async def test_room_of_too_many_fields_is_not_counted(redis: Redis, monkeypatch:
     for name, fields in (("few", 5), ("many", 20)):
         await redis.hset(room_key(name), mapping={f"field{n}": "x" for n in range(fields)})
 
-    few, many = await store.sizes(["few", "many"])
+    few, many = await store.state_sizes(["few", "many"])
 
     assert few < 10_000
     assert many == UNCOUNTED
@@ -684,7 +684,7 @@ async def test_size_is_known_to_a_user_who_may_not_ask_for_memory(redis: Redis, 
     async with Redis.from_url(redis_url, username="plain", password="secret") as client:
         store = RedisStore(client)
         await store.commit([commit(1, fields={"meta": b"x" * 100_000})])
-        (size,) = await store.sizes(["room"])
+        (size,) = await store.state_sizes(["room"])
     await redis.acl_deluser("plain")
 
     assert 100_000 < size < 110_000
@@ -694,6 +694,6 @@ async def test_size_is_known_to_a_user_who_may_not_ask_for_memory(redis: Redis, 
 async def test_size_of_keys_of_another_type_is_known(redis: Redis) -> None:
     await redis.set(room_key("room"), "x" * 100_000)
 
-    (size,) = await RedisStore(redis).sizes(["room"])
+    (size,) = await RedisStore(redis).state_sizes(["room"])
 
     assert size > 100_000

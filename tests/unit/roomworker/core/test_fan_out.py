@@ -83,6 +83,24 @@ def test_joining_again_and_again_is_refused_in_time() -> None:
     assert clients[1].ask("createTransport", id=1, direction="send")["ok"]
 
 
+def test_room_that_sends_too_much_refuses_those_who_have_sent_most() -> None:
+    harness, clients = hall(12, peer_fan_out=10_000, room_fan_out=12_000)
+    talkers, quiet = clients[:10], clients[11]
+    for talker in talkers:
+        talker.ask("createTransport", id=1, direction="send")
+    for _ in range(40):
+        for talker in talkers:
+            talker.notify("leave")
+            join = {"peerName": talker.peer, "rtpCapabilities": CAPABILITIES, "appData": "x" * 300}
+            talker.request("join", **join)
+
+    answer = talkers[-1].ask("join", **join)
+    assert error_of(answer) == (429, "room: more than 12000 bytes a second, times receivers")
+
+    assert quiet.ask("createTransport", id=1, direction="send")["ok"]
+    assert harness.connected("late").ask("join", peerName="late", rtpCapabilities=CAPABILITIES)["ok"]
+
+
 def test_peer_with_a_debt_may_still_close_pause_and_leave() -> None:
     harness, (alice, bob) = hall(2, peer_fan_out=1_000)
     alice.ask("createTransport", id=1, direction="send")

@@ -24,7 +24,7 @@ class SizedStore(MemoryStore):
         super().__init__()
         self.trips: list[list[str]] = []
 
-    async def sizes(self, rooms: Sequence[str]) -> list[int]:
+    async def state_sizes(self, rooms: Sequence[str]) -> list[int]:
         return [int(room.split()[0]) for room in rooms]
 
     async def load(self, rooms: Sequence[str]) -> list[Stored]:
