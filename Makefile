@@ -23,7 +23,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 WORKERS ?= $(if $(PLENARY_TEST_REDIS_URL)$(PLENARY_TEST_AMQP_URL),0,3)
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(if $(SEED),--seed $(SEED))
 
-.PHONY: help run test test-all check docs unit fault bench image compose-test engine page lock coverage hooks clean
+.PHONY: help run test test-all check docs unit fault hostile bench image compose-test engine page lock coverage hooks clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,10 @@ fault: $(VENV)/.ready ## processes and servers die under load for long: make fau
 	@scripts/need redis-server rabbitmq-server
 	$(BIN)/python -m tests.fault --seeds $(or $(SEEDS),5) --seconds $(or $(SECONDS),60) \
 		--queue-type $(or $(QUEUES),classic) $(FAULT_OPTIONS)
+
+hostile: $(VENV)/.ready page engine ## attacks on a cluster under the compose file's memory limits (40 minutes): make hostile ATTACKS="pings fan-out" JSON=…
+	@scripts/need redis-server rabbitmq-server
+	$(BIN)/python -m tests.hostile $(foreach it,$(ATTACKS),--attack $(it)) $(if $(JSON),--json $(JSON)) $(HOSTILE_OPTIONS)
 
 bench: $(VENV)/.bench benchmarks/compare/node/node_modules ## Plenary beside other servers, as ratios (16 minutes): make bench ROUNDS=3 SECONDS=4
 	@scripts/need redis-server rabbitmq-server

@@ -49,6 +49,11 @@ class ServerProcess(ABC):
         self._output_before = 0
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The server's process id; 0 while it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else 0
+
     @abstractmethod
     def _choose_ports(self) -> None:
         """Sets `port`, `url` and everything that depends on them."""
