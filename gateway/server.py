@@ -90,7 +90,7 @@ class Gateway:
         await self._beat()  # before the first session, or a room worker would take this gateway for dead
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
-        sockets = listening_sockets(self.settings.host, self.settings.port)
+        sockets = listening_sockets(self.settings.host, self.settings.port, self.settings.socket_buffer)
         self._listener = Listener(sockets, self._http_connection, context, self.admission, self.counters)
 
     def _http_connection(self, origin: Origin) -> HttpConnection:

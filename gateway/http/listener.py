@@ -40,8 +40,12 @@ _PARTIAL_SECONDS: Final = 0.02
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Returns a listening socket for each address of `host`. Raises OSError, which names the address."""
+def listening_sockets(host: str, port: int, buffer: int) -> list[socket.socket]:
+    """Returns a listening socket for each address of `host`. Raises OSError, which names the address.
+
+    The kernel keeps at most `buffer` bytes of each accepted connection in either direction; by itself it would keep
+    some megabytes, which the process does not see and has to pay for.
+    """
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     made: list[socket.socket] = []
     try:
@@ -49,6 +53,8 @@ def listening_sockets(host: str, port: int) -> list[socket.socket]:
             made.append(sock := socket.socket(family, kind, protocol))
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(address)

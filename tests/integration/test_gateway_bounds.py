@@ -2,14 +2,13 @@
 
 import asyncio
 import json
+import socket as sockets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
 import uvloop
-from fakeredis import FakeAsyncRedis
 
 from gateway.protocol import frame_validation
 from gateway.protocol.rate_limit import OVER_RATE_SWEEPS
@@ -20,11 +19,8 @@ from gateway.websocket.connection import FRAME_BYTES, Connection
 from gateway.websocket.frame_reader import PIECE_BYTES
 from gateway.websocket.hub import PING_SWEEPS, SWEEP_EVERY
 from shared import errors
-from shared.broker.memory import MemoryBroker, MemoryHub
-from shared.cluster.redis_cluster import RedisCluster
 from shared.protocol import bus
-from shared.settings import GatewaySettings
-from tests.support.gateways import Client, EchoWorker, FaultyBroker
+from tests.support.gateways import Client, EchoWorker, running_gateway
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning")
@@ -148,31 +144,13 @@ class Setup:
         return cast("dict[str, int]", self.gateway.counters.cuts)
 
 
-@asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[Setup]:
-    queues, redis = MemoryHub(), FakeAsyncRedis()
-    broker, workers_broker = FaultyBroker(queues), MemoryBroker(queues)
-    await broker.connect()
-    await workers_broker.connect()
-    worker = EchoWorker(workers_broker)
-    await worker.start(32)
-    settings: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "page": "none", "name": "gw"} | options
-    gateway = Gateway(GatewaySettings(**settings), broker, RedisCluster(redis))
-    await gateway.start()
-    setup = Setup(gateway, worker, [])
-    try:
-        yield setup
-    finally:
-        for socket in setup.sockets:
-            socket.abort()
-        await gateway.close()
-        await redis.aclose()
-
-
 @pytest.fixture
 async def setup(request: pytest.FixtureRequest) -> AsyncIterator[Setup]:
-    async with running(**getattr(request, "param", {})) as setup:
+    async with running_gateway(**getattr(request, "param", {})) as (gateway, worker):
+        setup = Setup(gateway, worker, [])
         yield setup
+        for raw in setup.sockets:
+            raw.abort()
 
 
 def settings(**options: Any) -> pytest.MarkDecorator:
@@ -423,6 +401,14 @@ async def test_clients_with_the_most_unsent_bytes_are_dropped_above_the_budget(s
     assert not setup.connection(2).closing
     await setup.echo(quick, "fine")
     assert setup.gateway.counters.closes == {errors.TOO_SLOW.code: 1}
+
+
+@settings(socket_buffer=32 * 1024)
+async def test_the_kernel_keeps_little_of_each_connection(setup: Setup) -> None:
+    await setup.raw()
+    accepted = setup.connection().transport.underlying_transport.get_extra_info("socket")
+    for option in (sockets.SO_SNDBUF, sockets.SO_RCVBUF):
+        assert accepted.getsockopt(sockets.SOL_SOCKET, option) == 2 * 32 * 1024  # Linux counts twice
 
 
 async def test_unsent_bytes_of_a_lost_socket_are_not_counted(setup: Setup) -> None:
