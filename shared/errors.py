@@ -150,6 +150,7 @@ RELEASED: Final = CloseKind(
     4004, "the session does not go over this connection any more: resume it", "resume the session", resumable=True
 )
 PROTOCOL: Final = CloseKind(1002, "not a WebSocket stream as RFC 6455 has it", "correct the client")
+INVALID_TEXT: Final = CloseKind(1007, "text that is not UTF-8", "correct the client")
 OVER_RATE: Final = CloseKind(1008, "too many messages for 10 s", "send less; start a new session")
 TOO_BIG: Final = CloseKind(1009, "message above 1 MiB", "send less")
 DRAINING: Final = CloseKind(1012, "gateway restarts: connect again", "reconnect at once", resumable=True)
@@ -167,6 +168,7 @@ CLOSES: Final = (
     STALLED,
     RELEASED,
     PROTOCOL,
+    INVALID_TEXT,
     OVER_RATE,
     TOO_BIG,
     DRAINING,

@@ -23,7 +23,7 @@ from gateway.protocol.session import Session
 from gateway.websocket.connection_log import RequestLog
 from gateway.websocket.frame_reader import BINARY, CLOSE, TEXT
 from gateway.websocket.hub import Hub
-from gateway.websocket.socket import Socket
+from gateway.websocket.socket import Socket, has_reserved_bit
 from gateway.websocket.unfinished_message import UnfinishedMessage
 from shared import errors
 from shared.aio.websocket import text_header
@@ -148,13 +148,13 @@ class Connection(Socket):
         kind = frame.msg_type
         if self.closing or transport.is_close_frame_sent or kind == _CLOSE:
             super().on_ws_frame(transport, frame)
-        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+        elif has_reserved_bit(frame):
             self.close_as(errors.PROTOCOL)
         elif kind == _TEXT and frame.fin and self._message is None:
             try:
                 text = frame.get_payload_as_utf8_text()
-            except UnicodeDecodeError as invalid:
-                self._handle(MalformedFrame(f"frame: not valid UTF-8 (byte {invalid.start})"))
+            except UnicodeDecodeError:
+                self.close_as(errors.INVALID_TEXT)
             else:
                 self._handle_text(text, frame.payload_size)
         elif kind in (_TEXT, _BINARY, _CONTINUATION):
@@ -225,8 +225,8 @@ class Connection(Socket):
         self._discard_message()
         try:
             text = message.text()
-        except UnicodeDecodeError as invalid:
-            self._handle(MalformedFrame(f"frame: not valid UTF-8 (byte {invalid.start})"))
+        except UnicodeDecodeError:
+            self.close_as(errors.INVALID_TEXT)
         else:
             if text is None:
                 self._handle(MalformedFrame("frame: expected text, got binary"))

@@ -23,7 +23,13 @@ from shared.protocol.protoo import Frame
 FINAL_CODES_OF_CLIENTS: Final = frozenset({0, 1000, 4000})
 """The close codes (0: none) with which a client says that it will not come back."""
 FINAL_CODES_OF_GATEWAY: Final = frozenset(
-    {errors.MISNUMBERED.code, errors.PROTOCOL.code, errors.OVER_RATE.code, errors.TOO_BIG.code}
+    {
+        errors.MISNUMBERED.code,
+        errors.PROTOCOL.code,
+        errors.INVALID_TEXT.code,
+        errors.OVER_RATE.code,
+        errors.TOO_BIG.code,
+    }
 )
 """The close codes of the gateway that end the session: the resumed client would only send the same once more."""
 

@@ -18,6 +18,10 @@ CLOSING_SWEEPS: Final = 6
 """The number of sweeps that a closing socket may take."""
 REASON_BYTES: Final = 123
 """RFC 6455 §5.5: a control frame has 125 bytes at most, two of which are the code."""
+CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+"""The codes below 3000 that IANA lists and that a close frame may have; 1005, 1006 and 1015 are never sent."""
+OWN_CLOSE_CODES: Final = range(3000, 5000)
+"""The codes of libraries and applications."""
 _NO_CODE: Final = 1000
 
 
@@ -47,6 +51,19 @@ class ClosingSockets:
         """Cuts all of them off."""
         for socket in list(self._left):
             socket.abort()
+
+
+def has_reserved_bit(frame: WSFrame) -> bool:
+    """Returns whether a frame has a bit that no extension has given a meaning (RFC 6455 §5.2)."""
+    return frame.rsv1 or frame.rsv2 or frame.rsv3
+
+
+def is_valid_close(frame: WSFrame) -> bool:
+    """Returns whether a close frame may be sent by a client (RFC 6455 §7.4); picows looks at its length and text."""
+    if has_reserved_bit(frame):
+        return False
+    code = int(frame.get_close_code())  # type: ignore[call-overload]
+    return not frame.payload_size or code in CLOSE_CODES or code in OWN_CLOSE_CODES
 
 
 class Socket(WSListener):
@@ -92,7 +109,10 @@ class Socket(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handles a close frame; overridden where other frames matter."""
         if frame.msg_type == WSMsgType.CLOSE:
-            self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
+            if is_valid_close(frame):
+                self.close(int(frame.get_close_code()) or _NO_CODE, "")  # type: ignore[call-overload]
+            else:
+                self.protocol_error()
             self._closing_sockets.add(self)
             transport.disconnect()
 

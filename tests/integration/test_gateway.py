@@ -292,7 +292,7 @@ async def test_an_invalid_batch_from_a_worker_disturbs_no_client(setup: Setup) -
 
 async def test_malformed_frames_are_answered_and_disturb_no_other_client(setup: Setup) -> None:
     bad, good = await setup.client(peer="bad"), await setup.client(peer="good")
-    for frame in (b"\xff", b"{", b"[]", b'{"request":true,"method":"m"}', b"[" * 100_000):
+    for frame in (b"", b"{", b"[]", b'{"request":true,"method":"m"}', b"[" * 100_000):
         bad.send(frame)
         complaint = await bad.receive()
         assert (complaint["method"], complaint["data"]["errorCode"]) == ("error", 400)

@@ -152,7 +152,7 @@ async def test_rate_limited_frames_keep_their_numbers(setup: Setup) -> None:
 async def test_unreadable_frames_are_answered_and_block_no_later_frame(setup: Setup) -> None:
     client = await Client.at(f"{setup.urls(0)[0]}/?roomId=r&peerName=p&resumable=1")
     await client.receive()
-    client.send(b"\xff")
+    client.send(b"")
     client.send(b"\x00", WSMsgType.BINARY)
     for _ in range(2):
         assert (await client.receive())["data"]["errorCode"] == 400
@@ -298,11 +298,12 @@ async def test_an_unanswered_resumption_is_closed_with_1013(setup: Setup) -> Non
     [
         ([("x" * (1024 * 1024 + 1), WSMsgType.TEXT)], errors.TOO_BIG.code),  # picows closes by itself
         ([("x", WSMsgType.CONTINUATION)], errors.PROTOCOL.code),
+        ([(b"\xff", WSMsgType.TEXT)], errors.INVALID_TEXT.code),
     ],
-    ids=["too big", "no WebSocket"],
+    ids=["too big", "no WebSocket", "no UTF-8"],
 )
 async def test_a_repeatable_protocol_error_ends_the_session(
-    setup: Setup, frames: list[tuple[str, WSMsgType]], code: int
+    setup: Setup, frames: list[tuple[str | bytes, WSMsgType]], code: int
 ) -> None:
     client = await Client.at(f"{setup.urls(0)[0]}/?roomId=r&peerName=p&resumable=1")
     await client.receive()
