@@ -161,7 +161,9 @@ class Listener:
         except (OSError, TimeoutError, BadProxyHeader) as failed:  # of TLS, too
             origin.release()
             sock.close()
-            self._counters.count_refused("timeout" if isinstance(failed, TimeoutError) else "malformed")
+            # Event loops abort a TLS handshake that takes too long.
+            late = isinstance(failed, TimeoutError | ConnectionAbortedError)
+            self._counters.count_refused("timeout" if late else "malformed")
         except asyncio.CancelledError:
             origin.release()
             sock.close()

@@ -558,14 +558,53 @@ async def test_a_gateway_without_file_descriptors_says_so_and_goes_on(
 # --- TLS --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_address_over_its_limit_gets_no_tls_handshake(tmp_path: Path) -> None:
+@pytest.fixture
+async def certificate(tmp_path: Path) -> tuple[dict[str, str], ssl.SSLContext]:
+    """The settings of a self-signed certificate, and the context of a client that trusts it."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -days 1 -subj /CN=x"
     made = await asyncio.create_subprocess_exec(*command.split(), stderr=asyncio.subprocess.DEVNULL)
     assert await made.wait() == 0
     trusting = ssl.create_default_context(cafile=str(cert))
     trusting.check_hostname = False
-    options = {"tls_cert": str(cert), "tls_key": str(key), "connections_per_ip": 1}
+    return {"tls_cert": str(cert), "tls_key": str(key)}, trusting
+
+
+async def test_a_tls_handshake_that_does_not_come_is_cut_off(
+    certificate: tuple[dict[str, str], ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "REQUEST_SECONDS", 0.1)
+    async with running_gateway(**certificate[0]) as (gateway, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE):
+                assert await reader.read() == b""
+        writer.close()
+        await until(lambda: gateway.admission.open == 0)
+        assert gateway.counters.refused == {"timeout": 1}
+
+
+async def test_proxy_protocol_comes_before_tls(certificate: tuple[dict[str, str], ssl.SSLContext]) -> None:
+    options, trusting = certificate
+    async with running_gateway(**options, trusted_proxies="127.0.0.1", connections_per_ip=1) as (gateway, _):
+        clients = []
+        for address in ("192.0.2.1", "192.0.2.2"):
+            sock = socket.create_connection(("127.0.0.1", gateway.port))
+            sock.send(b"PROXY TCP4 " + address.encode() + b" 10.0.0.1 5000 80\r\n")
+            clients.append(await asyncio.open_connection(sock=sock, ssl=trusting, server_hostname="x"))
+        assert gateway.admission.addresses == 2
+        for reader, writer in clients:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(PATIENCE):
+                assert read(await reader.read()).body == b"alive\n"
+            writer.close()
+
+
+async def test_an_address_over_its_limit_gets_no_tls_handshake(
+    certificate: tuple[dict[str, str], ssl.SSLContext],
+) -> None:
+    files, trusting = certificate
+    options: dict[str, Any] = {**files, "connections_per_ip": 1}
     async with running_gateway(**options) as (gateway, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=trusting)
         with pytest.raises((ssl.SSLError, ConnectionError)):
