@@ -9,6 +9,7 @@ from typing import Final
 from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
+from roomworker.core.budget import ROOM_BYTES
 from roomworker.core.room import Room
 from roomworker.counters import OK
 from roomworker.worker import RoomWorker
@@ -51,7 +52,8 @@ REQUESTS = counter(
     "code",
 )
 FAN_OUT = counter(
-    "roomworker_fan_out_bytes", "Bytes of answers and notifications that clients' messages caused, times receivers."
+    "roomworker_fan_out_bytes",
+    "Bytes of what clients' messages caused to be sent, times receivers, and 256 for each receiver.",
 )
 DEFECTS = counter("roomworker_defects", "Messages answered 500 because of a defect in Plenary.")
 UNREADABLE = counter(
@@ -123,6 +125,7 @@ class RoomTotals:
     def add(self, room: Room | None) -> None:
         """Adds one room; None stands for a room that is not loaded yet."""
         self.rooms += 1
+        self.bytes["all"] += ROOM_BYTES
         if room is None:
             return
         for session in room.sessions.values():

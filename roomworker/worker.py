@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any, Final
 
-from roomworker.core.budget import WorkerTotal
+from roomworker.core.budget import ROOM_BYTES, WorkerTotal
 from roomworker.core.limits import Limits
 from roomworker.counters import Counters
 from roomworker.messaging.media_client import MediaClient
@@ -163,7 +163,7 @@ class RoomWorker:
         used = 0
         actors = [actor for partition in self.partitions.values() for actor in partition.actors.values()]
         async for actor in iterate_yielding(actors):
-            used += actor.loaded_room.budget.total if actor.loaded_room else 0
+            used += ROOM_BYTES + (actor.loaded_room.budget.total if actor.loaded_room else 0)
         self.total.used = used
 
     # --- callbacks --------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from shared.protocol.rtp import RtpCapabilities, RtpParameters
 
 DECODED: Final = 4
 """Bytes of memory for each byte of JSON."""
+ROOM_BYTES: Final = 5 * 1024
+"""Bytes of a room without a session, which count for the worker only."""
 SESSION_BYTES: Final = 1024
 PEER_BYTES: Final = 1024
 TRANSPORT_BYTES: Final = 512

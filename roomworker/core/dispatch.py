@@ -58,13 +58,15 @@ _COSTLY = (
     client.EnableProducerStats,
     client.EnableConsumerStats,
 )
-"""Messages that are refused while their peer has sent too much; those that close or pause something never are."""
+"""Messages that are refused while their peer has sent too much; those that close something never are."""
 
 
 def handle(room: Room, session: Session, message: Message) -> Handled:
     """Starts handling one message. Raises `PlenaryError`; the room is then unchanged."""
     if isinstance(message, _COSTLY):
         room.fan_out.check(session.id, room.sent_bytes, room.now)
+    elif isinstance(message, client.PauseProducer | client.ResumeProducer):
+        room.fan_out.check_pause(session.id, room.now)
     match message:
         case client.Message():
             return messages.relay(room, session, message)

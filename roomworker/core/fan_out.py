@@ -1,5 +1,7 @@
 """Limits what a room sends on behalf of its peers: bytes times receivers a second, and bytes that Redis keeps.
 
+Each receiver counts for some bytes more than the message has (`journal.RECEIVER_BYTES`).
+
 Time is the room's (DELIVERY T1), so that a message done again meets the same limit. What a message will send is known
 beforehand if it is passed on unchanged; what others send is counted afterwards, and their sender then waits.
 
@@ -83,15 +85,24 @@ class FanOut:
         if not bucket.is_half_full(now) and not self._room_has(1, sent, now):
             raise TooMany(f"room: more than {self._limits.room_fan_out} bytes a second, times receivers")
 
-    def check_message(self, session: str, size: int, receivers: int, sent: int, kept: int, now: int) -> None:
+    def check_pause(self, session: str, now: int) -> None:
+        """Raises `TooMany` if the session has a debt as large as what it may send at once.
+
+        A client that behaves never has; to pause and resume a producer is refused for no less.
+        """
+        bucket = self._sessions.get(session)
+        if bucket is not None and not bucket.has(-BURST_SECONDS * self._limits.peer_fan_out, now):
+            raise TooMany(f"peer: more than {self._limits.peer_fan_out} bytes a second, times receivers")
+
+    def check_message(self, session: str, cost: int, size: int, sent: int, kept: int, now: int) -> None:
         """Raises `TooMany` if a message is too much for its session or for the room.
 
-        `sent` and `kept` are the room's counters.
+        It has `size` bytes, which with all its receivers are `cost`. `sent` and `kept` are the room's counters.
         """
         limits = self._limits
-        if limits.peer_fan_out and not self._of_session(session, now).has(size * receivers, now):
+        if limits.peer_fan_out and not self._of_session(session, now).has(cost, now):
             raise TooMany(f"data: more than {limits.peer_fan_out} bytes a second of one peer, times receivers")
-        if not self._room_has(size * receivers, sent, now):
+        if not self._room_has(cost, sent, now):
             raise TooMany(f"data: more than {limits.room_fan_out} bytes a second of one room, times receivers")
         if limits.room_stream_bytes:
             if self._kept is None:

@@ -15,6 +15,8 @@ from roomworker.core.model import META, ClosedSession, Meta, Peer, Record, Sessi
 from shared.protocol import bus, client, media, protoo
 
 CLOSED_SESSIONS_LIMIT: Final = 1000
+RECEIVER_BYTES: Final = 256
+"""Bytes that each receiver of a message counts as: a short message costs a commit and a write for each, too."""
 ANSWERED_CALLS_LIMIT: Final = 1000
 ANSWERS_BYTES_LIMIT: Final = 1024 * 1024
 """Bytes of answers to calls that a room remembers, and an answer may have a sixteenth of them."""
@@ -68,7 +70,7 @@ class Journal:
         self.closed_sessions: dict[str, ClosedSession] = {}
         self.answered_calls: dict[str, StoredAnswer] = {}
         self.sent_bytes = 0
-        """Bytes of all messages so far, times their receivers."""
+        """Bytes of all messages so far, times their receivers, and `RECEIVER_BYTES` for each receiver."""
         self.kept_bytes = 0
         """Bytes of all messages so far, each of which is stored once."""
         # changes since the last commit
@@ -134,7 +136,7 @@ class Journal:
     def _next_output(self, session: Session, size: int) -> int:
         """Returns the number of the session's next output, of `size` bytes."""
         session.n_out += 1
-        self.sent_bytes += size
+        self.sent_bytes += size + RECEIVER_BYTES
         if session.lost_at is not None:
             session.lost_bytes += size
         if session.id not in self._moved:

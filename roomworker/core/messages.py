@@ -2,6 +2,7 @@
 
 from msgspec import Raw
 
+from roomworker.core.journal import RECEIVER_BYTES
 from roomworker.core.model import Peer, Session
 from roomworker.core.room import Room
 from shared.errors import Conflict, NotFound, TooLarge, quoted
@@ -20,7 +21,8 @@ def relay(room: Room, session: Session, message: client.Message) -> client.Nothi
             raise NotFound(f"to: no peer {quoted(message.to)}")
     receivers = len(room.peers) - 1 if receiver is None else 1
     size = len(message.data)
-    room.fan_out.check_message(session.id, size, receivers, room.sent_bytes, room.kept_bytes, room.now)
+    cost = (size + RECEIVER_BYTES) * receivers
+    room.fan_out.check_message(session.id, cost, size, room.sent_bytes, room.kept_bytes, room.now)
     send(room, message.data, receiver, sender)
     return client.Nothing()
 

@@ -1,11 +1,13 @@
 """What a room sends on behalf of one peer, and of all: bytes times receivers, a second of the room's time."""
 
+from itertools import cycle
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roomworker.core.fan_out import BURST_SECONDS, KEPT_SECONDS, TokenBucket
+from roomworker.core.journal import RECEIVER_BYTES
 from roomworker.core.limits import Limits
 from tests.unit.roomworker.core.test_messages import messages_to, say
 from tests.unit.roomworker.harness_client import Client
@@ -23,8 +25,8 @@ def hall(peers: int, **limits: Any) -> tuple[RoomHarness, list[Client]]:
 
 
 def accepted(client: Client, times: int, data: str = DATA) -> int:
-    """How many of so many messages to all are accepted."""
-    return sum(bool(say(client, data).get("ok")) for _ in range(times))
+    """How many of so many messages to all are accepted before one is refused."""
+    return next((n for n in range(times) if not say(client, data).get("ok")), times)
 
 
 def test_message_counts_once_for_each_receiver() -> None:
@@ -48,13 +50,20 @@ def test_message_beyond_the_peers_rate_is_refused_and_reaches_nobody() -> None:
     assert (code, reason.partition(":")[0]) == (429, "data")
     assert accepted(bob, 1) == 1, "others have a rate of their own"
     harness.tick(1)
-    harness.tick(2)
-    assert accepted(alice, 50) in (2, 3), "a second has 5,000 bytes, less what answers took"
+    harness.tick(61)
+    assert accepted(alice, 50) in (count, count + 1), "time has passed"
+
+
+def test_short_message_counts_for_more_than_its_bytes() -> None:
+    _, clients = hall(20, peer_fan_out=10_000)
+    sent = accepted(clients[0], 1000, "1")
+
+    assert 0 < sent < 10_000 * BURST_SECONDS / (19 * RECEIVER_BYTES)
 
 
 def test_message_to_one_peer_counts_once() -> None:
     _, (alice, *_) = hall(11, peer_fan_out=10_000)
-    to_one = sum(bool(say(alice, DATA, to="peer1").get("ok")) for _ in range(200))
+    to_one = next(n for n in range(1000) if not say(alice, DATA, to="peer1").get("ok"))
 
     assert to_one > 5 * accepted(hall(11, peer_fan_out=10_000)[1][0], 200)
 
@@ -117,6 +126,26 @@ def test_peer_with_a_debt_may_still_close_pause_and_leave() -> None:
     assert "peer0" not in harness.room.peers
 
 
+def test_pausing_again_and_again_is_refused_at_a_large_debt_only() -> None:
+    _, (alice, bob) = hall(2, peer_fan_out=1_000)
+    alice.ask("createTransport", id=1, direction="send")
+    bob.ask("createTransport", id=2, direction="recv")
+    assert bob.enable(alice.produce(10))["ok"]
+    while alice.ask("restartTransport", id=1).get("ok"):
+        pass
+    accepted = 0
+    toggles = cycle(("pauseProducer", "resumeProducer"))
+    bob.clear_sent()
+    while alice.notify_asking(next(toggles), id=10).get("ok"):
+        accepted += 1
+
+    assert accepted > 5
+    assert len(bob.methods) == accepted
+    bob.clear_sent()
+    assert alice.notify_asking("closeProducer", id=10)["ok"]
+    assert bob.methods == ["consumerClosed"]
+
+
 def test_limit_of_zero_is_no_limit() -> None:
     _, clients = hall(3, peer_fan_out=0, room_fan_out=0)
     assert accepted(clients[0], 100) == 100
@@ -147,7 +176,8 @@ def test_what_was_sent_is_counted_for_the_metric() -> None:
     accepted(alice, 1)
 
     grown = harness.counters.fan_out_bytes_total - before
-    assert len(DATA) * len(others) < grown < len(DATA) * len(others) + 1000
+    sent = (len(DATA) + RECEIVER_BYTES) * len(others)
+    assert sent < grown < sent + 1000
 
 
 def test_messages_that_redis_keeps_are_limited_for_the_room() -> None:
