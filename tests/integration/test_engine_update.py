@@ -260,10 +260,24 @@ async def test_updates_in_a_row_end_with_the_last(call: Call) -> None:
 
 
 async def test_an_update_may_keep_some_of_its_ssrcs(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updatable_producer, "RETIREMENT_SECONDS", 0.01)
+    monkeypatch.setattr(updatable_producer, "RETIREMENT_SECONDS", 3600.0)  # the answer does not wait for it
     await call.ask(produce(*video(11), updatable=True))
     await call.ask(consume("consumer", "producer", MAPPED[:1]))
     assert await call.ask(update(1, {"ssrc": 11, "rtx": {"ssrc": 99}})) == media.Produced()
+    call.sender.send(11, first=1)
+    await call.received_from(11)
+
+
+async def test_update_to_ssrcs_of_a_source_just_replaced_is_answered_at_once(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updatable_producer, "RETIREMENT_SECONDS", 3600.0)
+    await call.ask(produce(*video(11), updatable=True))
+    await call.ask(consume("consumer", "producer", MAPPED[:1]))
+    async with asyncio.timeout(60):
+        for generation, ssrc in enumerate([21, 11, 21, 21, 11], 1):
+            assert await call.ask(update(generation, *video(ssrc))) == media.Produced()
+    assert set((await call.dump("transport", "sending"))["producer_ids"]) == {"producer.5", "producer.6"}
     call.sender.send(11, first=1)
     await call.received_from(11)
 

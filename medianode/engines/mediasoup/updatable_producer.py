@@ -14,10 +14,11 @@ producer, to which these streams are the layers of a simulcast. A consumer of it
 layer, makes a single stream of them for the public producer. The engine switches between layers at a key frame and
 continues sequence numbers, picture ids and timestamps. It does so when it has a sender report of the old and of the
 new stream, at most 1.5 s later; therefore an old ingest producer is first paused, and closed when its report has
-certainly passed the loopback. The engine sends no report of a stream that has been silent for 2 s: if it stands still
-for so long just then, before the old stream's first report, timestamps do step, and pictures freeze. An engine
-without Plenary's patches switches only 5 s after the old stream's end, and timestamps step if that stream was shorter
-than about 4 s.
+certainly passed the loopback. If the client uses its SSRCs again before, it is closed at once, and timestamps may
+step: an answer that waited would make the media node look dead to room workers. The engine sends no report of a
+stream that has been silent for 2 s: if it stands still for so long just then, before the old stream's first report,
+timestamps do step, and pictures freeze. An engine without Plenary's patches switches only 5 s after the old stream's
+end, and timestamps step if that stream was shorter than about 4 s.
 
 For all other codecs the public producer is *paused* during the replacement. Pausing it makes all its consumers
 continue, at the first packet after it resumes, with the number after their last, but with the sender's own
@@ -182,15 +183,12 @@ class UpdatableProducer:
         if self._switching and self.ingest:
             self._retire(self.ingest)
             self.ingest = None
-        if any(packet_ids & taken for taken in self._retired.values()):
-            # A transport of the engine may have each SSRC once only.
-            self._loop.call_later(RETIREMENT_SECONDS, self._replace, ingest, request, done)
-        elif self.closed:
-            self._finish(_CLOSED, done)
-        else:
-            self._encodings = request.rtp_parameters.encodings
-            self._packet_ids = packet_ids
-            self._exchange(ingest, request.generation, done)
+        # A transport of the engine may have each SSRC once only.
+        for retired in [retired for retired, taken in self._retired.items() if packet_ids & taken]:
+            self._close_retired(retired)
+        self._encodings = request.rtp_parameters.encodings
+        self._packet_ids = packet_ids
+        self._exchange(ingest, request.generation, done)
 
     def _retire(self, ingest: EngineId) -> None:
         self._process.tell("PRODUCER_PAUSE", ingest)

@@ -6,6 +6,7 @@ import pytest
 
 from medianode import delayed_placements
 from medianode.delayed_placements import DelayedPlacements
+from roomworker.messaging.media_client import SILENT_AFTER
 from shared.protocol import media
 from shared.protocol.media import Command
 
@@ -81,3 +82,7 @@ async def test_deadlines_of_long_ago_are_forgotten(
         delayed.keep("worker", command(n), f"router {n}")
         await released.get()
     assert len(delayed._deadlines) < 10
+
+
+def test_longest_delay_is_well_below_the_silence_that_fails_a_node() -> None:
+    assert delayed_placements.LONGEST_DELAY_SECONDS <= SILENT_AFTER / 2
