@@ -91,9 +91,9 @@ class InputPublisher:
         return self._publishers[partition_of(room, len(self._publishers))]
 
     @property
-    def connected(self) -> bool:
-        """Whether the broker is connected."""
-        return self._broker.connected
+    def takes_messages(self) -> bool:
+        """Whether the broker takes what is published."""
+        return self._broker.takes_messages
 
     def rewind(self) -> None:
         """Publishes everything unapplied again, in all partitions."""
@@ -110,9 +110,12 @@ class InputPublisher:
         while True:
             await publisher.work_available.wait()
             publisher.work_available.clear()
-            if not self._broker.connected:
-                await self._wait_connected()  # items that are not taken yet can still be cancelled
-            while items := publisher.take_batch():
+            while True:
+                # Items that are not taken yet can still be cancelled.
+                if not self._broker.takes_messages and await self._wait_taking():
+                    publisher.rewind()
+                if not (items := publisher.take_batch()):
+                    break
                 self._counters.batches_out_total += 1
                 self._counters.items_out.observe(len(items))
                 await self._publish(publisher, encode_batch(self._gateway, items, time.time()))
@@ -124,7 +127,7 @@ class InputPublisher:
             try:
                 await self._broker.publish("rooms", str(publisher.partition), body)
             except BrokerUnavailable:
-                await self._wait_connected()
+                await self._wait_taking()
                 publisher.rewind()
                 return
             except BrokerError as failed:
@@ -133,9 +136,12 @@ class InputPublisher:
             else:
                 return
 
-    async def _wait_connected(self) -> None:
+    async def _wait_taking(self) -> bool:
+        """Waits until the broker takes messages; returns whether the connection was seen to be lost meanwhile."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        lost = False
         while True:
+            lost |= not self._broker.connected
             await backoff.wait()
-            if self._broker.connected:
-                return
+            if self._broker.takes_messages:
+                return lost

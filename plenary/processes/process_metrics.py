@@ -29,7 +29,9 @@ BROKER_CONFIRM = histogram(
     "broker_confirm_seconds", "From a publish to its confirm by RabbitMQ; measured one at a time."
 )
 BROKER_UNCONFIRMED = gauge("broker_unconfirmed_messages", "AMQP messages published and not confirmed yet.")
-BROKER_BLOCKED = gauge("broker_blocked", "1 while RabbitMQ takes no messages (memory or disk alarm), else 0.")
+BROKER_BLOCKED = gauge(
+    "broker_blocked", "1 while connected to a RabbitMQ that takes no messages (memory or disk alarm), else 0."
+)
 BROKER_SUBSCRIPTION_FAILURES = counter(
     "broker_subscription_failures", "Attempts to subscribe that RabbitMQ refused while connected."
 )

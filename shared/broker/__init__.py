@@ -76,7 +76,7 @@ class BrokerStats:
     unsent_bytes: int = 0
     """The bytes that the socket has not taken yet."""
     blocked: bool = False
-    """True while the broker takes no messages (memory or disk alarm)."""
+    """True while the broker is connected and takes no messages (memory or disk alarm, or it confirms none)."""
     subscription_failures: int = 0
     """The number of attempts to subscribe that the broker refused."""
     receiver_failures: int = 0
@@ -102,6 +102,11 @@ class Broker(Protocol):
 
     @property
     def connected(self) -> bool: ...
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether the broker is connected and confirms what is published: it does not while it has an alarm."""
+        ...
 
     @property
     def trouble(self) -> str:

@@ -214,6 +214,10 @@ class MemoryBroker:
         return self._up.is_set()
 
     @property
+    def takes_messages(self) -> bool:
+        return self.connected
+
+    @property
     def trouble(self) -> str:
         return "" if self.connected else "no connection to the message broker"
 

@@ -165,3 +165,25 @@ async def test_acks_arrive_while_publishers_are_blocked(amqp_url: str, rabbitmq_
         await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
     await within(asyncio.gather(*publishes))
     await broker.close()
+
+
+@pytest.mark.servers
+async def test_broker_takes_no_messages_while_it_has_an_alarm(amqp_url: str, rabbitmq_server: Server) -> None:
+    """The broker publishes nothing itself: it has to find out by a probe."""
+    broker = AmqpBroker(amqp_url, partitions=PARTITIONS, queue_type="classic", name="test")
+    await within(broker.connect())
+    assert (broker.takes_messages, broker.trouble) == (True, "")
+    if not rabbitmq_server.killable:
+        pytest.skip("no rabbitmqctl for a server given by its address")
+    await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.000001")
+    try:
+        await until(lambda: not broker.takes_messages)
+        assert broker.connected
+        assert "takes no messages" in broker.trouble
+        assert broker.stats().blocked
+    finally:
+        await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
+    await until(lambda: broker.takes_messages)
+    assert (broker.trouble, broker.stats().published) == ("", 0)
+    await within(broker.publish("rooms", "0", b"x"))
+    await broker.close()

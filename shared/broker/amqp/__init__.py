@@ -8,9 +8,10 @@ topology, queues                     declaring and asking, with aio-pika
 """
 
 import asyncio
+from typing import Final
 
 from shared.broker import BrokerStats, Exchange, Notice, Receive, ReceiveExclusive, Subscription, addresses
-from shared.broker.amqp.connection import CALL_TIMEOUT, AmqpConnection
+from shared.broker.amqp.connection import CALL_TIMEOUT, AmqpConnection, LoginRefused
 from shared.broker.amqp.outage import Outage
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.robust_connection import RobustConnection
@@ -18,13 +19,19 @@ from shared.broker.amqp.subscriptions import Consuming, ExclusiveSubscription, P
 from shared.broker.amqp.topology import QueueType, Topology, TopologyMismatch
 from shared.telemetry import log
 
-__all__ = ["AmqpBroker", "TopologyMismatch"]
+__all__ = ["AmqpBroker", "LoginRefused", "TopologyMismatch"]
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at whether RabbitMQ confirms."""
+STALLED_LOOKS: Final = 3
+RECONNECT_LOOKS: Final = round(CALL_TIMEOUT / LOOK_EVERY)
+"""Looks without a confirm after which RabbitMQ counts as taking no messages, and after which it is reconnected."""
 
 _log = log.get("broker")
 
 
 class AmqpBroker:
-    """A broker on RabbitMQ. See `shared.broker.Broker`; `connect` also raises `TopologyMismatch`.
+    """A broker on RabbitMQ. See `shared.broker.Broker`; `connect` also raises `TopologyMismatch` or `LoginRefused`.
 
     Publishing and consuming have a connection each: on a memory alarm RabbitMQ stops reading from publishers,
     and acknowledgements must not wait behind them (DELIVERY B3).
@@ -55,6 +62,8 @@ class AmqpBroker:
         )
         self._consuming = Consuming(consume, self._topology, self._stats)
         self._watch: asyncio.Task[None] | None = None
+        self._unconfirmed_looks = 0
+        """The number of looks in a row at which the same message was the oldest unconfirmed one."""
 
     async def connect(self) -> None:
         try:
@@ -77,9 +86,15 @@ class AmqpBroker:
         return self._publishing.is_up and self._consuming.link.is_up
 
     @property
+    def takes_messages(self) -> bool:
+        return self.connected and not self._blocked and self._unconfirmed_looks < STALLED_LOOKS
+
+    @property
     def trouble(self) -> str:
         if not self.connected:
             return "no connection to the message broker"
+        if not self.takes_messages:
+            return f"the message broker takes no messages: {self._blocked or 'it confirms none'}"
         if reason := self._consuming.outage.reason:
             return f"the message broker refuses a subscription: {reason}"
         return ""
@@ -87,8 +102,7 @@ class AmqpBroker:
     def stats(self) -> BrokerStats:
         self._stats.unconfirmed = self._publisher.unconfirmed
         self._stats.unsent_bytes = self._publisher.unsent
-        publishing = self._publishing.current
-        self._stats.blocked = publishing is not None and publishing.blocked is not None
+        self._stats.blocked = self.connected and not self.takes_messages
         return self._stats
 
     def publish(
@@ -122,16 +136,27 @@ class AmqpBroker:
         channel.on_closed = lambda failure: connection.abort(f"RabbitMQ closed the publishing channel: {failure}")
 
     async def _watch_confirms(self) -> None:
-        """Opens the publishing connection anew when nothing was confirmed for a whole deadline."""
+        """Notes whether RabbitMQ confirms, and opens a publishing connection anew that is not blocked and does not.
+
+        An idle process publishes a probe each time: RabbitMQ tells a connection that it is blocked when it publishes.
+        """
         before: asyncio.Future[None] | None = None
         while True:
-            await asyncio.sleep(CALL_TIMEOUT)
+            await asyncio.sleep(LOOK_EVERY)
             oldest = self._publisher.oldest_unconfirmed
-            publishing = self._publishing.current
-            blocked = publishing is not None and publishing.blocked is not None
-            if oldest is not None and oldest == before and not blocked:
-                self._publishing.reconnect(f"RabbitMQ confirmed nothing for {CALL_TIMEOUT:.0f} s")
-            before = oldest
+            if oldest is None:
+                self._publisher.probe()
+            # Looks are counted, not seconds: after a stall of this process the confirms that wait are read first.
+            self._unconfirmed_looks = self._unconfirmed_looks + 1 if oldest is not None and oldest is before else 0
+            if self._unconfirmed_looks >= RECONNECT_LOOKS and not self._blocked:
+                self._publishing.reconnect(f"RabbitMQ confirmed nothing for {RECONNECT_LOOKS * LOOK_EVERY:.0f} s")
+            before = self._publisher.oldest_unconfirmed
+
+    @property
+    def _blocked(self) -> str:
+        """The reason why RabbitMQ has blocked the publishing connection; empty if it has not."""
+        publishing = self._publishing.current
+        return (publishing.blocked or "") if publishing is not None else ""
 
 
 def _on_blocked(reason: str | None) -> None:

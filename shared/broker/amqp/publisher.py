@@ -78,6 +78,27 @@ class Publisher:
         if len(self._unconfirmed) >= UNCONFIRMED_LIMIT or writer.waiting > UNSENT_LIMIT:
             complete(future, PublishRejected("RabbitMQ does not keep up: too much is unconfirmed"))
             return future
+        self._stats.published += 1
+        self._write(writer, future, exchange, key, body, mandatory=mandatory, ttl=ttl)
+        return future
+
+    def probe(self) -> None:
+        """Publishes an empty message that reaches no queue: its confirm shows that RabbitMQ takes messages."""
+        if self._writer is not None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._write(self._writer, future, "media", "", b"", mandatory=False, ttl=None)
+
+    def _write(
+        self,
+        writer: FrameWriter,
+        future: asyncio.Future[None],
+        exchange: Exchange,
+        key: str,
+        body: bytes,
+        *,
+        mandatory: bool,
+        ttl: float | None,
+    ) -> None:
         tag = self._oldest + len(self._unconfirmed)
         message = frames.publish(
             self._channel,
@@ -89,11 +110,9 @@ class Publisher:
             frame_max=self._frame_max,
         )
         self._unconfirmed.append(future)
-        self._stats.published += 1
         if not self._timed:
             self._timed, self._timed_from = tag, perf_counter()
         writer.write(message)
-        return future
 
     def _on_return(self, message_id: str, reason: str) -> None:
         """Fails a returned message; RabbitMQ returns a message before it confirms it."""
