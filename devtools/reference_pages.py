@@ -25,7 +25,8 @@ from plenary.processes.internal_http import InternalServer
 from roomworker.metrics import WorkerMetrics
 from shared import errors
 from shared.protocol import client
-from shared.settings import Common, GatewaySettings, NodeSettings, WorkerSettings
+from shared.secrets import file_variable
+from shared.settings import SECRETS, Common, GatewaySettings, NodeSettings, WorkerSettings
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 REFERENCE: Final = DOCS / "reference"
@@ -71,7 +72,7 @@ def settings() -> str:
             (
                 f"`PLENARY_{name.upper()}`",
                 f"`{info.default}`" if info.default not in ("", None) else "",
-                info.description,
+                f"{info.description} Or in a file: `{file_variable(name)}`." if name in SECRETS else info.description,
             )
             for name, info in own.items()
         ]

@@ -1,35 +1,47 @@
 """Defines every setting of every role, with its default, its `PLENARY_…` variable and its command line option.
 
 The environment is read once, by the command that starts a role; what was typed on the command line wins. An empty
-default means what the description says of it.
+default means what the description says of it. Secrets may stand in files (`shared.secrets`).
 """
 
 import ipaddress
-from typing import Annotated, Literal, Self, TypeAlias
+import re
+from typing import Annotated, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from redis.asyncio import ConnectionPool
 
 from shared.broker import addresses
+from shared.secrets import SecretFiles
 
 
-def _url(*schemes: str, example: str) -> AfterValidator:
-    """Makes a check of a URL, whose error never repeats the value: it may hold a password."""
+def _redis_url(url: str) -> str:
+    """Checks the URL; the error never repeats a part of the value, which may hold a password."""
+    if url and (why := _fault_of_redis_url(url)):
+        raise ValueError(f"expected a URL like redis://HOST:6379/0 ({why})")
+    return url
 
-    def check(url: str) -> str:
-        if url:
-            try:
-                parts = urlsplit(url)
-                good = parts.scheme in schemes and bool(parts.netloc or parts.scheme == "unix")
-                _ = parts.port
-            except ValueError:
-                good = False
-            if not good:
-                raise ValueError(f"expected a URL like {example}")
-        return url
 
-    return AfterValidator(check)
+def _fault_of_redis_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        return "it begins with redis://, rediss:// or unix://"
+    if parts.scheme != "unix" and not parts.hostname:
+        return "there is no host"
+    try:
+        _ = parts.port
+    except ValueError:
+        return "the port is not a number from 1 to 65535; characters like # / ? @ in a password are percent-encoded"
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
+        return "what follows the host is the number of a database, like /0"
+    try:
+        pool = ConnectionPool.from_url(url)
+        pool.connection_class(**pool.connection_kwargs)  # reads the options, and does not connect
+    except (ValueError, TypeError) as wrong:
+        return f"an option cannot be used: {wrong}"
+    return ""
 
 
 def _amqp_url(url: str) -> str:
@@ -46,12 +58,22 @@ def _address(text: str) -> str:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError("expected an IP address, not a name") from None
+        raise ValueError("expected an IP address, not a name, and IPv6 without brackets") from None
     return text
 
 
-def _address_or_none(text: str) -> str:
-    return text and _address(text)
+def _reachable_address(text: str) -> str:
+    """Checks an address that clients are told; empty: none."""
+    if text:
+        address = ipaddress.ip_address(_address(text))
+        if address.is_unspecified or address.is_multicast:
+            raise ValueError(f"clients cannot send to {text}: give the address at which they reach this machine")
+    return text
+
+
+def _host(text: str) -> str:
+    """Takes the brackets of an IPv6 address away, which belong to URLs only."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _networks(text: str) -> str:
@@ -69,11 +91,14 @@ def _none_if_empty(value: object) -> object:
 
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 OptionalPort: TypeAlias = Annotated[Port | None, BeforeValidator(_none_if_empty)]
-RedisUrl: TypeAlias = Annotated[str, _url("redis", "rediss", "unix", example="redis://HOST:6379/0")]
+RedisUrl: TypeAlias = Annotated[str, AfterValidator(_redis_url)]
 AmqpUrl: TypeAlias = Annotated[str, AfterValidator(_amqp_url)]
 Networks: TypeAlias = Annotated[str, AfterValidator(_networks)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
-OptionalAddress: TypeAlias = Annotated[str, AfterValidator(_address_or_none)]
+ReachableAddress: TypeAlias = Annotated[str, AfterValidator(_reachable_address)]
+Host: TypeAlias = Annotated[str, AfterValidator(_host)]
+SECRETS: Final = ("redis_url", "amqp_url", "api_key")
+"""The settings whose values may be in files that PLENARY_…_FILE name (`shared.secrets`)."""
 
 
 class Common(BaseSettings):
@@ -85,6 +110,18 @@ class Common(BaseSettings):
         description="RabbitMQ. Several servers: amqp://USER:PASSWORD@HOST1,HOST2:5673/VHOST, or URLs separated by "
         "commas. TLS: amqps://…?cafile=…&certfile=…&keyfile=…&verify=0, all optional.",
     )
+    redis_trim_at: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Share of Redis' maxmemory from which on less is kept for repetition.",
+    )
+    redis_refuse_at: float = Field(
+        0.85,
+        gt=0,
+        le=1,
+        description="Share of Redis' maxmemory from which on nothing may grow: no new clients, 503, large rooms end.",
+    )
     grace_seconds: float = Field(
         15.0, gt=0, le=3600, description="How long a resumable session may be without a connection."
     )
@@ -94,13 +131,31 @@ class Common(BaseSettings):
     metrics_port: OptionalPort = Field(
         None, description="Port of metrics and health checks; by default none, 0 picks a free one."
     )
-    metrics_host: str = Field("127.0.0.1", description="Address of metrics and health checks: an internal one.")
+    metrics_host: Host = Field("127.0.0.1", description="Address of metrics and health checks: an internal one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns where values come from, the first wins: typed options, files of secrets, the environment."""
+        return init_settings, SecretFiles(settings_cls, SECRETS), env_settings
+
+    @model_validator(mode="after")
+    def _trims_before_it_refuses(self) -> Self:
+        if self.redis_trim_at > self.redis_refuse_at:
+            raise ValueError("--redis-trim-at is above --redis-refuse-at")
+        return self
+
 
 class GatewaySettings(Common):
-    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a public server
+    host: Host = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a public server
     port: Port = Field(8080, description="Port of WebSocket, page and health checks; 0 picks a free one.")
     page: str = Field("", description="Folder of the call page; by default the built one. `none`: no page.")
     tls_cert: str = Field("", description="Certificate chain (PEM); with --tls-key serves https and wss.")
@@ -125,7 +180,7 @@ class GatewaySettings(Common):
         " 10.0.0.0/8,fd00::/8. By default none: the socket's address counts.",
     )
     api_key: str = Field("", description="Key of the server API; without one the API is off.")
-    api_host: str = Field("127.0.0.1", description="Address of the server API: an internal one.")
+    api_host: Host = Field("127.0.0.1", description="Address of the server API: an internal one.")
     api_port: Port = Field(8081, description="Port of the server API; 0 picks a free one.")
     message_rate: float = Field(50, ge=0, description="Messages per second and connection; 0: no limit.")
     message_burst: int = Field(200, ge=1, description="Messages of a connection at once, beyond the rate.")
@@ -194,6 +249,11 @@ class WorkerSettings(Common):
         description="Bytes of messages between peers that a room may send in 30 s, for which Redis keeps them; 0: any"
         " number.",
     )
+    replay_limit: int = Field(
+        4 * 1024 * 1024,
+        ge=64 * 1024,
+        description="Bytes of missed messages up to which a session is sent them again; beyond it has to start anew.",
+    )
     prefetch: int = Field(64, ge=1, description="Deliveries of one partition in work at once.")
 
 
@@ -206,7 +266,7 @@ class NodeSettings(Common):
         0, ge=0, le=256, description="Engine processes; 0: one per core. A single one has a spare at times."
     )
     listen_ip: Address = Field("0.0.0.0", description="Address the media ports are bound to.")  # noqa: S104
-    announced_ip: OptionalAddress = Field(
+    announced_ip: ReachableAddress = Field(
         "", description="Address told to clients; by default the machine's first that is not loopback."
     )
     media_port: Port = Field(

@@ -23,6 +23,7 @@ from gateway.websocket.socket import RejectedSocket
 from shared import errors
 from shared.settings import GatewaySettings
 from shared.telemetry import log
+from shared.tls import load_chain
 
 SUBPROTOCOL = "protoo"
 READ_BUFFER: Final = 2048
@@ -68,29 +69,13 @@ def version_fault(request: Request) -> str:
     return "Sec-WebSocket-Version: expected 13" if version else "Sec-WebSocket-Version: missing"
 
 
-class BadCertificate(Exception):
-    """Raised for a TLS certificate or key that cannot be used; the text names the file and says why."""
-
-
 def tls(settings: GatewaySettings) -> ssl.SSLContext | None:
     """Returns the TLS context of the public port, if it is to have TLS. Raises `BadCertificate`."""
     if not settings.tls_cert:
         return None
-    for path in (settings.tls_cert, settings.tls_key):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as failed:  # the error of ssl does not name the file
-            raise BadCertificate(f"cannot read {path}: {failed.strerror}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except ssl.SSLError as failed:
-        why = failed.reason or failed.strerror or "not PEM"
-        raise BadCertificate(
-            f"{settings.tls_cert} and {settings.tls_key} are no certificate and its key: {why}"
-        ) from None
+    load_chain(context, settings.tls_cert, settings.tls_key)
     return context
 
 
@@ -175,7 +160,7 @@ class UpgradeHandler:
         wanted = handshake.parse(query)
         if wanted is None:
             return self._reject(errors.BAD_REQUEST, next(undecodable_fields(query), ""))
-        if hub.overloaded:
+        if hub.overloaded or (hub.redis_is_full and wanted.resume is None):
             return self._reject(errors.UNAVAILABLE)
         origin.enter(wanted.room)
         publisher = hub.publisher_of(wanted.room)

@@ -1,6 +1,7 @@
 """`plenary rooms`, `plenary peers` and `plenary api`: commands that use the server API."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final, TypeAlias
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plenary.commands.api_client import ApiClient, ApiError, path
+from shared.secrets import SecretFileError, read_secret
 
 PAGE: Final = 1000
 
@@ -23,7 +25,9 @@ Url: TypeAlias = Annotated[
 ]
 Key: TypeAlias = Annotated[
     str,
-    typer.Option("--api-key", envvar="PLENARY_API_KEY", help="The API's key.", show_default=False),
+    typer.Option(
+        "--api-key", envvar="PLENARY_API_KEY", help="The API's key; or PLENARY_API_KEY_FILE.", show_default=False
+    ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the API's answer as it is.")]
 Room: TypeAlias = Annotated[str, typer.Argument(help="The room's name.")]
@@ -180,8 +184,8 @@ def api(
 
 def _ask(url: str, key: str, method: str, path: str, body: Any = None) -> Any:
     try:
-        return ApiClient(url, key).ask(method, path, body)
-    except ApiError as why:
+        return ApiClient(url, key or read_secret("api_key", os.environ) or "").ask(method, path, body)
+    except (ApiError, SecretFileError) as why:
         typer.echo(f"plenary: {why}", err=True)
         raise typer.Exit(1) from None
 

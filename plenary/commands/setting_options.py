@@ -9,7 +9,8 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from shared.settings import Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
+from shared.secrets import SecretFileError, file_variable
+from shared.settings import SECRETS, Common, GatewaySettings, NodeSettings, RunSettings, WorkerSettings
 from shared.telemetry import log
 
 S = TypeVar("S", bound=Common)
@@ -97,6 +98,8 @@ def settings(kind: type[S], typed: Mapping[str, Any]) -> S:
     """
     try:
         return kind(**typed)
+    except SecretFileError as unusable:
+        raise typer.BadParameter(str(unusable)) from None
     except ValidationError as invalid:
         problems = [_problem(error["loc"], error["msg"], typed) for error in invalid.errors()]
         raise typer.BadParameter("\n".join(problems)) from None
@@ -105,6 +108,7 @@ def settings(kind: type[S], typed: Mapping[str, Any]) -> S:
 def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
     """Returns the unknown names that begin with `PLENARY_`, each with the most similar known one, or ""."""
     known = {f"{_PREFIX}{field.upper()}" for field in RunSettings.model_fields} | _OTHER_VARIABLES
+    known |= {file_variable(field) for field in SECRETS}
     unknown = sorted(name for name in environment if name.upper().startswith(_PREFIX) and name.upper() not in known)
     return {name: next(iter(difflib.get_close_matches(name.upper(), known, n=1)), "") for name in unknown}
 

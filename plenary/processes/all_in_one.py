@@ -62,11 +62,13 @@ async def run_all_roles(settings: RunSettings, stop: asyncio.Event) -> None:
             del internal.troubles["medianode"]  # the other roles work without
         worker = RoomWorker(settings, *for_worker)
         internal.add_role("roomworker", worker.trouble, WorkerMetrics(worker))
-        await start_role(worker.start())
+        if not await start_role(worker, stop):
+            return
         stack.push_async_callback(worker.close)
         gateway = Gateway(settings, for_gateway.broker, for_gateway.cluster)
         internal.add_role("gateway", gateway.trouble, GatewayMetrics(gateway))
-        await start_role(gateway.start())
+        if not await start_role(gateway, stop):
+            return
         stack.push_async_callback(gateway.close)
         _greet(settings, gateway, has_engine=node is not None)
         await wait_until_stopped(stop, gateway, worker, *([node] if node else []))

@@ -1,12 +1,11 @@
 """Processes with one role each: connect, start the role, wait for a signal or a failure, and close in order."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from gateway.metrics import GatewayMetrics
 from gateway.server import Gateway
-from gateway.websocket.acceptor import BadCertificate
 from medianode.engines.port import EngineFailed
 from medianode.metrics import NodeMetrics
 from medianode.node import MediaNode, engine_factory
@@ -21,6 +20,7 @@ from shared.cluster.agreement import DifferentCluster
 from shared.cluster.redis_cluster import RedisCluster
 from shared.settings import GatewaySettings, NodeSettings, WorkerSettings
 from shared.telemetry import log
+from shared.tls import BadCertificate
 
 logger = log.get("process")
 
@@ -29,6 +29,14 @@ class Waitable(Protocol):
     """A role that can be waited for: `wait` returns when the role has ended, and raises what made it fail."""
 
     async def wait(self) -> None: ...
+
+
+class Startable(Protocol):
+    """A role that can be started, and closed even if it has not started as a whole."""
+
+    def start(self) -> Coroutine[Any, Any, None]: ...
+
+    async def close(self) -> None: ...
 
 
 async def wait_until_stopped(stop: asyncio.Event, *roles: Waitable) -> None:
@@ -55,7 +63,8 @@ async def run_gateway(settings: GatewaySettings, stop: asyncio.Event) -> None:
             return
         role = Gateway(settings, broker, RedisCluster(redis))
         internal.add_role("gateway", role.trouble, GatewayMetrics(role))
-        await start_role(role.start())
+        if not await start_role(role, stop):
+            return
         try:
             await wait_until_stopped(stop, role)
             await role.drain()
@@ -77,7 +86,8 @@ async def run_room_worker(settings: WorkerSettings, stop: asyncio.Event) -> None
         cluster = RedisCluster(redis)
         role = RoomWorker(settings, broker, cluster, RedisStore(redis, cluster.availability))
         internal.add_role("roomworker", role.trouble, WorkerMetrics(role))
-        await start_role(role.start())
+        if not await start_role(role, stop):
+            return
         try:
             await wait_until_stopped(stop, role)
         finally:
@@ -97,18 +107,35 @@ async def run_media_node(settings: NodeSettings, stop: asyncio.Event) -> None:
                 return
             role = MediaNode(settings, broker, RedisCluster(redis), make)
             internal.add_role("medianode", role.trouble, NodeMetrics(role))
-            await start_role(role.start())
+            if not await start_role(role, stop):
+                return
             try:
                 await wait_until_stopped(stop, role)
             finally:
                 await role.close()
 
 
-async def start_role(start: Awaitable[None]) -> None:
-    """Awaits a role's start. Raises `CannotStart` for failures that an operator can correct."""
+async def start_role(role: Startable, stop: asyncio.Event) -> bool:
+    """Starts a role; returns false if `stop` is set before it serves, which closes it.
+
+    Raises `CannotStart` for failures that an operator can correct.
+    """
+    starting = asyncio.ensure_future(role.start())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await role.close()
+        return False
     try:
-        await start
+        await starting
     except (BadCertificate, DifferentCluster, EngineFailed) as reason:
         raise CannotStart(str(reason)) from None
     except OSError as reason:
-        raise CannotStart(f"cannot listen: {reason}") from None
+        raise CannotStart(
+            f"cannot listen: {reason}. Another port is given by --port (PLENARY_PORT), for the server API by "
+            "--api-port (PLENARY_API_PORT; 0: a free one), an address of this machine by --host and --api-host"
+        ) from None
+    return True

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from shared.tls import load_authorities, load_chain
+
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
+_TLS_OPTIONS: Final = frozenset({"cafile", "certfile", "keyfile", "verify"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
@@ -45,12 +48,12 @@ class Address:
         return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{rest}"
 
     def tls(self) -> ssl.SSLContext | None:
-        """Makes the TLS context of an `amqps` address. Raises `OSError` for unreadable files; reads from disk."""
+        """Makes the TLS context of an `amqps` address; reads from disk. Raises `BadCertificate`."""
         if not self.secure:
             return None
-        context = ssl.create_default_context(cafile=self.cafile or None)
+        context = load_authorities(self.cafile)
         if self.certfile:
-            context.load_cert_chain(self.certfile, self.keyfile or None)
+            load_chain(context, self.certfile, self.keyfile or self.certfile)
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -77,6 +80,10 @@ def _servers(url: str) -> list[Address]:
     user, colon, password = login.partition(":")
     tail = urlsplit(f"//host{rest[end:]}")
     options = dict(parse_qsl(tail.query, keep_blank_values=True))
+    if scheme == "amqp" and (unused := sorted(_TLS_OPTIONS & options.keys())):
+        raise ValueError(f"{', '.join(unused)} in a RabbitMQ address: only amqps:// speaks TLS")
+    if options.get("keyfile") and not options.get("certfile"):
+        raise ValueError("keyfile in a RabbitMQ address needs a certfile")
     verify = options.get("verify", "1").lower() not in _FALSE and options.get("no_verify_ssl", "0").lower() in _FALSE
     return [
         Address(

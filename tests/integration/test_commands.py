@@ -114,3 +114,63 @@ def test_gateway_on_a_taken_port_exits_and_names_the_port(cluster: Cluster, redi
     assert "plenary: cannot listen: " in said
     assert taken in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("login", ["guest:wrong@", "nobody:guest@"])
+def test_process_whose_login_rabbitmq_refuses_exits_with_the_reason(
+    redis_url: str, amqp_url: str, login: str
+) -> None:
+    code, said = plenary(
+        "roomworker", "--redis-url", redis_url, "--amqp-url", amqp_url.replace("guest:guest@", login)
+    )
+    assert code == 1
+    assert "plenary: RabbitMQ refuses the login" in said
+    assert "user or password is wrong" in said
+    assert "PLENARY_AMQP_URL" in said
+    assert "wrong@" not in said
+    assert "Traceback" not in said
+
+
+def test_process_with_a_missing_virtual_host_exits_with_the_reason(redis_url: str, amqp_url: str) -> None:
+    for command in ("roomworker", "gateway"):
+        code, said = plenary(command, "--redis-url", redis_url, "--amqp-url", f"{amqp_url}nowhere")
+        assert code == 1
+        assert "the virtual host does not exist" in said
+        assert "add_vhost" in said
+        assert "OpenOk" not in said
+        assert "Traceback" not in said
+
+
+def test_status_with_a_missing_virtual_host_says_so(cluster: Cluster, redis_url: str, amqp_url: str) -> None:
+    cluster.roomworker("worker1")
+    code, said = plenary("status", "--redis-url", redis_url, "--amqp-url", f"{amqp_url}nowhere")
+    assert code == 0
+    assert "the virtual host does not exist" in said
+    assert "OpenOk" not in said
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("redis://user:wrong@{}/0", "Redis refuses the login"),
+        ("redis://{}/999", "Redis has no database of the number"),
+    ],
+)
+def test_process_that_redis_refuses_exits_with_the_reason(
+    redis_url: str, amqp_url: str, address: str, reason: str
+) -> None:
+    url = address.format(redis_url.removeprefix("redis://").partition("/")[0])
+    code, said = plenary("roomworker", "--redis-url", url, "--amqp-url", amqp_url)
+    assert code == 1
+    assert f"plenary: {reason}" in said
+    assert "PLENARY_REDIS_URL" in said
+    assert "wrong@" not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("option", ["cafile", "certfile"])
+def test_process_without_the_files_of_its_amqps_address_exits(redis_url: str, option: str, tmp_path: Path) -> None:
+    url = f"amqps://127.0.0.1:1/?{option}={tmp_path}"
+    code, said = plenary("roomworker", "--redis-url", redis_url, "--amqp-url", url)
+    assert code == 1
+    assert f"plenary: cannot read {tmp_path}: Is a directory (PLENARY_AMQP_URL)" in said

@@ -48,6 +48,17 @@ BYTES_PER_TURN: Final = 256 * 1024
 _log = log.get("broker")
 
 
+REFUSED: Final = {
+    403: "user or password is wrong",
+    530: "the virtual host does not exist, or the user may not use it (rabbitmqctl add_vhost, set_permissions)",
+}
+"""AMQP's reply codes with which RabbitMQ refuses a login, and what they mean to an operator."""
+
+
+class LoginRefused(BrokerUnavailable):
+    """Raised when RabbitMQ refuses user, password or virtual host: to try again helps only if these change."""
+
+
 class ChannelClosedByServer(BrokerError):
     """Raised when RabbitMQ closed the channel. `code` is AMQP's reply code: 404 for a missing queue or exchange."""
 
@@ -289,7 +300,10 @@ class AmqpConnection(asyncio.Protocol):
                     self._opened.set_result(None)
             case Closed(code, reason):
                 self.writer.flush()
-                self._finish(f"{code}: {reason}" if code else reason)
+                if code in REFUSED and not self._opened.done():
+                    self._finish(f"{REFUSED[code]} ({code}: {reason})", LoginRefused)
+                else:
+                    self._finish(f"{code}: {reason}" if code else reason)
             case _:
                 raise AssertionError(event)
 
@@ -321,10 +335,10 @@ class AmqpConnection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _finish(self, reason: str) -> None:
+    def _finish(self, reason: str, kind: type[BrokerUnavailable] = BrokerUnavailable) -> None:
         if self.closed.done():
             return
-        failure = BrokerUnavailable(reason)
+        failure = kind(reason)
         self.closed.set_result(failure)
         if not self._opened.done():
             self._opened.set_exception(failure)
@@ -345,7 +359,7 @@ async def open_connection(
 ) -> AmqpConnection:
     """Returns an open connection. `name` is shown by RabbitMQ's tools.
 
-    Raises `BrokerUnavailable`, also if the handshake takes more than `within` seconds.
+    Raises `BrokerUnavailable`, also if the handshake takes more than `within` seconds, or `LoginRefused`.
     """
     loop = asyncio.get_running_loop()
     connection = AmqpConnection(address, name, heartbeat)
@@ -358,10 +372,10 @@ async def open_connection(
         connection.abort("the handshake failed")
         if isinstance(failure, TimeoutError):
             raise BrokerUnavailable(f"{address} did not answer within {within:.0f} s") from None
-        if isinstance(failure, OSError):  # includes TLS errors and unreadable certificates
+        if isinstance(failure, OSError):  # includes TLS errors and unusable certificates
             raise BrokerUnavailable(f"{address}: {failure}") from failure
         if isinstance(failure, BrokerUnavailable):
-            raise BrokerUnavailable(f"{address}: {failure}") from None
+            raise type(failure)(f"{address}: {failure}") from None
         raise
     return connection
 

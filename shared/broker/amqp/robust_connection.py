@@ -6,7 +6,7 @@ from typing import Final
 
 from shared.broker import BrokerError, BrokerStats, BrokerUnavailable
 from shared.broker.addresses import Address, in_turn
-from shared.broker.amqp.connection import CALL_TIMEOUT, AmqpConnection, open_connection
+from shared.broker.amqp.connection import CALL_TIMEOUT, AmqpConnection, LoginRefused, open_connection
 from shared.broker.amqp.outage import Outage
 from shared.broker.amqp.topology import TopologyMismatch
 from shared.broker.receivers import STABLE_AFTER, recovery_backoff
@@ -14,6 +14,8 @@ from shared.telemetry import log
 
 ATTEMPT_TIMEOUT: Final = 3.0
 """Seconds that each of several servers has to answer; a single server has `CALL_TIMEOUT`."""
+REFUSALS: Final = 3
+"""Refused logins in a row after which `start` fails: a RabbitMQ that has just started may not know its users yet."""
 
 _log = log.get("broker")
 
@@ -56,7 +58,10 @@ class RobustConnection:
         return self._connection
 
     async def start(self) -> None:
-        """Returns when the connection is open. Raises `TopologyMismatch`; whatever else fails is tried again."""
+        """Returns when the connection is open; what fails is tried again.
+
+        Raises `TopologyMismatch`, or `LoginRefused` when the login was refused `REFUSALS` times in a row.
+        """
         self._first = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run())
         await self._first
@@ -82,6 +87,7 @@ class RobustConnection:
     async def _run(self) -> None:
         backoff = recovery_backoff()
         clock = asyncio.get_running_loop().time
+        refusals = 0
         while True:
             try:
                 connection = await self._open()
@@ -90,7 +96,15 @@ class RobustConnection:
                 self._started(mismatch)
                 await backoff.wait()
                 continue
+            except LoginRefused as refused:
+                refusals += 1
+                self._outage.failed(self, str(refused))
+                if refusals >= REFUSALS:
+                    self._started(refused)
+                await backoff.wait()
+                continue
             except Exception as failure:  # noqa: BLE001 - whatever keeps RabbitMQ away, the only answer is to try again
+                refusals = 0
                 self._outage.failed(self, str(failure) or repr(failure))
                 await backoff.wait()
                 continue
@@ -119,15 +133,16 @@ class RobustConnection:
         return connection
 
     async def _connect(self) -> AmqpConnection:
-        """Tries each server once. Raises `BrokerUnavailable` with what each of them said."""
+        """Tries each server once. Raises `BrokerUnavailable` with what each said, `LoginRefused` if all refused."""
         within = ATTEMPT_TIMEOUT if len(self._addresses) > 1 else CALL_TIMEOUT
-        failures: list[str] = []
+        failures: list[BrokerError] = []
         for address in in_turn(self._addresses):
             try:
                 return await open_connection(address, self._name, within=within)
             except BrokerError as failure:
-                failures.append(str(failure))
-        raise BrokerUnavailable("; ".join(failures))
+                failures.append(failure)
+        refused = all(isinstance(failure, LoginRefused) for failure in failures)
+        raise (LoginRefused if refused else BrokerUnavailable)("; ".join(map(str, failures)))
 
     async def _use(self, connection: AmqpConnection) -> str:
         """Gives the connection to its users until it ends; returns why it did."""

@@ -8,10 +8,12 @@ from typing import Any, Final, Literal, TypeAlias
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
+from aio_pika.exceptions import AMQPConnectionError, AMQPError, ChannelPreconditionFailed
+from aiormq.exceptions import InvalidFrameError
 
 from shared.broker import BrokerError, BrokerUnavailable, partition_queue
 from shared.broker.addresses import Address
+from shared.broker.amqp.connection import REFUSED
 
 QueueType: TypeAlias = Literal["classic", "quorum"]
 
@@ -96,9 +98,13 @@ class Topology:
 async def connect(address: Address, name: str) -> aio_pika.abc.AbstractConnection:
     """Returns an aio-pika connection. Raises `OSError`, `TimeoutError` or an `AMQPError`."""
     secure = await asyncio.to_thread(address.tls) if address.secure else None
-    return await aio_pika.connect(
-        address.url, ssl_context=secure, timeout=CALL_TIMEOUT, client_properties={"connection_name": name}
-    )
+    try:
+        return await aio_pika.connect(
+            address.url, ssl_context=secure, timeout=CALL_TIMEOUT, client_properties={"connection_name": name}
+        )
+    except InvalidFrameError as failure:
+        # RabbitMQ refuses a virtual host by closing the connection, which aiormq takes for an unexpected answer.
+        raise AMQPConnectionError(f"{address}: {REFUSED[530]}") from failure
 
 
 async def close_quietly(connection: aio_pika.abc.AbstractConnection) -> None:

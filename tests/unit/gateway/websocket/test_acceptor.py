@@ -8,8 +8,9 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.http.request import tokens
-from gateway.websocket.acceptor import BadCertificate, handshake_fault, tls
+from gateway.websocket.acceptor import handshake_fault, tls
 from shared.settings import GatewaySettings
+from shared.tls import BadCertificate
 
 
 def test_a_header_list_is_split_into_tokens() -> None:
