@@ -21,6 +21,7 @@ from roomworker.core.fan_out import BURST_SECONDS, KEPT_SECONDS
 from roomworker.core.journal import ANSWERED_CALLS_LIMIT, ANSWERS_BYTES_LIMIT, CLOSED_SESSIONS_LIMIT
 from roomworker.core.stats import REPORTERS_LIMIT
 from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
+from roomworker.partitions.memory_guard import ENDED_SHARE
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
 from roomworker.storage.retention import BEYOND_GRACE, LONGEST
 from shared.errors import TEXT_CHARS
@@ -237,6 +238,11 @@ def _kept() -> Iterator[Limit]:
         "the session ends",
     )
     yield (
+        "missed output that is sent again to one session",
+        f"{size(_default(WorkerSettings, 'replay_limit'))} (`PLENARY_REPLAY_LIMIT`)",
+        "the connection is closed with 4001",
+    )
+    yield (
         "closed sessions that a room remembers",
         f"{CLOSED_SESSIONS_LIMIT:,}, for {KEEP_CLOSED_S // _MINUTE} minutes",
         "the oldest are forgotten",
@@ -245,6 +251,13 @@ def _kept() -> Iterator[Limit]:
         "calls of the server API that a room remembers",
         f"{ANSWERED_CALLS_LIMIT:,} or {size(ANSWERS_BYTES_LIMIT)}, for {KEEP_CLOSED_S // _MINUTE} minutes",
         "the oldest are forgotten",
+    )
+    yield (
+        "Redis' `maxmemory`",
+        f"{_default(WorkerSettings, 'redis_trim_at'):.0%} (`PLENARY_REDIS_TRIM_AT`),"
+        f" then {_default(WorkerSettings, 'redis_refuse_at'):.0%} (`PLENARY_REDIS_REFUSE_AT`)",
+        "messages are kept for the grace only; then new connections are closed with 1013, requests that make a room"
+        f" grow are answered 503, and rooms that take {ENDED_SHARE:.0%} of it or more are ended, the largest first",
     )
     yield "messages that were set aside", f"about {DEAD_LETTERS_KEPT:,}", "the oldest are deleted"
 

@@ -6,6 +6,7 @@ belong to the caller, which connects the broker before `start` and closes both a
 
 import asyncio
 import time
+from functools import partial
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -24,7 +25,9 @@ from gateway.websocket.hub import SWEEP_EVERY, Hub
 from shared import errors
 from shared.broker import Broker, Subscription
 from shared.cluster.agreement import Epoch, agree_on_partitions, process_id
+from shared.cluster.joining import until_redis_works
 from shared.cluster.port import Cluster
+from shared.cluster.redis_memory import MemoryWatch
 from shared.cluster.registry import BEAT_EVERY, Membership
 from shared.settings import GatewaySettings
 from shared.telemetry import log
@@ -53,6 +56,7 @@ class Gateway:
         self._handler = UpgradeHandler(self.hub, self._site)
         self._membership = Membership(cluster, "gateways", self.id, {})
         self._epoch = Epoch(cluster)
+        self._memory = MemoryWatch(settings.redis_trim_at, settings.redis_refuse_at)
         self._log = log.get("gateway")
         self._listener: Listener | None = None
         self.api = Api(settings, self.hub.calls, cluster, self.counters) if settings.api_key else None
@@ -84,7 +88,7 @@ class Gateway:
             on_restored=self._on_notify_restored,
         )
         self._notify_up = True
-        await agree_on_partitions(self._cluster, self.settings.partitions)
+        await until_redis_works(partial(agree_on_partitions, self._cluster, self.settings.partitions))
         if self.api is not None:
             await self.api.start()
         await self._beat()  # before the first session, or a room worker would take this gateway for dead
@@ -197,11 +201,13 @@ class Gateway:
             if await self._epoch.changed():
                 self._log.error("redis.emptied", connections=len(self.hub.connections))
                 self.hub.end_all_sessions()
+            self._memory.update(await self._cluster.memory())
         except (RedisError, OSError):  # logged by the cluster's client already
             self._beating = False
         else:
             self._beating = True
         self.hub.redis_answers = self._beating
+        self.hub.redis_is_full = self._memory.is_full
 
     # --- losses of the broker -------------------------------------------------------------------------------
 
@@ -238,7 +244,7 @@ class Gateway:
             return "Redis does not answer"
         if self.hub.overloaded:
             return "too many messages are not applied yet"
-        return ""
+        return self._memory.trouble
 
 
 def _admission(settings: GatewaySettings) -> Admission:

@@ -42,6 +42,12 @@ class Counters:
     """Gateways' requests for messages that they missed."""
     replayed_messages_total: int = 0
     """Messages sent again in answer to these requests."""
+    replays_refused_total: int = 0
+    """Those of the requests whose session had missed more than the limit."""
+    trimmed_entries_total: int = 0
+    """Stream entries removed to save Redis' memory, besides those that commits trim."""
+    evicted_rooms_total: int = 0
+    """Rooms ended because Redis' memory was nearly used up."""
     commits: dict[CommitStatus, int] = field(default_factory=lambda: {"OK": 0, "APPLIED": 0, "STALE": 0, "FAILED": 0})
     """Commits of single rooms, by Redis' answer."""
     media_requests: dict[tuple[type[media.Request], int], int] = field(default_factory=dict)

@@ -99,8 +99,19 @@ MEDIA_REFUSALS = counter(
 )
 REPLAYS = counter("roomworker_replays", "Gateways' requests for messages that they missed.")
 REPLAYED = counter("roomworker_replayed_messages", "Messages sent again in answer to these requests.")
+REPLAYS_REFUSED = counter(
+    "roomworker_replays_refused", "Those of the requests whose session had missed more than is sent again (4001)."
+)
 REDIS_TRIPS = counter("roomworker_redis_round_trips", "Round trips to Redis that load or commit rooms.")
 REDIS_FAILURES = counter("roomworker_redis_failures", "Round trips to Redis that failed; each was repeated.")
+REDIS_MEMORY = gauge("roomworker_redis_memory_ratio", "Share of its maxmemory that Redis uses; 0 if it has none.")
+GROWTH_REFUSED = gauge(
+    "roomworker_growth_refused", "1 while requests that make a room grow are answered 503, as Redis is nearly full."
+)
+TRIMMED = counter(
+    "roomworker_trimmed_entries", "Stream entries removed to save Redis' memory, besides those that commits trim."
+)
+EVICTED = counter("roomworker_evicted_rooms", "Rooms ended with 1013 because Redis' memory was nearly used up.")
 IN_WORK = gauge("roomworker_deliveries_in_work", "Deliveries received and not acknowledged yet.")
 OUTBOX = gauge("roomworker_outbox_items", "Messages, reports and commands that RabbitMQ has not confirmed yet.")
 MEDIA_WAITING = gauge("roomworker_media_requests_waiting", "Requests that no media node has answered yet.")
@@ -196,8 +207,13 @@ class WorkerMetrics:
         yield MEDIA_REFUSALS.with_value(counters.media_refusals_total)
         yield REPLAYS.with_value(counters.replays_total)
         yield REPLAYED.with_value(counters.replayed_messages_total)
+        yield REPLAYS_REFUSED.with_value(counters.replays_refused_total)
         yield REDIS_TRIPS.with_value(worker.store.round_trips)
         yield REDIS_FAILURES.with_value(worker.store.failures)
+        yield REDIS_MEMORY.with_value(worker.memory.watch.use.share)
+        yield GROWTH_REFUSED.with_value(worker.memory.watch.is_full)
+        yield TRIMMED.with_value(counters.trimmed_entries_total)
+        yield EVICTED.with_value(counters.evicted_rooms_total)
         yield IN_WORK.with_value(sum(partition.unacknowledged for partition in partitions))
         yield OUTBOX.with_value(worker.outbox.waiting)
         yield MEDIA_WAITING.with_value(worker.media.waiting)

@@ -12,6 +12,7 @@ from roomworker.messaging.outbox import Outbox
 from roomworker.partitions.clock import TickPublisher, TickReceiver
 from roomworker.partitions.coordinator import Coordinator
 from roomworker.partitions.media_nodes import MediaNodes
+from roomworker.partitions.memory_guard import MemoryGuard
 from roomworker.partitions.partition import Partition, PartitionCallbacks
 from roomworker.partitions.takeover import Takeover
 from roomworker.runtime.committer import Committer
@@ -23,7 +24,9 @@ from shared.aio.iteration import iterate_yielding
 from shared.aio.tasks import Tasks
 from shared.broker import Broker, Subscription
 from shared.cluster.agreement import process_id
+from shared.cluster.joining import until_redis_works
 from shared.cluster.port import Cluster
+from shared.cluster.redis_memory import MemoryWatch
 from shared.cluster.registry import Observer
 from shared.protocol import bus
 from shared.settings import WorkerSettings
@@ -55,11 +58,21 @@ class RoomWorker:
         self.media = MediaClient(self.outbox.send_request, self.counters)
         self.partitions: dict[int, Partition] = {}
         self.nodes = MediaNodes(cluster, broker, self.id, self.partitions, self.outbox.send_order)
-        self._replayer = Replayer(store, self.outbox, self.counters)
+        self._replayer = Replayer(store, self.outbox, self.counters, settings.replay_limit)
         self._takeover = Takeover(store, self.outbox)
         gateways = Observer(cluster, "gateways")
         self._ticks = TickReceiver(round(settings.grace_seconds * 1000), gateways, self.nodes.observer)
         self._tick_publisher = TickPublisher(self.id, broker, settings.partitions)
+        self.memory = MemoryGuard(
+            cluster,
+            store,
+            MemoryWatch(settings.redis_trim_at, settings.redis_refuse_at),
+            self.partitions,
+            self._retention,
+            self._limits.growth,
+            self.counters,
+            lambda: self._tick_publisher.leads,
+        )
         services = self._services()
         callbacks = PartitionCallbacks(self._activated, self._ticks.ticked, self._reported, self._replayer.replay)
         for number in range(settings.partitions):
@@ -95,10 +108,9 @@ class RoomWorker:
     # --- starting and stopping --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Starts all parts; returns once the worker serves its partitions.
+        """Starts all parts; returns once the worker serves its partitions, however long Redis does not work.
 
-        Raises `DifferentCluster` if the cluster has another number of partitions, `redis.RedisError` or `OSError` if
-        Redis does not answer.
+        Raises `DifferentCluster` if the cluster has another number of partitions.
         """
         self._results = await self._broker.subscribe_exclusive(
             "media", self.id, self._receive_results, on_lost=_ignore, on_restored=_ignore
@@ -109,11 +121,12 @@ class RoomWorker:
             self._replayer.run(),
             self.nodes.watch(),
             self._tick_publisher.run(),
+            self.memory.run(),
             self._clean_up(),
         ):
             self.tasks.spawn(work)
-        await self.nodes.read_registry()
-        await self.coordinator.start()
+        await until_redis_works(self.nodes.read_registry)
+        await until_redis_works(self.coordinator.start)
         self._coordination_task = self.tasks.spawn(self.coordinator.run())
         logger.info("worker.started", worker=self.id, partitions=len(self.coordinator.subscribed))
 
@@ -131,7 +144,7 @@ class RoomWorker:
             return trouble
         if not self.coordinator.redis_answers:
             return "Redis does not answer"
-        return ""
+        return self.memory.watch.trouble
 
     async def close(self) -> None:
         """Stops serving: leaves the registry, finishes deliveries under way and hands the partitions over."""
@@ -155,7 +168,7 @@ class RoomWorker:
             self.outbox.forget_idle()
             self._retention.expire(now)
             await self._count_bytes()
-            if not self._broker.connected:
+            if not self._broker.takes_messages:
                 self._retention.broker_disconnected(now)
 
     async def _count_bytes(self) -> None:

@@ -143,6 +143,9 @@ MISNUMBERED: Final = CloseKind(
     4000, "frames of a resumable session are not numbered as they must be", "correct the client; start a new session"
 )
 SESSION_UNKNOWN: Final = CloseKind(4001, "session unknown: connect again", "start a new session and join again")
+REPLAY_TOO_LARGE: Final = CloseKind(
+    4001, "more was missed than is sent again: connect again", "start a new session and join again"
+)
 GAP: Final = CloseKind(4002, "messages missing: connect again", "reconnect", resumable=True)
 TOO_SLOW: Final = CloseKind(4003, "client reads too slowly", "reconnect, and read faster", resumable=True)
 STALLED: Final = CloseKind(4003, "message unfinished for 10 s: connect again", "reconnect", resumable=True)
@@ -155,6 +158,9 @@ OVER_RATE: Final = CloseKind(1008, "too many messages for 10 s", "send less; sta
 TOO_BIG: Final = CloseKind(1009, "message above 1 MiB", "send less")
 DRAINING: Final = CloseKind(1012, "gateway restarts: connect again", "reconnect at once", resumable=True)
 UNAVAILABLE: Final = CloseKind(1013, "overloaded: try again later", "reconnect after growing pauses", resumable=True)
+MEMORY_USED_UP: Final = CloseKind(
+    1013, "room ended: the server's memory is nearly used up", "start a new session after growing pauses"
+)
 
 CLOSES: Final = (
     REPLACED,
@@ -163,6 +169,7 @@ CLOSES: Final = (
     BAD_REQUEST,
     MISNUMBERED,
     SESSION_UNKNOWN,
+    REPLAY_TOO_LARGE,
     GAP,
     TOO_SLOW,
     STALLED,
@@ -173,5 +180,6 @@ CLOSES: Final = (
     TOO_BIG,
     DRAINING,
     UNAVAILABLE,
+    MEMORY_USED_UP,
 )
 """All kinds of closes, those with codes of Plenary's own first."""

@@ -123,7 +123,6 @@ class Site:
         self._policy = policy
         self._state: State = ()
         self._files: dict[str, File] = {}
-        self._unreadable = ""
         self._trouble = trouble
         self._log = log.get("http")
 
@@ -144,11 +143,7 @@ class Site:
             try:
                 await self.load()
             except OSError as failed:  # a build removes files while they are read: the next check sees the rest
-                if self._unreadable != str(failed):
-                    self._unreadable = str(failed)
-                    self._log.warning("page.unreadable", folder=str(self._page), error=self._unreadable)
-            else:
-                self._unreadable = ""
+                self._log.warning("page.unreadable", folder=str(self._page), error=str(failed))
 
     def answer(self, path: str, request: Request) -> Response:
         """Returns the response to a GET or HEAD of `path`, which is decoded and has no query."""

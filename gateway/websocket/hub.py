@@ -85,6 +85,8 @@ class Hub:
         self.empty = asyncio.Event()
         self.empty.set()
         self.redis_answers = True
+        self.redis_is_full = False
+        """True while Redis is short of memory, so that no new session is opened."""
         self._inputs = inputs
         self._unflushed: list[HubConnection] = []
         self._last_connection = 0
@@ -106,7 +108,7 @@ class Hub:
 
     @property
     def _dependencies_answer(self) -> bool:
-        return self._inputs.connected and self.redis_answers
+        return self._inputs.takes_messages and self.redis_answers
 
     # --- new connections ------------------------------------------------------------------------------------
 

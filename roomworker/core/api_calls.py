@@ -25,6 +25,8 @@ def handle(room: Room, call: bus.Call) -> None:
         action = actions.decode(call.action)
         if not room.exists and not isinstance(action, actions.CreateRoom):
             raise NotFound(f"room: no room {quoted(room.name)}")
+        if isinstance(action, actions.CreateRoom | actions.SendMessage):
+            room.limits.growth.check()
         room.limits.check_app_data(getattr(action, "app_data", UNSET))
         answer = _perform(room, action)
     except PlenaryError as rejection:

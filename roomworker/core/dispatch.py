@@ -1,6 +1,6 @@
 """Decodes clients' messages and hands each to its handler."""
 
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
@@ -12,6 +12,19 @@ from shared.errors import BadPayload, Conflict, quoted
 from shared.protocol import bus, client
 
 Handled: TypeAlias = client.AnyAnswer | Steps[client.AnyAnswer]
+GROWING: Final = (
+    client.Message,
+    client.QueryRoom,
+    client.Join,
+    client.CreateTransport,
+    client.CreateProducer,
+    client.EnableConsumer,
+    client.UpdateProducer,
+    client.EnableTransportStats,
+    client.EnableProducerStats,
+    client.EnableConsumerStats,
+)
+"""The messages that add to what is stored of a room, or that only precede such a message."""
 Message: TypeAlias = client.Message | client.QueryRoom | client.Join | client.PeerMessage
 
 
@@ -63,6 +76,8 @@ _COSTLY = (
 
 def handle(room: Room, session: Session, message: Message) -> Handled:
     """Starts handling one message. Raises `PlenaryError`; the room is then unchanged."""
+    if room.limits.growth.refused and isinstance(message, GROWING):
+        room.limits.growth.check()
     if isinstance(message, _COSTLY):
         room.fan_out.check(session.id, room.sent_bytes, room.now)
     elif isinstance(message, client.PauseProducer | client.ResumeProducer):

@@ -1,12 +1,24 @@
 """Defines and checks the limits of a room, from the cluster's settings or the room's creation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from msgspec import Raw
 
-from shared.errors import TooLarge, TooMany
+from shared.errors import TooLarge, TooMany, Unavailable
 from shared.protocol import actions, client
+
+
+@dataclass(slots=True)
+class Growth:
+    """Says whether rooms may grow. All rooms of a worker share one, which the worker sets."""
+
+    refused: bool = False
+
+    def check(self) -> None:
+        """Raises `Unavailable` while rooms must not grow."""
+        if self.refused:
+            raise Unavailable("the server's memory is nearly used up: try again later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,7 @@ class Limits:
     peer_fan_out: int = 4 * 1024 * 1024
     room_fan_out: int = 32 * 1024 * 1024
     room_stream_bytes: int = 64 * 1024 * 1024
+    growth: Growth = field(default_factory=Growth, compare=False)
 
     def overridden_by(self, own: actions.RoomLimits) -> "Limits":
         """Returns these limits, with the room's own ones in their place."""

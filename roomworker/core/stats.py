@@ -119,8 +119,13 @@ def load(room: Room) -> None:
 
 
 def take_due(room: Room, now: int) -> list[Reporter]:
-    """Returns the reporters that are due at `now` (ms, the partition's time), each due again after its interval."""
+    """Returns the reporters that are due at `now` (ms, the partition's time), each due again after its interval.
+
+    While rooms must not grow, none is returned: reports are kept for repetition.
+    """
     ready: list[Reporter] = []
+    if room.limits.growth.refused:
+        return ready
     for reporter, due_at in list(room.stats_due.items()):
         _, reporting = _find(room, reporter)
         if reporting is None or not reporting.stats_interval:

@@ -19,13 +19,16 @@ from shared.protocol import client
 # --- rooms ----------------------------------------------------------------------------------------------------
 
 
-def close_room_by_server(room: Room, app_data: client.AppData) -> None:
-    """Sends every peer `closed` and closes every socket; the settings the room was created with are deleted."""
+def close_room_by_server(room: Room, app_data: client.AppData = UNSET, why: CloseKind = ROOM_CLOSED) -> None:
+    """Sends every peer `closed` and closes every socket with the close code of `why`.
+
+    The settings that the room was created with are deleted.
+    """
     room.notify(room.peers.values(), client.Closed(app_data=app_data))
     for peer in list(room.peers.values()):
         remove_peer(room, peer)  # all of them first, so that no remaining peer has to be notified
     for session in list(room.sessions.values()):
-        close_session_by_server(room, session, ROOM_CLOSED)
+        close_session_by_server(room, session, why)
     forget_creation(room)
 
 

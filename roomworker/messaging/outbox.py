@@ -102,9 +102,10 @@ class Outbox:
             self._node(node).put(QueuedItem(media.Command(0, order), ORDER_SIZE, receipt.add()))
         receipt.confirm()
 
-    def send(self, gateway: str, what: bus.Message | bus.Applied | Reply) -> None:
-        """Sends a gateway an item that is not part of a commit."""
-        self._gateway(gateway).put(QueuedItem(what, APPLIED_SIZE))
+    def send(self, gateway: str, what: bus.Message | bus.Applied | Reply, receipt: Receipt | None = None) -> None:
+        """Sends a gateway an item that is not part of a commit; `receipt` learns that the broker has it."""
+        size = APPLIED_SIZE + (len(what.body) if isinstance(what, bus.Message) else 0)
+        self._gateway(gateway).put(QueuedItem(what, size, receipt))
 
     def send_order(self, node: str, order: media.AnyOrder) -> None:
         """Sends a media node an order that is committed already."""

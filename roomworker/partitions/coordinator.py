@@ -75,7 +75,7 @@ class Coordinator:
         return self._leaving.is_set()
 
     async def start(self) -> None:
-        """Joins the other workers. Raises `DifferentCluster`, `redis.RedisError` or `OSError`."""
+        """Joins the other workers; may be called again. Raises `DifferentCluster`, `redis.RedisError`, `OSError`."""
         await agree_on_partitions(self._cluster, len(self._partitions))
         await self._observe()
         await self._rebalance()

@@ -20,7 +20,7 @@ from roomworker.counters import OK
 from roomworker.runtime.services import RoomServices
 from roomworker.runtime.session_queue import Defect, Identity, Job, SessionQueue, input_number
 from roomworker.runtime.stats_requests import StatsRequests
-from shared.errors import SESSION_UNKNOWN, InternalError, PlenaryError, Unavailable, error
+from shared.errors import SESSION_UNKNOWN, CloseKind, InternalError, PlenaryError, Unavailable, error
 from shared.protocol import bus, client, media, protoo
 from shared.telemetry import log
 
@@ -198,6 +198,11 @@ class Executor:
             logger.info("session.expired", room=self.room.name, peer=session.peer, session=session.id)
         self._drop_queues()
         self._stats.request_due(now)
+
+    def end_room(self, why: CloseKind) -> None:
+        """Ends the room: every socket is closed with the code of `why`."""
+        teardown.close_room_by_server(self.room, why=why)
+        self._drop_queues()
 
     def node_died(self) -> None:
         """Takes the room off its media node, which has died."""

@@ -10,6 +10,9 @@
 -- Returns OK, APPLIED (this very commit was stored before: its answer was lost), STALE (another version is stored) or
 -- FAILED (a key is of another type).
 --
+-- `storage/store.py` puts the flag `allow-oom` before the script: answers, departures and deletions have to be stored
+-- while Redis has no memory left, and what makes a room grow is refused before (core/limits.py).
+--
 -- Everything that can fail is checked before the first write: a script that fails midway keeps what it wrote.
 
 local room, out, closed = KEYS[1], KEYS[2], KEYS[3]

@@ -5,14 +5,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.counters import CommitStatus
-from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S, Commit, Stored
-from roomworker.storage.stream_entry import Entry, SentMessage
+from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S, Commit, Page, PageWanted, Stored
+from roomworker.storage.stream_entry import Entry
 from shared.cluster.memory_cluster import MemoryCluster
 from shared.cluster.redis_keys import indexed_rooms
 from shared.protocol import media
@@ -20,13 +20,20 @@ from shared.protocol import media
 T = TypeVar("T")
 
 
+class _KeptEntry(NamedTuple):
+    """The outgoing messages and orders of one commit, with its number and the second in which it was made."""
+
+    number: int
+    at: float
+    entry: Entry
+
+
 @dataclass(slots=True)
 class _Room:
     version: str = ""
     token: str = ""
     fields: dict[str, bytes] = field(default_factory=dict)
-    entries: deque[tuple[float, Entry]] = field(default_factory=deque)
-    """Outgoing messages and orders, each with the second in which it was committed."""
+    entries: deque[_KeptEntry] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -49,6 +56,7 @@ class MemoryStore:
         self._past: dict[str, _Past] = {}
         self._past_until: dict[str, float] = {}
         """The time at which each of `_past` is forgotten, the soonest first."""
+        self._entries_kept = 0
         self._attempts: dict[int, dict[str, int]] = {}
         self.dead_letter_items: deque[tuple[int, msgspec.Struct, str]] = deque(maxlen=DEAD_LETTERS_KEPT)
         self.round_trips = 0
@@ -92,8 +100,9 @@ class MemoryStore:
                 room.fields[name] = value
         if commit.entry is not None:
             now = self._clock()
-            room.entries.append((now, commit.entry))
-            while room.entries[0][0] < now - commit.keep_sent_ms / 1000:
+            self._entries_kept += 1
+            room.entries.append(_KeptEntry(self._entries_kept, now, commit.entry))
+            while room.entries[0].at < now - commit.keep_sent_ms / 1000:
                 room.entries.popleft()
 
     def _remember_past(self, commit: Commit, past: _Past) -> None:
@@ -138,26 +147,61 @@ class MemoryStore:
         await self._round_trip()
         return [self.read(room) for room in rooms]
 
-    async def replay(self, sessions: Sequence[tuple[str, str, int]]) -> list[list[tuple[SentMessage, int]]]:
+    async def pages(self, wanted: Sequence[PageWanted], size: int) -> list[Page]:
         await self._round_trip()
-        return [
-            [
-                (message, out)
-                for entry in self._entries(room)
-                for message in entry.messages
-                for to, out in message.to
-                if to == session and out > after
-            ]
-            for room, session, after in sessions
-        ]
+        return [self._page(each, size) for each in wanted]
+
+    def _page(self, wanted: PageWanted, size: int) -> Page:
+        held = self._rooms.get(wanted.room)
+        entries = list(held.entries) if held else []
+        if wanted.backwards:
+            entries.reverse()
+        page: list[tuple[str, Entry]] = []
+        beyond = not wanted.entry
+        for kept in entries:
+            is_named = str(kept.number) == wanted.entry
+            if beyond or (is_named and wanted.inclusive):
+                size -= sum(len(message.body) for message in kept.entry.messages)
+                if page and size < 0:
+                    break
+                page.append((str(kept.number), kept.entry))
+            beyond = beyond or is_named
+        return Page(page, page[-1][0] if page else "")
 
     async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
         await self._round_trip()
         return [order for room in rooms for entry in self._entries(room) for order in entry.orders]
 
+    async def trim(self, rooms: Sequence[str], keep_ms: int) -> int:
+        await self._round_trip()
+        oldest, removed = self._clock() - keep_ms / 1000, 0
+        for room in rooms:
+            entries = self._rooms.get(room, _Room()).entries
+            while entries and entries[0].at < oldest:
+                entries.popleft()
+                removed += 1
+        return removed
+
+    async def footprints(self, rooms: Sequence[str]) -> list[int]:
+        await self._round_trip()
+        return [self._footprint(room) for room in rooms]
+
+    def _footprint(self, room: str) -> int:
+        held = self._rooms.get(room, _Room())
+        return self._size(room) + sum(len(message.body) for kept in held.entries for message in kept.entry.messages)
+
+    async def shorten_past(self, keep_s: int) -> int:
+        await self._round_trip()
+        until = self._clock() + keep_s
+        late = [room for room, at in self._past_until.items() if at > until and room not in self._rooms]
+        for room in late:
+            self._past_until[room] = until
+        self._past_until = dict(sorted(self._past_until.items(), key=lambda entry: entry[1]))
+        return len(late)
+
     def _entries(self, room: str) -> list[Entry]:
         held = self._rooms.get(room)
-        return [entry for _, entry in held.entries] if held else []
+        return [kept.entry for kept in held.entries] if held else []
 
     async def indexed(self, partition: int) -> list[str]:
         await self._round_trip()

@@ -12,7 +12,7 @@ import msgspec
 
 from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.counters import CommitStatus
-from roomworker.storage.stream_entry import Entry, SentMessage
+from roomworker.storage.stream_entry import Entry
 from shared.cluster.redis_keys import index_member
 from shared.protocol import media
 
@@ -75,6 +75,28 @@ class Stored:
     trace: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class PageWanted:
+    """A part of a room's stream of sent messages and orders: what follows the entry `entry`, or begins with it.
+
+    `backwards`: what precedes that entry, the latest first. An empty `entry` stands for the stream's end at which
+    reading begins.
+    """
+
+    room: str
+    entry: str = ""
+    backwards: bool = False
+    inclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The readable entries of one page with their ids; `last` is the id to go on after, empty if none is left."""
+
+    entries: list[tuple[str, Entry]]
+    last: str
+
+
 class Store(Protocol):
     """The store of all rooms.
 
@@ -104,12 +126,27 @@ class Store(Protocol):
         """Returns what is stored of each room, in order."""
         ...
 
-    async def replay(self, sessions: Sequence[tuple[str, str, int]]) -> list[list[tuple[SentMessage, int]]]:
-        """Returns, for each (room, session, output number), its later messages that are kept, with their numbers."""
+    async def pages(self, wanted: Sequence[PageWanted], size: int) -> list[Page]:
+        """Returns a page of about `size` bytes of each stream, in order; what is wanted twice is read once."""
         ...
 
     async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
         """Returns the orders of the rooms' commits that are kept, with their nodes; those of a room in order."""
+        ...
+
+    async def trim(self, rooms: Sequence[str], keep_ms: int) -> int:
+        """Removes most of the rooms' sent messages and orders that are older; returns the number of entries."""
+        ...
+
+    async def footprints(self, rooms: Sequence[str]) -> list[int]:
+        """Returns about how many bytes of the store each room takes, in order, with what it has sent."""
+        ...
+
+    async def shorten_past(self, keep_s: int) -> int:
+        """Has the store forget what it knows of deleted rooms after `keep_s` seconds; returns of how many rooms.
+
+        What it knows for a shorter time than that is left as it is.
+        """
         ...
 
     async def indexed(self, partition: int) -> list[str]:

@@ -6,6 +6,9 @@ a gap in what it missed, and its sessions would end. So messages are kept for `L
 * until this worker's connection to the broker has held for the usual time: a broker that died may have forgotten
   what it had confirmed, and gateways fetch that (`bus.Replay`) when they are back;
 * while a gateway that the room's sessions are connected to has no queue, and for the usual time after.
+
+While the store is short of memory, messages are kept for the grace only: a session that is resumed in time needs no
+others.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,7 +29,10 @@ class Retention:
     """
 
     def __init__(self, grace: float, now: float) -> None:
+        self._grace = grace
         self._usual = grace + BEYOND_GRACE
+        self.saves_memory = False
+        """Whether the store is short of memory."""
         self._disconnected_at = now
         self._unreachable_gateways: dict[str, float] = {}
 
@@ -51,7 +57,14 @@ class Retention:
 
     def keep_ms(self, gateways: Callable[[], Iterable[str]], now: float) -> int:
         """Returns the milliseconds to keep a room's messages; calls `gateways` only if the result depends on it."""
+        if self.saves_memory:
+            return self.least_ms
         return round(1000 * (LONGEST if self._is_longer(gateways, now) else self._usual))
+
+    @property
+    def least_ms(self) -> int:
+        """The milliseconds that messages are kept while the store is short of memory."""
+        return round(1000 * self._grace)
 
     def _is_longer(self, gateways: Callable[[], Iterable[str]], now: float) -> bool:
         if now - self._disconnected_at < self._usual:

@@ -5,32 +5,44 @@
 
 import asyncio
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.counters import CommitStatus
-from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_ATTEMPTS_S, KEEP_CLOSED_S, UNCOUNTED, Commit, Stored
+from roomworker.storage.pages import decode_page, page_command, pairs
+from roomworker.storage.port import (
+    DEAD_LETTERS_KEPT,
+    KEEP_ATTEMPTS_S,
+    KEEP_CLOSED_S,
+    UNCOUNTED,
+    Commit,
+    Page,
+    PageWanted,
+    Stored,
+)
 from roomworker.storage.stream_ages import StreamAges
-from roomworker.storage.stream_entry import Entry, SentMessage, decode_entry, encode_entry
+from roomworker.storage.stream_entry import encode_entry
 from shared.aio.backoff import Backoff
 from shared.cluster.availability import FAILURES, Availability
 from shared.cluster.redis_keys import (
+    CLOSED_SESSIONS_PATTERN,
     DEAD_LETTERS_KEY,
     attempts_key,
     closed_sessions_key,
     index_key,
     indexed_rooms,
     room_key,
+    room_key_of,
     stream_key,
 )
+from shared.cluster.redis_write import ALLOW_OOM, unrefused
 from shared.protocol import media
 from shared.telemetry import log
 
@@ -51,9 +63,20 @@ _IS_TRACE: Final = b"0:"
 code of such an answer is never 0."""
 
 _SIZE: Final = files("roomworker.storage").joinpath("size.lua").read_bytes()
-_SCRIPT: Final = files("roomworker.storage").joinpath("commit.lua").read_bytes()
+_SCRIPT: Final = ALLOW_OOM.encode() + files("roomworker.storage").joinpath("commit.lua").read_bytes()
 _SHA: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
+_TRIM: Final = ALLOW_OOM.encode() + files("roomworker.storage").joinpath("trim.lua").read_bytes()
+PAGE_BYTES: Final = 64 * 1024
+"""Bytes of one stream that are read at a time for its orders."""
+STREAMS_AT_ONCE: Final = 16
+"""Streams of which a page is read in one round trip."""
+ROOMS_PER_TRIP: Final = 100
+"""Rooms that are trimmed or measured in one round trip."""
+_PAST_KEYS_AT_ONCE: Final = 500
+"""Keys that one step of `shorten_past` asks Redis to look at."""
+
+T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
 
 logger = log.get("store")
@@ -124,7 +147,7 @@ class RedisStore:
         now = self._clock()
         for commit in commits:
             if commit.first:
-                commands.append(("SADD", index_key(commit.partition), commit.index_member))
+                commands.append(unrefused("SADD", index_key(commit.partition), commit.index_member))
             script_at.append(len(commands))
             commands.append(_script(commit, self._stream_ages.limit(commit, now)))
         results = await self._run(commands)
@@ -143,27 +166,22 @@ class RedisStore:
         results = await self._run(commands)
         return [_stored(results[at], results[at + 1]) for at in range(0, len(results), 2)]
 
-    async def replay(self, sessions: Sequence[tuple[str, str, int]]) -> list[list[tuple[SentMessage, int]]]:
-        entries = await self._entries({room for room, _, _ in sessions})
-        return [
-            [
-                (message, out)
-                for entry in entries[room]
-                for message in entry.messages
-                for to, out in message.to
-                if to == session and out > after
-            ]
-            for room, session, after in sessions
-        ]
+    async def pages(self, wanted: Sequence[PageWanted], size: int) -> list[Page]:
+        distinct = list(dict.fromkeys(wanted))
+        replies = await self._run_other([page_command(each, size) for each in distinct])
+        pages = {each: decode_page(each.room, reply) for each, reply in zip(distinct, replies, strict=True)}
+        return [pages[each] for each in wanted]
 
     async def orders(self, rooms: Sequence[str]) -> list[tuple[str, media.AnyOrder]]:
-        entries = await self._entries(rooms)
-        return [order for room in rooms for entry in entries[room] for order in entry.orders]
-
-    async def _entries(self, rooms: Iterable[str]) -> dict[str, list[Entry]]:
-        names = list(dict.fromkeys(rooms))
-        replies = await self._run_other([("XRANGE", stream_key(room), "-", "+") for room in names])
-        return {room: list(_decoded(room, reply)) for room, reply in zip(names, replies, strict=True)}
+        orders: dict[str, list[tuple[str, media.AnyOrder]]] = {room: [] for room in rooms}
+        unread = [PageWanted(room) for room in orders]
+        while unread:
+            some, unread = unread[:STREAMS_AT_ONCE], unread[STREAMS_AT_ONCE:]
+            for each, page in zip(some, await self.pages(some, PAGE_BYTES), strict=True):
+                orders[each.room] += [order for _, entry in page.entries for order in entry.orders]
+                if page.last:
+                    unread.append(PageWanted(each.room, page.last))
+        return [order for room in rooms for order in orders[room]]
 
     async def indexed(self, partition: int) -> list[str]:
         (members,) = await self._run_other([("SMEMBERS", index_key(partition))])
@@ -172,12 +190,54 @@ class RedisStore:
             return []
         return indexed_rooms(member.decode(errors="replace") for member in members)
 
+    # --- saving memory ----------------------------------------------------------------------------------------
+
+    async def trim(self, rooms: Sequence[str], keep_ms: int) -> int:
+        now = self._clock()
+        limits = {room: self._stream_ages.limit_now(room, keep_ms, now) for room in rooms}
+        trims = [(room, *limit) for room, limit in limits.items() if limit is not None]
+        removed = 0
+        for some in _chunks(trims):
+            scripts = [
+                ("EVAL", _TRIM, 2, room_key(room), stream_key(room), version, kept) for room, version, kept in some
+            ]
+            counts = await self._run_other(scripts)
+            removed += sum(count for count in counts if isinstance(count, int))  # else a key is of another type
+        return removed
+
+    async def footprints(self, rooms: Sequence[str]) -> list[int]:
+        footprints: list[int] = []
+        for some in _chunks(rooms):
+            keys = [key(room) for room in some for key in (room_key, stream_key, closed_sessions_key)]
+            used = await self._run_other([("MEMORY", "USAGE", key) for key in keys])
+            each = [bytes_ if isinstance(bytes_, int) else 0 for bytes_ in used]  # else missing, or not to be told
+            footprints += [sum(each[at : at + 3]) for at in range(0, len(each), 3)]
+        return footprints
+
+    async def shorten_past(self, keep_s: int) -> int:
+        shortened, cursor = 0, b"0"
+        while True:
+            scan = ("SCAN", cursor, "MATCH", CLOSED_SESSIONS_PATTERN, "COUNT", _PAST_KEYS_AT_ONCE)
+            ((cursor, keys),) = await self._run_other([scan])
+            asked = [command for key in keys for command in (("EXISTS", room_key_of(key)), ("TTL", key))]
+            told = await self._run_other(asked) if asked else []
+            late = [
+                key
+                for key, exists, left in zip(keys, told[::2], told[1::2], strict=True)
+                if not exists and left > keep_s
+            ]
+            if late:
+                await self._run_other([("EXPIRE", key, keep_s) for key in late])
+            shortened += len(late)
+            if int(cursor) == 0:
+                return shortened
+
     # --- messages with which workers died ---------------------------------------------------------------------
 
     async def attempts(self, partition: int) -> dict[str, int]:
         (marked,) = await self._run_other([("HGETALL", attempts_key(partition))])
         try:
-            return {name.decode(): int(times) for name, times in _pairs(marked)}
+            return {name.decode(): int(times) for name, times in pairs(marked)}
         except (ValueError, TypeError) as broken:
             logger.error("partition.attempts_unreadable", partition=partition, error=str(broken))
             return {}
@@ -192,7 +252,8 @@ class RedisStore:
 
     async def withdraw_attempts(self, partition: int, names: Sequence[str]) -> None:
         key = attempts_key(partition)
-        await self._run_other([*(("HINCRBY", key, name, -1) for name in names), ("EXPIRE", key, KEEP_ATTEMPTS_S)])
+        less = (("HINCRBY", key, name, -1) for name in names)
+        await self._run_other([*less, ("EXPIRE", key, KEEP_ATTEMPTS_S)])
 
     async def clear_attempts(self, partition: int, names: Sequence[str]) -> None:
         await self._run_other([("HDEL", attempts_key(partition), *names)])
@@ -218,15 +279,14 @@ class RedisStore:
         """
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
-            pipeline = self._redis.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
             self.round_trips += 1
             try:
-                # shielded, because redis-py may lose a cancellation, or a reply after one
-                results: list[Any] = await asyncio.shield(
-                    asyncio.ensure_future(pipeline.execute(raise_on_error=False))
-                )
+                results = await self._execute(commands)
+                refused = [at for at, result in enumerate(results) if isinstance(result, OutOfMemoryError)]
+                if refused:
+                    again = await self._execute([unrefused(*commands[at]) for at in refused])
+                    for at, result in zip(refused, again, strict=True):
+                        results[at] = result
                 _raise_passing(results)
             except (RedisError, *FAILURES) as failure:
                 self.failures += 1
@@ -235,6 +295,18 @@ class RedisStore:
                 continue
             self._availability.answered()
             return results
+
+    async def _execute(self, commands: Sequence[Command]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        # shielded, because redis-py may lose a cancellation, or a reply after one
+        results: list[Any] = await asyncio.shield(asyncio.ensure_future(pipeline.execute(raise_on_error=False)))
+        return results
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[at : at + ROOMS_PER_TRIP] for at in range(0, len(items), ROOMS_PER_TRIP))
 
 
 def _raise_passing(results: Iterable[Any]) -> None:
@@ -245,9 +317,9 @@ def _raise_passing(results: Iterable[Any]) -> None:
 
 
 def _is_lasting(failure: ResponseError) -> bool:
-    """Whether the command would fail for ever: its key, or a value in it, is of another type."""
+    """Whether the command would fail for ever: its key or a value in it is of another type, or it is not allowed."""
     text = str(failure)
-    return "WRONGTYPE" in text or "is not an integer" in text
+    return "WRONGTYPE" in text or "is not an integer" in text or "NOPERM" in text
 
 
 def _script(commit: Commit, entries_kept: int | None) -> Command:
@@ -292,10 +364,10 @@ def _read(fields: Any, closed: Any) -> Stored:
     for reply in (fields, closed):
         if isinstance(reply, ResponseError):
             raise reply
-    named = {name.decode(): value for name, value in _pairs(fields)}
+    named = {name.decode(): value for name, value in pairs(fields)}
     version = named.pop("v", b"").decode()
     named.pop("token", None)
-    known = {name.decode(): value for name, value in _pairs(closed)}
+    known = {name.decode(): value for name, value in pairs(closed)}
     deletion_token = known.pop(_DELETED, b"").decode()
     trace = known.pop(_TRACE).removeprefix(_IS_TRACE) if known.get(_TRACE, b"").startswith(_IS_TRACE) else b""
     last: dict[str, ClosedSession] = {}
@@ -307,21 +379,3 @@ def _read(fields: Any, closed: Any) -> Stored:
         else:
             last[name] = ClosedSession(int(first), int(rest))
     return Stored(version, named, last, answers, "" if version else deletion_token, trace=trace)
-
-
-def _pairs(reply: Any) -> Iterable[tuple[bytes, bytes]]:
-    if isinstance(reply, Mapping):
-        return cast("Iterable[tuple[bytes, bytes]]", reply.items())
-    return zip(reply[::2], reply[1::2], strict=True)
-
-
-def _decoded(room: str, entries: Any) -> Iterator[Entry]:
-    """Yields the entries that can be read: an unreadable one must not end every worker that tries."""
-    if isinstance(entries, ResponseError):
-        logger.error("room.stream_unreadable", room=room, error=str(entries))
-        return
-    for id_, fields in entries:
-        try:
-            yield decode_entry(dict(_pairs(fields))[b"m"])
-        except (msgspec.MsgspecError, zlib.error, ValueError, KeyError) as broken:
-            logger.error("room.entry_unreadable", room=room, entry=id_.decode(), error=repr(broken))

@@ -53,6 +53,20 @@ class StreamAges:
         time, added_before = marks[0]
         return stream.added - added_before + 1 if time <= oldest else None
 
+    def limit_now(self, room: str, keep_ms: int, now: float) -> tuple[str, int] | None:
+        """Returns the version of a room and to how many entries its stream may be trimmed without a commit.
+
+        None: nothing is old enough, or this process has not committed the room lately.
+        """
+        stream = self._streams.get(room)
+        oldest = now - keep_ms / 1000
+        if stream is None or not stream.version or stream.marks[0][0] > oldest:
+            return None
+        if stream.used <= oldest:
+            return stream.version, 0
+        before = max(added for time, added in stream.marks if time <= oldest)
+        return stream.version, stream.added - before
+
     def stored(self, commit: Commit, now: float) -> None:
         """Notes that the commit, of which `limit` was asked, is stored."""
         stream = self._streams.get(commit.room)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from shared.cluster.entries import EntryReader
-from shared.cluster.port import Info
+from shared.cluster.port import Info, MemoryUse
 from shared.cluster.redis_keys import Role, indexed_rooms
 
 
@@ -21,6 +21,8 @@ class MemoryCluster:
     def __init__(self) -> None:
         self.index: dict[int, set[str]] = {}
         self.entries: dict[Role, dict[bytes, bytes]] = {"gateways": {}, "workers": {}, "nodes": {}}
+        self.memory_use = MemoryUse()
+        """The answer of `memory`; a test may set it."""
         self._reader = EntryReader()
         self._partitions: int | None = None
         self._epoch = secrets.token_hex(8)
@@ -46,6 +48,9 @@ class MemoryCluster:
     async def advance_time(self, now: int, first: int) -> int:
         self._time = max(now, first if self._time is None else self._time)
         return self._time
+
+    async def memory(self) -> MemoryUse:
+        return self.memory_use
 
     async def room_counts(self, partitions: Sequence[int]) -> list[int]:
         return [len(self.index.get(partition, ())) for partition in partitions]

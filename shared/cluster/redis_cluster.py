@@ -7,12 +7,13 @@ from typing import Any, TypeVar, cast
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from shared.cluster.availability import FAILURES, Availability
 from shared.cluster.entries import EntryReader, decode_partitions
-from shared.cluster.port import Info
+from shared.cluster.port import Info, MemoryUse
 from shared.cluster.redis_keys import EPOCH_KEY, PARTITIONS_KEY, TIME_KEY, Role, index_key, indexed_rooms, members_key
+from shared.cluster.redis_write import unrefused
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ class RedisCluster:
         self._entries = EntryReader()
 
     async def announce(self, role: Role, member: str, info: Info) -> None:
-        await self._whole(self._redis.hset(members_key(role), member, orjson.dumps(info)))
+        await self._write("HSET", members_key(role), member, orjson.dumps(info))
 
     async def withdraw(self, role: Role, member: str) -> bool:
         return bool(await self._whole(self._redis.hdel(members_key(role), member)))
@@ -39,19 +40,28 @@ class RedisCluster:
         return self._entries.decode(role, entries)
 
     async def agree_on_partitions(self, partitions: int) -> int:
-        _, held = await self._run(("SET", PARTITIONS_KEY, partitions, "NX"), ("GET", PARTITIONS_KEY))
-        return decode_partitions(held)
+        return decode_partitions(await self._agree(PARTITIONS_KEY, partitions))
 
     async def epoch(self) -> str:
-        _, held = await self._run(("SET", EPOCH_KEY, secrets.token_hex(8), "NX"), ("GET", EPOCH_KEY))
-        return cast("bytes", held).decode(errors="backslashreplace")
+        return (await self._agree(EPOCH_KEY, secrets.token_hex(8))).decode(errors="backslashreplace")
+
+    async def memory(self) -> MemoryUse:
+        return await self._whole(self._read_memory())
+
+    async def _read_memory(self) -> MemoryUse:
+        try:
+            info = await self._redis.info("memory")
+        except ResponseError as refused:
+            if "unknown command" in str(refused) or "NOPERM" in str(refused):
+                return MemoryUse()  # this server does not tell
+            raise
+        # buffers for replicas and for the append-only file are not compared with maxmemory
+        return MemoryUse(info["used_memory"] - info.get("mem_not_counted_for_evict", 0), info.get("maxmemory", 0))
 
     async def advance_time(self, now: int, first: int) -> int:
-        *_, held = await self._run(
-            ("ZADD", TIME_KEY, "NX", first, "ms"),
-            ("ZADD", TIME_KEY, "GT", now, "ms"),  # one command, so that two leaders cannot set it back
-            ("ZSCORE", TIME_KEY, "ms"),
-        )
+        await self._write("ZADD", TIME_KEY, "NX", first, "ms")
+        await self._write("ZADD", TIME_KEY, "GT", now, "ms")  # one command, so that two leaders cannot set it back
+        (held,) = await self._run(("ZSCORE", TIME_KEY, "ms"))
         return int(float(held))
 
     async def room_counts(self, partitions: Sequence[int]) -> list[int]:
@@ -60,6 +70,21 @@ class RedisCluster:
     async def rooms(self, partitions: Sequence[int]) -> list[list[str]]:
         indexes = await self._run(*(("SMEMBERS", index_key(partition)) for partition in partitions))
         return [indexed_rooms(member.decode(errors="replace") for member in members) for members in indexes]
+
+    async def _agree(self, key: str, proposed: str | int) -> bytes:
+        """Returns the value of a key, which is set to `proposed` if it is missing."""
+        (held,) = await self._run(("GET", key))
+        if held is None:
+            await self._write("SET", key, proposed, "NX")
+            (held,) = await self._run(("GET", key))
+        return cast("bytes", held)
+
+    async def _write(self, command: str, key: str, *arguments: Any) -> None:
+        """Runs a command that needs memory; a server without any left carries it out all the same."""
+        try:
+            await self._run((command, key, *arguments))
+        except OutOfMemoryError:
+            await self._run(unrefused(command, key, *arguments))
 
     async def _run(self, *commands: tuple[Any, ...]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -71,6 +96,8 @@ class RedisCluster:
         """Runs a command to its end even if its caller is cancelled: redis-py may lose that, or a reply."""
         try:
             result = await asyncio.shield(asyncio.ensure_future(command))
+        except OutOfMemoryError:
+            raise  # the callers of `_write` never see it
         except (RedisError, *FAILURES) as failure:
             self.availability.failed(failure)
             raise

@@ -22,6 +22,8 @@ PARTITIONS_KEY: Final = "plenary:partitions"
 EPOCH_KEY: Final = "plenary:epoch"
 TIME_KEY: Final = "plenary:time"
 DEAD_LETTERS_KEY: Final = "plenary:dead"
+CLOSED_SESSIONS_PATTERN: Final = "room:{*}:closed_sessions"
+"""The pattern of the keys that `closed_sessions_key` makes."""
 
 
 def members_key(role: Role) -> str:
@@ -55,6 +57,11 @@ def stream_key(room: str) -> str:
 def closed_sessions_key(room: str) -> str:
     """Returns the key of the hash of the room's closed sessions."""
     return f"{room_key(room)}:closed_sessions"
+
+
+def room_key_of(closed_sessions: bytes) -> bytes:
+    """Returns the key of the hash of the room that a key of closed sessions belongs to."""
+    return closed_sessions.rpartition(b":")[0]
 
 
 def index_member(room: str, incarnation: str) -> str:

@@ -4,17 +4,20 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
+from random import Random
 from typing import Any, Protocol
 
 import pytest
 from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import OutOfMemoryError
 
 from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.storage import store as store_module
 from roomworker.storage.memory import MemoryStore
-from roomworker.storage.port import KEEP_CLOSED_S, KEEP_SENT_MS, UNCOUNTED, Commit, Store
+from roomworker.storage.port import KEEP_CLOSED_S, KEEP_SENT_MS, UNCOUNTED, Commit, Page, PageWanted, Store
 from roomworker.storage.store import ROUND_TRIPS_AT_ONCE, RedisStore
 from roomworker.storage.stream_entry import Entry, SentMessage
 from shared.cluster.memory_cluster import MemoryCluster
@@ -29,6 +32,7 @@ from shared.cluster.redis_keys import (
     stream_key,
 )
 from shared.protocol import bus, media
+from tests.support.replays import replay_of
 
 ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]
 LONGEST_MS = 600_000
@@ -123,7 +127,7 @@ def deletion(expected: str, *, room: str = "room", token: str = "deletion") -> C
 
 async def everything(store: Store, *sessions: str) -> list[object]:
     """All that the store has of the room."""
-    replayed = await store.replay([("room", session, 0) for session in sessions])
+    replayed = await replay_of(store, [("room", session, 0) for session in sessions])
     return [await store.load(["room"]), replayed, await store.orders(["room"]), await store.indexed(5)]
 
 
@@ -216,7 +220,7 @@ async def test_deleted_room_leaves_only_its_closed_sessions(store: Store) -> Non
     assert await store.commit([deletion("one:2")]) == ["OK"]
 
     assert await store.indexed(5) == []
-    assert await store.replay([("room", "s", 0)]) == [[]]
+    assert await replay_of(store, [("room", "s", 0)]) == [[]]
     (stored,) = await store.load(["room"])
     assert (stored.version, stored.fields, stored.closed_sessions) == ("", {}, gone)
 
@@ -352,10 +356,12 @@ async def test_replay_returns_a_sessions_messages_in_order_and_no_others(store: 
     await store.commit([commit(2, messages=[SentMessage(b'"other"', [("t", 2)])])])
     await store.commit([commit(3, messages=[SentMessage(b'"third"', [("u", 9), ("s", 3)]), closing])])
 
-    replayed = [(message.body, message.close, out) for message, out in (await store.replay([("room", "s", 1)]))[0]]
+    replayed = [
+        (message.body, message.close, out) for message, out in (await replay_of(store, [("room", "s", 1)]))[0]
+    ]
 
     assert replayed == [(b'"second"', 0, 2), (b'"third"', 0, 3), (b"bye", 4000, 4)]
-    assert await store.replay([("room", "s", 4), ("nowhere", "s", 0)]) == [[], []]
+    assert await replay_of(store, [("room", "s", 4), ("nowhere", "s", 0)]) == [[], []]
 
 
 async def test_orders_are_kept_with_the_messages(store: Store) -> None:
@@ -363,7 +369,7 @@ async def test_orders_are_kept_with_the_messages(store: Store) -> None:
     with_orders = Commit("room", 5, "", "one:1", "t", {}, Entry([], [("node", order)]), {}, first=True)
 
     assert await store.commit([with_orders]) == ["OK"]
-    assert await store.replay([("room", "s", 0)]) == [[]]
+    assert await replay_of(store, [("room", "s", 0)]) == [[]]
     assert await store.orders(["room", "nowhere"]) == [("node", order)]
 
 
@@ -392,6 +398,46 @@ async def test_message_that_is_set_aside_can_be_read_in_redis(redis: Redis) -> N
     ((_, fields),) = entries
     assert (fields[b"partition"], fields[b"reason"]) == (b"3", b"its worker died")
     assert b"queryRoom" in base64.b64decode(json.loads(fields[b"item"])[7])
+
+
+async def test_pages_are_read_forwards_and_backwards_from_any_entry(store: Store) -> None:
+    for n in range(1, 31):
+        body = Random(n).randbytes(1000)
+        await store.commit([commit(n, messages=[SentMessage(body, [("s", n)])])])
+
+    async def read(entry: str, *, backwards: bool, inclusive: bool = False) -> tuple[list[int], Page]:
+        (page,) = await store.pages([PageWanted("room", entry, backwards, inclusive)], 5500)
+        return [message.to[0][1] for _, found in page.entries for message in found.messages], page
+
+    numbers, first = await read("", backwards=False)
+    assert numbers == [1, 2, 3, 4, 5]
+    numbers, second = await read(first.last, backwards=False)
+    assert numbers == [6, 7, 8, 9, 10]
+    assert (await read(second.last, backwards=False, inclusive=True))[0] == [10, 11, 12, 13, 14]
+    numbers, last = await read("", backwards=True)
+    assert numbers == [30, 29, 28, 27, 26]
+    assert (await read(last.last, backwards=True))[0] == [25, 24, 23, 22, 21]
+    assert await read(last.entries[0][0], backwards=False) == ([], Page([], ""))
+    assert await store.pages([PageWanted("nowhere"), PageWanted("nowhere", backwards=True)], 10) == [Page([], "")] * 2
+
+
+async def test_entry_larger_than_a_page_is_read_alone(store: Store) -> None:
+    for n in (1, 2):
+        await store.commit([commit(n, messages=[SentMessage(Random(n).randbytes(5000), [("s", n)])])])
+
+    first, again = await store.pages([PageWanted("room"), PageWanted("room")], 1000)
+
+    assert [len(page.entries) for page in (first, again)] == [1, 1]
+    assert first == again
+
+
+async def test_orders_of_a_long_stream_are_read_in_order(store: Store) -> None:
+    orders = [("node", media.Close(object=f"object{n}", v=n, kind="producer")) for n in range(1, 200)]
+    for n, order in enumerate(orders, 1):
+        entry = Entry([SentMessage(Random(n).randbytes(2000), [("s", n)])], [order])
+        await store.commit([replace(commit(n), entry=entry)])
+
+    assert await store.orders(["room", "nowhere", "room"]) == orders * 2
 
 
 # --- names ------------------------------------------------------------------------------------------------------
@@ -430,16 +476,16 @@ async def test_messages_are_trimmed_by_their_age_when_the_room_commits() -> None
     for n in range(1, 4):
         await backend.store.commit([commit(n, messages=[SentMessage(b"{}", [("s", n)])])])
         backend.pass_time(KEEP_SENT_MS / 2000)
-    (replayed,) = await backend.store.replay([("room", "s", 0)])
+    (replayed,) = await replay_of(backend.store, [("room", "s", 0)])
     assert [out for _, out in replayed] == [1, 2, 3]
 
     longer = commit(4, messages=[SentMessage(b"{}", [("s", 4)])])
     await backend.store.commit([replace(longer, keep_sent_ms=LONGEST_MS)])
-    (replayed,) = await backend.store.replay([("room", "s", 0)])
+    (replayed,) = await replay_of(backend.store, [("room", "s", 0)])
     assert [out for _, out in replayed] == [1, 2, 3, 4]
 
     await backend.store.commit([commit(5, messages=[SentMessage(b"{}", [("s", 5)])])])
-    (replayed,) = await backend.store.replay([("room", "s", 0)])
+    (replayed,) = await replay_of(backend.store, [("room", "s", 0)])
     assert [out for _, out in replayed] == [2, 3, 4, 5]
 
 
@@ -452,7 +498,7 @@ async def test_redis_trims_old_messages_unless_they_are_kept_longer(redis: Redis
         sent = commit(n, messages=[SentMessage(b"{}", [("s", n)])])
         assert await store.commit([replace(sent, keep_sent_ms=keep_ms)]) == ["OK"]
 
-    (replayed,) = await store.replay([("room", "s", 0)])
+    (replayed,) = await replay_of(store, [("room", "s", 0)])
 
     assert len(replayed) == 250 if keep_ms else len(replayed) < 150
 
@@ -466,7 +512,7 @@ async def test_redis_trims_by_the_time_that_passed_for_the_worker(redis: Redis) 
         assert await store.commit([commit(n, messages=[SentMessage(b"{}", [("s", n)])])]) == ["OK"]
         now[0] += 0.1
 
-    (replayed,) = await store.replay([("room", "s", 0)])
+    (replayed,) = await replay_of(store, [("room", "s", 0)])
 
     kept = [out for _, out in replayed]
     assert kept == list(range(kept[0], 601))
@@ -483,7 +529,7 @@ async def test_entries_of_another_worker_are_not_taken_for_old_ones(redis: Redis
             now[0] += 100.0
         assert await store.commit([commit(n, messages=[SentMessage(b"{}", [("s", n)])])]) == ["OK"]
 
-    (replayed,) = await first.replay([("room", "s", 0)])
+    (replayed,) = await replay_of(first, [("room", "s", 0)])
 
     assert len(replayed) == 800, "neither worker has added anything that it knows to be old"
 
@@ -580,7 +626,7 @@ async def test_unreadable_stream_entry_is_skipped(redis: Redis) -> None:
     await redis.xadd(stream_key("room"), {"something": "else"})
     await store.commit([commit(2, messages=[SentMessage(b'"four"', [("s", 4)])])])
 
-    (replayed,) = await store.replay([("room", "s", 0)])
+    (replayed,) = await replay_of(store, [("room", "s", 0)])
 
     assert [out for _, out in replayed] == [1, 4]
     assert await store.orders(["room"]) == []
@@ -592,7 +638,7 @@ async def test_stream_of_a_wrong_type_is_empty_and_affects_no_other(redis: Redis
     await store.commit([commit(1, room="whole", messages=[SentMessage(b"{}", [("s", 1)])])])
     await redis.set(stream_key("broken"), "a string")
 
-    broken, whole = await store.replay([("broken", "s", 0), ("whole", "s", 0)])
+    broken, whole = await replay_of(store, [("broken", "s", 0), ("whole", "s", 0)])
 
     assert (broken, [out for _, out in whole]) == ([], [1])
     assert await store.orders(["broken", "whole"]) == []
@@ -631,7 +677,7 @@ async def test_work_for_500_rooms_at_once_needs_few_connections(redis_url: str) 
     store = RedisStore(redis)
 
     await asyncio.gather(
-        *(store.replay([(f"room{n}", "s", 0)]) for n in range(500)),
+        *(replay_of(store, [(f"room{n}", "s", 0)]) for n in range(500)),
         *(store.orders([f"room{n}"]) for n in range(500)),
         *(store.indexed(n) for n in range(500)),
         *(store.record_attempt(n, "name") for n in range(500)),
@@ -697,3 +743,110 @@ async def test_size_of_keys_of_another_type_is_known(redis: Redis) -> None:
     (size,) = await RedisStore(redis).state_sizes(["room"])
 
     assert size > 100_000
+
+
+# --- saving memory ------------------------------------------------------------------------------------------------
+
+
+async def test_trimming_removes_old_messages_and_keeps_the_latest(backend: Backend) -> None:
+    store = backend.store
+    large = SentMessage(Random(1).randbytes(5000), [("s", 1)])  # Redis removes whole nodes of 4 KiB
+    await store.commit([commit(1, messages=[large]), commit(1, room="other", messages=[large])])
+    assert await store.trim(["room", "other", "none"], LONGEST_MS) == 0
+    await let_pass(backend, 0.05)
+    for n in (2, 3):
+        young = commit(n, messages=[SentMessage(Random(n).randbytes(5000), [("s", n)])])
+        await store.commit([replace(young, keep_sent_ms=40)])
+        await let_pass(backend, 0.05 * (3 - n))
+
+    await store.trim(["room", "none"], 40)
+    kept = [out for _, out in (await replay_of(store, [("room", "s", 0)]))[0]]
+    assert 1 not in kept
+    assert 3 in kept
+    assert [out for _, out in (await replay_of(store, [("other", "s", 0)]))[0]] == [1]
+    await let_pass(backend, 0.05)
+    assert await store.trim(["other"], 40) == 1
+    assert await replay_of(store, [("other", "s", 0)]) == [[]]
+
+
+@pytest.mark.servers
+async def test_stream_of_a_room_that_another_worker_has_committed_is_not_trimmed(redis: Redis) -> None:
+    mine, theirs = RedisStore(redis), RedisStore(redis)
+    await mine.commit([commit(1, messages=[SentMessage(b"{}", [("s", 1)])])])
+    await theirs.commit([commit(2, messages=[SentMessage(b"{}", [("s", 2)])])])
+
+    assert await mine.trim(["room"], 0) == 0
+    assert [out for _, out in (await replay_of(theirs, [("room", "s", 0)]))[0]] == [1, 2]
+
+
+async def let_pass(backend: Backend, seconds: float) -> None:
+    """Lets time pass for the store, whose entries have the time of their commit."""
+    if isinstance(backend, Memory):
+        backend.pass_time(seconds)
+    else:
+        await asyncio.sleep(seconds)
+
+
+async def test_footprints_grow_with_records_and_messages(store: Store) -> None:
+    await store.commit([commit(1, fields={"meta": b"1"}), commit(1, room="large", fields={"meta": b"m" * 100_000})])
+    message = SentMessage(json.dumps(list(range(50_000))).encode(), [("s", 1)])
+    await store.commit([commit(1, room="talking", fields={"meta": b"1"}, messages=[message])])
+
+    small, large, talking, none = await store.footprints(["room", "large", "talking", "none"])
+    assert none == 0
+    assert small < 1000
+    assert large > 100_000
+    assert talking > 10 * small
+
+
+async def test_past_of_deleted_rooms_is_forgotten_sooner_and_of_others_kept(backend: Backend) -> None:
+    store = backend.store
+    closed: dict[str, ClosedSession | None] = {"gateway.1": ClosedSession(3, 4)}
+    rooms = [f"room{n}" for n in range(600)]
+    await store.commit([commit(1, room=room, closed_sessions=closed) for room in rooms])
+    await store.commit([deletion("one:1", room=room) for room in rooms[1:]])
+
+    assert await store.shorten_past(30) == len(rooms) - 1
+    assert await store.shorten_past(30) == 0
+    if isinstance(backend, Memory):
+        backend.pass_time(31)
+        kept, *forgotten = await store.load(rooms)
+        assert kept.closed_sessions
+        assert not any(stored.closed_sessions for stored in forgotten)
+    elif isinstance(backend, Server):
+        lifetimes = [await backend.redis.ttl(closed_sessions_key(room)) for room in rooms]
+        assert lifetimes[0] > 30
+        assert max(lifetimes[1:]) <= 30
+
+
+@pytest.fixture
+async def full_redis(redis: Redis) -> AsyncIterator[Redis]:
+    """A server whose memory is used up by data that is not Plenary's."""
+    limit = (await redis.info("memory"))["used_memory"] + 2 * 1024 * 1024
+    await redis.config_set("maxmemory", limit)
+    try:
+        with suppress(OutOfMemoryError):
+            for n in range(1000):
+                await redis.set(f"ballast{n}", b"x" * 10_000)
+            raise AssertionError("Redis takes everything")
+        yield redis
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
+@pytest.mark.servers
+async def test_full_server_stores_commits_deletions_and_marks(full_redis: Redis) -> None:
+    store = RedisStore(full_redis)
+    closed: dict[str, ClosedSession | None] = {"gateway.1": ClosedSession(3, 4)}
+    answer = [SentMessage(b'{"errorCode":503}', [("s", 1)])]
+    async with asyncio.timeout(20):
+        assert await store.commit([commit(1, fields={"meta": b"{}"}), commit(1, room="other")]) == ["OK", "OK"]
+        assert await store.commit([commit(2, messages=answer, closed_sessions=closed)]) == ["OK"]
+        assert await store.commit([deletion("one:1", room="other")]) == ["OK"]
+        assert await store.indexed(5) == ["room"]
+        assert [await store.record_attempt(5, "batch/1"), await store.record_attempt(5, "batch/1")] == [1, 2]
+        await store.withdraw_attempts(5, ["batch/1"])
+        await store.add_dead_letter(5, bus.Tick(1, 1), "why")
+        await store.trim(["room"], 0)
+        assert await store.shorten_past(30) == 1
+    assert store.failures == 0

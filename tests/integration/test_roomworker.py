@@ -19,6 +19,7 @@ from shared.protocol.bus import partition_of
 from shared.settings import WorkerSettings
 from tests.support.brokers import PARTITIONS, WITHIN, AmqpHarness, MemoryHarness
 from tests.support.reference_cycles import cycles_of
+from tests.support.replays import replay_of
 from tests.support.roomworker_harness import FakeSession, RoomWorkerHarness
 from tests.support.waiting import until
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS
@@ -197,7 +198,7 @@ async def test_two_workers_on_one_room_apply_each_message_once(harness: RoomWork
 
     await gateway.until(lambda: len(alice.written) == 30)
     assert list(alice.answers) == list(range(1, 31))
-    (kept,) = await harness.store.replay([("salon", alice.id, 0)])
+    (kept,) = await replay_of(harness.store, [("salon", alice.id, 0)])
     assert [out for _, out in kept] == list(range(1, 31))
 
 

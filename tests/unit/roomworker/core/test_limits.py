@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from roomworker.core.limits import DEFAULTS, Limits
+from roomworker.core.limits import DEFAULTS, Growth, Limits
+from shared.errors import MEMORY_USED_UP
 from shared.protocol import media
 from shared.protocol.actions import RoomLimits
+from tests.unit.roomworker.backend import Backend
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.payloads import CAPABILITIES, OPUS, Json, error_of
 from tests.unit.roomworker.room_harness import RoomHarness
@@ -129,3 +131,64 @@ def test_own_limits_of_a_room_override_the_clusters() -> None:
     own = cluster.overridden_by(RoomLimits(peers=7, max_incoming_bitrate=0))
     assert (own.peers, own.max_incoming_bitrate) == (7, 0)
     assert own.producers_per_peer == DEFAULTS.producers_per_peer
+
+
+# --- while memory is short ----------------------------------------------------------------------------------------
+
+
+REFUSED = (503, "the server's memory is nearly used up: try again later")
+
+
+def media_objects(harness: RoomHarness) -> Json:
+    """The room's records without the sessions, whose numbers move with each request."""
+    return {name: record for name, record in snapshot(harness.room).items() if not name.startswith("session|")}
+
+
+def test_requests_that_grow_a_room_are_refused_and_others_go_on() -> None:
+    growth = Growth()
+    harness = limited(growth=growth)
+    alice, bob, carol = harness.sending("alice"), harness.receiving("bob"), harness.connected("carol")
+    consumer = alice.produce(5)
+    growth.refused = True
+    before = media_objects(harness)
+
+    assert error_of(alice.ask("createTransport", id=9, direction="recv")) == REFUSED
+    assert error_of(alice.ask("createProducer", id=6, transportId=1, kind="audio", rtpParameters=OPUS)) == REFUSED
+    assert error_of(bob.enable(consumer)) == REFUSED
+    assert error_of(carol.ask("queryRoom")) == REFUSED
+    assert error_of(join(carol)) == REFUSED
+    assert media_objects(harness) == before
+
+    alice.notify("closeProducer", id=5)
+    alice.notify("closeTransport", id=1)
+    bob.notify("leave")
+    assert set(harness.room.peers) == {"alice"}
+    assert not harness.room.peers["alice"].transports
+    growth.refused = False
+    assert join(carol)["ok"]
+
+
+def test_calls_that_grow_a_room_are_refused_and_others_go_on() -> None:
+    growth = Growth()
+    harness = limited(growth=growth)
+    backend = Backend(harness)
+    harness.joined("alice")
+    growth.refused = True
+
+    assert backend.call("createRoom") == REFUSED
+    assert backend.call("sendMessage", data=1) == REFUSED
+    assert backend.do("inspectRoom")["connections"] == 1
+    backend.do("closeRoom")
+    assert harness.room.sessions == {}
+
+
+def test_room_that_is_ended_closes_every_session_with_the_reason() -> None:
+    harness = RoomHarness()
+    alice, bob = harness.joined("alice"), harness.connected("bob")
+    harness.act(lambda executor: executor.end_room(MEMORY_USED_UP))
+
+    for client in (alice, bob):
+        last = harness.stream[client.session][-1]
+        assert (last.close, last.body.decode()) == (MEMORY_USED_UP.code, MEMORY_USED_UP.reason)
+    assert harness.stored.version == ""
+    assert set(harness.closed_sessions) == {alice.session, bob.session}
