@@ -5,7 +5,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 from msgspec import Meta
 
-from gateway.api.server import BODIES_BYTES, BODY_BYTES, BODY_SECONDS, REQUESTS_LIMIT
+from gateway.api.server import BODIES_BYTES, BODY_BYTES, BODY_SECONDS, CONNECTIONS_LIMIT, REQUESTS_LIMIT
 from gateway.bus import api_calls
 from gateway.http import request
 from gateway.http.connection import REQUEST_SECONDS, RESPONSE_SECONDS
@@ -24,6 +24,7 @@ from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
 from roomworker.partitions.memory_guard import ENDED_SHARE
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
 from roomworker.storage.retention import BEYOND_GRACE, LONGEST
+from shared.aio.http_connections import FIRST_REQUEST_SECONDS
 from shared.errors import TEXT_CHARS
 from shared.protocol.decoding import CONTAINERS_LIMIT, DEPTH_LIMIT, SIGNALING_BYTES
 from shared.protocol.rtp import VALUE_BYTES, DtlsParameters, RtpCapabilities, RtpCodec, RtpParameters
@@ -220,6 +221,8 @@ def _server_api() -> Iterator[Limit]:
     yield "body of a request to the server API", size(BODY_BYTES), "answered 413"
     yield "time for such a body", f"{BODY_SECONDS:g} s", "answered 408"
     yield "all such bodies of one gateway", size(BODIES_BYTES), "answered 503"
+    yield "connections to the server API, for each gateway", f"{CONNECTIONS_LIMIT:,}", "the newest are cut off"
+    yield "first request of a connection to the server API", f"{FIRST_REQUEST_SECONDS:g} s", "it is cut off"
     yield "requests to the server API at once, for each gateway", f"{REQUESTS_LIMIT:,}", "answered 503"
     yield "one call of the server API", f"{api_calls.CALL_TIMEOUT * hub.SWEEP_EVERY:g} s", "answered 503"
     yield "calls of the server API at once, for each gateway", f"{api_calls.WAITING_CALLS:,}", "answered 503"

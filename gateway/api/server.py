@@ -28,6 +28,7 @@ from gateway.api.operations import (
 from gateway.bus.api_calls import ApiCalls
 from gateway.counters import Counters
 from gateway.http.request import is_utf8
+from shared.aio.http_connections import BoundedConnections
 from shared.cluster.port import Cluster
 from shared.errors import ERRORS, BadPayload, PlenaryError, Unauthorized, Unavailable
 from shared.settings import GatewaySettings
@@ -40,6 +41,8 @@ BODIES_BYTES: Final = 64 * 1024 * 1024
 """The bytes of all bodies being read, or whose calls are not answered; beyond it requests are answered 503."""
 BODY_SECONDS: Final = 10.0
 """Seconds that a body may take."""
+CONNECTIONS_LIMIT: Final = 1024
+"""Connections at a time; the newest of more are cut off."""
 REQUESTS_LIMIT: Final = 1024
 """Requests at a time; beyond it they are answered 503."""
 HEADER_BYTES: Final = 8190
@@ -72,6 +75,7 @@ class Api:
         """Requests that are not answered yet."""
         self._bodies = 0
         self.watch = ProcessWatch(cluster)
+        self._connections = BoundedConnections(CONNECTIONS_LIMIT)
         self._log = log.get("api")
         self._runner = web.AppRunner(
             self._application(),
@@ -90,6 +94,8 @@ class Api:
         await self.watch.read_registry(time.monotonic())
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.api_host, self._settings.api_port).start()
+        assert self._runner.server is not None
+        self._connections.start(self._runner.server)
         self._log.info("api.listening", host=self._settings.api_host, port=self.port)
 
     @property
@@ -102,11 +108,12 @@ class Api:
         await self.watch.run()
 
     async def close(self) -> None:
+        self._connections.stop()
         self._calls.fail_all()
         await self._runner.cleanup()
 
     def _application(self) -> web.Application:
-        around = [self._count, self._answer_errors, self._authorize, self._check_encoding]
+        around = [self._connections.note, self._count, self._answer_errors, self._authorize, self._check_encoding]
         app = web.Application(middlewares=around, client_max_size=BODY_BYTES)
         own = {LIST_ROOMS: self._list_rooms, STATUS: self._status}
         for operation in OPERATIONS:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from plenary.processes.event_loop import CannotStart
 from plenary.processes.process_metrics import ProcessMetrics, RedisConnectionCounter
+from shared.aio.http_connections import BoundedConnections
 from shared.broker import Broker
 from shared.settings import Common
 from shared.telemetry import log
@@ -21,6 +22,7 @@ from shared.telemetry.http_log import SERVER_LOGGER
 from shared.telemetry.metrics import MetricDescription, Metrics, Trouble, gauge
 
 SHUTDOWN_SECONDS: Final = 1.0
+CONNECTIONS_LIMIT: Final = 256
 METHODS: Final = "GET, HEAD, OPTIONS"
 
 READY = gauge("ready", "1 while the role does its work, 0 while /readyz says why not.", "role")
@@ -45,6 +47,7 @@ class InternalServer(Collector):
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
         self._runner: web.AppRunner | None = None
+        self._connections = BoundedConnections(CONNECTIONS_LIMIT)
 
     def watcher(self, role: str) -> Callable[[Broker, RedisConnectionCounter | None], None]:
         """Returns a function that takes the role's connections; until `add_role` they explain why it is not ready."""
@@ -75,7 +78,7 @@ class InternalServer(Collector):
 
     async def listen(self, host: str, port: int) -> None:
         """Starts the server. Raises `CannotStart` if the address cannot be listened on."""
-        app = web.Application(middlewares=[_answer_options])
+        app = web.Application(middlewares=[self._connections.note, _answer_options])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -92,6 +95,8 @@ class InternalServer(Collector):
                 f"cannot serve metrics at {host}:{port}: {why}. Another port is given by "
                 "--metrics-port (PLENARY_METRICS_PORT; 0: a free one), an address of this machine by --metrics-host"
             ) from None
+        assert self._runner.server is not None
+        self._connections.start(self._runner.server)
         self.process.start()
         logger.info("metrics.listening", host=host, port=self.port)
 
@@ -104,6 +109,7 @@ class InternalServer(Collector):
 
     async def close(self) -> None:
         self.process.stop()
+        self._connections.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
