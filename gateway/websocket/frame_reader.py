@@ -15,7 +15,10 @@ CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
-"""The opcodes of frames (RFC 6455 §5.2) that readers and their sockets tell apart."""
+"""The opcodes of frames (RFC 6455 §5.2) that readers and their sockets tell apart; from `CLOSE` on those of control
+frames."""
+CONTROL_BYTES: Final = 125
+"""The largest control frame (RFC 6455 §5.5)."""
 READ_BYTES: Final = 8192
 PIECE_BYTES: Final = 4096
 """The largest frame that picows gets; a multiple of 4, so that each piece begins with the first byte of the mask."""
@@ -33,6 +36,9 @@ _MASKED: Final = 0x80
 _SIZE: Final = 0x7F
 _COST_OF_SKIPPED_FRAME: Final = 1024
 """The bytes that a frame after a close frame counts for, however short it is."""
+_COST_OF_CLOSE_FRAME: Final = BYTES_AFTER_CLOSE // 2
+"""The bytes that a client's own close frame counts for: one is enough, and picows logs each that is invalid."""
+_CONTROL: Final = frozenset({0x8, 0x9, 0xA})
 
 _read_buffer: Final = memoryview(bytearray(READ_BYTES))
 """The buffer of all readers: what is read is passed on or copied before the event loop reads another socket."""
@@ -61,7 +67,7 @@ class FrameReceiver(Protocol):
         """Counts a frame whose payload has `size` bytes; returns False if it is to be skipped."""
 
     def protocol_error(self) -> None:
-        """Closes the socket, since its client sent a frame without a mask or with an overlong size."""
+        """Closes the socket, since its client sent a frame that RFC 6455 does not allow."""
 
     def note_close_by_picows(self) -> None:
         """Notes that picows has sent a close frame by itself, if it has."""
@@ -189,10 +195,13 @@ class FrameReader(asyncio.BufferedProtocol):
         if size >= _IN_16_BITS:
             least = _IN_16_BITS if size == _IN_16_BITS else 1 << 16
             size = int.from_bytes(data[at + 2 : payload - _MASK_BYTES])
+        is_invalid = not data[at + 1] & _MASKED or not least <= size < 1 << 63  # RFC 6455 §5.1 and §5.2
+        if opcode > BINARY:
+            is_invalid |= size > CONTROL_BYTES or not first & _FIN or opcode not in _CONTROL  # §5.5
         if receiver.closing:
-            self._count_after_close(_COST_OF_SKIPPED_FRAME)
-            self._skipped = opcode != CLOSE
-        elif not data[at + 1] & _MASKED or not least <= size < 1 << 63:  # RFC 6455 §5.1 and §5.2
+            self._skipped = is_invalid or opcode != CLOSE
+            self._count_after_close(_COST_OF_SKIPPED_FRAME if self._skipped else _COST_OF_CLOSE_FRAME)
+        elif is_invalid:
             receiver.protocol_error()
             self._skipped = True
         else:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.websocket.frame_reader import BYTES_AFTER_CLOSE, PIECE_BYTES, READ_BYTES, FrameReader
+from gateway.websocket.frame_reader import BYTES_AFTER_CLOSE, CONTROL_BYTES, PIECE_BYTES, READ_BYTES, FrameReader
 
 CONTINUATION, TEXT, CLOSE, PING = 0x0, 0x1, 0x8, 0x9
 FIN = 0x80
@@ -201,6 +201,7 @@ def test_long_frame_passes_in_pieces_of_one_message(first: int, size: int) -> No
 )
 def test_frames_pass_whatever_the_sizes_of_the_reads(frames: list[tuple[int, int]], reads: list[int]) -> None:
     setup = made()
+    frames = [(first, min(size, CONTROL_BYTES) if first == FIN | PING else size) for first, size in frames]
     data = b"".join(frame(first, bytes([at]) * size) for at, (first, size) in enumerate(frames))
     for size in reads:
         setup.feed(data[:size])
@@ -263,8 +264,26 @@ async def test_reader_of_a_closed_transport_does_not_go_on() -> None:
         b"\x81\xfe\x00\x7d" + bytes(4),
         b"\x81\xff" + (65535).to_bytes(8) + bytes(4),
         b"\x81\xff\x80" + bytes(11),
+        frame(FIN | PING, b"x" * 126),
+        frame(FIN | CLOSE, b"\x03\xe8" + b"x" * (1 << 20)),
+        bytes([FIN | PING, 0xFF]) + (1 << 40).to_bytes(8) + bytes(4),
+        frame(PING),
+        frame(FIN | 0x3),
+        bytes([FIN | 0xB, 0xFF]) + (1 << 40).to_bytes(8) + bytes(4),
     ],
-    ids=["no mask", "no mask and no payload", "125 in 16 bits", "65535 in 64 bits", "negative size"],
+    ids=[
+        "no mask",
+        "no mask and no payload",
+        "125 in 16 bits",
+        "65535 in 64 bits",
+        "negative size",
+        "ping of 126 bytes",
+        "close of 1 MiB",
+        "ping that claims 1 TiB",
+        "ping in fragments",
+        "unknown opcode",
+        "unknown control frame that claims 1 TiB",
+    ],
 )
 def test_frame_against_the_specification_is_reported_and_skipped(data: bytes) -> None:
     setup = made()
@@ -288,6 +307,13 @@ def test_client_that_goes_on_after_a_close_is_not_read_for_long() -> None:
     assert setup.feed(bytes([FIN | TEXT, 0xFF]) + (1 << 30).to_bytes(8) + bytes(4 * BYTES_AFTER_CLOSE)) <= (
         BYTES_AFTER_CLOSE + READ_BYTES
     )
+
+
+def test_client_that_repeats_its_close_frame_is_not_read_any_more() -> None:
+    setup = made(Receiver(closing=True))
+    setup.feed(frame(FIN | CLOSE, b"\x03\xe7") * 1_000)
+    assert 1 <= len(setup.picows.frames) <= 3
+    assert not setup.transport.reading
 
 
 def test_lost_connection_is_passed_on() -> None:
