@@ -79,9 +79,9 @@ def handle(room: Room, session: Session, message: Message) -> Handled:
     if room.limits.growth.refused and isinstance(message, GROWING):
         room.limits.growth.check()
     if isinstance(message, _COSTLY):
-        room.fan_out.check(session.id, room.sent_bytes, room.now)
+        room.fan_out.check(session.peer, room.sent_bytes, room.now)
     elif isinstance(message, client.PauseProducer | client.ResumeProducer):
-        room.fan_out.check_pause(session.id, room.now)
+        room.fan_out.check_pause(session.peer, room.now)
     match message:
         case client.Message():
             return messages.relay(room, session, message)

@@ -7,7 +7,7 @@ beforehand if it is passed on unchanged; what others send is counted afterwards,
 
 Bytes are the weight of a request, too. What costs a room worker most is what makes most bytes: a join into a room
 with 400 producers takes 2 ms of CPU and 250 KB, other requests below 0.1 ms. When a room sends too much, messages
-between its peers are refused first; then costly requests of those who have sent most.
+between its peers are refused first; then costly requests of those who have sent most; in the end those of all.
 """
 
 from typing import Final
@@ -19,6 +19,8 @@ BURST_SECONDS: Final = 8
 """Seconds whose bytes may be sent at once."""
 KEPT_SECONDS: Final = 30
 """Seconds that Redis keeps what was sent, usually."""
+DEPARTED_LIMIT: Final = 1000
+"""Peers without a session whose bytes are remembered; the one that departed first is forgotten first."""
 
 
 class TokenBucket:
@@ -42,6 +44,10 @@ class TokenBucket:
         """Whether less than half of what it may have was spent lately."""
         return self.has(self._capacity // 2, now)
 
+    def is_full(self, now: int) -> bool:
+        """Whether nothing was spent lately."""
+        return self.has(self._capacity, now)
+
     def spend(self, cost: int) -> None:
         """Takes bytes."""
         self._left -= cost
@@ -64,43 +70,47 @@ class CountedBucket:
 
 
 class FanOut:
-    """The buckets of a room and of its sessions. A limit of 0 means none."""
+    """The buckets of a room and of its peers, by name. A limit of 0 means none."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._sent: CountedBucket | None = None
         self._kept: CountedBucket | None = None
-        self._sessions: dict[str, TokenBucket] = {}
+        self._peers: dict[str, TokenBucket] = {}
+        self._departed: dict[str, TokenBucket] = {}
+        """The buckets of peers whose session is closed, unless they are full."""
 
-    def check(self, session: str, sent: int, now: int) -> None:
-        """Raises `TooMany` if the session has sent more than it may: to be called before costly requests.
+    def check(self, peer: str, sent: int, now: int) -> None:
+        """Raises `TooMany` if the peer has sent more than it may: to be called before costly requests.
 
-        While the room sends too much, that is half as much. `sent` is the room's counter.
+        While the room sends too much, that is half as much; and nothing, while its debt is as large as what it may
+        send at once: peers may come under ever new names. `sent` is the room's counter.
         """
-        bucket = self._sessions.get(session)
-        if bucket is None:
-            return
-        if not bucket.has(1, now):
-            raise TooMany(f"peer: more than {self._limits.peer_fan_out} bytes a second, times receivers")
-        if not bucket.is_half_full(now) and not self._room_has(1, sent, now):
-            raise TooMany(f"room: more than {self._limits.room_fan_out} bytes a second, times receivers")
+        limits = self._limits
+        bucket = self._bucket(peer)
+        if bucket is not None and not bucket.has(1, now):
+            raise TooMany(f"peer: more than {limits.peer_fan_out} bytes a second, times receivers")
+        is_rested = bucket is None or bucket.is_half_full(now)
+        least = -BURST_SECONDS * limits.room_fan_out if is_rested else 1
+        if not self._room_has(least, sent, now):
+            raise TooMany(f"room: more than {limits.room_fan_out} bytes a second, times receivers")
 
-    def check_pause(self, session: str, now: int) -> None:
-        """Raises `TooMany` if the session has a debt as large as what it may send at once.
+    def check_pause(self, peer: str, now: int) -> None:
+        """Raises `TooMany` if the peer has a debt as large as what it may send at once.
 
         A client that behaves never has; to pause and resume a producer is refused for no less.
         """
-        bucket = self._sessions.get(session)
+        bucket = self._bucket(peer)
         if bucket is not None and not bucket.has(-BURST_SECONDS * self._limits.peer_fan_out, now):
             raise TooMany(f"peer: more than {self._limits.peer_fan_out} bytes a second, times receivers")
 
-    def check_message(self, session: str, cost: int, size: int, sent: int, kept: int, now: int) -> None:
-        """Raises `TooMany` if a message is too much for its session or for the room.
+    def check_message(self, peer: str, cost: int, size: int, sent: int, kept: int, now: int) -> None:
+        """Raises `TooMany` if a message is too much for its sender or for the room.
 
         It has `size` bytes, which with all its receivers are `cost`. `sent` and `kept` are the room's counters.
         """
         limits = self._limits
-        if limits.peer_fan_out and not self._of_session(session, now).has(cost, now):
+        if limits.peer_fan_out and not self._of_peer(peer, now).has(cost, now):
             raise TooMany(f"data: more than {limits.peer_fan_out} bytes a second of one peer, times receivers")
         if not self._room_has(cost, sent, now):
             raise TooMany(f"data: more than {limits.room_fan_out} bytes a second of one room, times receivers")
@@ -111,14 +121,19 @@ class FanOut:
             if not self._kept.has(size, kept, now):
                 raise TooMany(f"data: more than {limits.room_stream_bytes} bytes of one room in {KEPT_SECONDS} s")
 
-    def spend(self, session: str, cost: int, now: int) -> None:
-        """Counts bytes times receivers that were sent on behalf of a session."""
+    def spend(self, peer: str, cost: int, now: int) -> None:
+        """Counts bytes times receivers that were sent on behalf of a peer."""
         if self._limits.peer_fan_out:
-            self._of_session(session, now).spend(cost)
+            self._of_peer(peer, now).spend(cost)
 
-    def forget(self, session: str) -> None:
-        """Removes the bucket of a session that is closed."""
-        self._sessions.pop(session, None)
+    def depart(self, peer: str, now: int) -> None:
+        """Notes that the peer's session is closed: what it has spent counts for the next one of that name."""
+        bucket = self._peers.pop(peer, None)
+        if bucket is None or bucket.is_full(now):
+            return
+        self._departed[peer] = bucket
+        if len(self._departed) > DEPARTED_LIMIT:
+            del self._departed[next(iter(self._departed))]
 
     def _room_has(self, cost: int, sent: int, now: int) -> bool:
         if not self._limits.room_fan_out:
@@ -127,10 +142,16 @@ class FanOut:
             self._sent = CountedBucket(_burst_of(self._limits.room_fan_out, now), sent)
         return self._sent.has(cost, sent, now)
 
-    def _of_session(self, session: str, now: int) -> TokenBucket:
-        bucket = self._sessions.get(session)
+    def _bucket(self, peer: str) -> TokenBucket | None:
+        bucket = self._peers.get(peer)
+        if bucket is None and (bucket := self._departed.pop(peer, None)) is not None:
+            self._peers[peer] = bucket
+        return bucket
+
+    def _of_peer(self, peer: str, now: int) -> TokenBucket:
+        bucket = self._bucket(peer)
         if bucket is None:
-            bucket = self._sessions[session] = _burst_of(self._limits.peer_fan_out, now)
+            bucket = self._peers[peer] = _burst_of(self._limits.peer_fan_out, now)
         return bucket
 
 

@@ -22,7 +22,7 @@ def relay(room: Room, session: Session, message: client.Message) -> client.Nothi
     receivers = len(room.peers) - 1 if receiver is None else 1
     size = len(message.data)
     cost = (size + RECEIVER_BYTES) * receivers
-    room.fan_out.check_message(session.id, cost, size, room.sent_bytes, room.kept_bytes, room.now)
+    room.fan_out.check_message(session.peer, cost, size, room.sent_bytes, room.kept_bytes, room.now)
     send(room, message.data, receiver, sender)
     return client.Nothing()
 

@@ -67,7 +67,7 @@ def close_session(room: Room, session: Session, app_data: client.AppData = UNSET
     del room.sessions[session.id]
     del room.session_of[session.peer]
     room.budget.add_to_room(-size_of_session(session))
-    room.fan_out.forget(session.id)
+    room.fan_out.depart(session.peer, room.now)
     room.delete(session.field)
     room.record_closed_session(session)
 

@@ -352,10 +352,10 @@ class Executor:
             if isinstance(job.item, bus.Input):
                 self._count_sent(job.item.session, self.room.sent_bytes - sent)
 
-    def _count_sent(self, session: str, sent: int) -> None:
+    def _count_sent(self, session_id: str, sent: int) -> None:
         """Counts bytes times receivers that were sent on behalf of a session."""
-        if sent and session in self.room.sessions:
-            self.room.fan_out.spend(session, sent, self.room.now)
+        if sent and (session := self.room.sessions.get(session_id)) is not None:
+            self.room.fan_out.spend(session.peer, sent, self.room.now)
             self._counters.fan_out_bytes_total += sent
 
     # --- out --------------------------------------------------------------------------------------------------

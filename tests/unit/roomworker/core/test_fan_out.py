@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomworker.core.fan_out import BURST_SECONDS, KEPT_SECONDS, TokenBucket
+from roomworker.core.fan_out import BURST_SECONDS, DEPARTED_LIMIT, KEPT_SECONDS, FanOut, TokenBucket
 from roomworker.core.journal import RECEIVER_BYTES
 from roomworker.core.limits import Limits
 from tests.unit.roomworker.core.test_messages import messages_to, say
@@ -93,18 +93,18 @@ def test_joining_again_and_again_is_refused_in_time() -> None:
 
 
 def test_room_that_sends_too_much_refuses_those_who_have_sent_most() -> None:
-    harness, clients = hall(12, peer_fan_out=10_000, room_fan_out=12_000)
+    harness, clients = hall(12, peer_fan_out=10_000, room_fan_out=40_000)
     talkers, quiet = clients[:10], clients[11]
     for talker in talkers:
         talker.ask("createTransport", id=1, direction="send")
-    for _ in range(40):
+    for _ in range(10):
         for talker in talkers:
             talker.notify("leave")
             join = {"peerName": talker.peer, "rtpCapabilities": CAPABILITIES, "appData": "x" * 300}
             talker.request("join", **join)
 
     answer = talkers[-1].ask("join", **join)
-    assert error_of(answer) == (429, "room: more than 12000 bytes a second, times receivers")
+    assert error_of(answer) == (429, "room: more than 40000 bytes a second, times receivers")
 
     assert quiet.ask("createTransport", id=1, direction="send")["ok"]
     assert harness.connected("late").ask("join", peerName="late", rtpCapabilities=CAPABILITIES)["ok"]
@@ -161,13 +161,51 @@ def test_message_larger_than_the_burst_is_sent_by_a_rested_peer() -> None:
     assert len(messages_to(bob)) == 1
 
 
-def test_books_of_a_closed_session_are_forgotten() -> None:
-    harness, (alice, bob) = hall(2)
-    accepted(alice, 1)
-    assert len(harness.room.fan_out._sessions) == 2
-    alice.disconnect()
+def test_what_a_peer_sent_counts_when_it_comes_back() -> None:
+    harness, (alice, *_) = hall(5, peer_fan_out=5_000)
+    counts = []
+    for _ in range(3):
+        counts.append(accepted(alice, 50))
+        alice.disconnect()
+        alice = harness.connected("peer0")
+        alice.request("join", peerName="peer0", rtpCapabilities=CAPABILITIES)
 
-    assert list(harness.room.fan_out._sessions) == [bob.session]
+    assert counts[0] > 0
+    assert counts[1:] == [0, 0]
+    harness.tick(100)
+    harness.tick(200)
+    assert alice.ask("join", peerName="peer0", rtpCapabilities=CAPABILITIES)["ok"]
+
+
+def test_books_of_departed_peers_are_bounded_and_only_of_those_with_a_debt() -> None:
+    books = FanOut(Limits())
+    for n in range(DEPARTED_LIMIT + 10):
+        books.spend(f"peer{n}", 1, 0)
+        books.depart(f"peer{n}", 0)
+    assert len(books._departed) == DEPARTED_LIMIT
+    assert not books._peers
+
+    books.spend("quiet", 0, 0)
+    books.depart("quiet", 0)
+    assert "quiet" not in books._departed
+
+
+def test_peers_under_ever_new_names_are_bounded_by_the_rooms_rate() -> None:
+    harness, (alice, *_) = hall(20, room_fan_out=20_000)
+    codes = []
+    for n in range(200):
+        client = harness.connected(f"new{n}")
+        join = {"peerName": client.peer, "rtpCapabilities": CAPABILITIES, "appData": "x" * 1000}
+        codes.append(client.ask("join", **join).get("errorCode", 200))
+        client.disconnect()
+
+    assert set(codes) == {200, 429}
+    assert codes == sorted(codes), "once there is too much, room time has to pass"
+    assert harness.room.sent_bytes < 4 * BURST_SECONDS * 20_000
+    assert alice.notify_asking("leave")["ok"]
+    harness.tick(100)
+    harness.tick(100 + BURST_SECONDS)
+    assert harness.connected("late").ask("join", peerName="late", rtpCapabilities=CAPABILITIES)["ok"]
 
 
 def test_what_was_sent_is_counted_for_the_metric() -> None:
