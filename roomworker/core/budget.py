@@ -2,7 +2,8 @@
 
 Bytes are not measured but counted, by rules that give the same for a record whenever it is counted: on creation, on
 removal and after loading. They are those of the worker's memory, which is more than the record takes in Redis: a
-fixed number for each record, one for each byte that stays unparsed, `DECODED` for each byte of JSON that is decoded.
+fixed number for each record, one for each byte that stays unparsed, and for JSON that is decoded several for each
+byte and many for each object and array: `{"":{}}` takes thirty times its length.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from shared.errors import TooLarge, TooMany, Unavailable
 from shared.protocol import client
 from shared.protocol.rtp import RtpCapabilities, RtpParameters
 
-DECODED: Final = 4
-"""Bytes of memory for each byte of JSON."""
+DECODED: Final = 6
+"""Bytes of memory for each byte of JSON that is decoded."""
+OBJECT_BYTES: Final = 200
+ARRAY_BYTES: Final = 80
+"""Bytes of memory for each object and array of JSON, besides."""
 ROOM_BYTES: Final = 5 * 1024
 """Bytes of a room without a session, which count for the worker only."""
 SESSION_BYTES: Final = 1024
@@ -62,7 +66,7 @@ def size_of(record: Counted) -> int:
 
 def size_of_peer(rtp_capabilities: RtpCapabilities, app_data: client.AppData) -> int:
     """Returns the bytes that a peer with these capabilities counts as, without its objects."""
-    return PEER_BYTES + DECODED * len(_encode(rtp_capabilities)) + _size(app_data)
+    return PEER_BYTES + _decoded_size(rtp_capabilities) + _size(app_data)
 
 
 def size_of_transport(app_data: client.AppData) -> int:
@@ -72,7 +76,7 @@ def size_of_transport(app_data: client.AppData) -> int:
 
 def size_of_producer(rtp_parameters: RtpParameters, app_data: client.AppData) -> int:
     """Returns the bytes that a producer with these parameters counts as."""
-    return PRODUCER_BYTES + DECODED * len(_encode(rtp_parameters)) + _size(app_data)
+    return PRODUCER_BYTES + _decoded_size(rtp_parameters) + _size(app_data)
 
 
 def size_of_session(session: Session) -> int:
@@ -82,7 +86,13 @@ def size_of_session(session: Session) -> int:
 
 def size_of_creation(created: Created | None) -> int:
     """Returns the bytes that the settings count as with which the server API created a room."""
-    return 0 if created is None else DECODED * len(_encode(created.codecs)) + _size(created.app_data)
+    return 0 if created is None else _decoded_size(created.codecs) + _size(created.app_data)
+
+
+def _decoded_size(value: object) -> int:
+    """Returns the bytes that decoded JSON counts as."""
+    text = _encode(value)
+    return DECODED * len(text) + OBJECT_BYTES * text.count(b"{") + ARRAY_BYTES * text.count(b"[")
 
 
 def _size(app_data: client.AppData) -> int:

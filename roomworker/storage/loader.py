@@ -1,7 +1,8 @@
 """Loads a room from its stored fields and computes its derived parts anew."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -24,6 +25,13 @@ from roomworker.core.model import (
 from roomworker.core.room import Room
 from roomworker.storage.port import Stored
 
+RECORD_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of one record, far above the largest that a client can cause."""
+COUNTED_FACTOR: Final = 2
+"""Factor of a room's limit up to which it is loaded: the limit may have been lowered, or the counting changed."""
+
+R = TypeVar("R", PeerData, Transport, Producer, Consumer)
+
 _meta = msgspec.json.Decoder(Meta).decode
 _session = msgspec.json.Decoder(Session).decode
 _peer = msgspec.json.Decoder(PeerData).decode
@@ -32,6 +40,10 @@ _producer = msgspec.json.Decoder(Producer).decode
 _consumer = msgspec.json.Decoder(Consumer).decode
 _engine_deaths = msgspec.json.Decoder(EngineDeaths).decode
 _encode = msgspec.json.Encoder().encode
+
+
+class RoomTooLarge(ValueError):
+    """The room would take more memory than it may."""
 
 
 def trace_of(room: Room) -> bytes:
@@ -68,7 +80,9 @@ def load(
     trace: bytes = b"",
     total: WorkerTotal | None = None,
 ) -> Room:
-    """Returns the room in memory. Raises `msgspec.MsgspecError` or `KeyError` if the fields are not a room's.
+    """Returns the room in memory.
+
+    Raises `RoomTooLarge`, or `msgspec.MsgspecError` or `KeyError` if the fields are not a room's.
 
     A room that has no record of its own yet gets what the last room of its name left in its `trace`.
     """
@@ -86,37 +100,42 @@ def load(
         room.sessions[session.id] = session
         room.session_of[session.peer] = session
         room.budget.add_to_room(size_of_session(session))
-    for data in sorted((_peer(value) for _, value in of_kind["peer"]), key=lambda data: data.number):
+    for data in sorted((_read(room, _peer, *one) for one in of_kind["peer"]), key=lambda data: data.number):
         room.peers[data.name] = Peer(data, room.session_of[data.name])
     _load_media(room, of_kind)
-    _count(room)
     stats.load(room)
     return room
 
 
+def _read(room: Room, decode: Callable[[bytes], R], owner: str, value: bytes) -> R:
+    """Decodes a record of a peer and counts its bytes. Raises `RoomTooLarge` before there are too many.
+
+    A version with other limits may have stored the record: decoded, it can be thirty times as large as in the store.
+    """
+    if len(value) > RECORD_BYTES:
+        raise RoomTooLarge(f"too large: a record of {len(value)} bytes")
+    record = decode(value)
+    room.budget.add(owner, size_of(record))
+    if room.budget.total > COUNTED_FACTOR * room.limits.room_bytes:
+        raise RoomTooLarge(f"too large: more than {COUNTED_FACTOR} times {room.limits.room_bytes} bytes, as counted")
+    return record
+
+
 def _load_media(room: Room, of_kind: Mapping[str, list[tuple[str, bytes]]]) -> None:
     for owner, value in of_kind["transport"]:
-        transport = _transport(value)
+        transport = _read(room, _transport, owner, value)
         room.peers[owner].transports[transport.id] = transport
-    producers: list[tuple[str, Producer]] = [(owner, _producer(value)) for owner, value in of_kind["producer"]]
+    producers = [(owner, _read(room, _producer, owner, value)) for owner, value in of_kind["producer"]]
     for owner, producer in sorted(producers, key=lambda pair: pair[1].number):
         peer = room.peers[owner]
         peer.producers[producer.id] = producer
         room.producers_by_number[producer.number] = (peer, producer)
     for owner, value in of_kind["consumer"]:
-        consumer: Consumer = _consumer(value)
+        consumer = _read(room, _consumer, owner, value)
         peer = room.peers[owner]
         peer.consumers[consumer.id] = consumer
         if consumer.engine:
             room.consumers_by_engine[consumer.engine] = (peer, consumer)
-
-
-def _count(room: Room) -> None:
-    """Counts the bytes of the room's peers and their objects."""
-    for peer in room.peers.values():
-        owned = (peer.transports, peer.producers, peer.consumers)
-        size = size_of(peer.data) + sum(size_of(record) for records in owned for record in records.values())
-        room.budget.add(peer.name, size)
 
 
 def _by_kind(fields: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:

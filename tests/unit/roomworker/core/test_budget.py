@@ -1,19 +1,22 @@
 """The bytes of a room: counted alike on creation, removal and loading, and refused before they are too many."""
 
 import json
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from roomworker.core import budget
 from roomworker.core.budget import CONSUMER_BYTES, SESSION_BYTES, WorkerTotal
 from roomworker.core.limits import Limits
-from roomworker.core.model import PeerData
+from roomworker.core.model import PeerData, Producer
 from roomworker.runtime.executor import Executor
 from shared.errors import UNAVAILABLE
-from shared.protocol.rtp import RtpCapabilities
+from shared.protocol.rtp import RtpCapabilities, RtpParameters
 from tests.support.sampling import examples
 from tests.unit.roomworker.backend import Backend
 from tests.unit.roomworker.harness_client import Client
@@ -73,9 +76,27 @@ def test_peer_counts_with_all_its_objects_and_leaves_nothing() -> None:
 def test_bytes_that_stay_unparsed_count_once_and_decoded_ones_several_times() -> None:
     capabilities = RtpCapabilities(codecs=[])
     empty = budget.size_of(PeerData("alice", 1, capabilities))
-    data = PeerData("alice", 1, RtpCapabilities(codecs=[], fec_mechanisms=["x" * 100]))
+    data = PeerData("alice", 1, RtpCapabilities(codecs=[], fec_mechanisms=["x" * 100]), app_data=Raw(b"[]" * 500))
 
-    assert budget.size_of(data) == empty + budget.DECODED * len('"' + "x" * 100 + '"')
+    assert budget.size_of(data) == empty + budget.DECODED * len('"' + "x" * 100 + '"') + 1000
+
+
+@pytest.mark.parametrize("value", [0.5, [[]] * 300, {"": {"": {"": {}}}}, [{}] * 300, "x" * 1000, [0.5] * 200])
+def test_record_takes_hardly_more_memory_than_it_counts(value: Any) -> None:
+    """Given records of the largest shapes that a message may have."""
+    codec = {"name": "VP8", "payloadType": 1, "clockRate": 1, "parameters": {f"{n}": value for n in range(32)}}
+    count = min(64, max(1, 60_000 // len(json.dumps(codec))))
+    parameters = msgspec.convert({"codecs": [codec] * count, "encodings": [{"ssrc": 1}]}, RtpParameters)
+    encoded = msgspec.json.encode(Producer(1, 1, "", 1, "video", parameters, [], [1]))
+    decoder = msgspec.json.Decoder(Producer)
+
+    tracemalloc.start()
+    decoded = decoder.decode(encoded)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert taken < 1.5 * budget.size_of(decoded)
+    assert len(encoded) < budget.size_of(decoded)
 
 
 OPERATIONS = (

@@ -1,8 +1,14 @@
 """A room read again is the room that was stored."""
 
+import json
+import tracemalloc
+from functools import partial
+
+import msgspec
 import pytest
 
-from roomworker.storage.loader import load
+from roomworker.core.limits import DEFAULTS, Limits
+from roomworker.storage.loader import RECORD_BYTES, RoomTooLarge, load
 from tests.unit.roomworker.harness_client import Client
 from tests.unit.roomworker.room_harness import RoomHarness
 from tests.unit.roomworker.room_snapshots import indexes, snapshot
@@ -77,3 +83,50 @@ def test_fields_of_a_later_version_are_left_alone() -> None:
     )
 
     assert indexes(room) == indexes(harness.room)
+
+
+def test_room_of_records_that_are_larger_in_memory_is_not_loaded() -> None:
+    """Given what a version without limits stored: 150 joins with 250 KiB of capabilities."""
+    harness = RoomHarness()
+    alice = harness.joined("alice")
+    peer = json.loads(harness.fields["peer|alice"])
+    codecs = peer["rtpCapabilities"]["codecs"]
+    codecs[0]["parameters"] = {"x": [[{}] * 10] * 8_000}
+    fields = dict(harness.fields)
+    for n in range(150):
+        fields[f"session|p{n}"] = msgspec.json.encode({**json.loads(fields["session|alice"]), "peer": f"p{n}"})
+        fields[f"peer|p{n}"] = msgspec.json.encode({**peer, "name": f"p{n}", "number": n + 2})
+    assert sum(map(len, fields.values())) < DEFAULTS.room_bytes
+    tracemalloc.start()
+    with pytest.raises(RoomTooLarge, match=r"^too large: more than 2 times "):
+        load(harness.name, 0, "incarnation", harness.n, fields, {})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 3 * DEFAULTS.room_bytes
+    assert alice.close_code is None
+
+
+def test_room_with_a_record_of_megabytes_is_not_loaded() -> None:
+    harness = RoomHarness()
+    harness.joined("alice")
+    fields = {**harness.fields, "transport|1|alice": b" " * (RECORD_BYTES + 1) + b"{}"}
+
+    with pytest.raises(RoomTooLarge, match=r"^too large: a record of "):
+        load(harness.name, 0, "incarnation", harness.n, fields, {})
+
+
+def test_room_above_a_lowered_limit_is_loaded_up_to_twice_as_large() -> None:
+    harness, _, _ = full("bob")
+    size = harness.room.budget.total
+
+    for limit, allowed in ((size // 2 + 1, True), (size // 2 - 1000, False)):
+        limits = Limits(room_bytes=limit)
+        loading = partial(
+            load, harness.name, 0, "i", harness.n, harness.fields, harness.closed_sessions, limits=limits
+        )
+        if allowed:
+            assert loading().budget.total == size
+        else:
+            with pytest.raises(RoomTooLarge):
+                loading()
