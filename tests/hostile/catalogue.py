@@ -56,7 +56,7 @@ ATTACKS: Final[Mapping[str, Entry]] = MappingProxyType(
         "resumptions": Entry("110 MB of one session, resumed 15 times with ack=0", resumptions.run),
         "fragments": Entry("490 sockets with unfinished messages", fragments.run),
         "non-readers": Entry("300 peers do not read, one talks", non_readers.run),
-        "nested-json": Entry("JSON of 250 KiB, as deep as long, 100/s", nested_json.run),
+        "nested-json": Entry("JSON of 250 KiB, all of it 60 levels deep, 100/s", nested_json.run),
         "over-rate": Entry("10 clients × 2,000 requests/s", over_rate.run),
         "fan-out": Entry("60 KB to 99 others, 12/s", fan_out.run),
         "static-files": Entry("the largest file of the page, 80/s", static_files.run, page=True),

@@ -27,7 +27,10 @@ def as_table(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         if outcome.skipped:
             lines.append(f"{outcome.attack} is skipped: {outcome.skipped}")
-        elif wrong := [name for name, held in outcome.checks().items() if not held]:
+            continue
+        did = ", ".join(f"{count} {name}" for name, count in sorted(outcome.counts.items()))
+        lines.append(f"{outcome.attack}: {did or 'nothing counted'}")
+        if wrong := [name for name, held in outcome.checks().items() if not held]:
             reason = f" ({outcome.failed})" if outcome.failed else ""
             lines.append(f"{outcome.attack} fails: {', '.join(wrong)}{reason}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import redis
 
 from devtools.cluster import Cluster, ready
+from devtools.probes import empty_rabbitmq
 from devtools.server_processes import RABBITMQ_BIN, RabbitmqProcess, RedisProcess, ServerProcess
 from devtools.servers import Server
 from devtools.starting import Unavailable
@@ -139,6 +140,7 @@ async def staged(
     client.config_set("maxmemory", str(compose_maxmemory()))
     client.flushall()
     client.close()
+    empty_rabbitmq(broker.url)  # messages that a killed cluster has left
     start = LimitedStart(groups, compose_limits())
     cluster = Cluster(redis_server.url, broker.url, logs, start=start)
     stage = Stage(cluster, groups, redis_server, broker)

@@ -17,7 +17,7 @@ async def run(target: Target, begin: Callable[[], Awaitable[None]]) -> Counts:
     counts: Counts = Counter()
     attackers: list[Attacker] = []
     asking: list[asyncio.Task[None]] = []
-    huge = CAPABILITIES | {"fecMechanisms": [""] * FEC_MECHANISMS}
+    huge = CAPABILITIES | {"fecMechanisms": [{}] * FEC_MECHANISMS}
 
     async def join(attacker: Attacker) -> None:
         try:
