@@ -30,7 +30,11 @@ class RedisCluster:
         self._entries = EntryReader()
 
     async def announce(self, role: Role, member: str, info: Info) -> None:
-        await self._write("HSET", members_key(role), member, orjson.dumps(info))
+        key, encoded = members_key(role), orjson.dumps(info)
+        try:
+            await self._whole(self._redis.hset(key, member, encoded))
+        except OutOfMemoryError:
+            await self._run(unrefused("HSET", key, member, encoded))
 
     async def withdraw(self, role: Role, member: str) -> bool:
         return bool(await self._whole(self._redis.hdel(members_key(role), member)))
