@@ -120,7 +120,10 @@ class ClientRate:
 
     def admit_message(self) -> bool:
         """Counts a message; returns False if it is above the rate, and is to be refused."""
-        return not self._messages_limited or self.admit_frame()
+        if not self._messages_limited or self._frames.admit():
+            return True
+        self._refusals.spend()
+        return False
 
     def admit_frame(self) -> bool:
         """Counts a frame that is no message, such as a ping; returns False as `admit_message` does."""

@@ -40,6 +40,10 @@ class ByteBook:
         self._cut = cut
         self._sizes: dict[Holder, int] = {}
 
+    def __contains__(self, connection: Holder) -> bool:
+        """Whether the connection held something at its last update."""
+        return connection in self._sizes
+
     def update(self, connection: Holder) -> None:
         """Takes note of what a connection holds now."""
         self._note(connection)

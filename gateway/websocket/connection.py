@@ -299,7 +299,8 @@ class Connection(Socket):
             transport = self.transport.underlying_transport
             if not self.closing and not transport.is_closing():  # uvloop raises if it is closing
                 transport.write(b"".join(unwritten))
-                self.hub.unsent.update(self)
+                if transport.get_write_buffer_size() or self in self.hub.unsent:
+                    self.hub.unsent.update(self)
 
     def _send(self, body: bytes) -> None:
         """Writes a frame of this gateway's own, which no session numbers."""

@@ -20,6 +20,8 @@ frames."""
 CONTROL_BYTES: Final = 125
 """The largest control frame (RFC 6455 §5.5)."""
 READ_BYTES: Final = 8192
+COUNTED_BYTES: Final = 4096
+"""The bytes of a client that are counted at a time."""
 PIECE_BYTES: Final = 4096
 """The largest frame that picows gets; a multiple of 4, so that each piece begins with the first byte of the mask."""
 TLS_BYTES: Final = 64 * 1024
@@ -30,6 +32,13 @@ BYTES_AFTER_CLOSE: Final = 2 * 1024 * 1024
 _MASK_BYTES: Final = 4
 _IN_16_BITS: Final = 126
 """The value of the second byte if the size follows in 16 bits (RFC 6455 §5.2); the next one: in 64 bits."""
+_HEADER_BYTES: Final = tuple(
+    2
+    + (2 if second & 0x7F == _IN_16_BITS else 8 if second & 0x7F > _IN_16_BITS else 0)
+    + (_MASK_BYTES if second & 0x80 else 0)
+    for second in range(256)
+)
+"""The size of a header, by its second byte."""
 _OPCODE: Final = 0x0F
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
@@ -89,6 +98,7 @@ class FrameReader(asyncio.BufferedProtocol):
         "_receiver",
         "_skipped",
         "_transport",
+        "_uncounted",
         "_ws",
     )
 
@@ -109,6 +119,8 @@ class FrameReader(asyncio.BufferedProtocol):
         self._next = self._fin = 0
         """The first byte of the next piece of a long frame, and the bit that its last piece has besides."""
         self._mask = b""
+        self._uncounted = 0
+        """Bytes that were read since the last time that they were counted."""
         self._closing_bytes = BYTES_AFTER_CLOSE
         self._transport.set_protocol(self)
         if ws.is_secure:
@@ -124,13 +136,21 @@ class FrameReader(asyncio.BufferedProtocol):
         return _read_buffer[held:]
 
     def buffer_updated(self, nbytes: int) -> None:
-        size = len(self._held) + nbytes
-        self._held = b""
-        if self._receiver.closing:
-            self._count_after_close(nbytes)
+        if self._held:
+            size, self._held = len(self._held) + nbytes, b""
         else:
-            self._receiver.bytes_received(nbytes)
-        self._pass_on(_read_buffer[:size])
+            size = nbytes
+        self._uncounted += nbytes
+        if self._uncounted >= COUNTED_BYTES:
+            self._count()
+        self._pass_on(_read_buffer, size)
+
+    def _count(self) -> None:
+        counted, self._uncounted = self._uncounted, 0
+        if self._receiver.closing:
+            self._count_after_close(counted)
+        else:
+            self._receiver.bytes_received(counted)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._held = b""
@@ -167,27 +187,26 @@ class FrameReader(asyncio.BufferedProtocol):
         if self._paused or self._transport.is_closing():
             return
         held, self._held = self._held, b""
-        self._pass_on(memoryview(held))
+        self._pass_on(memoryview(held), len(held))
         if not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
     # --- frames ---------------------------------------------------------------------------------------------
 
-    def _pass_on(self, data: memoryview) -> None:
-        """Passes the frames in `data` on until the reader is paused, and keeps the rest."""
-        at, end = 0, len(data)
+    def _pass_on(self, data: memoryview, end: int) -> None:
+        """Passes the frames in `data` up to `end` on until the reader is paused, and keeps the rest."""
+        at = 0
         while at < end and not self._paused:
             if self._left:
-                at = self._go_on(data, at)
+                at = self._go_on(data, at, end)
                 continue
-            payload = _payload_start(data, at)
-            if payload > end:
+            if at + 1 >= end or (payload := at + _HEADER_BYTES[data[at + 1]]) > end:
                 break
-            at = self._begin(data, at, payload)
+            at = self._begin(data, at, payload, end)
         if at < end:
-            self._held = bytes(data[at:])
+            self._held = bytes(data[at:end])
 
-    def _begin(self, data: memoryview, at: int, payload: int) -> int:
+    def _begin(self, data: memoryview, at: int, payload: int, end: int) -> int:
         """Handles a header, and passes a short frame on as far as it is there; returns where the rest begins."""
         first, receiver = data[at], self._receiver
         opcode = first & _OPCODE
@@ -211,15 +230,15 @@ class FrameReader(asyncio.BufferedProtocol):
             self._next, self._fin = first & ~_FIN, first & _FIN
             self._mask = bytes(data[payload - _MASK_BYTES : payload])
             return payload
-        until = min(payload + size, len(data))
+        until = min(payload + size, end)
         self._left = self._piece = payload + size - until
         self._give(data[at:until])
         return until
 
-    def _go_on(self, data: memoryview, at: int) -> int:
+    def _go_on(self, data: memoryview, at: int, end: int) -> int:
         """Passes more of the present frame's payload on; returns where the rest begins."""
         if self._skipped:
-            until = min(at + self._left, len(data))
+            until = min(at + self._left, end)
             self._left -= until - at
             return until
         if not self._piece:
@@ -227,7 +246,7 @@ class FrameReader(asyncio.BufferedProtocol):
             is_last = self._piece == self._left
             self._give(_header(self._next | (self._fin if is_last else 0), self._piece) + self._mask)
             self._next = CONTINUATION
-        until = min(at + self._piece, len(data))
+        until = min(at + self._piece, end)
         self._left -= until - at
         self._piece -= until - at
         self._give(data[at:until])
@@ -236,12 +255,15 @@ class FrameReader(asyncio.BufferedProtocol):
     def _give(self, data: memoryview | bytes) -> None:
         """Lets picows read some bytes."""
         picows = self._picows
-        while data:
+        buffer, size = picows.get_buffer(-1), len(data)
+        while size > len(buffer):
+            part = len(buffer)
+            buffer[:] = data[:part]
+            picows.buffer_updated(part)
+            data, size = data[part:], size - part
             buffer = picows.get_buffer(-1)
-            size = min(len(buffer), len(data))
-            buffer[:size] = data[:size]
-            picows.buffer_updated(size)
-            data = data[size:]
+        buffer[:size] = data
+        picows.buffer_updated(size)
         if self._ws.is_close_frame_sent:
             self._receiver.note_close_by_picows()
 
@@ -250,18 +272,6 @@ class FrameReader(asyncio.BufferedProtocol):
         self._closing_bytes -= size
         if self._closing_bytes < 0:
             self.pause()
-
-
-def _payload_start(data: memoryview, at: int) -> int:
-    """Returns the position of the payload of the frame that begins at `at`; beyond `data` if that is too short."""
-    if at + 2 > len(data):
-        return len(data) + 1
-    second = data[at + 1]
-    start = at + 2 + (_MASK_BYTES if second & _MASKED else 0)
-    size = second & _SIZE
-    if size < _IN_16_BITS:
-        return start
-    return start + (2 if size == _IN_16_BITS else 8)
 
 
 def _header(first: int, size: int) -> bytes:

@@ -119,9 +119,9 @@ def test_without_a_message_limit_control_frames_have_one() -> None:
 
 def test_bytes_beyond_the_rate_pause_the_client_and_refuse_nothing() -> None:
     clock = Clock()
-    rate = client_rate(clock, bytes_per_second=1000)
-    assert not rate.spend_bytes(4000)
-    assert rate.spend_bytes(500)
+    rate = client_rate(clock, bytes_per_second=10_000)
+    assert not any(rate.spend_bytes(4000) for _ in range(10))
+    assert rate.spend_bytes(5000)
     assert rate.begin_pause() == pytest.approx(0.5)
     assert rate.admit_message()
     assert rate.sweep() is Excess.PRESENT
