@@ -23,7 +23,12 @@ LINGER_SECONDS: Final = 2.0
 """Seconds for which the rest of a request is read and discarded after the response was sent: a closed socket with
 unread bytes in it would be reset, and the client might lose the response."""
 FIRST_BYTES: Final = 2048
+EMPTY_BYTES: Final = 64
+"""Bytes of empty lines that may come before a request."""
+DISCARDED_BYTES: Final = 1024 * 1024
+"""Bytes that are read and discarded after the response was sent."""
 _END: Final = b"\r\n\r\n"
+_NO_REQUEST: Final = BadRequest(HTTPStatus.BAD_REQUEST, f"request line: more than {EMPTY_BYTES} bytes of empty lines")
 
 
 class Successor(Protocol):
@@ -53,6 +58,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_buffer",
         "_counters",
         "_deadline",
+        "_discarded",
         "_filled",
         "_handler",
         "_loop",
@@ -72,6 +78,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray(FIRST_BYTES)
         self._filled = 0
+        self._discarded = 0
+        """Bytes that were no part of a head: empty lines, and all that comes after the response."""
         self._answering = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -106,9 +114,14 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._answering:
-            return  # `_filled` stays, so that the next bytes overwrite these
+            self._discard(nbytes)
+            return
         before, self._filled = self._filled, self._filled + nbytes
         searched = max(0, before + 1 - len(_END) - self._skip_empty_lines())
+        if self._discarded > EMPTY_BYTES:
+            self._counters.count_refused("malformed")
+            self._send(refuse(_NO_REQUEST), with_body=True)
+            return
         end = self._buffer.find(_END, searched, self._filled)
         if 0 <= end < HEAD_BYTES:
             head = bytes(memoryview(self._buffer)[:end])
@@ -122,13 +135,20 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _skip_empty_lines(self) -> int:
         """Forgets empty lines before a request (RFC 9112 §2.2); returns their size in bytes."""
-        skipped = 0
-        while self._buffer.startswith(b"\r\n", skipped, self._filled):
+        skipped, limit = 0, EMPTY_BYTES - self._discarded
+        while skipped <= limit and self._buffer.startswith(b"\r\n", skipped, self._filled):
             skipped += len(b"\r\n")
         if skipped:
             self._buffer = self._buffer[skipped:] + bytes(skipped)
             self._filled -= skipped
+            self._discarded += skipped
         return skipped
+
+    def _discard(self, size: int) -> None:
+        """Forgets bytes that came after the response: `_filled` stays, so that the next ones overwrite these."""
+        self._discarded += size
+        if self._discarded > DISCARDED_BYTES and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def _too_large(self) -> BadRequest:
         if b"\r\n" not in self._buffer:
