@@ -17,6 +17,7 @@ from gateway.websocket import hub
 from gateway.websocket.budgets import STALL_SWEEPS
 from gateway.websocket.connection import FRAME_BYTES, SHORT_FRAGMENT
 from roomworker.core import engine_deaths, resumption
+from roomworker.core.budget import MODEST_PART
 from roomworker.core.fan_out import BURST_SECONDS, KEPT_SECONDS
 from roomworker.core.journal import ANSWERED_CALLS_LIMIT, ANSWERS_BYTES_LIMIT, CLOSED_SESSIONS_LIMIT
 from roomworker.core.stats import REPORTERS_LIMIT
@@ -187,7 +188,11 @@ def _bytes() -> Iterator[Limit]:
     def setting(name: str, unit: str = "") -> str:
         return f"{size(_default(WorkerSettings, name))}{unit} (`PLENARY_{name.upper()}`)"
 
-    yield "a peer and its objects, as counted", setting("peer_bytes"), "what would add to them is answered 413"
+    yield (
+        "a peer and its objects, as counted",
+        setting("peer_bytes", f"; 1/{MODEST_PART} of it while half of the room's or the worker's bytes are taken"),
+        "what would add to them is answered 413, or as below",
+    )
     yield (
         "a room, as counted",
         setting("room_bytes"),

@@ -31,6 +31,10 @@ TRANSPORT_BYTES: Final = 512
 PRODUCER_BYTES: Final = 1024
 CONSUMER_BYTES: Final = 400
 
+MODEST_PART: Final = 8
+"""What of its share a peer may have while the room or the worker has less than half of its bytes left: 1 / this.
+Otherwise few peers that take all they may would leave nothing to the others."""
+
 Counted: TypeAlias = PeerData | Transport | Producer | Consumer
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -43,9 +47,9 @@ class WorkerTotal:
     limit: int = 2**63
     used: int = 0
 
-    def check(self, added: int) -> None:
-        """Raises `Unavailable` if the worker has no room for so many bytes."""
-        if self.used + added > self.limit:
+    def check(self, added: int, *, half: bool = False) -> None:
+        """Raises `Unavailable` if the worker has no room for so many bytes, or with `half` not in its first half."""
+        if self.used + added > (self.limit // 2 if half else self.limit):
             raise Unavailable("the room worker has as many bytes of rooms as it takes: try again later")
 
 
@@ -111,16 +115,22 @@ class Budget:
         """Checks whether the peer may add so many bytes.
 
         Raises `TooLarge` beyond the peer's own share, `TooMany` beyond the room's, `Unavailable` beyond the worker's.
+        The second half of the room's and the worker's is for peers that have little (`MODEST_PART`).
         """
-        if self.by_peer.get(peer, 0) + added > limits.peer_bytes:
+        held = self.by_peer.get(peer, 0) + added
+        if held > limits.peer_bytes:
             raise TooLarge(f"peer: more than {limits.peer_bytes} bytes of one peer")
-        self.check_room(added, limits)
+        self.check_room(added, limits, half=held > limits.peer_bytes // MODEST_PART)
 
-    def check_room(self, added: int, limits: Limits) -> None:
-        """Checks whether so many bytes may be added that are no peer's; raises as `check`."""
-        if self.total + added > limits.room_bytes:
-            raise TooMany(f"room: more than {limits.room_bytes} bytes of one room")
-        self._worker.check(added)
+    def check_room(self, added: int, limits: Limits, *, half: bool = False) -> None:
+        """Checks whether so many bytes may be added that are no peer's; raises as `check`.
+
+        With `half` only the first half of the room's and the worker's bytes may be used.
+        """
+        most = limits.room_bytes // 2 if half else limits.room_bytes
+        if self.total + added > most:
+            raise TooMany(f"room: more than {most} bytes of one room")
+        self._worker.check(added, half=half)
 
     def add(self, peer: str, size: int) -> None:
         """Counts bytes of a peer; a negative number gives them back."""

@@ -283,6 +283,27 @@ def test_rooms_of_a_worker_without_bytes_left_grow_no_more() -> None:
     assert alice.ask("createTransport", id=1, direction="send")["ok"]
 
 
+@pytest.mark.parametrize(("limits", "worker", "code"), [({"room_bytes": 2**20}, 2**63, 429), ({}, 2**20, 503)])
+def test_few_greedy_peers_leave_half_of_the_bytes_to_modest_ones(
+    limits: dict[str, int], worker: int, code: int
+) -> None:
+    harness = limited(peer_bytes=512 * 1024, **limits)
+    harness.services.total.limit = worker
+    harness.services.total.used = 0
+    codes = []
+    for n in range(8):
+        greedy = harness.joined(f"greedy{n}")
+        for id_ in range(16):
+            answer = greedy.ask("createTransport", id=id_, direction="send", appData="x" * 16_000)
+            codes.append(answer.get("errorCode", 200))
+    assert codes.count(200) > 16
+    assert codes[-1] == code
+
+    modest = harness.joined("modest")
+
+    assert modest.ask("createTransport", id=1, direction="send", appData="x" * 16_000)["ok"]
+
+
 def test_worker_total_has_what_its_rooms_add() -> None:
     total = WorkerTotal(1000)
     one, other = budget.Budget(total), budget.Budget(total)
