@@ -2,7 +2,9 @@
 
 import json
 import logging
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -38,6 +40,13 @@ MORE_FIELDS: Final[dict[str, Any]] = {
 }
 
 
+ROOT: Final = Path(__file__).parents[4]
+SPECIFIED: Final[dict[str, list[str]]] = {
+    message["name"]: message["fields"]
+    for message in tomllib.loads((ROOT / "docs/reference/protocol_messages.toml").read_text())["client"]
+}
+
+
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
     """Collects all lines of the log as JSON, from level debug on."""
@@ -57,6 +66,10 @@ def lines() -> Iterator[list[str]]:
     structlog.configure(**before)
 
 
+def test_every_message_of_the_specification_is_tried() -> None:
+    assert set(SPECIFIED) == {*REQUESTS, *NOTIFICATIONS}
+
+
 def check_texts(texts: list[str], letter: str) -> None:
     for text in texts:
         assert len(text) <= MOST, text[:MOST]
@@ -64,11 +77,12 @@ def check_texts(texts: list[str], letter: str) -> None:
 
 
 def cases() -> Iterator[tuple[str, str, dict[str, Any], tuple[Any, ...]]]:
-    """Every place of every message: protoo method, method, message and path."""
+    """Every place of every message of the specification: protoo method, method, message and path."""
     for kind, messages in ((client.REQUEST, REQUESTS), (client.NOTIFICATION, NOTIFICATIONS)):
         for method, fields in messages.items():
             message = {"method": method, **fields, **{k: v for k, v in MORE_FIELDS.items() if k in fields}}
-            message.setdefault("appData", "a")
+            for name in SPECIFIED[method]:
+                message.setdefault(name, "a")
             for path in paths(message):
                 yield kind, method, message, path
 
