@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from gateway.api.server import Api
 from gateway.bus.partition_publisher import InputPublisher
 from gateway.counters import Counters
-from gateway.http.connection import HttpConnection
+from gateway.http.connection import HttpConnection, OpenConnections
 from gateway.http.listener import Listener, files_for_connections, listening_sockets
 from gateway.http.site import PAGE_POLICY, Site, page_folder
 from gateway.protocol.addresses import parse_networks
@@ -32,6 +32,8 @@ from shared.cluster.registry import BEAT_EVERY, Membership
 from shared.settings import GatewaySettings
 from shared.telemetry import log
 
+IDLE_SECONDS: Final = 1.0
+"""Seconds for a request's head when all connections are taken and another client comes."""
 DRAIN_STEP: Final = 0.05
 REPLAY_STEP: Final = 200
 """The number of sessions that ask for a replay at a time after the notify queue was lost."""
@@ -50,8 +52,7 @@ class Gateway:
         self.hub = Hub(settings, self.id, self._inputs, self.counters)
         self._delivery = OutputDelivery(self.hub)
         self.admission = _admission(settings)
-        self.http_connections: set[HttpConnection] = set()
-        """Connections of the public port that have no WebSocket, at least not yet."""
+        self.http_connections = OpenConnections()
         self._site = Site(page_folder(settings.page), self.trouble, settings.page_policy or PAGE_POLICY)
         self._handler = UpgradeHandler(self.hub, self._site)
         self._membership = Membership(cluster, "gateways", self.id, {})
@@ -95,10 +96,21 @@ class Gateway:
         self._work = asyncio.create_task(self._run(), name=self.id)
         self._work.add_done_callback(self._on_stopped)
         sockets = listening_sockets(self.settings.host, self.settings.port, self.settings.socket_buffer)
-        self._listener = Listener(sockets, self._http_connection, context, self.admission, self.counters)
+        self._listener = Listener(
+            sockets, self._http_connection, context, self.admission, self.counters, self._make_room
+        )
 
     def _http_connection(self, origin: Origin) -> HttpConnection:
         return HttpConnection(self._handler, origin, self.counters, self.http_connections)
+
+    def _make_room(self) -> bool:
+        """Cuts off the oldest connection without a request for `IDLE_SECONDS`; returns False if there is none."""
+        oldest = next(iter(self.http_connections), None)
+        if oldest is None or asyncio.get_running_loop().time() - oldest.opened_at < IDLE_SECONDS:
+            return False
+        self.counters.count_refused("timeout")
+        oldest.abort()
+        return True
 
     @property
     def port(self) -> int:

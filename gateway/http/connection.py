@@ -5,7 +5,7 @@ or reads. A connection holds a buffer of `FIRST_BYTES`, which grows to a head's 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableSet
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeAlias, cast
@@ -66,10 +66,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_origin",
         "_timer",
         "_transport",
+        "opened_at",
     )
 
     def __init__(
-        self, handler: Handler, origin: Origin, counters: Counters, open_connections: set["HttpConnection"]
+        self, handler: Handler, origin: Origin, counters: Counters, open_connections: MutableSet["HttpConnection"]
     ) -> None:
         self._handler = handler
         self._origin = origin
@@ -82,11 +83,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Bytes that were no part of a head: empty lines, and all that comes after the response."""
         self._answering = False
         self._deadline = 0.0
+        self.opened_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.opened_at = self._loop.time()
         self._open.add(self)
         self._timer = self._loop.call_later(REQUEST_SECONDS, self._request_is_late)
 
@@ -98,7 +101,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         return False  # the transport sends what is written and closes
 
     def abort(self) -> None:
-        """Cuts the connection off."""
+        """Cuts the connection off, which is not counted any more at once."""
+        self._leave()
+        self._origin.release()
         self._transport.abort()
 
     def _leave(self) -> None:
@@ -224,3 +229,25 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.abort()
         else:
             self._timer = self._loop.call_later(LINGER_SECONDS, self._linger)
+
+
+class OpenConnections(MutableSet[HttpConnection]):
+    """Connections that have no WebSocket, at least not yet, the oldest first."""
+
+    def __init__(self) -> None:
+        self._connections: dict[HttpConnection, None] = {}
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._connections
+
+    def __iter__(self) -> Iterator[HttpConnection]:
+        return iter(self._connections)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, value: HttpConnection) -> None:
+        self._connections[value] = None
+
+    def discard(self, value: HttpConnection) -> None:
+        self._connections.pop(value, None)

@@ -77,7 +77,11 @@ def files_for_connections() -> int:
 
 
 class Listener:
-    """Accepts connections until `close`. `make` makes the protocol of an admitted connection."""
+    """Accepts connections until `close`. `make` makes the protocol of an admitted connection.
+
+    `make_room` is called when all connections are taken. It ends one that does nothing, and returns whether there was
+    one.
+    """
 
     def __init__(
         self,
@@ -86,12 +90,14 @@ class Listener:
         tls: ssl.SSLContext | None,
         admission: Admission,
         counters: Counters,
+        make_room: Callable[[], bool],
     ) -> None:
         self._sockets = sockets
         self._make = make
         self._tls = tls
         self._admission = admission
         self._counters = counters
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._lingering: deque[socket.socket] = deque()
@@ -138,6 +144,8 @@ class Listener:
                 continue
             sock.setblocking(False)
             try:
+                if self._admission.full:
+                    self._make_room()
                 origin = self._admission.accept(*peer[:2])
             except Refused as refused:
                 self._refuse(sock, refused)

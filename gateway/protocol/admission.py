@@ -72,6 +72,11 @@ class Admission:
         """The number of addresses that have a connection."""
         return len(self._uses)
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no connection left for anybody."""
+        return any(limit and self.open >= limit for limit in (self.limits.files, self.limits.connections))
+
     def accept(self, host: str, port: int) -> "Origin":
         """Counts an accepted connection. Raises `Refused`; later for a trusted proxy's client."""
         if self.limits.files and self.open >= self.limits.files:

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
+from gateway import server
 from gateway.http import connection, listener
 from gateway.server import Gateway
 from shared import errors
@@ -417,6 +418,24 @@ async def test_connections_beyond_the_limit_of_all_are_503(setup: Setup) -> None
     await opened(setup, 3)
     assert (await setup.ask("GET / HTTP/1.1")).status == 503
     assert setup.refused("connections") == 1
+
+
+@settings(connections=3)
+async def test_a_connection_without_a_request_makes_room_for_a_client(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.0)
+    idle = [await asyncio.open_connection("127.0.0.1", setup.port) for _ in range(3)]
+    await until(lambda: len(setup.gateway.http_connections) == 3)
+    clients = await opened(setup, 3)
+    for reader, writer in idle:
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+    assert (await setup.ask("GET / HTTP/1.1")).status == 503
+    assert (setup.refused("timeout"), setup.refused("connections")) == (3, 1)
+    clients[0].request("still served")
+    assert (await clients[0].receive())["data"] == "still served"
 
 
 @settings(rooms_per_ip=2)
