@@ -11,7 +11,7 @@ from loadtest.client.protoo import Ended, Hooks, ProtooClient, Refusal
 from tests.hostile.stage import Stage
 from tests.hostile.victims import PROBED, Victims
 
-SPACE_LEFT: Final = 2 * 1024 * 1024
+SPACE_LEFT: Final = 6 * 1024 * 1024
 """Bytes that Redis may still grow when rooms begin to."""
 UNAVAILABLE: Final = 503
 TRY_AGAIN_LATER: Final = 1013

@@ -16,7 +16,16 @@ from tests.hostile.limits import MemoryCgroups, compose_limits, memory_cgroups
 from tests.hostile.verdict import MIB, Latency, Outcome
 
 SECONDS = 3.0
-SAMPLED = ("over-rate", "fan-out", "static-files", "unknown-names", "nested-json")
+SAMPLED = (
+    "pings",
+    "capabilities",
+    "unknown-names",
+    "fragments",
+    "nested-json",
+    "over-rate",
+    "fan-out",
+    "static-files",
+)
 GOOD = Outcome("pings", "one socket", victim=Latency(1200, 0.003, 0.05), back_after=0.5)
 
 

@@ -15,6 +15,8 @@ PROBED: Final = "probed"
 """The room of clients that only look whether the cluster serves."""
 RATE: Final = 30.0
 """Requests a second that each of the two sends, below what a connection may."""
+QUIET_RATE: Final = 0.5
+"""Requests a second of each while a server is away: the room whose messages take most of a full Redis is ended."""
 PATIENCE: Final = 10.0
 """Seconds to wait at the end for answers that are still to come."""
 UNSERVED: Final = 60.0
@@ -65,10 +67,10 @@ class Victims:
         found = next(it for it in candidates if it["protocol"] == "tcp")
         return str(found["ip"]), int(found["port"])
 
-    async def measure(self, seconds: float) -> Waiting:
+    async def measure(self, seconds: float, rate: float = RATE) -> Waiting:
         """Sends requests at a steady rate, whether or not the earlier ones are answered."""
         self._waiting = waiting = Waiting()
-        sent = await asyncio.gather(*(self._send(client, waiting, seconds) for client in self.clients))
+        sent = await asyncio.gather(*(self._send(client, waiting, seconds, rate) for client in self.clients))
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while len(waiting.seconds) < sum(sent) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
@@ -78,14 +80,14 @@ class Victims:
         waiting.seconds += [UNSERVED] * missing
         return waiting
 
-    async def _send(self, client: ProtooClient, waiting: Waiting, seconds: float) -> int:
+    async def _send(self, client: ProtooClient, waiting: Waiting, seconds: float, rate: float) -> int:
         loop = asyncio.get_running_loop()
         due, ends, sent = loop.time(), loop.time() + seconds, 0
         while due < ends:
             await asyncio.sleep(max(0.0, due - loop.time()))
             self._ask(client, waiting, due)
             sent += 1
-            due += self._chance.uniform(0.5, 1.5) / RATE
+            due += self._chance.uniform(0.5, 1.5) / rate
         return sent
 
     def _ask(self, client: ProtooClient, waiting: Waiting, due: float) -> None:
@@ -111,8 +113,8 @@ class Victims:
             await client.close()
 
 
-async def probe(ws: str) -> bool:
-    """Whether a new client can join a room and is answered promptly."""
+async def probe(ws: str, prompt: float = PROMPT) -> bool:
+    """Whether a new client can join a room and is answered within `prompt` seconds."""
     client = ProtooClient(ws, PROBED, "probe", resumable=False, hooks=Hooks(notified=_ignore))
     loop = asyncio.get_running_loop()
     try:
@@ -121,7 +123,7 @@ async def probe(ws: str) -> bool:
             await client.request({"method": "join", "peerName": "probe", "rtpCapabilities": CAPABILITIES})
             began = loop.time()
             await client.request({"method": "queryRoom"})
-            return loop.time() - began < PROMPT
+            return loop.time() - began < prompt
     except Exception:  # noqa: BLE001 - whatever goes wrong: it is not served
         return False
     finally:

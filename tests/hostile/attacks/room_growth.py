@@ -10,6 +10,7 @@ from loadtest.client.connection import Ended
 from tests.hostile.target import CAPABILITIES, Attacker, Counts, Target, close_all, connect, paced
 
 RATE = 40.0
+ROOMS = 4
 APP_DATA = "x" * 16_000
 
 
@@ -20,7 +21,7 @@ async def run(target: Target, begin: Callable[[], Awaitable[None]]) -> Counts:
 
     async def join(n: int) -> None:
         try:
-            attacker = await connect(target, f"hostile growth {n % 20}", f"peer{n}", counts)
+            attacker = await connect(target, f"hostile growth {n % ROOMS}", f"peer{n}", counts)
             attackers.append(attacker)
             data = {"method": "join", "peerName": attacker.peer, "appData": APP_DATA, "rtpCapabilities": CAPABILITIES}
             answer = await attacker.ask(data)
