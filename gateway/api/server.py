@@ -56,6 +56,10 @@ SHUTDOWN_SECONDS: Final = 2.0
 _OPEN: Final = frozenset({"/v1", "/v1/", openapi.DOCUMENT_PATH})
 """The paths that need no key, since they say nothing about this cluster."""
 _KEY: Final = re.compile(r"[!-~]{1,128}")
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 _REASON_CHARS: Final = 200
 _encode = msgspec.json.encode
 
@@ -227,7 +231,7 @@ class Api:
         return _json(_encode(openapi.document(version())))
 
     async def _page(self, _: web.Request) -> web.Response:
-        return web.Response(text=openapi.page(), content_type="text/html")
+        return web.Response(text=openapi.page(), content_type="text/html", headers=_PAGE_HEADERS)
 
 
 def _largest_body(request: web.Request) -> int:

@@ -155,6 +155,7 @@ async def test_the_openapi_document_and_the_page_need_no_key(setup: Setup) -> No
     for path in ("/v1", "/v1/"):
         async with setup.http.get(f"http://127.0.0.1:{setup.gateway.api.port}{path}") as page:
             assert "<h1>Plenary server API</h1>" in await page.text()
+            assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(
