@@ -136,4 +136,129 @@ PATCHES = (
             "mediasoup 3.12; the estimate improves with the next ones."
         ),
     ),
+    Patch(
+        name="TCP connections without ICE",
+        file="include/RTC/TcpConnection.hpp",
+        old="size_t frameStart{ 0 }; // Where the latest frame starts.\n\t};",
+        new="""\
+size_t frameStart{ 0 }; // Where the latest frame starts.
+
+\t\t// Closes a connection that no transport has accepted in time, and the oldest
+\t\t// of those that wait if there are too many.
+\t\tclass Admission : public TimerHandleInterface::Listener
+\t\t{
+\t\tpublic:
+\t\t\tAdmission(::TcpConnectionHandle* connection, SharedInterface* shared)
+\t\t\t  : connection(connection), timer(shared->CreateTimer(this, "tcp-connection-admission"))
+\t\t\t{
+\t\t\t\tif (Waiting().size() >= MaxWaiting)
+\t\t\t\t{
+\t\t\t\t\tWaiting().front()->connection->TriggerClose();
+\t\t\t\t}
+
+\t\t\t\tthis->place = Waiting().insert(Waiting().end(), this);
+\t\t\t\tthis->timer->Start(TimeoutMs);
+\t\t\t}
+
+\t\t\t~Admission() override
+\t\t\t{
+\t\t\t\tGrant();
+\t\t\t}
+
+\t\t\tvoid Grant()
+\t\t\t{
+\t\t\t\tif (this->timer)
+\t\t\t\t{
+\t\t\t\t\tWaiting().erase(this->place);
+\t\t\t\t\tdelete this->timer;
+\t\t\t\t\tthis->timer = nullptr;
+\t\t\t\t}
+\t\t\t}
+
+\t\t\tvoid OnTimer(TimerHandleInterface* /*timer*/) override
+\t\t\t{
+\t\t\t\t// This deletes the connection, and the admission with it.
+\t\t\t\tthis->connection->TriggerClose();
+\t\t\t}
+
+\t\tprivate:
+\t\t\tstatic constexpr int64_t TimeoutMs{ 15000 };
+\t\t\tstatic constexpr size_t MaxWaiting{ 500 };
+
+\t\t\tstatic std::list<Admission*>& Waiting()
+\t\t\t{
+\t\t\t\tstatic thread_local std::list<Admission*> waiting;
+
+\t\t\t\treturn waiting;
+\t\t\t}
+
+\t\t\t::TcpConnectionHandle* connection{ nullptr };
+\t\t\tTimerHandleInterface* timer{ nullptr };
+\t\t\tstd::list<Admission*>::iterator place;
+\t\t};
+
+\t\tAdmission admission{ this, this->shared };
+
+\tpublic:
+\t\tvoid Admit()
+\t\t{
+\t\t\tthis->admission.Grant();
+\t\t}
+\t};""",
+        reason=(
+            "A TCP connection to the media port stays until the other side closes it, with a buffer of 64 KiB once "
+            "it has sent a byte, whether or not a transport ever accepts it: anybody may open thousands. With this "
+            "change a connection that has not passed ICE within 15 s is closed, and the oldest of those that wait "
+            "when there are 500."
+        ),
+    ),
+    Patch(
+        name="list of TCP connections without ICE",
+        file="include/RTC/TcpConnection.hpp",
+        old='#include "SharedInterface.hpp"\n\nnamespace RTC',
+        new='#include "SharedInterface.hpp"\n#include <list>\n\nnamespace RTC',
+        reason="The list of connections that wait to be accepted by a transport needs its header.",
+    ),
+    Patch(
+        name="TCP connections of tuples",
+        file="include/RTC/TransportTuple.hpp",
+        old="void CloseTcpConnection();\n\n\t\tflatbuffers::Offset",
+        new="""\
+void CloseTcpConnection();
+
+\t\tvoid AdmitTcpConnection()
+\t\t{
+\t\t\tif (this->protocol == Protocol::TCP)
+\t\t\t{
+\t\t\t\tthis->tcpConnection->Admit();
+\t\t\t}
+\t\t}
+
+\t\tflatbuffers::Offset""",
+        reason="A tuple that passed ICE has to say so to its TCP connection, which is otherwise closed after 15 s.",
+    ),
+    Patch(
+        name="TCP connections with ICE",
+        file="src/RTC/WebRtcTransport.cpp",
+        old="""\
+::OnIceServerTupleAdded(
+\t  const RTC::ICE::IceServer* /*iceServer*/, RTC::TransportTuple* tuple)
+\t{
+\t\tMS_TRACE();
+
+\t\tif (""",
+        new="""\
+::OnIceServerTupleAdded(
+\t  const RTC::ICE::IceServer* /*iceServer*/, RTC::TransportTuple* tuple)
+\t{
+\t\tMS_TRACE();
+
+\t\ttuple->AdmitTcpConnection();
+
+\t\tif (""",
+        reason=(
+            "The ICE server stores a tuple when a request with the transport's own user name and password has come "
+            "from it. Its TCP connection then stays as long as the tuple, which the ICE server bounds."
+        ),
+    ),
 )

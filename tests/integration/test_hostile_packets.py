@@ -1,5 +1,6 @@
 """No RTP or RTCP packet of a client ends the engine that Plenary builds, whatever the engine was told of it."""
 
+import asyncio
 import itertools
 import random
 import struct
@@ -12,7 +13,7 @@ from medianode.toolchain.engine_folder import patches_of, schema_folder
 from medianode.toolchain.errors import EngineUnavailable
 from medianode.toolchain.started_engine import StartedEngine
 from tests.support.installed_engine import create_server_and_router, installed_engine
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.support.webrtc_client import MediaClient
 
 pytestmark = pytest.mark.engine
@@ -249,6 +250,31 @@ async def test_packet_of_64_kib_that_would_grow_is_survived(engine: Engine) -> N
     try:
         engine.produce([{"ssrc": 1}])
         client.send_rtp(rtp(0, MEDIA, 1, payload=KEY_FRAME + bytes(65_500)))
+        await other_packets_arrive(engine, client)
+    finally:
+        client.close()
+
+
+IDLE, WAITING_LIMIT = 600, 500
+
+
+async def test_tcp_connections_without_ice_are_closed_and_others_stay(engine: Engine) -> None:
+    """The oldest are closed when there are too many, the others after 15 s; a client that passed ICE stays."""
+    if not any(label.startswith("TCP connections without ICE") for label in patches_of(installed_engine())):
+        pytest.skip("the engine was built without this patch")
+    client = await engine.connect("tcp")
+    port = client.port
+    try:
+        engine.produce([{"ssrc": 1}])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(IDLE)]
+        for at, (_, writer) in enumerate(idle):
+            writer.write([b"", b"\0", b"\0\x14" + bytes(20), b"\xff\xff" + bytes(100)][at % 4])
+        ended = [asyncio.ensure_future(reader.read()) for reader, _ in idle]
+        await asyncio.wait_for(asyncio.gather(*ended[: IDLE - WAITING_LIMIT]), PATIENCE)
+        assert not any(each.done() for each in ended[IDLE - WAITING_LIMIT :])
+        await asyncio.wait_for(asyncio.gather(*ended), PATIENCE)
+        for _, writer in idle:
+            writer.close()
         await other_packets_arrive(engine, client)
     finally:
         client.close()

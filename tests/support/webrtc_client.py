@@ -83,6 +83,8 @@ class MediaClient:
     ) -> None:
         self._client = WebRtcClient(username_fragment, password, fingerprint, profiles)
         self.fingerprint = self._client.fingerprint
+        self.port = 0
+        """The port that it is connected to."""
         self.rtp: asyncio.Queue[bytes] = asyncio.Queue()
         self.rtcp: asyncio.Queue[bytes] = asyncio.Queue()
         self.keys: SrtpKeys | None = None
@@ -95,6 +97,7 @@ class MediaClient:
     async def connect(self, host: str, port: int, protocol: str = "udp") -> None:
         """Connects to a candidate. Raises `ConnectionFailed`, `OSError` or `TimeoutError`."""
         loop = asyncio.get_running_loop()
+        self.port = port
         if protocol == "udp":
             _, self._connection = await loop.create_datagram_endpoint(
                 lambda: Udp(self._receive), remote_addr=(host, port)
