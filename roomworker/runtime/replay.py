@@ -128,6 +128,7 @@ class Replayer:
             key = item.room, item.session
             under_way = self._replays.get(key)
             if under_way is None or not request.repeats(under_way.request):
+                self._replays.pop(key, None)  # behind all others, whom it would keep waiting
                 self._replays[key] = _Replay(request)
                 self._any.set()
 

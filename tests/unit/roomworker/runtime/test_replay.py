@@ -244,6 +244,20 @@ async def test_newer_resumption_ends_the_older_replay() -> None:
     assert len(scene.outbox.messages) <= 100 + 14 * 2
 
 
+async def test_sessions_that_resume_again_and_again_do_not_keep_others_waiting() -> None:
+    names = [f"s{n}" for n in range(SESSIONS_PER_TRIP)]
+    room = LoadedRoom({name: ClosedSession(0, 20) for name in (*names, "patient")})
+    scene = Scene(SlowStore(large(20)), limit=10**7)
+    scene.ask(room, *[bus.Replay("room", name, 0, 0) for name in names])
+    scene.ask(room, bus.Replay("room", "patient", 1, 0))
+    for connection in range(1, 20):
+        scene.ask(room, *[bus.Replay("room", name, connection, 0) for name in names])
+        await scene.turns(3)
+    await scene.end()
+
+    assert "patient" in [session for session, _, _ in scene.outbox.messages]
+
+
 async def test_entries_of_other_sessions_are_passed_over() -> None:
     store = SlowStore(large(3))
     others = [
