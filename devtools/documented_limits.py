@@ -96,7 +96,7 @@ def _connections() -> Iterator[Limit]:
     yield "unapplied input of one gateway", size(hub.UNAPPLIED_BYTES_LIMIT), "new connections are closed with 1013"
     yield (
         "unsent output of one connection",
-        f"{size(_default(GatewaySettings, 'send_buffer'))} (`PLENARY_SEND_BUFFER`)",
+        f"{size(_default(GatewaySettings, 'send_buffer'))} (`PLENARY_SEND_BUFFER`) and one larger message",
         "it is closed with 4003",
     )
     yield (

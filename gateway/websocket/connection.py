@@ -298,7 +298,10 @@ class Connection(Socket):
             unwritten, self._unwritten = self._unwritten, []
             transport = self.transport.underlying_transport
             if not self.closing and not transport.is_closing():  # uvloop raises if it is closing
-                transport.write(b"".join(unwritten))
+                data, most = b"".join(unwritten), self.hub.settings.send_buffer
+                if len(data) > most // 2:  # as an answer to `join`: one message alone makes no client too slow
+                    transport.set_write_buffer_limits(high=most + max(map(len, unwritten)))
+                transport.write(data)
                 if transport.get_write_buffer_size() or self in self.hub.unsent:
                     self.hub.unsent.update(self)
 
@@ -386,5 +389,7 @@ class Connection(Socket):
             self.abort()
         elif not self.closing:
             self.ping_unanswered, self.received_since_check = True, False
+            if not self.unsent_bytes:  # the limit may have been raised for a large message
+                self.transport.underlying_transport.set_write_buffer_limits(high=self.hub.settings.send_buffer)
             self.transport.send_ping()
             self.hub.unsent.update(self)

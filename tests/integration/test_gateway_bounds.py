@@ -403,6 +403,26 @@ async def test_clients_with_the_most_unsent_bytes_are_dropped_above_the_budget(s
     assert setup.gateway.counters.closes == {errors.TOO_SLOW.code: 1}
 
 
+@settings(send_buffer=256 * 1024, unsent_limit=16 * MIB)
+async def test_a_message_larger_than_the_send_buffer_makes_no_client_too_slow(setup: Setup) -> None:
+    client, reads_nothing = await setup.client(), await setup.raw()
+    await setup.echo(client, 0)
+    large = b'{"notification":true,"data":"%s"}' % (b"x" * 3 * MIB)
+    for _ in range(2):
+        await setup.worker.send(f"{setup.gateway.id}.1", large)
+        assert await client.receive() == json.loads(large)
+    reads_nothing.stop_reading()
+
+    unsent = []
+    while not setup.cuts:
+        await setup.worker.send(f"{setup.gateway.id}.2", large)
+        unsent.append(setup.connection(2).unsent_bytes)
+
+    assert setup.cuts == {"unsent": 1}
+    assert max(unsent) <= 2 * len(large)
+    await setup.echo(client, "fine")
+
+
 @settings(socket_buffer=32 * 1024)
 async def test_the_kernel_keeps_little_of_each_connection(setup: Setup) -> None:
     await setup.raw()
