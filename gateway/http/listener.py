@@ -7,6 +7,7 @@ costs a TLS handshake, nor that there is no file descriptor left: libuv closes s
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import resource
 import socket
@@ -34,6 +35,7 @@ WITHOUT_FILES_SECONDS: Final = 0.2
 """Pause in accepting after the process ran out of file descriptors."""
 LOG_EVERY: Final = 10.0
 """Seconds between two log lines about refused connections for the same reason."""
+FILES_EXHAUSTED: Final = "files.exhausted"
 LOGGED_REASONS: Final = 64
 KEPT_FILES: Final = 128
 _PARTIAL_SECONDS: Final = 0.02
@@ -170,8 +172,10 @@ class Listener:
             origin.release()
             sock.close()
             # Event loops abort a TLS handshake that takes too long.
-            late = isinstance(failed, TimeoutError | ConnectionAbortedError)
-            self._counters.count_refused("timeout" if late else "malformed")
+            if isinstance(failed, TimeoutError | ConnectionAbortedError):
+                self._counters.count_refused("timeout")
+            elif not isinstance(failed, ConnectionResetError):
+                self._counters.count_refused("malformed")
         except asyncio.CancelledError:
             origin.release()
             sock.close()
@@ -193,7 +197,7 @@ class Listener:
                 if header is not None:
                     break
                 if not data:
-                    raise BadProxyHeader("closed before it was complete")
+                    raise ConnectionResetError("the proxy only checked that the port is open")
                 await asyncio.sleep(_PARTIAL_SECONDS)  # the socket stays readable until it is read
         sock.recv(header.size)
         if header.client is not None:
@@ -211,7 +215,7 @@ class Listener:
 
     def _refuse(self, sock: socket.socket, refused: Refused) -> None:
         self._counters.count_refused(refused.reason)
-        self._note("files.exhausted" if refused.reason == "files" else "connections.refused", refused.text)
+        self._note(FILES_EXHAUSTED if refused.reason == "files" else "connections.refused", refused.text)
         self._turn_away(sock, refused)
 
     def _turn_away(self, sock: socket.socket, refused: Refused) -> None:
@@ -239,7 +243,7 @@ class Listener:
         """Refuses the connection that waits longest, and accepts no other for a moment."""
         reason = (failed.strerror or "no file descriptor is left").lower()
         self._counters.count_refused("files")
-        self._note("files.exhausted", reason)
+        self._note(FILES_EXHAUSTED, reason)
         while self._lingering:
             self._close_oldest()
         if self._spare >= 0:
@@ -261,12 +265,12 @@ class Listener:
 
     def _note(self, event: str, reason: str) -> None:
         """Logs what happens to many connections, at most once for each reason in `LOG_EVERY` seconds."""
-        now = self._loop.time()
-        if now - self._logged.get(reason, -LOG_EVERY) < LOG_EVERY:
+        now, key = self._loop.time(), reason if event != FILES_EXHAUSTED else event
+        if now - self._logged.get(key, -math.inf) < LOG_EVERY:
             return
         if len(self._logged) >= LOGGED_REASONS:
             self._logged.clear()
-        self._logged[reason] = now
+        self._logged[key] = now
         self._log.warning(event, reason=reason, connections=self._admission.open)
 
 

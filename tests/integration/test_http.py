@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from gateway import server
 from gateway.http import connection, listener
+from gateway.protocol.admission import AdmissionLimits
 from gateway.server import Gateway
 from shared import errors
 from shared.protocol import bus
@@ -413,6 +414,17 @@ async def test_new_connections_beyond_the_rate_of_all_are_503(setup: Setup) -> N
     assert setup.refused("rate") == statuses.count(503)
 
 
+async def test_connections_beyond_the_open_files_are_503_and_logged_once(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup.gateway.admission, "limits", AdmissionLimits(files=3))
+    await opened(setup, 3)
+    with capture_logs() as lines:
+        assert [(await setup.ask("GET / HTTP/1.1")).status for _ in range(5)] == [503] * 5
+    assert setup.refused("files") == 5
+    assert [line["event"] for line in lines] == ["files.exhausted"]
+
+
 @settings(connections=3)
 async def test_connections_beyond_the_limit_of_all_are_503(setup: Setup) -> None:
     await opened(setup, 3)
@@ -516,6 +528,15 @@ async def test_an_invalid_proxy_header_is_cut_off(setup: Setup) -> None:
     writer.close()
     assert setup.refused("malformed") == 1
     await until(lambda: setup.gateway.admission.open == 0)
+
+
+@settings(trusted_proxies="127.0.0.1")
+async def test_a_proxy_that_only_opens_a_connection_is_not_counted_as_a_fault(setup: Setup) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", setup.port)
+    await until(lambda: setup.gateway.admission.open == 1)
+    writer.close()
+    await until(lambda: setup.gateway.admission.open == 0)
+    assert setup.gateway.counters.refused == {}
 
 
 @settings(connections_per_ip=1, connection_rate=0.5, trusted_proxies="127.0.0.1")
