@@ -21,6 +21,7 @@ from roomworker.core.budget import MODEST_PART
 from roomworker.core.fan_out import BURST_SECONDS, KEPT_SECONDS
 from roomworker.core.journal import ANSWERED_CALLS_LIMIT, ANSWERS_BYTES_LIMIT, CLOSED_SESSIONS_LIMIT
 from roomworker.core.stats import REPORTERS_LIMIT
+from roomworker.core.told_app_data import PEER_PARTS, ROOM_PARTS
 from roomworker.messaging.media_client import DEADLINE, SILENT_AFTER
 from roomworker.partitions.memory_guard import ENDED_SHARE
 from roomworker.storage.port import DEAD_LETTERS_KEPT, KEEP_CLOSED_S
@@ -143,6 +144,17 @@ def _rooms() -> Iterator[Limit]:
         "`appData`",
         f"{size(_default(WorkerSettings, 'app_data_limit'))} (`PLENARY_APP_DATA_LIMIT`)",
         "answered 413",
+    )
+    app_data = _default(WorkerSettings, "app_data_limit")
+    yield (
+        "`appData` of a peer and its producers",
+        f"{PEER_PARTS} times as much",
+        "answered 413",
+    )
+    yield (
+        "`appData` of all peers of a room and their producers",
+        f"{size(ROOM_PARTS * app_data)}",
+        f"what would add to it is answered 429, unless the peer and its producers have at most {size(app_data // 4)}",
     )
     yield (
         "data of a message between peers",

@@ -1,6 +1,6 @@
 """Handles peers, the participants that have joined (§join, §leave)."""
 
-from roomworker.core import consumers, teardown
+from roomworker.core import consumers, teardown, told_app_data
 from roomworker.core.budget import size_of_peer
 from roomworker.core.limits import check_count
 from roomworker.core.model import Peer, PeerData, Session
@@ -18,6 +18,7 @@ def join(room: Room, session: Session, message: client.Join) -> client.Joined:
         raise Conflict("peerName: already joined")
     check_count(len(room.peers), room.limits.peers, "peers of a room")
     room.limits.check_app_data(message.app_data)
+    told_app_data.check(room, None, message.app_data)
     ortc.assert_subset(message.rtp_capabilities, room.rtp_capabilities)
     size = size_of_peer(message.rtp_capabilities, message.app_data)
     room.budget.check(session.peer, size, room.limits)

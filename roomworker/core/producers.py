@@ -5,7 +5,7 @@ from zlib import crc32
 
 from msgspec import UNSET, structs
 
-from roomworker.core import consumers, teardown, transports
+from roomworker.core import consumers, teardown, told_app_data, transports
 from roomworker.core.budget import size_of_producer
 from roomworker.core.limits import check_count
 from roomworker.core.media_steps import Steps
@@ -34,6 +34,7 @@ def create(room: Room, peer: Peer, message: client.CreateProducer) -> Steps[clie
         raise Forbidden("peer: a spy cannot send")
     check_count(len(peer.producers), room.limits.producers_per_peer, "producers of a peer")
     room.limits.check_app_data(message.app_data)
+    told_app_data.check(room, peer, message.app_data)
     transport = transports.find(peer, message.transport_id, "transportId")
     if transport.direction != "send":
         raise Conflict(f"transportId: transport {transport.id} is for receiving")
