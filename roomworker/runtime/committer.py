@@ -20,7 +20,7 @@ BYTES_PER_TRIP: Final = 16 * 1024 * 1024
 """Bytes of the rooms that are loaded together, unless a single one has more."""
 BESIDES_STATE: Final = 2 * 1024 * 1024
 """Bytes of a room beyond its limit that are loaded: closed sessions and answered calls, which no limit counts."""
-LOADED_BEYOND_LIMIT: Final = 1.5
+LOADED_BEYOND_LIMIT: Final = 1.25
 """Factor of the worker's limit up to which it loads rooms; rooms grow only below the limit itself."""
 
 
