@@ -33,6 +33,8 @@ SWEEP_EVERY: Final = 0.5
 PING_SWEEPS: Final = 38
 """The number of sweeps between two pings to a client, which proxies may take to be idle after 20 s; a dead one is cut
 off at the ping after the one that it has not answered."""
+REJECTIONS_LOGGED: Final = 5
+"""The number of rejected notifications of all clients that are logged between two sweeps."""
 DEPENDENCY_SWEEPS: Final = 20
 """The number of sweeps without RabbitMQ or Redis after which requests, unpublished ones too, are answered 503:
 protoo-client waits 22 s for an answer, and then cannot know whether its request was done."""
@@ -94,6 +96,7 @@ class Hub:
         self._sweeps = 0
         self._frames_seen = 0
         self._sweeps_down = 0
+        self._rejections_logged = 0
         self._log = log.get("hub")
 
     @property
@@ -219,9 +222,10 @@ class Hub:
             connection.close_as(errors.SESSION_UNKNOWN)
 
     def count_rejected_notification(self, connection: HubConnection, rejected: RejectedNotification) -> None:
-        """Counts a dropped notification; those above the rate limit are not logged one by one."""
+        """Counts a dropped notification; some are logged, but none of those above the rate limit."""
         self.counters.count_rejected_frame("dropped", rejected.code)
-        if rejected.code != errors.TooMany.code:
+        if rejected.code != errors.TooMany.code and self._rejections_logged < REJECTIONS_LOGGED:
+            self._rejections_logged += 1
             self._log.info(
                 "notification.rejected",
                 room=connection.session.room,
@@ -244,6 +248,7 @@ class Hub:
     async def sweep(self) -> None:
         """Does what is due by time for all connections. To be called every `SWEEP_EVERY` seconds."""
         self._sweeps += 1
+        self._rejections_logged = 0
         turn = self._sweeps % PING_SWEEPS
         self.counters.adapt_sampling(self.counters.frames_in_total - self._frames_seen)
         self._frames_seen = self.counters.frames_in_total

@@ -480,6 +480,18 @@ async def test_requests_above_the_rate_are_answered_429_in_their_turn(setup: Set
     assert [(item.n, item.id, item.code) for item in refused] == [(3, 3, 429), (4, 4, 429)]
 
 
+async def test_rejected_notifications_of_one_client_do_not_fill_the_log(setup: Setup) -> None:
+    client = await setup.client()
+    await setup.echo(client, 0)
+    await setup.sweep()
+    with capture_logs() as lines:
+        for _ in range(20):
+            client.send('{"notification": true, "data": {}}')
+        await setup.echo(client, 1)
+    assert setup.gateway.counters.rejected_frames["dropped", 400] == 20
+    assert 0 < sum(line["event"] == "notification.rejected" for line in lines) <= 2 * hub.REJECTIONS_LOGGED
+
+
 @settings(message_rate=0.001, message_burst=1)
 async def test_notifications_above_the_rate_are_dropped_and_counted(setup: Setup) -> None:
     client = await setup.client()
