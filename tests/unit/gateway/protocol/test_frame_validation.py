@@ -1,6 +1,8 @@
 """Text of a client becomes a frame, or a rejection that names the field."""
 
 import json
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -165,6 +167,24 @@ def test_depth_is_found_by_steps_that_do_not_depend_on_the_number_of_tokens() ->
         data = f"[{unit * (200_000 // len(unit))}{deep}]"
         json.loads(data)
         assert decoding.nesting_depth(data) == 41
+        assert calls_of(lambda data=data: decoding.nesting_depth(data)) < 40  # type: ignore[misc]
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """The number of functions that are called, those written in C included."""
+    calls = 0
+
+    def count(_: object, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return calls
 
 
 def test_absurdly_deep_data_is_a_malformed_frame() -> None:
