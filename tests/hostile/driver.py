@@ -105,6 +105,8 @@ async def attack(name: str, stage: Stage, victims: Victims, plan: Plan) -> Outco
     # a machine that is busy with something else is not the attack's fault
     prompt = max(PROMPT, outcome.control.p99 if outcome.control is not None else 0.0)
     outcome.back_after = await _until_back(stage, prompt)
+    if entry.server:
+        outcome.server_checks["what was asked meanwhile is answered"] = await victims.answered()
     memory.end()
     outcome.memory_before, outcome.memory_peaks = memory.before, memory.peaks
     outcome.died = await asyncio.to_thread(stage.died)

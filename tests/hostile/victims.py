@@ -108,6 +108,14 @@ class Victims:
             waiting.seconds.append(UNSERVED)
             del ended
 
+    async def answered(self) -> bool:
+        """Waits until nothing is left that was asked; returns whether that came, in sessions that go on."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while any(client.in_flight for client in self.clients) and loop.time() < deadline:
+            await asyncio.sleep(0.05)
+        return not any(client.in_flight or client.ended.done() for client in self.clients)
+
     async def close(self) -> None:
         for client in self.clients:
             await client.close()
