@@ -224,7 +224,8 @@ def _bytes() -> Iterator[Limit]:
     yield (
         "what a room's messages cause to be sent, times receivers",
         setting("room_fan_out", f" a second, of {BURST_SECONDS} s at once"),
-        "messages between its peers are answered 429; beyond twice as much at once all requests that make something",
+        "messages between its peers are answered 429; beyond three times as much at once all requests that make"
+        " something",
     )
     yield (
         "messages between peers of a room that Redis keeps",

@@ -17,6 +17,9 @@ from shared.errors import TooMany
 
 BURST_SECONDS: Final = 8
 """Seconds whose bytes may be sent at once."""
+DEBT_SECONDS: Final = 2 * BURST_SECONDS
+"""Seconds whose bytes a room may send beyond that, for peers that have sent little: 500 peers with three producers
+each, who all come back at once, make three quarters of a gigabyte."""
 KEPT_SECONDS: Final = 30
 """Seconds that Redis keeps what was sent, usually."""
 DEPARTED_LIMIT: Final = 1000
@@ -83,15 +86,15 @@ class FanOut:
     def check(self, peer: str, sent: int, now: int) -> None:
         """Raises `TooMany` if the peer has sent more than it may: to be called before costly requests.
 
-        While the room sends too much, that is half as much; and nothing, while its debt is as large as what it may
-        send at once: peers may come under ever new names. `sent` is the room's counter.
+        While the room sends too much, that is half as much; and nothing, while its debt is that of `DEBT_SECONDS`:
+        peers may come under ever new names. `sent` is the room's counter.
         """
         limits = self._limits
         bucket = self._bucket(peer)
         if bucket is not None and not bucket.has(1, now):
             raise TooMany(f"peer: more than {limits.peer_fan_out} bytes a second, times receivers")
         is_rested = bucket is None or bucket.is_half_full(now)
-        least = -BURST_SECONDS * limits.room_fan_out if is_rested else 1
+        least = -DEBT_SECONDS * limits.room_fan_out if is_rested else 1
         if not self._room_has(least, sent, now):
             raise TooMany(f"room: more than {limits.room_fan_out} bytes a second, times receivers")
 
