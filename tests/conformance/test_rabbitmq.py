@@ -27,10 +27,14 @@ async def test_topology_has_one_queue_per_partition(amqp_url: str, rabbitmq_serv
     await consume_exclusive(broker, Inbox(), binding="gw1.#")
     await consume_exclusive(broker, Inbox(), "media", "node-1")
 
-    rows = ctl_rows(rabbitmq_server, "list_bindings", "source_name", "routing_key", "destination_name")
+    # In a thread, so that the broker's heartbeats go on: without them its exclusive queues end.
+    async def list_of(*args: str) -> list[list[str]]:
+        return await asyncio.to_thread(ctl_rows, rabbitmq_server, *args)
+
+    rows = await list_of("list_bindings", "source_name", "routing_key", "destination_name")
     bindings = [row for row in rows if len(row) == 3 and row[0]]
-    queues = ctl_rows(rabbitmq_server, "list_queues", "name", "durable", "exclusive")
-    exchanges = ctl_rows(rabbitmq_server, "list_exchanges", "name", "type", "durable")
+    queues = await list_of("list_queues", "name", "durable", "exclusive")
+    exchanges = await list_of("list_exchanges", "name", "type", "durable")
     await harness.close()
 
     rooms = sorted(row[1:] for row in bindings if row[0] == "rooms")
