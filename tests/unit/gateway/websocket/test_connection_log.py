@@ -38,7 +38,7 @@ def test_an_address_is_that_of_the_socket(peername: Any, address: str) -> None:
 
 
 def test_a_user_agent_is_cut_to_100_characters() -> None:
-    assert user_agent(transport(agent="x" * 300)) == "x" * 100
+    assert user_agent(transport(agent="x" * 300)) == "x" * 99 + "…"
 
 
 @pytest.mark.parametrize(
