@@ -127,7 +127,8 @@ def _addresses() -> Iterator[Limit]:
     )
     yield (
         "connections, new ones a second, and rooms of one address",
-        "`PLENARY_CONNECTIONS_PER_IP`, `PLENARY_CONNECTION_RATE_PER_IP`, `PLENARY_ROOMS_PER_IP`",
+        "0, which is none, until `PLENARY_CONNECTIONS_PER_IP`, `PLENARY_CONNECTION_RATE_PER_IP` and "
+        "`PLENARY_ROOMS_PER_IP` are set",
         "answered 429",
     )
 
