@@ -66,7 +66,7 @@ def _messages() -> Iterator[Limit]:
     )
     yield (
         f"pings, pongs, and later fragments below {size(SHORT_FRAGMENT)}",
-        "count as messages do",
+        f"{rate:g} a second, {burst} at once, together with messages",
         "they are dropped (fragments are not), and as above",
     )
 
