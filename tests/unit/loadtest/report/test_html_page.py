@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import psutil
 import pytest
 
 from loadtest.coordinator.processes import watched_processes
@@ -16,6 +17,7 @@ from loadtest.generator.profiles import PROFILES
 from loadtest.model.measurements import EXAMPLES, Measured
 from loadtest.report import html_page, plots, summary
 from loadtest.report.slo import objectives, outcome, parse
+from tests.support.waiting import until
 
 
 def task(**changes: Any) -> RunParameters:
@@ -153,6 +155,7 @@ def test_ticks_have_round_steps() -> None:
 async def test_watched_processes_are_found_by_pid_and_by_command_line() -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60.125")
     try:
+        await until(lambda: psutil.Process(process.pid).cmdline()[:1] == ["sleep"])
         for text in (str(process.pid), "sleep 60.125"):
             found = watched_processes([], [text])
             assert [it.pid for it in found.values()] == [process.pid]
