@@ -54,6 +54,15 @@ class TokenBucket:
         """Takes tokens, also those that are not there yet."""
         self._full_at = max(self._full_at, self._clock()) + tokens * self._cost
 
+    def go_on_from(self, before: "TokenBucket") -> None:
+        """Has as many tokens less than its burst as another bucket has."""
+        self._full_at = before._full_at
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no token is taken."""
+        return self._full_at <= self._clock()
+
     @property
     def overdrawn(self) -> float:
         """The seconds until no more tokens are taken than there are; 0 if that is so now."""
@@ -112,6 +121,18 @@ class ClientRate:
         self._refused_before = 0
         self._calm_sweeps = 0
         self._over_sweeps = 0
+
+    def go_on_from(self, before: "ClientRate") -> None:
+        """Counts on what the client has used of its rate over an earlier connection."""
+        self._frames.go_on_from(before._frames)
+        self._refusals.go_on_from(before._refusals)
+        if self._bytes is not None and before._bytes is not None:
+            self._bytes.go_on_from(before._bytes)
+
+    @property
+    def is_rested(self) -> bool:
+        """Whether the client may send as much as one that comes for the first time."""
+        return self._frames.is_full and self._refusals.is_full and (self._bytes is None or self._bytes.is_full)
 
     @property
     def refused(self) -> int:

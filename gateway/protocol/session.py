@@ -111,6 +111,11 @@ class Session:
 
         self._repeat_timer = RepeatTimer()
 
+    @property
+    def resuming(self) -> bool:
+        """Whether the client asks to resume a session; only a resumable one can be."""
+        return False
+
     # --- inputs: from the client ---------------------------------------------------------------------------
 
     def connect(self, peer: str, accepted: int) -> Events:

@@ -18,7 +18,7 @@ from gateway.protocol.frame_validation import (
     skim,
     validate,
 )
-from gateway.protocol.rate_limit import Excess
+from gateway.protocol.rate_limit import ClientRate, Excess
 from gateway.protocol.session import Session
 from gateway.websocket.connection_log import RequestLog
 from gateway.websocket.frame_reader import BINARY, CLOSE, TEXT
@@ -67,6 +67,8 @@ class Connection(Socket):
         "timed_input",
     )
 
+    _rate: ClientRate
+
     def __init__(self, hub: Hub, session: Session, publisher: PartitionPublisher, peer: str) -> None:
         super().__init__(hub.closing_sockets, hub.counters)
         self.hub = hub
@@ -82,7 +84,6 @@ class Connection(Socket):
         """True if a ping was sent; only together with `received_since_check` it says whether the client is alive."""
         self._message: UnfinishedMessage | None = None
         self._unwritten: list[bytes] = []
-        self._rate = hub.client_rate()
         self._refused = False
         """True if the message that began last is above the client's rate."""
         self._throttle: asyncio.TimerHandle | None = None
@@ -98,6 +99,7 @@ class Connection(Socket):
         self._opened_at = monotonic()
         self.hub.log.opened(self.session, self.peer, transport)
         self._request_log = self.hub.log.requests(self.session, self.peer)
+        self._rate = self.hub.client_rates.enter((self.session.room, self.peer), resumed=self.session.resuming)
         super().on_ws_connected(transport)
         # picows then calls `pause_writing` when the client has left this much unread.
         transport.underlying_transport.set_write_buffer_limits(high=self.hub.settings.send_buffer)
@@ -107,6 +109,7 @@ class Connection(Socket):
         super().on_ws_disconnected(transport)
         self._discard_message()
         self._end_throttle()
+        self.hub.client_rates.leave((self.session.room, self.peer), self._rate)
         seconds = monotonic() - self._opened_at
         self.hub.log.closed(self.session, self.peer, transport, seconds, self._bytes_in, self._bytes_out)
         self.hub.socket_closed(self)

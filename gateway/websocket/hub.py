@@ -12,10 +12,10 @@ from typing import Final, Protocol, assert_never
 from gateway.bus.api_calls import ApiCalls
 from gateway.bus.partition_publisher import InputPublisher, PartitionPublisher
 from gateway.counters import Counters
+from gateway.protocol.client_rates import ClientRates
 from gateway.protocol.events import Close, Events, Forgotten, Publish, ResumeAnswered
 from gateway.protocol.frame_validation import RejectedNotification
 from gateway.protocol.handshake import SECRET_BYTES, ConnectionRequest
-from gateway.protocol.rate_limit import ClientRate
 from gateway.protocol.resumable_session import ResumableSession
 from gateway.protocol.session import InputLimits, Session, UnappliedBytes
 from gateway.websocket.budgets import Holder, UnfinishedMessages, UnsentBytes
@@ -77,6 +77,13 @@ class Hub:
         self.unfinished = UnfinishedMessages(settings.unfinished_limit)
         self.unsent = UnsentBytes(settings.unsent_limit)
         self.closing_sockets = ClosingSockets()
+        self.client_rates = ClientRates(
+            time.monotonic,
+            per_second=settings.message_rate,
+            burst=settings.message_burst,
+            bytes_per_second=settings.byte_rate,
+            grace=settings.grace_seconds,
+        )
         self.log = ConnectionLog()
         self.calls = ApiCalls(gateway, inputs)
         self.connections: dict[int, HubConnection] = {}
@@ -140,20 +147,6 @@ class Hub:
     def _next_connection(self) -> int:
         self._last_connection += 1
         return self._last_connection
-
-    def client_rate(self, *, resumed: bool = False) -> ClientRate:
-        """Makes the rate of a new connection.
-
-        A resumed connection starts with rate × grace extra tokens: what the client could have sent while it was away.
-        """
-        settings = self.settings
-        return ClientRate(
-            asyncio.get_running_loop().time,
-            per_second=settings.message_rate,
-            burst=settings.message_burst,
-            bytes_per_second=settings.byte_rate,
-            extra=int(settings.message_rate * settings.grace_seconds) if resumed else 0,
-        )
 
     def add(self, connection: HubConnection) -> None:
         """Adds a connection whose WebSocket has opened."""

@@ -4,7 +4,6 @@ from typing import Final, assert_never
 
 from picows import WSFrame, WSMsgType, WSTransport
 
-from gateway.bus.partition_publisher import PartitionPublisher
 from gateway.protocol.events import Events
 from gateway.protocol.frame_validation import (
     MalformedFrame,
@@ -15,7 +14,6 @@ from gateway.protocol.frame_validation import (
 )
 from gateway.protocol.resumable_session import FramePosition, ResumableSession
 from gateway.websocket.connection import Connection
-from gateway.websocket.hub import Hub
 from shared import errors
 from shared.protocol.client import SESSION
 from shared.protocol.protoo import Frame
@@ -40,10 +38,6 @@ class ResumableConnection(Connection):
     session: ResumableSession
 
     __slots__ = ()
-
-    def __init__(self, hub: Hub, session: ResumableSession, publisher: PartitionPublisher, peer: str) -> None:
-        super().__init__(hub, session, publisher, peer)
-        self._rate = hub.client_rate(resumed=session.resuming)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.CLOSE and not (self.closing or transport.is_close_frame_sent):

@@ -251,6 +251,15 @@ async def test_refusals_that_go_through_the_room_are_bounded(setup: Setup) -> No
     assert [answer["id"] for answer in flooder.texts] == list(range(len(flooder.texts)))
 
 
+@settings(message_rate=0.01, message_burst=20)
+async def test_a_client_that_connects_again_has_no_new_burst(setup: Setup) -> None:
+    for accepted in (20, 0, 0):
+        client = await setup.client()
+        answers = [await client.receive() for _ in [client.request(1) for _ in range(20)]]
+        assert sum("errorCode" not in answer for answer in answers) == accepted
+        client.transport.disconnect()
+
+
 async def test_a_client_over_its_rate_for_a_moment_stays_connected(setup: Setup) -> None:
     client = await setup.client()
     ids = [client.request(1) for _ in range(300)]
