@@ -1,14 +1,12 @@
 """Membership, Observer and what a cluster agrees on, over memory and Redis. The clock is passed in: nothing waits."""
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
 from structlog.testing import capture_logs
 
 from shared.cluster.agreement import DifferentCluster, Epoch, agree_on_partitions
@@ -18,6 +16,7 @@ from shared.cluster.redis_cluster import RedisCluster
 from shared.cluster.redis_keys import PARTITIONS_KEY, Role, index_key, index_member, members_key
 from shared.cluster.registry import DEAD_AFTER, Membership, Observer
 from shared.telemetry.log import hide_secrets
+from tests.support.full_redis import filled
 from tests.support.proxy import Proxy
 
 NAMES = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "x" * 128]
@@ -451,13 +450,7 @@ async def test_time_of_a_cluster_begins_with_the_first_leader_and_never_falls(se
 @pytest.mark.servers
 async def test_full_server_tells_its_memory_and_takes_members_in(redis_url: str) -> None:
     redis: Any = Redis.from_url(redis_url, socket_timeout=5)
-    limit = (await redis.info("memory"))["used_memory"] + 2 * 1024 * 1024
-    await redis.config_set("maxmemory", limit)
-    try:
-        with suppress(OutOfMemoryError):
-            for n in range(1000):
-                await redis.set(f"ballast{n}", b"x" * 10_000)
-            raise AssertionError("Redis takes everything")
+    async with filled(redis) as limit:
         full = RedisCluster(redis)
         with capture_logs() as lines:
             assert (await full.memory()).limit == limit
@@ -467,9 +460,7 @@ async def test_full_server_tells_its_memory_and_takes_members_in(redis_url: str)
             await member(full).beat()
             assert set(await full.members("gateways")) == {"gw-1"}
         assert lines == []
-    finally:
-        await redis.config_set("maxmemory", 0)
-        await redis.aclose()
+    await redis.aclose()
 
 
 async def test_server_that_does_not_tell_its_memory_has_no_limit() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from random import Random
@@ -12,7 +11,6 @@ from typing import Any, Protocol
 
 import pytest
 from redis.asyncio import ConnectionPool, Redis
-from redis.exceptions import OutOfMemoryError
 
 from roomworker.core.model import ClosedSession, StoredAnswer
 from roomworker.storage import store as store_module
@@ -32,6 +30,7 @@ from shared.cluster.redis_keys import (
     stream_key,
 )
 from shared.protocol import bus, media
+from tests.support.full_redis import filled
 from tests.support.replays import replay_of
 
 ROOMS = ["room", "a b", "}{", "%7D", "räume/日本", "a|b#c", "v", "x" * 128]
@@ -822,16 +821,8 @@ async def test_past_of_deleted_rooms_is_forgotten_sooner_and_of_others_kept(back
 @pytest.fixture
 async def full_redis(redis: Redis) -> AsyncIterator[Redis]:
     """A server whose memory is used up by data that is not Plenary's."""
-    limit = (await redis.info("memory"))["used_memory"] + 2 * 1024 * 1024
-    await redis.config_set("maxmemory", limit)
-    try:
-        with suppress(OutOfMemoryError):
-            for n in range(1000):
-                await redis.set(f"ballast{n}", b"x" * 10_000)
-            raise AssertionError("Redis takes everything")
+    async with filled(redis):
         yield redis
-    finally:
-        await redis.config_set("maxmemory", 0)
 
 
 @pytest.mark.servers

@@ -1,23 +1,20 @@
 """RabbitMQ has a memory alarm: it is there, and takes no messages. Clients are told so, and all comes back."""
 
 import asyncio
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from devtools.cluster import Cluster, Role, ready
+from devtools.cluster import Cluster, ready
 from devtools.servers import Server
 from tests.support.peer import Peer, Refusal
+from tests.support.readiness import READY, is_said
 from tests.support.resumable_peer import ResumablePeer
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.servers
-
-READY = "ready\n"
 
 
 @pytest.fixture
@@ -25,16 +22,6 @@ async def cluster(redis_url: str, new_rabbitmq: Server, tmp_path: Path) -> Async
     cluster = Cluster(redis_url, new_rabbitmq.url, tmp_path, partitions=4, metrics=True)
     async with cluster.running_async(gateways=2, workers=1):
         yield cluster
-
-
-def is_said(role: Role, text: str) -> bool:
-    """Whether the role's internal port says so when it is asked whether it is ready."""
-    try:
-        with urllib.request.urlopen(f"{role.metrics_url}/readyz", timeout=5) as answer:
-            said = answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        said = refused.read().decode()
-    return said == READY if text == READY else text in said
 
 
 async def refused_requests(peer: Peer) -> int:

@@ -1,8 +1,6 @@
 """Redis reaches its maxmemory: what exists goes on and may shrink, nothing grows, and all comes back by itself."""
 
 import asyncio
-import urllib.error
-import urllib.request
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -13,56 +11,36 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError
 
-from devtools.cluster import Cluster, Role, ready
+from devtools.cluster import Cluster, ready
 from devtools.servers import Server
 from shared.errors import MEMORY_USED_UP, UNAVAILABLE
+from tests.support.full_redis import fill, relieve
 from tests.support.peer import Peer, Refusal
+from tests.support.readiness import READY, is_said
 from tests.support.recorded_close import recorded_close
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.servers
 
-READY = "ready\n"
-
 MAXMEMORY = 24 * 1024 * 1024
 KIB = 1024
 
 
-class LimitedRedis:
-    """A Redis with a small maxmemory, and data of somebody else in it."""
-
-    def __init__(self, url: str) -> None:
-        self.redis: Any = Redis.from_url(url, socket_timeout=5)
-
-    async def fill(self) -> None:
-        """Writes until Redis refuses to."""
-        with suppress(OutOfMemoryError):
-            for n in range(MAXMEMORY // KIB):
-                await self.redis.set(f"ballast{n}", b"x" * 16 * KIB)
-            raise AssertionError("Redis takes everything")
-
-    async def relieve(self) -> None:
-        async for key in self.redis.scan_iter("ballast*", count=1000):
-            await self.redis.delete(key)
-
-
 @pytest.fixture
-async def limited(killable_redis: Server) -> AsyncIterator[LimitedRedis]:
-    found = LimitedRedis(killable_redis.url)
-    await found.redis.config_set("maxmemory", MAXMEMORY)
+async def limited(killable_redis: Server) -> AsyncIterator[Any]:
+    """A Redis with a small maxmemory."""
+    redis: Any = Redis.from_url(killable_redis.url, socket_timeout=5)
+    await redis.config_set("maxmemory", MAXMEMORY)
     try:
-        yield found
+        yield redis
     finally:
-        await found.redis.config_set("maxmemory", 0)
-        await found.redis.aclose()
+        await redis.config_set("maxmemory", 0)
+        await redis.aclose()
 
 
 @pytest.fixture
-async def cluster(
-    limited: LimitedRedis, killable_redis: Server, amqp_url: str, tmp_path: Path
-) -> AsyncIterator[Cluster]:
+async def cluster(limited: Any, killable_redis: Server, amqp_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     options = ["--grace-seconds", "120"]
     cluster = Cluster(
         killable_redis.url,
@@ -75,16 +53,6 @@ async def cluster(
     )
     async with cluster.running_async(gateways=1, workers=1):
         yield cluster
-
-
-def is_said(role: Role, text: str) -> bool:
-    """Whether the role's internal port says so when it is asked whether it is ready."""
-    try:
-        with urllib.request.urlopen(f"{role.metrics_url}/readyz", timeout=5) as answer:
-            said = answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        said = refused.read().decode()
-    return said == READY if text == READY else text in said
 
 
 async def refusal(peer: Peer, method: str, **fields: Any) -> int:
@@ -103,7 +71,7 @@ async def answered(peer: Peer, asked: list[int]) -> None:
             await peer.answer(id_)
 
 
-async def test_full_redis_refuses_growth_until_it_has_memory_again(cluster: Cluster, limited: LimitedRedis) -> None:
+async def test_full_redis_refuses_growth_until_it_has_memory_again(cluster: Cluster, limited: Any) -> None:
     gateway, worker = cluster.roles["gateway1"], cluster.roles["worker1"]
     alice, bob = [await Peer.connect(gateway.url, "salon", name) for name in ("alice", "bob")]
     await alice.join()
@@ -114,7 +82,7 @@ async def test_full_redis_refuses_growth_until_it_has_memory_again(cluster: Clus
     consumer = (await bob.notified("newConsumer"))["id"]
     await bob.request("enableConsumer", id=consumer, transportId=recv)
 
-    await limited.fill()
+    await fill(limited)
     for role in (gateway, worker):
         await until(partial(is_said, role, "maxmemory"), in_thread=True)
     assert not await asyncio.to_thread(ready, gateway.url)
@@ -134,7 +102,7 @@ async def test_full_redis_refuses_growth_until_it_has_memory_again(cluster: Clus
     await alice.notified("peerClosed", name="bob")
     assert not alice.client.closed.done()
 
-    await limited.relieve()
+    await relieve(limited)
     for role in (gateway, worker, second):
         await until(partial(is_said, role, READY), in_thread=True)
     assert (await alice.request("queryRoom"))["rtpCapabilities"]
@@ -143,7 +111,7 @@ async def test_full_redis_refuses_growth_until_it_has_memory_again(cluster: Clus
     assert all(role.alive for role in cluster.roles.values())
 
 
-async def test_room_that_fills_redis_is_ended_and_others_are_kept(cluster: Cluster, limited: LimitedRedis) -> None:
+async def test_room_that_fills_redis_is_ended_and_others_are_kept(cluster: Cluster, limited: Any) -> None:
     """What the room `large` says within the grace fills Redis, which no trimming may remove."""
     gateway = cluster.roles["gateway1"]
     talker, listener = [await Peer.connect(gateway.url, "large", name) for name in ("talker", "listener")]

@@ -7,30 +7,18 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medianode.node import MediaNode, engine_factory
-from medianode.toolchain.errors import EngineUnavailable
-from medianode.toolchain.install import find_engine
 from shared.settings import NodeSettings
 from tests.support.brokers import MemoryHarness
+from tests.support.installed_engine import installed_engine
 from tests.support.roomworker_harness import FakeSession, RoomWorkerHarness
 from tests.unit.roomworker.payloads import CAPABILITIES, DTLS
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
-
-
-def engine_path() -> Path:
-    try:
-        binary = find_engine()
-    except EngineUnavailable as unavailable:
-        pytest.skip(unavailable.reason)
-    if binary is None:
-        pytest.skip("no media engine yet: python -m medianode.toolchain.install makes it")
-    return binary
 
 
 class Call:
@@ -88,7 +76,7 @@ async def harness() -> AsyncIterator[RoomWorkerHarness]:
 @pytest.fixture(params=[1, 2])
 async def cluster(request: pytest.FixtureRequest, harness: RoomWorkerHarness) -> Cluster:
     settings = NodeSettings(
-        engines=request.param, engine_path=str(engine_path()), announced_ip="127.0.0.1", listen_ip="127.0.0.1"
+        engines=request.param, engine_path=str(installed_engine()), announced_ip="127.0.0.1", listen_ip="127.0.0.1"
     )
     node = MediaNode(settings, await harness.brokers.broker(), harness.cluster, await engine_factory(settings))
     await node.start()
